@@ -1,0 +1,2944 @@
+#!/usr/bin/env python3
+"""codex-mcp-swarm: run many Codex CLI tasks at once from any MCP client.
+
+One file, standard library only, Python 3.8 and newer, Linux and macOS.
+
+    MCP client --stdio--> server process (any number, no state)      ROOT/tasks/<id>/       supervisor (one per task) --> codex exec
+      main thread: reads stdin         creates, launches -------->   spec.json, prompt      the only writer of status.json,
+      call threads: one per tools/call stop ---------------------->  control (FIFO)         the only one who reaps codex,
+      watchers: blocked in flock  <--- the kernel wakes them -----   lock (held for life)   adopts and kills whatever codex
+                                                                     status.json (rename)   leaves behind; one thread, asleep
+                                       reads what is new <--------   events.jsonl           in select(2) until something happens
+
+Five rules carry the rest. Liveness is a held lock, never a pid. Whoever holds the lock is the only
+writer of the status, and writes by rename. Only the supervisor waits for codex. A waiter sleeps in
+the kernel. An event is read once. So tasks outlive servers: kill a server at any time, start another
+one on the same ROOT, and it sees, waits for and stops the same tasks.
+
+Floors, ground to roof; a floor uses only itself and the floors below, 1 to 6 do no I/O:
+     1 VOCABULARY   2 ERRORS   3 RECORDS   4 LIFE OF A TASK   5 SCHEMA   6 CODEX   7 HOST   8 GIT
+     9 STORE   10 SUPERVISOR   11 SWARM   12 TOOLS   13 MCP   14 COMMAND LINE
+
+Where do I add ...?
+    a tool                      floor 12: one @tool function
+    an argument of a codex run  floor 6: one FLAGS row
+    an event or item of codex   floor 6: one EVENTS or ITEMS row, and a recording in tests/recordings
+    a kind of failure           floor 1: FailureKind; floor 6: EVIDENCE and ADVICE rows
+    a task state or outcome     floor 1: the enum; floor 4: its TRANSITIONS row
+"""
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import json
+import os
+import re
+import select
+import signal
+import stat
+import sys
+import threading
+import time
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+
+try:
+    import fcntl
+except ImportError:             # Windows: main() says that WSL is needed and exits
+    fcntl = None                # type: ignore[assignment]
+
+__version__ = "0.1.0"
+__all__ = ["Config", "Host", "Outcome", "State", "Swarm", "SwarmError", "main"]
+
+# A module that every start needs is imported here; one that only some work needs (subprocess, argparse,
+# logging, ctypes, ...) is imported where that work is done: the first answer leaves some 15 ms earlier.
+
+# ======================================================================================
+# 1. VOCABULARY
+# ======================================================================================
+HEARTBEAT_S = 10.0                  # progress of a blocking call is sent at least this often
+PROGRESS_GAP_S = 1.0                # ... and at most this often
+WAIT_S = 1800.0                     # how long a blocking call blocks by default
+WAIT_S_CODEX = 240.0                # ... for Codex as the client: it gives up after 300 s
+CANCEL_WAIT_S = 15.0                # how long codex_cancel waits for the end of what it stops
+EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to be answered
+STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
+SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
+GIT_TIMEOUT_S = 120.0
+MAX_TIMEOUT_S = 7 * 86400.0
+MAX_CALLS = 256                     # tools/call under way at once
+MAX_TASKS_PER_CALL = 100
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_PROMPT_CHARS = 1_048_576        # codex's own limit, in code points
+MAX_ARGV_BYTES = 128 * 1024 - 1     # Linux: MAX_ARG_STRLEN, for one word
+MAX_CONFIG_DEPTH = 32
+RESULT_CHARS = 40_000               # a whole tool result, serialised
+RESULT_CHARS_CODEX = 12_000         # ... for Codex as the client: it shows its model about 12,600
+ERROR_CHARS = 9_500                 # Claude Code cuts the text of an error above 10,000
+LABEL_CHARS = 160                   # a command, path or message in a status line
+WARNINGS_KEPT = 12
+STDERR_TAIL_BYTES = 16 * 1024
+RESERVE_BYTES = 64 * 1024           # kept in every task directory so that a full disk cannot lose the outcome
+CODEX_CLIENT = "codex-mcp-client"   # clientInfo.name of Codex CLI 0.169
+TASK_ENV = "CODEX_SWARM_TASK_ID"    # marks everything that a task starts
+THREAD_ID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+TASK_ID = r"[0-9a-f]{12}"
+
+
+class State(str, enum.Enum):
+    """Where a task is."""
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class Outcome(str, enum.Enum):
+    """How a task ended."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+
+
+class FailureKind(str, enum.Enum):
+    """Why a task failed."""
+    AUTH = "auth"
+    RATE_LIMIT = "rate_limit"
+    USAGE_LIMIT = "usage_limit"
+    NETWORK = "network"
+    OVERLOADED = "overloaded"
+    CONTEXT_OVERFLOW = "context_overflow"
+    BAD_REQUEST = "bad_request"
+    CONFIG = "config"
+    NOT_A_REPOSITORY = "not_a_repository"
+    SANDBOX = "sandbox"
+    RESUME = "resume"
+    CODEX_MISSING = "codex_missing"
+    CODEX_CRASH = "codex_crash"
+    KILLED = "killed"
+    LOST = "lost"
+    DISAGREEMENT = "disagreement"
+    UNKNOWN = "unknown"
+
+
+class Phase(str, enum.Enum):
+    """What a running task is doing, as far as its events tell."""
+    STARTING = "starting"
+    MODEL = "waiting for the model"
+    COMMAND = "running a command"
+    EDIT = "editing files"
+    TOOL = "calling a tool"
+    SEARCH = "searching the web"
+    AGENTS = "working with sub-agents"
+    NETWORK = "waiting for the network"
+    RETRY = "retrying the request"
+    ENDING = "finishing"
+
+
+class Turn(str, enum.Enum):
+    """The turn as the events tell it; NONE when codex stopped before it began."""
+    NONE = "none"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+# ======================================================================================
+# 2. ERRORS
+# ======================================================================================
+#   SwarmError
+#    +-- ProtocolError   becomes a JSON-RPC error
+#    +-- ToolError       becomes a tool result with isError, for the model to read
+#    |    +-- GitError
+#    +-- UsageError      bad flag or environment: one line on stderr, exit status 2
+#    +-- WrongState      an event that the state of the task does not allow
+class SwarmError(Exception):
+    """Says what happened, why, and what to do next."""
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.fix = what, why, fix
+
+    def __str__(self) -> str:
+        return " ".join(part if part.endswith((".", "!", "?", ":")) else part + "." for part in (self.what, self.why, self.fix) if part)
+
+
+class ProtocolError(SwarmError):
+    """`code` is the JSON-RPC code; `data` goes out with it."""
+
+    def __init__(self, code: int, what: str, data: Optional[Mapping[str, Any]] = None) -> None:
+        super().__init__(what)
+        self.code, self.data = code, data
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class ToolError(SwarmError):
+    """`kind` is set where the cause has a failure kind of its own."""
+
+    def __init__(self, what: str, why: str = "", fix: str = "", kind: Optional[FailureKind] = None) -> None:
+        super().__init__(what, why, fix)
+        self.kind = kind
+
+
+class GitError(ToolError):
+    """git refused; `why` holds its own words."""
+
+
+class UsageError(SwarmError):
+    pass
+
+
+class WrongState(SwarmError):
+    pass
+
+
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+RESOURCE_NOT_FOUND = -32002
+
+
+# ======================================================================================
+# 3. RECORDS
+# ======================================================================================
+# Named tuples, not dataclasses: importing `dataclasses` and making these classes with it costs 12 ms
+# at every start of a server and of a supervisor. A new field gets a default, so that an older
+# record on disk can still be read; an unknown field in a newer record is ignored.
+def to_json(record: Any) -> Dict[str, Any]:
+    """The record as JSON data; what is None or empty is left out."""
+    out: Dict[str, Any] = {}
+    for name, value in zip(record._fields, record):
+        if value is None or value == () or value == {}:
+            continue
+        out[name] = to_json(value) if hasattr(value, "_fields") else value.value if isinstance(value, enum.Enum) else value
+    return out
+
+
+def known_fields(kind: Any, data: Mapping[str, Any]) -> Dict[str, Any]:
+    return {name: data[name] for name in kind._fields if name in data}
+
+
+class Config(NamedTuple):
+    """What the flags and the environment of a server say. Every field has been checked."""
+    root: str
+    worktree_dir: str
+    codex_bin: str = "codex"
+    codex_home: str = ""
+    overrides: Tuple[str, ...] = ()             # `-c key=value`, verbatim
+    skip_git_repo_check: bool = False
+    ephemeral: bool = False
+    task_max_age_s: float = 86400.0
+    log_file: Optional[str] = None
+    log_level: str = "WARNING"
+
+
+class Usage(NamedTuple):
+    """Tokens, under codex's own names."""
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_output_tokens: int = 0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Usage":
+        return cls(**{k: v for k, v in known_fields(cls, data).items() if isinstance(v, int)})
+
+    def since(self, before: "Usage") -> "Usage":
+        """This turn's share of a total that codex counts over the whole thread. Never negative."""
+        return Usage(*(max(0, now - then) for now, then in zip(self, before)))
+
+
+class Worktree(NamedTuple):
+    """A git worktree of one task. `head` and the counts are there once the task has ended."""
+    path: str
+    branch: str
+    base: str
+    git_dir: str
+    head: Optional[str] = None
+    files_changed: Optional[int] = None
+    insertions: Optional[int] = None
+    deletions: Optional[int] = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Worktree":
+        return cls(**known_fields(cls, data))
+
+
+class Failure(NamedTuple):
+    """Why a task failed: codex's own message, whether trying again can help, and what to do."""
+    kind: FailureKind
+    message: str
+    retryable: bool
+    advice: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Failure":
+        return cls(FailureKind(data["kind"]), data["message"], data["retryable"], data["advice"])
+
+
+class Spec(NamedTuple):
+    """What was asked for. Written once, by the server, before the supervisor exists. The prompt has a file of its own."""
+    task_id: str
+    created_at: float                           # Unix seconds
+    codex: str                                  # path of the executable
+    cwd: str                                    # absolute
+    arguments: Mapping[str, Any] = {}           # the run's arguments, official names, without prompt and cwd
+    overrides: Tuple[str, ...] = ()             # the server's `-c key=value`
+    skip_git_repo_check: bool = False
+    ephemeral: bool = False
+    timeout_s: Optional[float] = None
+    thread_id: Optional[str] = None             # the thread to resume
+    usage_before: Optional[Usage] = None        # what that thread had used before this turn
+    worktree: Optional[Worktree] = None
+    title: str = ""                             # the first line of the prompt
+    warnings: Tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Spec":
+        fields = known_fields(cls, data)
+        if "usage_before" in fields:
+            fields["usage_before"] = Usage.from_json(fields["usage_before"])
+        if "worktree" in fields:
+            fields["worktree"] = Worktree.from_json(fields["worktree"])
+        return cls(**fields)
+
+
+class Status(NamedTuple):
+    """Where the task stands. Invariant: `outcome` is set exactly when the state is ENDED."""
+    state: State = State.QUEUED
+    outcome: Optional[Outcome] = None
+    stop_reason: Optional[Outcome] = None
+    pid: Optional[int] = None                   # of codex, and of its process group
+    exit_code: Optional[int] = None             # negative: the number of the signal that killed it
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Status":
+        fields = known_fields(cls, data)
+        fields["state"] = State(fields["state"])
+        for name in ("outcome", "stop_reason"):
+            if name in fields:
+                fields[name] = Outcome(fields[name])
+        return cls(**fields)
+
+
+class Progress(NamedTuple):
+    """What the events of one run amount to so far; made by `fold`, kept in memory only."""
+    thread_id: Optional[str] = None
+    turn: Turn = Turn.NONE
+    error: str = ""                             # of turn.failed
+    message: Optional[str] = None               # the last agent message, whole
+    phase: Phase = Phase.STARTING
+    detail: str = ""                            # the command, file or tool of the phase
+    open_items: Mapping[str, Tuple[Phase, str]] = {}
+    tools: Mapping[str, int] = {}               # item type -> how many
+    last_command: str = ""
+    last_file: str = ""
+    warnings: Tuple[str, ...] = ()
+    usage: Optional[Usage] = None               # of the whole thread
+    retries: int = 0
+    events: int = 0
+    unknown: int = 0                            # lines and types that no table knows
+
+
+class Report(NamedTuple):
+    """The end of a task. Written once, before the status says ENDED."""
+    outcome: Outcome
+    elapsed_s: float
+    ended_at: float
+    exit_code: Optional[int] = None
+    thread_id: Optional[str] = None
+    content: Optional[str] = None
+    usage: Optional[Usage] = None               # of this turn
+    thread_usage: Optional[Usage] = None        # of the thread up to now
+    failure: Optional[Failure] = None
+    worktree: Optional[Worktree] = None
+    tools: Mapping[str, int] = {}
+    warnings: Tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Report":
+        fields = known_fields(cls, data)
+        fields["outcome"] = Outcome(fields["outcome"])
+        for name, kind in (("usage", Usage), ("thread_usage", Usage), ("failure", Failure), ("worktree", Worktree)):
+            if name in fields:
+                fields[name] = kind.from_json(fields[name])         # type: ignore[attr-defined]
+        return cls(**fields)
+
+
+# ======================================================================================
+# 4. LIFE OF A TASK  (pure)
+# ======================================================================================
+# Everything that decides where a task is and how it ended is here. To add a state, add it to State
+# and give it a row; tests/unit/test_life.py walks State x event and fails on a gap.
+EVENTS_OF_LIFE = ("launch", "spawned", "spawn_failed", "stop", "exited", "gone")
+TRANSITIONS: Mapping[State, Mapping[str, State]] = {
+    State.QUEUED:   {"launch": State.STARTING, "stop": State.ENDED},
+    State.STARTING: {"spawned": State.RUNNING, "spawn_failed": State.ENDED, "stop": State.STOPPING, "gone": State.ENDED},
+    State.RUNNING:  {"stop": State.STOPPING, "exited": State.ENDED, "gone": State.ENDED},
+    State.STOPPING: {"spawned": State.STOPPING, "spawn_failed": State.ENDED, "stop": State.STOPPING, "exited": State.ENDED,
+                     "gone": State.ENDED},
+    State.ENDED:    {},
+}
+
+
+def advance(status: Status, event: str, outcome: Optional[Outcome] = None, **facts: Any) -> Status:
+    """The status after `event`. `outcome` is the verdict, for `exited`; the first stop reason wins over it.
+
+    Raises: WrongState when the table has no such edge.
+    """
+    to = TRANSITIONS[status.state].get(event)
+    if to is None:
+        raise WrongState(f"Event `{event}` is not possible in state `{status.state.value}`")
+    if status.stop_reason is not None:
+        facts.pop("stop_reason", None)
+    new = status._replace(state=to, **facts)
+    if to is not State.ENDED:
+        return new
+    if event == "gone":
+        outcome = Outcome.LOST
+    return new._replace(outcome=outcome if event == "gone" else new.stop_reason or outcome or Outcome.FAILED)
+
+
+CRASH_SIGNALS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
+PANIC_EXIT = 101        # Source: codex-cli 0.169.0 (Rust) after a panic
+
+
+def signal_name(signum: int) -> str:
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+def verdict(exit_code: int, progress: Progress, wanted_thread: Optional[str] = None) -> Tuple[Outcome, Optional[FailureKind]]:
+    """The one judge of codex's evidence: exit status and last turn event.
+
+    A kind comes with the failure where these two alone decide it; otherwise the words of codex do (`classify`).
+    Source: codex-cli 0.169.0, 158 recorded runs: exit 0 exactly when there is a `turn.completed`; `error`
+    events also announce retries; failures at start-up and signals leave no `turn.failed`.
+    """
+    completed = progress.turn is Turn.COMPLETED
+    if wanted_thread and progress.thread_id and progress.thread_id.lower() != wanted_thread.lower():
+        return Outcome.FAILED, FailureKind.RESUME
+    if exit_code == 0 and completed:
+        return Outcome.SUCCEEDED, None
+    if exit_code == 0 or completed:
+        return Outcome.FAILED, FailureKind.DISAGREEMENT
+    if exit_code < 0:
+        return Outcome.FAILED, FailureKind.CODEX_CRASH if signal_name(-exit_code) in CRASH_SIGNALS else FailureKind.KILLED
+    return Outcome.FAILED, FailureKind.CODEX_CRASH if exit_code == PANIC_EXIT else None
+
+
+# ======================================================================================
+# 5. SCHEMA  (the subset of JSON Schema that our own tables use; pure)
+# ======================================================================================
+Schema = Dict[str, Any]
+
+
+def string(description: str = "", **more: Any) -> Schema:
+    return _schema("string", description, more)
+
+
+def number(description: str = "", **more: Any) -> Schema:
+    return _schema("number", description, more)
+
+
+def integer(description: str = "", **more: Any) -> Schema:
+    return _schema("integer", description, more)
+
+
+def boolean(description: str = "") -> Schema:
+    return _schema("boolean", description, {})
+
+
+def arr(items: Schema, description: str = "", **more: Any) -> Schema:
+    return _schema("array", description, {"items": items, **more})
+
+
+def obj(properties: Optional[Mapping[str, Schema]] = None, required: Sequence[str] = (), description: str = "") -> Schema:
+    """Without `properties`, any object; with them, `problems` refuses every other name."""
+    more: Dict[str, Any] = {} if properties is None else {"properties": dict(properties)}
+    return _schema("object", description, {**more, "required": list(required)} if required else more)
+
+
+def _schema(kind: str, description: str, more: Mapping[str, Any]) -> Schema:
+    return {"type": kind, **({"description": description} if description else {}), **more}
+
+
+PYTHON_TYPES: Mapping[str, Any] = {"string": str, "object": dict, "array": list, "number": (int, float), "integer": int, "boolean": bool}
+
+
+def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
+    """What is wrong with `value`, one sentence each, naming the argument; empty when nothing is."""
+    kind, name = schema["type"], f"`{at}`" if at else "the arguments"
+    if not isinstance(value, PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        return [f"{name} must be {'an' if kind[0] in 'aio' else 'a'} {kind}, not {_show(value)}"]
+    if kind == "string":
+        return _string_problems(schema, value, name)
+    if kind in ("number", "integer"):
+        low, high = schema.get("minimum"), schema.get("maximum")
+        wrong = (low is not None and not value >= low) or (high is not None and not value <= high)
+        return [f"{name} must be from {low} to {high}, not {_show(value)}"] if wrong else []
+    if kind == "array":
+        few, many = schema.get("minItems", 0), schema.get("maxItems")
+        if len(value) < few or (many is not None and len(value) > many):
+            return [f"{name} must have {f'from {few} to {many}' if many else f'at least {few}'} entries, not {len(value)}"]
+        return [p for i, entry in enumerate(value) for p in problems(schema["items"], entry, f"{at}[{i}]")]
+    return _object_problems(schema, value, at) if kind == "object" else []
+
+
+def _string_problems(schema: Mapping[str, Any], value: str, name: str) -> List[str]:
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        return [f"{name} has half of a surrogate pair, which is not a character; send valid Unicode"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{name} must be one of {', '.join(schema['enum'])}, not {_show(value)}"]
+    if len(value) < schema.get("minLength", 0) or (schema.get("minLength") and not value.strip()):
+        return [f"{name} is empty"]
+    if len(value) > schema.get("maxLength", len(value)):
+        return [f"{name} has {len(value):,} characters; the limit is {schema['maxLength']:,}"]
+    if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
+        return [f"{name} must look like {schema['pattern']}, not {_show(value)}"]
+    return []
+
+
+def _object_problems(schema: Mapping[str, Any], value: Mapping[str, Any], at: str) -> List[str]:
+    properties = schema.get("properties")
+    path = lambda key: f"{at}.{key}" if at else key
+    found = [f"`{path(key)}` is required" for key in schema.get("required", ()) if key not in value]
+    if properties is None:
+        return found
+    for key, entry in value.items():
+        if key in properties:
+            found += problems(properties[key], entry, path(key))
+        else:
+            found.append(f"`{path(clip(key, 60))}` is not an argument{_suggestion(key, properties)}")
+    return found
+
+
+def _suggestion(key: str, names: Iterable[str]) -> str:
+    import difflib
+    close = difflib.get_close_matches(key, list(names), n=1)
+    return f" (did you mean `{close[0]}`?)" if close else f"; there are: {', '.join(names)}"
+
+
+def _show(value: Any) -> str:
+    """A value as an error message shows it. Deep or huge values are cut, never an error of their own."""
+    try:
+        return clip(json.dumps(value, ensure_ascii=False), 80)
+    except (ValueError, RecursionError):
+        return "a value that cannot be shown"
+
+
+def clip(text: str, limit: int) -> str:
+    """On one line, at most `limit` characters, with `…` where it was cut."""
+    head = text[:4 * limit]
+    line = " ".join(head.split())
+    return line if len(line) <= limit and len(head) == len(text) else line[:limit - 1] + "…"
+
+
+def canonical(schema: Mapping[str, Any], value: Any, at: str = "") -> Any:
+    """`value` with every argument under its listed name: kebab-case and snake_case are both accepted.
+
+    Raises: ToolError when one argument comes under two names.
+    """
+    if isinstance(value, list) and "items" in schema:
+        return [canonical(schema["items"], entry, f"{at}[{i}]") for i, entry in enumerate(value)]
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or properties is None:
+        return value
+    out: Dict[str, Any] = {}
+    for key, entry in value.items():
+        spellings: Tuple[str, ...] = (key, key.replace("_", "-"), key.replace("-", "_"), str(ALIASES.get(key)))
+        name = next((n for n in spellings if n in properties), key)
+        if name in out:
+            raise ToolError(f"Argument `{at + '.' if at else ''}{name}` was given twice", f"`{key}` is another name for it", "Send it once")
+        out[name] = canonical(properties.get(name, {}), entry, f"{at}.{name}" if at else name)
+    return out
+
+
+ALIASES = {"thread_id": "threadId", "conversationId": "threadId", "conversation_id": "threadId", "taskId": "task_id", "taskIds": "task_ids"}
+
+
+# ======================================================================================
+# 6. CODEX  (argv out, events in; pure)
+# ======================================================================================
+# To add an argument of a run, write one FLAGS row: its name as in the tool of the vendor's removed
+# `codex mcp-server`, its schema, where it goes and the words it becomes. It then is in the input
+# schemas, in argv and in the README's table.
+class Flag(NamedTuple):
+    name: str
+    schema: Schema
+    words: Optional[Callable[[Any], List[str]]] = None      # None: never in argv
+    before_resume: bool = False     # `resume` rejects it, so it stands before (codex-cli 0.169.0)
+    repeated: bool = True           # kept in the spec; a reply takes it over from the task that owned the thread
+
+
+def _setting(key: str) -> Callable[[Any], List[str]]:
+    return lambda value: ["-c", f"{key}={toml(value)}"]
+
+
+def config_words(config: Mapping[str, Any]) -> List[str]:
+    """`-c key=value` words for a config object; nested objects become dotted keys.
+
+    Source: codex-cli 0.169.0 splits a key at every dot and knows no quoted segment, so an object with a key
+    that is not bare goes out as an inline table.
+    Raises: ToolError for a key or value that TOML cannot hold.
+    """
+    return [word for key, value in config.items() for word in _config_words(key, value, 1)]
+
+
+def _config_words(key: str, value: Any, depth: int) -> List[str]:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key) or key.startswith("-"):
+        raise ToolError(f"`config` has the key {_show(key)}", "Codex takes letters, digits, `_` and `-`, with dots between the parts", "Correct it")
+    if depth > MAX_CONFIG_DEPTH:
+        raise ToolError(f"`config` is nested more than {MAX_CONFIG_DEPTH} deep", "No setting of codex is", "Flatten it")
+    if isinstance(value, dict) and value and all(re.fullmatch(r"[A-Za-z0-9_-]+", k) for k in value):
+        return [word for k, v in value.items() for word in _config_words(f"{key}.{k}", v, depth + 1)]
+    return ["-c", f"{key}={toml(value, depth)}"]
+
+
+def toml(value: Any, depth: int = 0) -> str:
+    """The value as TOML, strings always quoted, so that `"123"` stays a string and `1` a number.
+
+    Raises: ToolError for null and for what is nested too deep.
+    """
+    if value is None or depth > MAX_CONFIG_DEPTH:
+        raise ToolError("`config` has a null" if value is None else f"`config` is nested more than {MAX_CONFIG_DEPTH} deep",
+                        "TOML, which codex reads it as, cannot hold that", "Leave the key out")
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(k)} = {toml(v, depth + 1)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(v, depth + 1) for v in value) + "]"
+    return json.dumps(value)
+
+
+SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
+FLAGS: Tuple[Flag, ...] = (
+    Flag("prompt", string("What to do", minLength=1, maxLength=MAX_PROMPT_CHARS), repeated=False),
+    Flag("model", string("Model name", minLength=1), lambda v: [f"--model={v}"]),
+    Flag("sandbox", string("Default: codex's own configuration", enum=SANDBOXES), lambda v: [f"--sandbox={v}"], before_resume=True),
+    Flag("approval-policy", string("Accepted for compatibility; always never", enum=["untrusted", "on-failure", "on-request", "never"])),
+    Flag("cwd", string("Working directory", minLength=1), repeated=False),
+    Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"], before_resume=True),
+    Flag("config", obj(description="Codex settings, as in config.toml"), config_words),
+    Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions")),
+    Flag("developer-instructions", string("Added as a developer message"), _setting("developer_instructions")),
+    Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt")),
+    Flag("worktree", boolean("Run in a git worktree and branch of its own"), repeated=False),
+    Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S), repeated=False),
+)
+RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
+REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
+
+
+def codex_argv(spec: Spec) -> List[str]:
+    """The command line of a run. The prompt is not in it: it goes by stdin, so it may start with `-`, exceed
+    128 KiB, and is seen by nobody in `ps`.
+
+    Raises: ToolError when one word is longer than the kernel takes.
+    """
+    before, after = [spec.codex, "exec"], ["--json"]
+    after += ["--skip-git-repo-check"] if spec.skip_git_repo_check else []
+    after += ["--ephemeral"] if spec.ephemeral else []
+    for override in spec.overrides:
+        after += ["-c", override]
+    for flag in FLAGS:
+        if flag.words is not None and flag.name in spec.arguments:
+            words = flag.words(spec.arguments[flag.name])
+            if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
+                raise ToolError(f"`{flag.name}` is too long", f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes",
+                                "Put the text into the prompt, or into AGENTS.md in the working directory")
+            (before if flag.before_resume else after).extend(words)
+    return before + (["resume"] + after + [spec.thread_id] if spec.thread_id else after) + ["-"]
+
+
+# To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
+# Source: codex-cli 0.169.0, every event and item type seen in tests/recordings.
+def fold(progress: Progress, line: bytes) -> Progress:
+    """Fold one line of events.jsonl into what is known of the run. Never raises: a line of any shape is at worst counted."""
+    try:
+        event = json.loads(line)
+        row = EVENTS.get(event.get("type"))
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        row = None
+    if row is None:
+        return progress._replace(unknown=progress.unknown + 1)
+    return row(progress, event)._replace(events=progress.events + 1)
+
+
+def _thread_started(p: Progress, event: Mapping[str, Any]) -> Progress:
+    return p._replace(thread_id=_text(event.get("thread_id")) or p.thread_id)
+
+
+def _turn_started(p: Progress, event: Mapping[str, Any]) -> Progress:
+    return p._replace(turn=Turn.STARTED, phase=Phase.MODEL, detail="")
+
+
+def _turn_completed(p: Progress, event: Mapping[str, Any]) -> Progress:
+    usage = event.get("usage")
+    return p._replace(turn=Turn.COMPLETED, phase=Phase.ENDING, detail="", usage=Usage.from_json(usage) if isinstance(usage, dict) else p.usage)
+
+
+def _turn_failed(p: Progress, event: Mapping[str, Any]) -> Progress:
+    error = event.get("error")
+    return p._replace(turn=Turn.FAILED, phase=Phase.ENDING, detail="", error=_text(error.get("message")) if isinstance(error, dict) else "")
+
+
+def _error(p: Progress, event: Mapping[str, Any]) -> Progress:
+    """Not a failure: codex announces its retries this way too, and goes on."""
+    message = _text(event.get("message"))
+    if not message.startswith("Reconnecting..."):
+        return p
+    waiting = message.startswith("Reconnecting... waiting for network")
+    return p._replace(phase=Phase.NETWORK if waiting else Phase.RETRY, detail=clip(message, LABEL_CHARS), retries=p.retries + 1)
+
+
+def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
+    item = event.get("item")
+    row = ITEMS.get(_text(item.get("type"))) if isinstance(item, dict) else None
+    if row is None or not isinstance(item, dict):
+        return p._replace(unknown=p.unknown + 1)
+    if row.fold is not None:
+        return row.fold(p, item) if event["type"] == "item.completed" else p
+    label, ident, kind = clip(row.label(item), LABEL_CHARS), str(item.get("id")), item["type"]
+    still_open = {k: v for k, v in p.open_items.items() if k != ident}
+    if ident not in p.open_items:
+        p = p._replace(tools={**p.tools, kind: p.tools.get(kind, 0) + 1})
+    if event["type"] != "item.completed":
+        still_open[ident] = (row.phase, label)
+    if row.phase is Phase.COMMAND:
+        p = p._replace(last_command=label)
+    elif row.phase is Phase.EDIT:
+        p = p._replace(last_file=label)
+    return _rest(p._replace(open_items=still_open))
+
+
+def _rest(p: Progress) -> Progress:
+    """The phase is that of the youngest open item; with none open, codex waits for the model."""
+    phase, detail = list(p.open_items.values())[-1] if p.open_items else (Phase.MODEL, "")
+    return p._replace(phase=phase, detail=detail)
+
+
+def _agent_message(p: Progress, item: Mapping[str, Any]) -> Progress:
+    return _rest(p._replace(message=_text(item.get("text"))))
+
+
+def _warning(p: Progress, item: Mapping[str, Any]) -> Progress:
+    return p._replace(warnings=add_warning(p.warnings, _text(item.get("message"))))
+
+
+def add_warning(warnings: Tuple[str, ...], text: str) -> Tuple[str, ...]:
+    text = clip(text, 400)
+    return warnings if not text or text in warnings or len(warnings) >= WARNINGS_KEPT else warnings + (text,)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def bare_command(command: str) -> str:
+    """`pytest -q` for `/bin/bash -lc 'pytest -q'`, the form in which codex reports a shell command."""
+    match = re.match(r"\S*/(?:ba|z|da|)sh -l?c (?=['\"]|\S+$)", command)
+    if not match:
+        return command
+    import shlex
+    try:
+        words = shlex.split(command[match.end():])
+    except ValueError:
+        return command
+    return words[0] if len(words) == 1 else command
+
+
+def _files(item: Mapping[str, Any]) -> str:
+    changes = item.get("changes")
+    paths = [_text(c.get("path")) for c in changes if isinstance(c, dict)] if isinstance(changes, list) else []
+    return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "") if paths else ""
+
+
+class Item(NamedTuple):
+    phase: Phase = Phase.MODEL
+    label: Callable[[Mapping[str, Any]], str] = lambda item: ""
+    fold: Optional[Callable[[Progress, Mapping[str, Any]], Progress]] = None    # for items that are no tool
+
+
+EVENTS: Mapping[str, Callable[[Progress, Mapping[str, Any]], Progress]] = {
+    "thread.started": _thread_started,
+    "turn.started": _turn_started,
+    "turn.completed": _turn_completed,
+    "turn.failed": _turn_failed,
+    "item.started": _item,
+    "item.updated": _item,
+    "item.completed": _item,
+    "error": _error,
+}
+ITEMS: Mapping[str, Item] = {
+    "agent_message": Item(fold=_agent_message),
+    "reasoning": Item(fold=lambda p, item: _rest(p)),
+    "todo_list": Item(fold=lambda p, item: p),
+    "error": Item(fold=_warning),
+    "command_execution": Item(Phase.COMMAND, lambda item: bare_command(_text(item.get("command")))),
+    "file_change": Item(Phase.EDIT, _files),
+    "mcp_tool_call": Item(Phase.TOOL, lambda item: f"{_text(item.get('server'))}/{_text(item.get('tool'))}"),
+    "collab_tool_call": Item(Phase.AGENTS, lambda item: _text(item.get("tool"))),
+    "web_search": Item(Phase.SEARCH, lambda item: _text(item.get("query"))),
+}
+
+# A failure is told by the words that codex itself puts first in its message (or on a line of stderr, when
+# it never came to a turn), never by a number or a word somewhere inside: "line 512" is no server error.
+# Source: codex-cli 0.169.0; each row has its recording in tests/recordings.
+EVIDENCE: Tuple[Tuple[FailureKind, str], ...] = (
+    (FailureKind.AUTH, r"unexpected status (401|403) |Missing environment variable: "),
+    (FailureKind.RATE_LIMIT, r"exceeded retry limit, last status: 429 |rate limit exceeded: |unexpected status 429 "),
+    (FailureKind.USAGE_LIMIT, r"You.ve hit your usage limit|Quota exceeded\. |To use Codex with your ChatGPT plan, upgrade "),
+    (FailureKind.OVERLOADED, r"We.re currently experiencing high demand|Selected model is at capacity|unexpected status 5\d\d "
+                             r"|exceeded retry limit, last status: 5\d\d |stream disconnected before completion: The server had an error"),
+    (FailureKind.NETWORK, r"Connection failed: |stream disconnected before completion: "),
+    (FailureKind.CONTEXT_OVERFLOW, r"Codex ran out of room in the model's context window"),
+    (FailureKind.BAD_REQUEST, r"unexpected status 4\d\d |\{\"|The requested model '.*' does not exist|Invalid prompt: "
+                              r"|Error: turn/start: turn/start failed: Input exceeds the maximum length"),
+    (FailureKind.RESUME, r"Error: thread/(resume|fork): "),
+    (FailureKind.NOT_A_REPOSITORY, r"Not inside a trusted directory and --skip-git-repo-check was not specified"),
+    (FailureKind.CONFIG, r"Error loading config\.toml: |Error parsing -c overrides: |Error: Model provider `|Error: Unknown feature flag: "
+                         r"|error: (unexpected argument|invalid value|the argument|unrecognized subcommand) "
+                         r"|(Error: )?required MCP servers failed to initialize"),
+    (FailureKind.SANDBOX, r"sandbox error: |(Error: |error: )?codex-linux-sandbox was required but not provided|bwrap: |error building bubblewrap command: "),
+)
+ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
+    FailureKind.AUTH: (False, "Log in with `codex login` (or set the provider's API key) as the user who runs this server, then run the task again."),
+    FailureKind.RATE_LIMIT: (True, "Wait a minute, then continue with codex_reply; run fewer tasks at once."),
+    FailureKind.USAGE_LIMIT: (False, "Wait until the time that the message names, or change the plan, then continue with codex_reply."),
+    FailureKind.NETWORK: (True, "Check the connection to the model's service, then continue with codex_reply."),
+    FailureKind.OVERLOADED: (True, "Wait a little and continue with codex_reply, or choose another model."),
+    FailureKind.CONTEXT_OVERFLOW: (False, "Start a new task with a smaller prompt; this thread is full."),
+    FailureKind.BAD_REQUEST: (False, "The model's service refused the request: correct the model, the settings or the prompt that the message names."),
+    FailureKind.CONFIG: (False, "Correct the setting that the message names: in this call, in the server's -c flags or in config.toml. "
+                                "If it names a flag, codex may be too old: update it."),
+    FailureKind.NOT_A_REPOSITORY: (False, "Run it in a git repository, or start the server with --skip-git-repo-check."),
+    FailureKind.SANDBOX: (False, "Codex's sandbox cannot start here: see that unprivileged user namespaces are allowed."),
+    FailureKind.RESUME: (False, "Check the thread id; if another process has the thread open, wait for it to end. Otherwise start a new task."),
+    FailureKind.CODEX_MISSING: (False, "Install Codex (`npm install -g @openai/codex`), or name its path with --codex-bin."),
+    FailureKind.CODEX_CRASH: (True, "Codex itself broke down: look at stderr.log of the task; update codex; try again."),
+    FailureKind.KILLED: (True, "Something outside this server killed codex, often the kernel for want of memory: run fewer tasks at once."),
+    FailureKind.LOST: (True, "The process that supervised the task was killed. What codex wrote until then is kept; continue with codex_reply."),
+    FailureKind.DISAGREEMENT: (True, "The exit status and the events of codex contradict each other: check what was done before you rely on it."),
+    FailureKind.UNKNOWN: (False, "Read the message; more is in events.jsonl and stderr.log of the task."),
+}
+
+
+def failure(kind: FailureKind, message: str) -> Failure:
+    retryable, advice = ADVICE[kind]
+    return Failure(kind, clip(message, 2_000), retryable, advice)
+
+
+def classify(message: str, stderr: str) -> Failure:
+    """The failure that codex's own words tell of: the message of `turn.failed`, or else the lines of stderr."""
+    if message:
+        return failure(_kind_of(message) or FailureKind.UNKNOWN, message)
+    lines = [line for line in stderr.split("\n") if line.strip() and not re.match(STDERR_NOISE, line)]
+    for line in lines:
+        kind = _kind_of(line)
+        if kind is not None:
+            return failure(kind, line)
+    return failure(FailureKind.UNKNOWN, " ".join(lines[-3:]) or "Codex ended without a word")
+
+
+def _kind_of(line: str) -> Optional[FailureKind]:
+    return next((kind for kind, pattern in EVIDENCE if re.match(pattern, line)), None)
+
+
+STDERR_NOISE = r"Reading (additional input|prompt) from stdin\.\.\.|warning: |\d{4}-\d\d-\d\dT\S+ +(WARN|INFO|DEBUG|TRACE) |Stack backtrace|\s+\d+: "
+REJECTED = r"\d{4}-\d\d-\d\dT\S+ ERROR codex_core::tools::router: error=(.*)"
+
+
+def rejections(stderr: str) -> List[str]:
+    """What codex refused to run for its model. Source: codex-cli 0.169.0 tells it on stderr alone; the events do not show it."""
+    return ["Codex refused: " + clip(text, 300) for text in re.findall(REJECTED, stderr)[:4]]
+
+
+# ======================================================================================
+# 7. HOST  (the only floor that touches clocks, processes and signals)
+# ======================================================================================
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36        # Source: linux/prctl.h
+LINUX = sys.platform.startswith("linux")
+# What the supervisor runs. It uses cached bytecode (a script would be compiled anew for every task), kept
+# under ROOT so that a checkout which holds a copy of this file stays clean; sys.path never holds that checkout.
+BOOT = """\
+import sys
+from importlib.machinery import SourceFileLoader
+name, path, sys.pycache_prefix = "codex_mcp_swarm", sys.argv[1], sys.argv[2]
+code = SourceFileLoader(name, path).get_code(name)
+sys.pycache_prefix = None
+module = sys.modules[name] = type(sys)(name)
+module.__file__ = path
+exec(code, module.__dict__)
+sys.exit(module.supervisor_main(sys.argv[3:]))
+"""
+
+
+class Done(NamedTuple):
+    """A command that has ended."""
+    code: int
+    out: str
+    err: str
+
+
+class Host:
+    """The operating system, as far as we need it. One per process."""
+
+    def __init__(self, log_file: Optional[str] = None, log_level: str = "WARNING", linux: bool = LINUX) -> None:
+        self.log_file, self.log_level, self.linux = log_file, log_level, linux
+        self._logger: Any = None
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+    def new_task_id(self) -> str:
+        return os.urandom(6).hex()
+
+    def log(self, level: str, message: str, trace: bool = False) -> None:
+        """To CODEX_SWARM_LOG, or to stderr. `trace` adds the traceback of the exception being handled."""
+        if LOG_LEVELS.index(level) < LOG_LEVELS.index(self.log_level):
+            return
+        import logging
+        if self._logger is None:
+            self._logger = logging.Logger("codex_mcp_swarm", self.log_level)
+            handler = logging.FileHandler(self.log_file, encoding="utf-8") if self.log_file else logging.StreamHandler(sys.stderr)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s"))
+            self._logger.addHandler(handler)
+            logging.raiseExceptions = False         # a full disk or a closed stderr is no reason to fail
+        self._logger.log(getattr(logging, level), message, exc_info=trace)
+
+    def run(self, argv: Sequence[str], cwd: str, env: Optional[Mapping[str, str]] = None, timeout_s: float = GIT_TIMEOUT_S) -> Done:
+        """Run a command to its end, its whole process group killed after `timeout_s`. Blocks.
+
+        Raises: OSError when it cannot be started.
+        """
+        import subprocess
+        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 start_new_session=True)
+        try:
+            out, err = child.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.signal_group(child.pid, signal.SIGKILL)
+            out, err = child.communicate()
+            err += b"\ngave up after %d s" % timeout_s
+        return Done(child.returncode, out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "replace"))
+
+    def launch_supervisor(self, root: str, directory: str, fds: Sequence[int]) -> Any:
+        """Start a supervisor and hand it the task's lock and control FIFO by inheritance: a flock belongs to the
+        open file, so there is no instant at which it is free. Returns the Popen. Raises: OSError."""
+        import subprocess
+        with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
+            return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, os.path.abspath(__file__), os.path.join(root, "cache"),
+                                     directory, *map(str, fds)],
+                                    cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                                    start_new_session=True, pass_fds=fds)
+
+    def spawn(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> int:
+        """Start codex in a session of its own, to die with us. Only the single-threaded supervisor calls this, so
+        preexec_fn is safe. Returns the pid; the caller reaps. Raises: OSError."""
+        import subprocess
+        libc = self._libc()
+        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True,
+                                 preexec_fn=lambda: libc and libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+        child.returncode = 0        # so that Popen never waits for it: the supervisor is the one reaper
+        return child.pid
+
+    def adopt_orphans(self) -> None:
+        """From now on every orphaned descendant becomes our child, whatever session it moved to (Linux)."""
+        libc = self._libc()
+        if libc:
+            libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def _libc(self) -> Any:
+        if not self.linux:
+            return None
+        import ctypes
+        return ctypes.CDLL(None)
+
+    def signal_group(self, pgid: int, number: int) -> None:
+        """A stopped process acts on nothing but SIGKILL and SIGCONT, hence the second signal."""
+        for sig in (number, signal.SIGCONT):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pgid, sig)
+
+    def parents(self) -> Dict[int, int]:
+        """pid -> parent pid, of every process that can be seen."""
+        if not self.linux:
+            rows = self.run(["ps", "-axo", "pid=,ppid="], "/", timeout_s=5).out.split()
+            return dict(zip(map(int, rows[::2]), map(int, rows[1::2])))
+        table = {}
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as f:
+                table[int(name)] = int(f.read().rpartition(b")")[2].split()[1])
+        return table
+
+    def descendants(self, pid: int) -> Set[int]:
+        """Every process below `pid`, dead but unreaped ones included."""
+        table, found = self.parents(), {pid}
+        while True:
+            more = {child for child, parent in table.items() if parent in found} - found
+            if not more:
+                return found - {pid}
+            found |= more
+
+    def has_children(self) -> bool:
+        try:
+            return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None or bool(self.descendants(os.getpid()))
+        except ChildProcessError:
+            return False
+
+    def kill_marked(self, task_id: str) -> int:
+        """SIGKILL what a task left behind whose supervisor was itself killed: found by the mark in its environment
+        (Linux; a process that cleared its environment is not found). Returns how many."""
+        if not self.linux:
+            return 0
+        mark, killed = f"{TASK_ENV}={task_id}".encode(), 0
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as f:
+                if mark in f.read().split(b"\0"):
+                    os.kill(int(name), signal.SIGKILL)
+                    killed += 1
+        return killed
+
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def exit_code_of(wait_status: int) -> int:
+    """As subprocess has it: the exit status, or minus the number of the signal (os.waitstatus_to_exitcode is 3.9+)."""
+    return -os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else os.WEXITSTATUS(wait_status)
+
+
+def private(path: str, flags: int) -> int:
+    """An `opener` for open(): whoever may look into ROOT by mistake, what we create there is readable for us alone."""
+    return os.open(path, flags, 0o600)
+
+
+def write_atomic(path: str, data: Mapping[str, Any]) -> None:
+    """A reader sees the old file or the new one, never half of one, also after a power failure. Raises: OSError."""
+    new = path + ".new"
+    with open(new, "w", encoding="utf-8", errors="replace", opener=private) as f:
+        json.dump(data, f, ensure_ascii=False, separators=(",", ":"))
+        f.flush()
+        os.fsync(f.fileno())
+    os.rename(new, path)
+
+
+def read_json(path: str) -> Dict[str, Any]:
+    """Raises: OSError; ValueError when it is not a JSON object (a torn or foreign file)."""
+    with open(path, encoding="utf-8") as f:
+        data = json.load(f)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} does not hold a JSON object")
+    return data
+
+
+def private_directory(path: str) -> str:
+    """Make `path` if need be, for us alone.
+
+    Raises: ToolError when it is a link, somebody else's, or cannot be made.
+    """
+    try:
+        os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        there = os.lstat(path)
+    except OSError as error:
+        raise ToolError(f"`{path}` cannot be used", error.strerror or str(error), "Make it writable, or name another directory in CODEX_SWARM_TASK_DIR")
+    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
+        raise ToolError(f"`{path}` cannot be used", "It is a link, or belongs to another user, who could then read or change tasks",
+                        "Remove it, or name another directory in CODEX_SWARM_TASK_DIR")
+    if there.st_mode & 0o077:
+        os.chmod(path, 0o700)
+    return path
+
+
+def find_codex(name: str, path: Optional[str] = None) -> str:
+    """The executable of Codex; the native binary where `name` is the npm launcher, which would only stay in memory
+    (43 MiB) and, killed alone, orphan it.
+
+    `name` is a path or a command; a command is also looked for where a desktop client's PATH does not reach.
+    Source: @openai/codex 0.169.0, bin/codex.js and its platform packages.
+    Raises: ToolError when there is none.
+    """
+    import glob
+    import shutil
+    home = os.path.expanduser("~")
+    places = [os.environ.get("PATH", os.defpath) if path is None else path, "/opt/homebrew/bin", "/usr/local/bin",
+              f"{home}/.local/bin", f"{home}/.npm-global/bin", f"{home}/.bun/bin", *sorted(glob.glob(f"{home}/.nvm/versions/node/*/bin"), reverse=True)]
+    found = shutil.which(os.path.expanduser(name), path=os.pathsep.join(places))
+    if found is None:
+        raise ToolError(f"Codex was not found: no executable `{name}`", "Every task is a run of the Codex CLI", ADVICE[FailureKind.CODEX_MISSING][1],
+                        kind=FailureKind.CODEX_MISSING)
+    return native_codex(os.path.abspath(found))
+
+
+def native_codex(path: str) -> str:
+    real = os.path.realpath(path)
+    if os.path.basename(real) != "codex.js":
+        return path
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(os.uname().machine, os.uname().machine)
+    triple = f"{machine}-unknown-linux-musl" if LINUX else f"{machine}-apple-darwin"
+    platform = f"codex-{'linux' if LINUX else 'darwin'}-{'arm64' if machine == 'aarch64' else 'x64'}"
+    package = os.path.dirname(os.path.dirname(real))
+    for base in (os.path.join(os.path.dirname(package), platform), os.path.join(package, "node_modules", "@openai", platform), package):
+        native = os.path.join(base, "vendor", triple, "bin", "codex")
+        if os.access(native, os.X_OK):
+            return native
+    return path
+
+
+# ======================================================================================
+# 8. GIT
+# ======================================================================================
+# Never the user's hooks, signing, editor, prompts or GIT_* environment; never a checkout, index or
+# branch of the user's.
+GIT_SETTINGS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "core.fsmonitor=false", "-c", "advice.detachedHead=false",
+                "-c", "core.quotePath=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
+
+
+def in_repository(directory: str) -> bool:
+    """Codex's own test. Source: codex-cli 0.169.0 looks for `.git` in the directory and above it."""
+    while True:
+        if os.path.exists(os.path.join(directory, ".git")):
+            return True
+        above = os.path.dirname(directory)
+        if above == directory:
+            return False
+        directory = above
+
+
+class Git:
+    def __init__(self, host: Host, environ: Mapping[str, str]) -> None:
+        self.host = host
+        self.environ = {k: v for k, v in environ.items() if not k.startswith("GIT_")}
+        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_EDITOR="true", LC_ALL="C")
+
+    def __call__(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> str:
+        """git's standard output, without the last newline. Blocks up to GIT_TIMEOUT_S. Raises: GitError."""
+        try:
+            done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})})
+        except OSError as error:
+            raise GitError("git could not be run", error.strerror or str(error), "Install git and see that it is on the server's PATH")
+        if done.code != 0:
+            raise GitError(f"`git {words[0]}` refused", clip(done.err.strip() or f"exit status {done.code}", 600), "Mend that and call again")
+        return done.out[:-1] if done.out.endswith("\n") else done.out
+
+    def head(self, cwd: str) -> Tuple[str, str]:
+        """(top directory, commit of HEAD) of the repository around `cwd`. Raises: GitError, also when it is bare or has no commit."""
+        top = self(cwd, "rev-parse", "--show-toplevel")
+        try:
+            return top, self(cwd, "rev-parse", "--verify", "HEAD^{commit}")
+        except GitError:
+            raise GitError("The repository has no commit yet", "A worktree starts from HEAD", "Make a first commit, or leave `worktree` out")
+
+    def add_worktree(self, top: str, base: str, path: str, branch: str) -> Worktree:
+        """A new worktree at `path` on the new `branch`, from `base`. Raises: GitError; nothing is left then."""
+        try:
+            self(top, "worktree", "add", "--quiet", "--no-track", "-b", branch, path, base)
+            return Worktree(path, branch, base, self(path, "rev-parse", "--absolute-git-dir"))
+        except GitError:
+            self.drop_untouched(top, path, branch)
+            raise
+
+    def drop_untouched(self, top: str, path: str, branch: str) -> None:
+        """Take back a worktree in which nothing has run. git refuses where there is anything to lose, and then it stays."""
+        for words in (("worktree", "remove", path), ("branch", "-d", branch)):
+            with contextlib.suppress(GitError):
+                self(top, *words)
+
+    def commit_all(self, tree: Worktree, message: str) -> None:
+        """Commit everything that is not ignored onto the task's branch; nothing to commit is no error.
+
+        git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere.
+        Raises: GitError.
+        """
+        place = self._place(tree)
+        on = self(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place)
+        if on != f"refs/heads/{tree.branch}":
+            raise GitError("The changes were not committed", f"The task switched its worktree from `{tree.branch}` to `{on}`", f"Look at `{tree.path}`")
+        self(tree.path, "add", "--all", env=place)
+        if self(tree.path, "status", "--porcelain", "--untracked-files=no", env=place):
+            self(tree.path, *self._identity(tree), "commit", "--quiet", "--no-verify", "--message", message, env=place)
+
+    def _identity(self, tree: Worktree) -> Sequence[str]:
+        try:
+            self(tree.path, "var", "GIT_COMMITTER_IDENT", env=self._place(tree))
+            return ()
+        except GitError:
+            return ("-c", "user.name=codex-mcp-swarm", "-c", "user.email=codex-mcp-swarm@localhost")
+
+    def measure(self, tree: Worktree) -> Worktree:
+        """`tree` with its head and what differs from its base; untracked files count as changed. Raises: GitError."""
+        place = self._place(tree)
+        head = self(tree.path, "rev-parse", "HEAD", env=place)
+        rows = [row.split("\t") for row in self(tree.path, "diff", "--numstat", "--no-renames", tree.base, env=place).split("\n") if row]
+        untracked = self(tree.path, "ls-files", "--others", "--exclude-standard", "-z", env=place).count("\0")
+        total = lambda column: sum(int(row[column]) for row in rows if row[column].isdigit())
+        return tree._replace(head=head, files_changed=len(rows) + untracked, insertions=total(0), deletions=total(1))
+
+    @staticmethod
+    def _place(tree: Worktree) -> Dict[str, str]:
+        return {"GIT_DIR": tree.git_dir, "GIT_WORK_TREE": tree.path}
+
+
+# ======================================================================================
+# 9. STORE  (one directory per task, one writer per file)
+# ======================================================================================
+#   ROOT/                   0700; CODEX_SWARM_TASK_DIR, else $XDG_STATE_HOME/codex-swarm
+#     tasks/<task_id>/      0700; complete and locked before it gets this name
+#       spec.json           what was asked for: server, once
+#       prompt              codex's stdin: server, once
+#       status.json         where it stands: whoever holds `lock`, by rename
+#       events.jsonl        codex's stdout, byte for byte       stderr.log       codex's stderr
+#       report.json         how it ended: supervisor, once      supervisor.log   only of use for a bug report
+#       lock                held by the server at birth, then by the supervisor for life: THE liveness test
+#       control             FIFO to the supervisor: `c` stops the task
+#       reserve             disk space, given back for the report
+#     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them
+#     cache/                bytecode of this program
+class TaskDir:
+    def __init__(self, path: str) -> None:
+        self.path, self.task_id = path, os.path.basename(path)
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    @classmethod
+    def create(cls, tasks: str, spec: Spec, prompt: str) -> Tuple["TaskDir", int, int]:
+        """Make the directory under a hidden name, take its lock, then give it its name: no reader ever sees a
+        half-made or a falsely dead task. Returns it with the descriptors of lock and control. Raises: OSError."""
+        hidden = cls(os.path.join(tasks, "." + spec.task_id))
+        os.mkdir(hidden.path, 0o700)
+        fds: List[int] = []
+        try:
+            os.mkfifo(hidden.file("control"), 0o600)
+            fds.append(os.open(hidden.file("lock"), os.O_RDWR | os.O_CREAT, 0o600))
+            fcntl.flock(fds[0], fcntl.LOCK_EX)
+            fds.append(os.open(hidden.file("control"), os.O_RDWR | os.O_NONBLOCK))     # RDWR: never at its end
+            with open(hidden.file("prompt"), "w", encoding="utf-8", newline="", opener=private) as f:
+                f.write(prompt)
+            with open(hidden.file("reserve"), "wb", opener=private) as f2:
+                f2.write(b"\0" * RESERVE_BYTES)
+            write_atomic(hidden.file("spec.json"), to_json(spec))
+            hidden.write_status(advance(Status(), "launch"))
+            named = cls(os.path.join(tasks, spec.task_id))
+            os.rename(hidden.path, named.path)
+            return named, fds[0], fds[1]
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            for name in os.listdir(hidden.path) if os.path.isdir(hidden.path) else ():
+                os.unlink(hidden.file(name))
+            with contextlib.suppress(OSError):
+                os.rmdir(hidden.path)
+            raise
+
+    def spec(self) -> Spec:
+        """Raises: OSError, ValueError, TypeError, KeyError for a missing or damaged record; so do the two below."""
+        return Spec.from_json(read_json(self.file("spec.json")))
+
+    def report(self) -> Report:
+        return Report.from_json(read_json(self.file("report.json")))
+
+    def status(self) -> Status:
+        """Where the task stands; LOST is derived here: the status is not ENDED, and nobody holds the lock."""
+        status = Status.from_json(read_json(self.file("status.json")))
+        if status.state in (State.QUEUED, State.ENDED) or self.supervised():
+            return status
+        status = Status.from_json(read_json(self.file("status.json")))     # it may have ended between the two looks
+        if status.state is State.ENDED:
+            return status
+        try:                            # the disk was too full for the last status, but not for the report
+            return status._replace(state=State.ENDED, outcome=self.report().outcome)
+        except (OSError, ValueError, KeyError, TypeError):
+            return advance(status, "gone")
+
+    def write_status(self, status: Status) -> Status:
+        """Only for the holder of the lock."""
+        write_atomic(self.file("status.json"), to_json(status))
+        return status
+
+    def supervised(self) -> bool:
+        with open(self.file("lock"), "rb") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    def join(self) -> None:
+        """Block until nobody supervises the task any more. The kernel wakes us."""
+        with open(self.file("lock"), "rb") as f:
+            fcntl.flock(f, fcntl.LOCK_SH)
+
+    def stop(self) -> None:
+        """Ask the supervisor to stop the task; without one there is nobody to ask (ENXIO), so no pid is ever trusted."""
+        with contextlib.suppress(OSError):
+            fd = os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(fd, b"c")
+            finally:
+                os.close(fd)
+
+    def stderr_tail(self) -> str:
+        try:
+            with open(self.file("stderr.log"), "rb") as f:
+                f.seek(max(0, os.fstat(f.fileno()).st_size - STDERR_TAIL_BYTES))
+                return f.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+
+class Store:
+    def __init__(self, root: str) -> None:
+        self.root, self.tasks = root, os.path.join(root, "tasks")
+
+    def prepare(self) -> None:
+        """Make ROOT. Raises: ToolError when it is not ours alone."""
+        private_directory(self.root)
+        private_directory(self.tasks)
+
+    def ids(self) -> List[str]:
+        """Every task, newest first."""
+        try:
+            entries = [(e.stat(follow_symlinks=False).st_mtime, e.name) for e in os.scandir(self.tasks) if re.fullmatch(TASK_ID, e.name)]
+        except OSError:
+            return []
+        return [name for _, name in sorted(entries, reverse=True)]
+
+    def get(self, task_id: str) -> TaskDir:
+        """Raises: ToolError when there is no such task."""
+        path = os.path.join(self.tasks, task_id)
+        if not re.fullmatch(TASK_ID, task_id) or not os.path.isdir(path):
+            raise ToolError(f"There is no task `{clip(task_id, 60)}`", f"Task ids are 12 hexadecimal digits, and tasks live in `{self.tasks}`",
+                            "codex_status lists the tasks that have not ended")
+        return TaskDir(path)
+
+
+class Tail:
+    """What the events of one task amount to, reading only what is new.
+
+    `changed_at` is when the last event was written, `phase_at` when the phase began as far as we saw (Unix
+    seconds, from the modification time of the file: events carry no time). Thread-safe.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.offset, self.progress = path, 0, Progress()
+        self.changed_at = self.phase_at = 0.0
+        self._lock = threading.Lock()       # guards the three above; whoever refreshes takes it; leaf lock
+
+    def refresh(self) -> Progress:
+        """Fold the complete lines that came since the last call. Costs one stat(2) when there are none."""
+        with self._lock:
+            try:
+                there = os.stat(self.path)
+            except OSError:
+                return self.progress
+            if there.st_size <= self.offset:
+                return self.progress
+            before = (self.progress.phase, self.progress.detail)
+            with open(self.path, "rb") as f:
+                for line in self._lines(f):
+                    self.progress = fold(self.progress, line)
+            self.changed_at = there.st_mtime
+            if before != (self.progress.phase, self.progress.detail):
+                self.phase_at = there.st_mtime
+            return self.progress
+
+    def _lines(self, f: IO[bytes]) -> Iterator[bytes]:
+        """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one."""
+        f.seek(self.offset)
+        rest = b""
+        while True:
+            chunk = f.read(1 << 20)
+            if not chunk:
+                return
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.offset += len(line) + 1
+                yield line
+
+
+# ======================================================================================
+# 10. SUPERVISOR  (a process of its own, one thread, the only writer of a task's status)
+# ======================================================================================
+class Supervisor:
+    """One task from launch to report."""
+
+    def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str], control: int) -> None:
+        self.task, self.host, self.environ, self.control = task, host, environ, control
+        self.spec = task.spec()
+        self.status = Status.from_json(read_json(task.file("status.json")))
+        self.began = host.monotonic()
+        self.exit_code: Optional[int] = None
+        self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
+        self.recorded: Set[int] = set()                 # descendants seen when the stop began (where orphans cannot be adopted)
+        self.warnings = self.spec.warnings
+        self.wake = self._listen()
+
+    def _listen(self) -> int:
+        """Signals only wake the loop: each writes its number into a pipe."""
+        wake, write_end = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        return wake
+
+    def run(self) -> None:
+        self.host.adopt_orphans()
+        failed = None if self._take_orders(0) else self._spawn()
+        if self.status.pid is None:                     # it was stopped before it began, or codex cannot be started
+            self._finish(failed, "spawn_failed")
+            return
+        deadline = self.began + self.spec.timeout_s if self.spec.timeout_s is not None else None
+        while self.exit_code is None:
+            due = [t for t in (deadline, self.steps[0][0] if self.steps else None) if t is not None]
+            self._take_orders(max(0.0, min(due) - self.host.monotonic()) if due else None)
+            self._reap()
+            now = self.host.monotonic()
+            if deadline is not None and now >= deadline:
+                deadline = None
+                self._stop(Outcome.TIMED_OUT)
+            while self.steps and now >= self.steps[0][0] and self.exit_code is None:
+                self.host.signal_group(self.status.pid, self.steps.pop(0)[1])
+        self._finish(None, "exited")
+
+    def _spawn(self) -> Optional[Failure]:
+        task, environ = self.task, {**self.environ, TASK_ENV: self.spec.task_id}
+        try:
+            with open(task.file("prompt"), "rb") as prompt, open(task.file("events.jsonl"), "ab", opener=private) as out, \
+                    open(task.file("stderr.log"), "ab", opener=private) as err:
+                pid = self.host.spawn(codex_argv(self.spec), self.spec.cwd, environ, prompt, out, err)
+        except OSError as error:
+            missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC) and error.filename == self.spec.codex
+            return failure(FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN, f"{error.strerror}: {error.filename}")
+        self._write(advance(self.status, "spawned", pid=pid))
+        return None
+
+    def _take_orders(self, timeout_s: Optional[float]) -> bool:
+        """Sleep until something happens, at most `timeout_s`. True when the task has to stop."""
+        ready = select.select([self.control, self.wake], [], [], timeout_s)[0]
+        ordered = self.control in ready and b"c" in os.read(self.control, 4096)
+        signals = set(os.read(self.wake, 4096)) - {signal.SIGCHLD} if self.wake in ready else set()
+        if signals:
+            self.warnings = add_warning(self.warnings, f"The supervisor got {signal_name(min(signals))} and stopped the task")
+        if ordered or signals:
+            self._stop(Outcome.CANCELLED)
+        return ordered or bool(signals)
+
+    def _stop(self, reason: Outcome) -> None:
+        first = self.status.state is not State.STOPPING
+        self._write(advance(self.status, "stop", stop_reason=reason))
+        if first and self.status.pid is not None:
+            now = self.host.monotonic()
+            self.steps = [(now + delay, getattr(signal, name)) for delay, name in STOP_STEPS]
+            if not self.host.linux:
+                self.recorded = self.host.descendants(self.status.pid)
+
+    def _write(self, status: Status) -> None:
+        """A full disk must not end the supervision: the status on disk is then behind, the lock still tells the truth."""
+        self.status = status
+        try:
+            self.task.write_status(status)
+        except OSError as error:
+            self.host.log("ERROR", f"{self.task.task_id}: status not written: {error}")
+
+    def _reap(self) -> bool:
+        """Collect whatever has ended, codex or an adopted orphan. False when there is no child left."""
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.status.pid:
+                self.exit_code = exit_code_of(wait_status)
+
+    def _sweep(self) -> int:
+        """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out of reach of
+        killpg, and under danger-full-access they outlive it. Returns how many would not die within SWEEP_S."""
+        if self.status.pid is None:
+            return 0
+        self.host.signal_group(self.status.pid, signal.SIGKILL)
+        for pid in self.recorded:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        give_up = self.host.monotonic() + SWEEP_S
+        while self._reap():
+            left = self.host.descendants(os.getpid())
+            if self.host.monotonic() > give_up:
+                return len(left)
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            if select.select([self.wake], [], [], 0.02)[0]:
+                os.read(self.wake, 4096)
+        return 0
+
+    def _finish(self, failed: Optional[Failure], event: str) -> None:
+        left = self._sweep()
+        if left:
+            self.warnings = add_warning(self.warnings, f"{left} processes of this task could not be killed")
+        progress, stderr = Tail(self.task.file("events.jsonl")).refresh(), self.task.stderr_tail()
+        outcome: Outcome = Outcome.FAILED
+        if event == "exited" and self.exit_code is not None:
+            outcome, failed = self._judge(self.exit_code, progress, stderr)
+        end = advance(self.status, event, outcome=outcome, exit_code=self.exit_code)
+        for warning in (*progress.warnings, *rejections(stderr)):
+            self.warnings = add_warning(self.warnings, warning)
+        tree = self._bring_home(end, progress)
+        assert end.outcome is not None
+        before = self.spec.usage_before
+        report = Report(
+            outcome=end.outcome, elapsed_s=round(self.host.monotonic() - self.began, 3), ended_at=self.host.now(), exit_code=self.exit_code,
+            thread_id=progress.thread_id, content=progress.message, thread_usage=progress.usage,
+            usage=progress.usage.since(before) if progress.usage and before else progress.usage,
+            failure=failed if end.outcome is Outcome.FAILED else None, worktree=tree, tools=progress.tools, warnings=self.warnings)
+        self._file(report, end)
+
+    def _judge(self, exit_code: int, progress: Progress, stderr: str) -> Tuple[Outcome, Optional[Failure]]:
+        outcome, kind = verdict(exit_code, progress, self.spec.thread_id)
+        if outcome is not Outcome.FAILED:
+            return outcome, None
+        how = f"was killed by {signal_name(-exit_code)}" if exit_code < 0 else f"ended with exit status {exit_code}"
+        if kind is None:
+            return outcome, classify(progress.error, stderr)
+        if kind is FailureKind.RESUME:
+            return outcome, failure(kind, f"Codex answered in thread {progress.thread_id} instead of {self.spec.thread_id}")
+        last = f"the last turn event was turn.{progress.turn.value}" if progress.turn is not Turn.NONE else "there was no turn event"
+        return outcome, failure(kind, f"Codex {how}, and {last}. {progress.error or clip(stderr[-300:], 300)}".strip())
+
+    def _bring_home(self, end: Status, progress: Progress) -> Optional[Worktree]:
+        """Commit the work onto the task's branch (codex cannot: `.git` is read-only in its sandbox). What was not
+        committed stays in the worktree, and a warning says so."""
+        tree, git = self.spec.worktree, Git(self.host, self.environ)
+        if tree is None:
+            return None
+        try:
+            if end.outcome is Outcome.SUCCEEDED:
+                git.commit_all(tree, f"{self.spec.title}\n\nCodex task {self.spec.task_id}, thread {progress.thread_id}\n")
+            return git.measure(tree)
+        except GitError as error:
+            self.warnings = add_warning(self.warnings, f"{error} The work is in `{tree.path}`.")
+            return tree
+
+    def _file(self, report: Report, end: Status) -> None:
+        """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
+        path = self.task.file("report.json")
+        for attempt in (report, report, report._replace(content=None, warnings=add_warning((), "The disk was full when the task ended"))):
+            try:
+                write_atomic(path, to_json(attempt))
+                break
+            except OSError as error:
+                self.host.log("ERROR", f"{self.task.task_id}: report not written: {error}")
+                with contextlib.suppress(OSError):
+                    os.truncate(self.task.file("reserve"), 0)
+        with contextlib.suppress(OSError):
+            os.unlink(self.task.file("reserve"))
+        self._write(end)
+
+
+def supervisor_main(argv: Sequence[str]) -> int:
+    """The supervisor's process: `argv` is the task directory and the inherited descriptors of its lock and control."""
+    directory, lock, control = argv[0], int(argv[1]), int(argv[2])
+    for fd in (lock, control):
+        os.set_inheritable(fd, False)                   # codex must not hold them
+    host = Host()
+    try:
+        Supervisor(TaskDir(directory), host, os.environ, control).run()
+    except Exception:                                   # a bug of ours: the lock goes, readers see LOST, the log says why
+        host.log("ERROR", f"{directory}: supervisor failed", trace=True)
+        return 1
+    finally:
+        os.close(lock)                                  # now, not some milliseconds later when the interpreter has gone
+    return 0
+
+
+# ======================================================================================
+# 11. SWARM  (the application and the Python API; returns data, knows no JSON-RPC)
+# ======================================================================================
+class Client(NamedTuple):
+    """Who calls, and what it can take."""
+    name: str = ""
+
+    @property
+    def wait_s(self) -> float:
+        return WAIT_S_CODEX if self.name == CODEX_CLIENT else WAIT_S
+
+    @property
+    def result_chars(self) -> int:
+        return RESULT_CHARS_CODEX if self.name == CODEX_CLIENT else RESULT_CHARS
+
+
+class Call:
+    """All that the application sees of a request: whom it serves, whether it was cancelled, and a way to tell of progress."""
+
+    def __init__(self, client: Client = Client(), tell: Optional[Callable[[str], None]] = None) -> None:
+        self.client, self.tell = client, tell
+        self.cancelled = False          # set once, by the reader of the protocol, which then calls Swarm.wake()
+        self.cancel_reason = ""
+
+    @property
+    def abandoned(self) -> bool:
+        """Cancelled by somebody's wish, not because the client's patience ended.
+
+        Source: Claude Code 2.1.329 sends `SdkError: Request timed out` for its own limit, `AbortError: user-cancel` for Esc."""
+        return self.cancelled and not re.search(r"time[d-]?[ -]?out|deadline", self.cancel_reason, re.I)
+
+
+class Plan(NamedTuple):
+    """A checked request, before anything exists: the spec, its prompt, and (top, HEAD) where a worktree is wanted."""
+    spec: Spec
+    prompt: str
+    worktree_from: Optional[Tuple[str, str]] = None
+
+
+class Swarm:
+    def __init__(self, config: Config, host: Host, environ: Mapping[str, str]) -> None:
+        self.config, self.host = config, host
+        self.store, self.git = Store(config.root), Git(host, environ)
+        self.search_path = environ.get("PATH", os.defpath)
+        # Guards `ended`: task id -> whether its supervisor is gone, for every task that has a watcher. A watcher
+        # notifies when it sets one, and `wake` when a call was cancelled. Nothing is called or locked while it is held.
+        self.changed = threading.Condition()
+        self.ended: Dict[str, bool] = {}
+        # Guards `tails` and `threads`; leaf lock.
+        self._cache_lock = threading.Lock()
+        self.tails: Dict[str, Tail] = {}
+        self.threads: Dict[str, Optional[str]] = {}      # ended task -> its codex thread
+
+    # -- starting --------------------------------------------------------------------
+    def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
+        """Start one task for each request and return their ids. All or nothing: when one request is wrong, or its
+        worktree cannot be made, nothing is started.
+
+        `label` names the list in errors, as in `tasks[2]`. Blocks for a few milliseconds a task, longer for a worktree.
+        Raises: ToolError.
+        """
+        plans = [self._named(label, i, self.plan, request) for i, request in enumerate(requests)]
+        try:
+            self.store.prepare()
+        except OSError as error:
+            raise self._disk_error(error)
+        made: List[Tuple[str, Worktree]] = []
+        try:
+            for i, plan in enumerate(plans):
+                if plan.worktree_from is not None:
+                    plans[i] = self._named(label, i, self._with_worktree, plan)
+                    tree = plans[i].spec.worktree
+                    assert tree is not None
+                    made.append((plan.worktree_from[0], tree))
+        except ToolError:
+            for top, tree in made:
+                self.git.drop_untouched(top, tree.path, tree.branch)
+            raise
+        return [self._launch(plan) for plan in plans]
+
+    @staticmethod
+    def _named(label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
+        try:
+            return act(*args)
+        except ToolError as error:
+            raise ToolError(f"`{label}[{index}]`: {error.what}" if label else error.what, error.why, error.fix, error.kind)
+
+    def plan(self, request: Mapping[str, Any]) -> Plan:
+        """Check a request against everything that can be known before it starts. Raises: ToolError."""
+        thread_id, owner = self._thread(request)
+        arguments = {**(owner.arguments if owner else {}), **{k: v for k, v in request.items() if k in REPEATED}}
+        overrides = owner.overrides if owner else tuple(o for o in self.config.overrides if override_key(o) != "approval_policy")
+        cwd = self._cwd(request.get("cwd") or (owner.cwd if owner else "."))
+        wants_tree = bool(request.get("worktree"))
+        if wants_tree and thread_id:
+            raise ToolError("`worktree` is for new threads", "A reply works where its thread worked", "Leave `worktree` out")
+        if not self.config.skip_git_repo_check and not in_repository(cwd):
+            raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
+                            "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
+        source = self.git.head(cwd) if wants_tree else None
+        if wants_tree and not self._sandbox_is_set(arguments):
+            arguments["sandbox"] = "workspace-write"
+        spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.search_path), cwd, arguments, overrides,
+                    self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
+                    self._usage_of(thread_id) if thread_id else None, owner.worktree if owner and cwd == owner.cwd else None,
+                    clip(request["prompt"].strip(), 72), self._warnings(arguments))
+        codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
+        return Plan(spec, request["prompt"], source)
+
+    def _cwd(self, given: str) -> str:
+        path = os.path.abspath(os.path.expanduser(given))
+        if "\0" in path or not os.path.isdir(path):
+            exists = "\0" not in path and os.path.exists(path)
+            raise ToolError(f"`cwd`: {clip(path, 300)} {'is not a directory' if exists else 'does not exist'}",
+                            "Codex needs an existing directory to work in; a relative one is taken from the server's, " + os.getcwd(),
+                            "Create it, or pass another `cwd`")
+        return path
+
+    def _sandbox_is_set(self, arguments: Mapping[str, Any]) -> bool:
+        return "sandbox" in arguments or "sandbox_mode" in arguments.get("config", {}) or "sandbox_mode" in map(override_key, self.config.overrides)
+
+    def _warnings(self, arguments: Mapping[str, Any]) -> Tuple[str, ...]:
+        """What a user should know of arguments that codex would pass over in silence."""
+        warnings: Tuple[str, ...] = ()
+        policies = [arguments.get("approval-policy")] + [o.partition("=")[2].strip("\"' ") for o in self.config.overrides if override_key(o) == "approval_policy"]
+        if any(policy not in (None, "never") for policy in policies):
+            warnings = add_warning(warnings, "`approval-policy` has no effect: codex exec never asks; what needs approval is refused")
+        profile = arguments.get("profile")
+        file = os.path.join(self.config.codex_home, f"{profile}.config.toml")
+        if profile and not os.path.exists(file):
+            warnings = add_warning(warnings, f"Codex passes over the profile `{profile}`: there is no {file}")
+        return warnings
+
+    def _with_worktree(self, plan: Plan) -> Plan:
+        """Make the worktree; the task runs in the same sub-directory of it. Raises: ToolError."""
+        assert plan.worktree_from is not None
+        (top, base), spec = plan.worktree_from, plan.spec
+        private_directory(self.config.worktree_dir)
+        path = os.path.join(self.config.worktree_dir, spec.task_id)
+        tree = self.git.add_worktree(top, base, path, f"codex-swarm/{spec.task_id}")
+        cwd = os.path.normpath(os.path.join(path, os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))))
+        if not os.path.isdir(cwd):          # the sub-directory holds nothing that is committed
+            os.makedirs(cwd)
+        return plan._replace(spec=spec._replace(worktree=tree, cwd=cwd))
+
+    def _launch(self, plan: Plan) -> str:
+        try:
+            task, lock, control = TaskDir.create(self.store.tasks, plan.spec, plan.prompt)
+        except OSError as error:
+            raise self._disk_error(error)
+        try:
+            child = self.host.launch_supervisor(self.store.root, task.path, (lock, control))
+        except OSError as error:
+            raise ToolError(f"Task {task.task_id} was not started", f"Its supervisor could not be launched: {error.strerror}", "Run fewer tasks at once")
+        finally:
+            os.close(lock)
+            os.close(control)
+        self._watch(task, child)
+        return task.task_id
+
+    def _disk_error(self, error: OSError) -> ToolError:
+        return ToolError("The task was not started", f"Its directory under `{self.store.root}` could not be written: {error.strerror}",
+                         "Make room or permission there, or name another directory in CODEX_SWARM_TASK_DIR")
+
+    # -- threads ---------------------------------------------------------------------
+    def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec]]:
+        """The thread to continue and the task that had it last (None for a thread of another program). Raises: ToolError."""
+        thread_id, task_id = request.get("threadId"), request.get("task_id")
+        if thread_id is None and task_id is None:
+            return None, None
+        if self.config.ephemeral:
+            raise ToolError("No thread can be continued here", "This server was started with --ephemeral, so codex keeps no threads",
+                            "Start a new task with everything it needs in the prompt, or restart the server without --ephemeral")
+        if task_id is not None:
+            known = self.thread_of(self.store.get(task_id))
+            if known is None:
+                raise ToolError(f"Task {task_id} has no thread to continue", "Codex ended before it opened one, or has not opened it yet",
+                                "See codex_status; start a new task if it has ended")
+            if thread_id is not None and thread_id.lower() != known.lower():
+                raise ToolError("`threadId` and `task_id` name different threads", f"Task {task_id} has the thread {known}", "Send one of them")
+            thread_id = known
+        assert thread_id is not None
+        owner: Optional[Spec] = None
+        for task in self._tasks_of_thread(thread_id):
+            if task.status().state is not State.ENDED:
+                raise ToolError(f"Thread {thread_id} is busy", f"Task {task.task_id} is still working in it", "codex_wait for that task, then reply")
+            owner = owner or task.spec()
+        return thread_id, owner
+
+    def _tasks_of_thread(self, thread_id: str) -> Iterator[TaskDir]:
+        """The readable tasks of a thread, the last one first."""
+        found = []
+        for task_id in self.store.ids():
+            task = TaskDir(os.path.join(self.store.tasks, task_id))
+            with contextlib.suppress(*UNREADABLE):
+                if (self.thread_of(task) or "").lower() == thread_id.lower():
+                    found.append((task.spec().created_at, task_id, task))
+        return (task for _, _, task in sorted(found, reverse=True))
+
+    def thread_of(self, task: TaskDir) -> Optional[str]:
+        """The codex thread of a task, None while it has none."""
+        with self._cache_lock:
+            if task.task_id in self.threads:
+                return self.threads[task.task_id]
+        if task.status().state is not State.ENDED:
+            return task.spec().thread_id or self._tail(task).refresh().thread_id
+        try:
+            thread_id = task.report().thread_id
+        except UNREADABLE:
+            thread_id = self._tail(task).refresh().thread_id
+        with self._cache_lock:
+            self.threads[task.task_id] = thread_id
+        return thread_id
+
+    def _usage_of(self, thread_id: str) -> Optional[Usage]:
+        """What the thread had used at the end of its last turn that reported it."""
+        for task in self._tasks_of_thread(thread_id):
+            with contextlib.suppress(*UNREADABLE):
+                usage = task.report().thread_usage
+                if usage is not None:
+                    return usage
+        return None
+
+    # -- watching --------------------------------------------------------------------
+    def _watch(self, task: TaskDir, child: Any = None) -> None:
+        """See that `ended` learns of the end of this task: one thread, asleep in flock(2). `child` is reaped by it."""
+        with self.changed:
+            if task.task_id in self.ended:
+                return
+            self.ended[task.task_id] = False
+
+        def until_the_end() -> None:
+            try:
+                task.join()
+                if child is not None:
+                    child.wait()
+                if task.status().outcome is Outcome.LOST and self.host.kill_marked(task.task_id):
+                    self.host.log("WARNING", f"{task.task_id}: its supervisor was killed; killed what it left running")
+            except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
+                self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
+            with self.changed:
+                self.ended[task.task_id] = True
+                self.changed.notify_all()
+        threading.Thread(target=until_the_end, name=f"watch-{task.task_id}", daemon=True).start()
+
+    def wake(self) -> None:
+        """Let every waiting call look again at whether it was cancelled."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
+        """Block until all or any of the tasks have ended, `timeout_s` has passed, or the call is cancelled. Costs
+        nothing meanwhile, but for a look at the sizes of the event files once a second while the call wants progress.
+
+        Raises: ToolError for an unknown task.
+        """
+        tasks = [self.store.get(i) for i in dict.fromkeys(task_ids)]
+        for task in tasks:
+            self._watch(task)
+        enough = any if mode == "any" else all
+        done = lambda: call.cancelled or enough(self.ended[t.task_id] for t in tasks)
+        end, ticker = self.host.monotonic() + timeout_s, Ticker(self, tasks, call) if call.tell else None
+        while True:
+            left = end - self.host.monotonic()
+            with self.changed:
+                if self.changed.wait_for(done, min(left, PROGRESS_GAP_S) if ticker else left) or left <= 0:
+                    return
+            if ticker:
+                ticker.tick()
+
+    def stop(self, task_ids: Sequence[str]) -> None:
+        """Ask the supervisors of these tasks to stop them, and return at once. Raises: ToolError for an unknown task."""
+        for task in [self.store.get(i) for i in task_ids]:
+            task.stop()
+
+    # -- looking ---------------------------------------------------------------------
+    def unended(self) -> List[str]:
+        """The tasks that have not ended, newest first. One open and one flock(2) for each task on disk."""
+        found = []
+        for task_id in self.store.ids():
+            with contextlib.suppress(OSError):
+                if self.store.get(task_id).supervised():
+                    found.append(task_id)
+        return found
+
+    def _tail(self, task: TaskDir) -> Tail:
+        with self._cache_lock:
+            if task.task_id not in self.tails:
+                self.tails[task.task_id] = Tail(task.file("events.jsonl"))
+            return self.tails[task.task_id]
+
+    def record(self, task_id: str) -> Dict[str, Any]:
+        """The record of a task, as every tool returns it. Raises: ToolError when there is none or it cannot be read."""
+        task = self.store.get(task_id)
+        try:
+            spec, status = task.spec(), task.status()
+            facts = self._ended_facts(task, spec, status) if status.state is State.ENDED else self._running_facts(task, spec)
+        except UNREADABLE as error:
+            raise ToolError(f"The record of task {task_id} cannot be read", f"{type(error).__name__}: {error}", f"Look into `{task.path}`")
+        record = {"task_id": task_id, "state": status.state.value, "outcome": status.outcome and status.outcome.value, **facts,
+                  "started_at": utc(spec.created_at)}
+        return {key: value for key, value in record.items() if value not in (None, [], {})}
+
+    def _ended_facts(self, task: TaskDir, spec: Spec, status: Status) -> Dict[str, Any]:
+        tree = spec.worktree
+        try:
+            report = task.report()
+        except UNREADABLE:
+            report = self._salvage(task, spec, status)
+        with self._cache_lock:
+            self.tails.pop(task.task_id, None)
+            self.threads[task.task_id] = report.thread_id
+        tree = report.worktree or tree
+        return {"threadId": report.thread_id, "content": report.content, "failure": report.failure and to_json(report.failure),
+                "usage": report.usage and report.usage._asdict(), "worktree": tree and shown(tree),
+                "warnings": list(report.warnings), "exit_code": report.exit_code, "elapsed_s": round(report.elapsed_s, 1)}
+
+    def _salvage(self, task: TaskDir, spec: Spec, status: Status) -> Report:
+        """The report of a task that has none: its supervisor was killed. The events tell how far it came."""
+        tail = self._tail(task)
+        progress = tail.refresh()
+        last = tail.changed_at or spec.created_at
+        came = "before codex wrote anything" if not progress.events else f"after {progress.events} events, while {progress.phase.value}"
+        lost = status.outcome is Outcome.LOST
+        note = "Its supervisor was killed" if lost else "report.json cannot be read"
+        return Report(status.outcome or Outcome.LOST, max(0.0, last - spec.created_at), last, status.exit_code, progress.thread_id, progress.message,
+                      thread_usage=progress.usage, failure=failure(FailureKind.LOST, f"The supervisor of the task was killed {came}") if lost else None,
+                      warnings=(*spec.warnings, *progress.warnings, f"{note}: this is what the events tell"))
+
+    def _running_facts(self, task: TaskDir, spec: Spec) -> Dict[str, Any]:
+        tail, now = self._tail(task), self.host.now()
+        p = tail.refresh()
+        live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, tail.phase_at or spec.created_at),
+                "last_event_s": age(now, tail.changed_at or spec.created_at), "tools": dict(p.tools), "last_command": p.last_command,
+                "last_file": p.last_file, "last_message": clip(p.message or "", 300), "retries": p.retries}
+        return {"threadId": p.thread_id or spec.thread_id, "worktree": spec.worktree and shown(spec.worktree),
+                "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
+                "usage": p.usage and p.usage._asdict(), "progress": {k: v for k, v in live.items() if v not in ("", {}, 0)}}
+
+    def has_ended(self, task: TaskDir) -> bool:
+        with self.changed:
+            return self.ended.get(task.task_id, False)
+
+    def doing(self, task: TaskDir) -> Tuple[Phase, str, float]:
+        """Phase, its detail, and since when (Unix seconds)."""
+        tail = self._tail(task)
+        progress = tail.refresh()
+        return progress.phase, progress.detail, tail.phase_at
+
+
+class Ticker:
+    """Tells a waiting client what goes on: at each change of phase, at most every PROGRESS_GAP_S, at least every HEARTBEAT_S."""
+
+    def __init__(self, swarm: Swarm, tasks: Sequence[TaskDir], call: Call) -> None:
+        self.swarm, self.tasks, self.call = swarm, tasks, call
+        self.told: Any = None
+        self.told_at = -HEARTBEAT_S
+        self.tick()
+
+    def tick(self) -> None:
+        running = [task for task in self.tasks if not self.swarm.has_ended(task)]
+        doing = [(task.task_id, *self.swarm.doing(task)) for task in running]
+        now, seen = self.swarm.host.monotonic(), [(task_id, phase, detail) for task_id, phase, detail, _ in doing]
+        if (seen == self.told and now - self.told_at < HEARTBEAT_S) or not running or self.call.tell is None:
+            return
+        self.told, self.told_at = seen, now
+        wall = self.swarm.host.now()
+        parts = [f"{task_id[:4]} {phase.value if not detail or phase in (Phase.NETWORK, Phase.RETRY) else f'{DOING[phase]} `{clip(detail, 60)}`'}"
+                 + (f" for {age(wall, since):.0f} s" if since else "") for task_id, phase, detail, since in sorted(doing, key=lambda d: -d[3])[:3]]
+        more = f", and {len(doing) - 3} more" if len(doing) > 3 else ""
+        self.call.tell(f"{len(self.tasks) - len(running)} of {len(self.tasks)} done; {', '.join(parts)}{more}")
+
+
+DOING: Mapping[Phase, str] = {Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
+                              Phase.AGENTS: "working with sub-agents:"}
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)         # what a missing, torn or foreign record raises
+
+
+def override_key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def shown(tree: Worktree) -> Dict[str, Any]:
+    return {k: v for k, v in to_json(tree).items() if k != "git_dir"}
+
+
+def age(now: float, then: float) -> float:
+    return round(max(0.0, now - then), 1)
+
+
+def utc(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+# ======================================================================================
+# 12. TOOLS
+# ======================================================================================
+# To add a tool, write one @tool function. tools/list, argument checking, dispatch and the tests read TOOLS;
+# the README's table is compared with it. A handler gets the checked arguments under their listed names.
+class Answer(NamedTuple):
+    """What a tool returns. `failed`: the run that this call was about ended badly, so the result says isError."""
+    data: Dict[str, Any]
+    failed: bool = False
+
+
+class Tool(NamedTuple):
+    name: str
+    title: str
+    description: str
+    args: Schema
+    run: Callable[[Swarm, Dict[str, Any], Call], Answer]
+    read_only: bool
+    blocking: bool
+    always_load: bool
+
+
+def tool(table: Dict[str, Tool], name: str, title: str, description: str, args: Schema, read_only: bool = False, blocking: bool = False,
+         always_load: bool = False) -> Callable[[Any], Any]:
+    def add(run: Any) -> Any:
+        table[name] = Tool(name, title, description, args, run, read_only, blocking, always_load)
+        return run
+    return add
+
+
+TOOLS: Dict[str, Tool] = {}
+TOOL_ALIASES = {"codex-reply": "codex_reply"}       # the name in the vendor's removed server; accepted, not listed
+THREAD = string("Codex thread", pattern=THREAD_ID)
+TASK = string(pattern=TASK_ID)
+TASKS = arr(TASK, minItems=1, maxItems=1000)
+NAMELESS: Mapping[str, Schema] = {name: {k: v for k, v in schema.items() if k != "description"} for name, schema in RUN.items()}
+REPLY: Mapping[str, Schema] = {**{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"]}
+COLLECT = "codex_wait with these task_ids returns the results; codex_status shows what they do"
+
+
+@tool(TOOLS, "codex", "Run Codex",
+      "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile codex_async. "
+      "The result has `content` (the final message) and `threadId` for codex_reply.",
+      obj(RUN, ["prompt"]), blocking=True, always_load=True)
+def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    return _one(swarm, swarm.start([args]), call)
+
+
+@tool(TOOLS, "codex_async", "Start Codex",
+      "Start a Codex task and return its task_id at once; collect with codex_wait. With `threadId` it continues that thread. "
+      "Other arguments as in codex.",
+      obj({**NAMELESS, "threadId": THREAD}, ["prompt"]))
+def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    return Answer({**swarm.record(swarm.start([args])[0]), "collect": COLLECT})
+
+
+@tool(TOOLS, "codex_batch", "Run several Codex tasks",
+      "Run several Codex tasks in parallel and wait for all of them: one call instead of many. Each entry of `tasks` takes the arguments of codex; "
+      "`defaults` are shared. wait=false returns the task_ids at once. If any entry is wrong, nothing starts.",
+      obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(), "wait": boolean("Default true")}, ["tasks"]),
+      blocking=True, always_load=True)
+def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
+    entries = [{**shared, **entry} for entry in args["tasks"]]
+    refuse(problems(obj(RUN), shared, "defaults") + [f"`tasks[{i}].prompt` is required" for i, entry in enumerate(entries) if "prompt" not in entry])
+    ids = swarm.start(entries, "tasks")
+    if not args.get("wait", True):
+        return Answer({"task_ids": ids, "tasks": [swarm.record(i) for i in ids], "collect": COLLECT})
+    _own(swarm, ids, call)
+    return _all(swarm, ids)
+
+
+@tool(TOOLS, "codex_reply", "Continue a Codex thread",
+      "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. "
+      "It keeps the cwd, sandbox, model, profile and config of the thread's last task; arguments override them.",
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), blocking=True)
+def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    if "threadId" not in args and "task_id" not in args:
+        raise ToolError("`threadId` is missing", "A reply needs the thread that it continues", "Pass `threadId`, or the `task_id` of the task that had it")
+    return _one(swarm, swarm.start([args]), call)
+
+
+@tool(TOOLS, "codex_status", "See what tasks do",
+      "See at once what tasks are doing: state, phase, last command, file and message, seconds since the last event, usage. "
+      "Default: all tasks that have not ended.",
+      obj({"task_ids": TASKS}), read_only=True)
+def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    return Answer({"tasks": [swarm.record(i) for i in args.get("task_ids", swarm.unended())]})
+
+
+@tool(TOOLS, "codex_wait", "Wait for tasks",
+      "Wait until all (or any) of the tasks have ended and return their results. After timeout_s it returns what there is, with `still_running`; "
+      "nothing is stopped: call again. `offset` and `max_chars` page through a long `content`.",
+      obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]), "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400),
+           "offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}, ["task_ids"]),
+      read_only=True, blocking=True)
+def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    ids = list(dict.fromkeys(args["task_ids"]))
+    swarm.wait(ids, args.get("timeout_s", call.client.wait_s), call, args.get("mode", "all"))
+    return _all(swarm, ids, args.get("offset", 0), args.get("max_chars"))
+
+
+@tool(TOOLS, "codex_cancel", "Stop tasks",
+      "Stop tasks and everything they started, and return their final state. Worktrees are kept. A task that has already ended is left as it is.",
+      obj({"task_ids": TASKS}, ["task_ids"]))
+def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    ids = list(dict.fromkeys(args["task_ids"]))
+    before = {i for i in ids if swarm.record(i)["state"] == State.ENDED.value}
+    swarm.stop(ids)
+    swarm.wait(ids, CANCEL_WAIT_S, Call())
+    return Answer({"tasks": [{**swarm.record(i), **({"note": "It had already ended; nothing was changed"} if i in before else {})} for i in ids]})
+
+
+def _own(swarm: Swarm, ids: Sequence[str], call: Call) -> None:
+    """Wait for the tasks that this call itself started; if somebody cancels the call, stop them."""
+    swarm.wait(ids, call.client.wait_s, call)
+    if call.abandoned:
+        swarm.stop(ids)
+
+
+def _one(swarm: Swarm, ids: Sequence[str], call: Call) -> Answer:
+    _own(swarm, ids, call)
+    record = swarm.record(ids[0])
+    if record["state"] != State.ENDED.value:
+        return Answer({**record, "still_running": list(ids), "collect": COLLECT})
+    return Answer(record, failed=record["outcome"] != Outcome.SUCCEEDED.value)
+
+
+def _all(swarm: Swarm, ids: Sequence[str], offset: int = 0, max_chars: Optional[int] = None) -> Answer:
+    records = [page(swarm.record(i), offset, max_chars) for i in ids]
+    running = [r["task_id"] for r in records if r["state"] != State.ENDED.value]
+    return Answer({"tasks": records, "still_running": running, **({"collect": COLLECT} if running else {})})
+
+
+def refuse(wrong: Sequence[str]) -> None:
+    """Raises: ToolError when there is anything wrong with the arguments."""
+    if wrong:
+        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ToolError(f"Wrong argument: {'; '.join(wrong[:8])}{more}", "Nothing was started", "Correct that and call again")
+
+
+# Fitting a result into what a client shows its model. Everything is measured as it goes out: serialised.
+def size(data: Any) -> int:
+    return len(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+
+
+def page(record: Dict[str, Any], offset: int, max_chars: Optional[int]) -> Dict[str, Any]:
+    """The record with `content` from `offset` on, at most `max_chars`; what is left out says how to get it."""
+    content = record.get("content")
+    if content is None or (offset == 0 and (max_chars is None or len(content) <= max_chars)):
+        return record
+    piece = content[offset:] if max_chars is None else content[offset:offset + max_chars]
+    return _cut(record, piece, offset, len(content))
+
+
+def _cut(record: Dict[str, Any], piece: str, offset: int, total: int) -> Dict[str, Any]:
+    upto = offset + len(piece)
+    truncated: Dict[str, Any] = {"total_chars": total, "offset": offset}
+    if upto < total:
+        truncated["next_offset"] = upto
+        truncated["how"] = f"codex_wait with task_ids [\"{record['task_id']}\"] and offset {upto} returns the rest"
+    return {**record, "content": piece, "truncated": truncated}
+
+
+def records_of(data: Dict[str, Any]) -> List[Dict[str, Any]]:
+    return data["tasks"] if "tasks" in data else [data] if "task_id" in data else []
+
+
+def with_records(data: Dict[str, Any], records: List[Dict[str, Any]]) -> Dict[str, Any]:
+    return {**data, "tasks": records} if "tasks" in data else records[0] if records else data
+
+
+def shares(wanted: Sequence[int], budget: int) -> List[int]:
+    """`budget` shared out fairly: nobody gets more than wanted, and what one does not need goes to the others."""
+    out, left = [0] * len(wanted), max(0, budget)
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    for rank, i in enumerate(order):
+        out[i] = min(wanted[i], left // (len(order) - rank))
+        left -= out[i]
+    return out
+
+
+def prefix(text: str, budget: int) -> str:
+    """The longest beginning of `text` that takes at most `budget` characters when serialised, found by halving."""
+    low, high = 0, min(len(text), budget)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(text[:middle]) - 2 <= budget else (low, middle - 1)
+    return text[:low]
+
+
+BRIEF = ("task_id", "state", "outcome", "threadId", "content", "failure", "worktree", "truncated", "elapsed_s")
+TERSE = ("task_id", "state", "outcome", "content", "truncated")
+CUT_ROOM = 240          # what `truncated` takes
+
+
+def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
+    """`data` in at most `budget` characters: first the final messages are cut, in fair shares; if the rest alone is
+    too large, records lose what matters least; at last, records are left out, and a note says which call shows them."""
+    if size(data) <= budget:
+        return data
+    records = records_of(data)
+    for keys in (None, BRIEF, TERSE):
+        slim = [r if keys is None else {k: v for k, v in r.items() if k in keys} for r in records]
+        note = {} if keys is None else {"note": "Shortened to fit: codex_wait or codex_status with fewer task_ids shows all"}
+        fixed = size({**with_records(data, [{**r, "content": ""} if "content" in r else r for r in slim]), **note})
+        fixed += CUT_ROOM * sum("content" in r for r in slim)
+        if fixed <= budget * (0.6 if keys is None and len(records) > 1 else 0.95) or keys is TERSE:
+            break
+    wanted = [size(r.get("content", "")) - 2 if "content" in r else 0 for r in slim]
+    cut = [_shorten(r, share) for r, share in zip(slim, shares(wanted, budget - fixed))]
+    out = {**with_records(data, cut), **note}
+    while size(out) > budget and len(cut) > 1:
+        cut = cut[:max(1, len(cut) * 9 // 10)]
+        out = {**with_records(data, cut), **note, "left_out": len(records) - len(cut)}
+        out["still_running"] = out.get("still_running", [])[:len(cut)]
+    return out
+
+
+def _shorten(record: Dict[str, Any], share: int) -> Dict[str, Any]:
+    content = record.get("content")
+    if content is None or size(content) - 2 <= share:
+        return record
+    before = record.get("truncated", {})
+    return _cut(record, prefix(content, share), before.get("offset", 0), before.get("total_chars", len(content)))
+
+
+def render(data: Dict[str, Any]) -> str:
+    """The same data as readable text. It is made from the data alone, so the two cannot disagree."""
+    lines = [line for record in records_of(data) for line in _record_lines(record)]
+    if not records_of(data):
+        lines += ["No task is running."] if "tasks" in data else []
+    if data.get("still_running"):
+        lines.append("Still running: " + ", ".join(data["still_running"]))
+    lines += [f"{key}: {data[key]}" for key in ("left_out", "collect") if key in data]
+    if "tasks" in data and "note" in data:
+        lines.append(data["note"])
+    return "\n".join(lines)
+
+
+def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    head = f"Task {record['task_id']} {record.get('outcome', record['state'])}"
+    yield head + (f" after {record['elapsed_s']} s" if "elapsed_s" in record else "") + (f" (thread {record['threadId']})" if "threadId" in record else "")
+    if "failure" in record:
+        why = record["failure"]
+        yield f"{why['kind']}: {why['message']} {why['advice']}" + (" A retry can help." if why["retryable"] else "")
+    if "progress" in record:
+        live = record["progress"]
+        yield f"{live['phase']}" + (f": {live['detail']}" if "detail" in live else "") + f" (last event {live.get('last_event_s', 0)} s ago)"
+        yield from (f"{key.replace('_', ' ')}: {live[key]}" for key in ("tools", "last_command", "last_file", "last_message") if key in live)
+    if "worktree" in record:
+        tree = record["worktree"]
+        counts = f", {tree['files_changed']} files changed, +{tree['insertions']} -{tree['deletions']}" if "files_changed" in tree else ""
+        yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
+    if "usage" in record:
+        yield f"usage: {record['usage']['input_tokens']} tokens in, {record['usage']['output_tokens']} out"
+    yield from (f"warning: {text}" for text in record.get("warnings", ()))
+    if "note" in record:
+        yield record["note"]
+    if record.get("content"):
+        yield record["content"]
+    if "how" in record.get("truncated", {}):
+        yield f"[{record['truncated']['total_chars']:,} characters in all; {record['truncated']['how']}]"
+
+
+def present(data: Dict[str, Any], budget: int, structured: bool) -> Tuple[Optional[Dict[str, Any]], str]:
+    """(structuredContent, text), together within `budget`. Claude Code and Codex show their models the first alone
+    where there is one, so it gets what it needs before the text does."""
+    room = budget - 200                                 # the envelope
+    if not structured:
+        return None, _text_within(data, room)
+    shaped = fit(data, room - min(2_000, room // 6))
+    return shaped, _text_within(shaped, room - size(shaped))
+
+
+def _text_within(data: Dict[str, Any], budget: int) -> str:
+    shaped, text = data, render(data)
+    for part in (1.0, 0.8, 0.6, 0.4, 0.2):
+        if size(text) <= budget:
+            return text
+        shaped = fit(data, int(budget * part))
+        text = render(shaped)
+    return text if size(text) <= budget else prefix(text, budget - 60) + "… (cut; structuredContent or fewer task_ids show the rest)"
+
+
+# To add a resource, write one RESOURCES row.
+class Resource(NamedTuple):
+    uri: str            # with {task_id}: a template
+    name: str
+    description: str
+    mime_type: str
+    read: Callable[[Swarm, str, Mapping[str, Any]], str]    # the task id (or ""), facts of the server
+
+
+def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
+    ids = swarm.store.ids()
+    rows: List[Dict[str, Any]] = []
+    for i in ids[:200]:
+        try:
+            record = swarm.record(i)
+            rows.append({k: record[k] for k in ("task_id", "state", "outcome", "threadId", "started_at", "elapsed_s") if k in record})
+        except ToolError as error:
+            rows.append({"task_id": i, "error": str(error)})
+    return _pretty({"tasks": rows, "total": len(ids)})
+
+
+def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
+    """The last whole lines, as many as fit; a first line of our own says how much stands before them."""
+    path, room = swarm.store.get(task_id).file("events.jsonl"), RESULT_CHARS - 1_000
+    try:
+        with open(path, "rb") as f:
+            total = os.fstat(f.fileno()).st_size
+            f.seek(max(0, total - room))
+            data = f.read()
+    except OSError:
+        return ""
+    if len(data) == total:
+        return data.decode("utf-8", "replace")
+    data = data[data.find(b"\n") + 1:]
+    return json.dumps({"type": "codex-swarm.omitted", "bytes": total - len(data), "path": path}) + "\n" + data.decode("utf-8", "replace")
+
+
+def _pretty(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, indent=1)
+
+
+SCHEME = "codex-swarm:///"
+RESOURCES: Tuple[Resource, ...] = (
+    Resource(SCHEME + "server-info", "server-info", "Version, codex, paths and limits of this server", "application/json",
+             lambda swarm, task_id, about: _pretty(about)),
+    Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
+             lambda swarm, task_id, about: _pretty(to_json(swarm.config))),
+    Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
+    Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
+             lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
+    Resource(SCHEME + "tasks/{task_id}/events", "task-events", "The last events of a task, as codex wrote them", "application/jsonl", _events_resource),
+)
+
+
+def find_resource(uri: str) -> Optional[Tuple[Resource, str]]:
+    for resource in RESOURCES:
+        match = re.fullmatch(re.escape(resource.uri).replace(re.escape("{task_id}"), f"(?P<task>{TASK_ID})"), uri)
+        if match:
+            return resource, match.groupdict().get("task") or ""
+    return None
+
+
+INSTRUCTIONS = """\
+Runs Codex CLI tasks in parallel; each is a supervised process whose result is kept on disk. \
+One task: codex. Several: ONE codex_batch call, not many codex calls (clients run those one after another). \
+To go on meanwhile: codex_async, or codex_batch with wait=false; then collect with codex_wait, which costs nothing while it waits. \
+codex_status shows what runs, codex_cancel stops it, codex_reply continues a thread.
+
+Tasks know nothing of this conversation: put into `prompt` all that Codex needs, and set `cwd`.
+Tasks that change files: `worktree: true` gives each a git worktree and a branch `codex-swarm/<task_id>`, committed when the task succeeds; \
+bring it home with `git merge codex-swarm/<task_id>`. Without it, tasks in one directory see each other's changes.
+`sandbox`: read-only to look, workspace-write to change files, danger-full-access for everything. Codex never asks for approval here.
+Nothing is lost when a call ends early or the server restarts: `still_running` names the tasks; call codex_wait with these ids, also later and from another session.
+A failed task has `failure` with kind, message, whether a retry can help, and advice. A long `content` is cut; `truncated` says how to get the rest.
+"""
+
+
+# ======================================================================================
+# 13. MCP  (framing, dispatch, the one exception-to-wire boundary)
+# ======================================================================================
+# Another protocol era is another class with `methods` and `call_result`; Server.era_of chooses per message.
+REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")      # newest first; all of the handshake era
+RequestId = Union[str, int]
+
+
+class Wire:
+    """Lines in, lines out. Owns the client's pipe; a whole line is written at a time."""
+
+    def __init__(self, rx: IO[bytes], tx: int) -> None:
+        self.rx, self.tx = rx, tx
+        self._lock = threading.Lock()       # one line at a time; every sender takes it; leaf lock
+
+    def lines(self) -> Iterator[Optional[bytes]]:
+        """Every non-empty line; None for one longer than MAX_FRAME_BYTES, which is skipped."""
+        while True:
+            line = self.rx.readline(MAX_FRAME_BYTES)
+            if not line:
+                return
+            if len(line) == MAX_FRAME_BYTES and not line.endswith(b"\n"):
+                while line and not line.endswith(b"\n"):
+                    line = self.rx.readline(MAX_FRAME_BYTES)
+                yield None
+            elif line.strip():
+                yield line
+
+    def send(self, message: Any) -> None:
+        """A client that has gone is no error: what was to be told to it is on disk."""
+        data = self.encode(message)
+        with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while data:
+                data = data[os.write(self.tx, data):]
+
+    @staticmethod
+    def encode(message: Any) -> bytes:
+        """One line of UTF-8. Lone surrogates, which some clients choke on, become `?`; the line separators of Unicode
+        are escaped, since some clients split at them."""
+        text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        for mark in ("\u2028", "\u2029", "\x85"):
+            text = text.replace(mark, f"\\u{ord(mark):04x}")
+        return text.encode("utf-8", "replace") + b"\n"
+
+
+class Replies:
+    """Where the answers to one line go: straight out, or, for a batch (revision 2025-03-26), together when all are there."""
+
+    def __init__(self, wire: Wire, expected: int = 0) -> None:
+        self.wire, self.missing = wire, expected
+        self.batch: Optional[List[Any]] = [] if expected else None
+        self._lock = threading.Lock()       # guards missing and batch; whoever answers takes it; leaf lock
+
+    def send(self, message: Optional[Dict[str, Any]]) -> None:
+        """None: this request gets no answer."""
+        if self.batch is None:
+            if message is not None:
+                self.wire.send(message)
+            return
+        with self._lock:
+            self.missing -= 1
+            if message is not None:
+                self.batch.append(message)
+            complete = self.missing == 0 and self.batch
+        if complete:
+            self.wire.send(self.batch)
+
+
+class Request(NamedTuple):
+    id: RequestId
+    method: str
+    params: Dict[str, Any]
+    replies: Replies
+
+
+class Handshake:
+    """The era of `initialize`: revisions 2024-11-05 to 2025-11-25. Holds what a session has agreed on."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self.swarm = swarm
+        self.revision: Optional[str] = None         # None: no initialize yet
+        self.client = Client()
+        self.methods: Mapping[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
+            "initialize": self.initialize, "ping": lambda params: {}, "tools/list": self.tools_list, "resources/list": self.resources_list,
+            "resources/templates/list": self.templates_list, "resources/read": self.resources_read}
+
+    def since(self, revision: str) -> bool:
+        return (self.revision or REVISIONS[0]) >= revision
+
+    def check(self, method: str) -> None:
+        """Raises: ProtocolError when the session does not know the method, or has not begun."""
+        if method not in self.methods and method != "tools/call":
+            raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
+        if self.revision is None and method not in ("initialize", "ping"):
+            raise ProtocolError(INVALID_PARAMS, f"`{method}` came before `initialize`, and without the `_meta` of a stateless request: send `initialize` first")
+
+    def initialize(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        if self.revision is not None:
+            raise ProtocolError(INVALID_REQUEST, "Already initialized")
+        if not isinstance(params.get("protocolVersion"), str):
+            raise ProtocolError(INVALID_PARAMS, "`initialize` needs `protocolVersion`, a string")
+        info = params.get("clientInfo")
+        self.client = Client(str(info.get("name", "")) if isinstance(info, dict) else "")
+        self.revision = params["protocolVersion"] if params["protocolVersion"] in REVISIONS else REVISIONS[0]
+        about = {"name": "codex-mcp-swarm", "version": __version__, **({"title": "Codex swarm"} if self.since("2025-06-18") else {})}
+        return {"protocolVersion": self.revision, "capabilities": {"tools": {}, "resources": {}}, "serverInfo": about, "instructions": INSTRUCTIONS}
+
+    def tools_list(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        self._no_cursor(params)
+        return {"tools": [self._tool(t) for t in TOOLS.values()]}
+
+    def _tool(self, t: Tool) -> Dict[str, Any]:
+        out: Dict[str, Any] = {"name": t.name, "description": t.description, "inputSchema": t.args}
+        if self.since("2025-06-18"):
+            out["title"] = t.title
+            if t.always_load:
+                out["_meta"] = {"anthropic/alwaysLoad": True}
+        if self.since("2025-03-26"):
+            out["annotations"] = {"readOnlyHint": True} if t.read_only else {"readOnlyHint": False, "destructiveHint": t.name == "codex_cancel"}
+        return out
+
+    def call_result(self, answer: Answer) -> Dict[str, Any]:
+        structured, text = present(answer.data, self.client.result_chars, self.since("2025-06-18"))
+        if answer.failed:
+            text = clip_middle(text, ERROR_CHARS)
+        result: Dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": answer.failed}
+        return {**result, "structuredContent": structured} if structured is not None else result
+
+    def error_result(self, error: ToolError) -> Dict[str, Any]:
+        result: Dict[str, Any] = {"content": [{"type": "text", "text": clip_middle(str(error), ERROR_CHARS)}], "isError": True}
+        if error.kind is not None and self.since("2025-06-18"):
+            result["structuredContent"] = {"failure": to_json(failure(error.kind, str(error)))}
+        return result
+
+    def progress(self, token: Any, number: int, text: str) -> Dict[str, Any]:
+        params = {"progressToken": token, "progress": number, **({"message": text} if self.since("2025-03-26") else {})}
+        return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+
+    def resources_list(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        self._no_cursor(params)
+        return {"resources": [self._resource(r, "uri") for r in RESOURCES if "{" not in r.uri]}
+
+    def templates_list(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        self._no_cursor(params)
+        return {"resourceTemplates": [self._resource(r, "uriTemplate") for r in RESOURCES if "{" in r.uri]}
+
+    @staticmethod
+    def _resource(r: Resource, key: str) -> Dict[str, Any]:
+        return {key: r.uri, "name": r.name, "description": r.description, "mimeType": r.mime_type}
+
+    def resources_read(self, params: Dict[str, Any]) -> Dict[str, Any]:
+        uri = params.get("uri")
+        if not isinstance(uri, str):
+            raise ProtocolError(INVALID_PARAMS, "`resources/read` needs `uri`, a string")
+        found = find_resource(uri)
+        try:
+            if found is None:
+                raise ToolError("no such resource")
+            text = found[0].read(self.swarm, found[1], server_facts(self.swarm, self.revision) if found[0].name == "server-info" else {})
+        except ToolError as error:
+            raise ProtocolError(RESOURCE_NOT_FOUND, f"Resource not found: {clip(uri, 200)}" + ("" if found is None else f" ({error})"), {"uri": uri})
+        return {"contents": [{"uri": uri, "mimeType": found[0].mime_type, "text": text}]}
+
+    @staticmethod
+    def _no_cursor(params: Dict[str, Any]) -> None:
+        if params.get("cursor") is not None:
+            raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
+
+
+def clip_middle(text: str, limit: int) -> str:
+    half = (limit - 60) // 2
+    return text if len(text) <= limit else f"{text[:half]}\n… ({len(text) - 2 * half:,} characters cut here) …\n{text[-half:]}"
+
+
+def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
+    facts: Dict[str, Any] = {"name": "codex-mcp-swarm", "version": __version__, "python": sys.version.split()[0], "platform": sys.platform,
+                             "pid": os.getpid(), "protocol": revision, "protocols": list(REVISIONS), "tasks_dir": swarm.store.tasks,
+                             "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS)}
+    try:
+        codex_path = find_codex(swarm.config.codex_bin, swarm.search_path)
+        done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
+        facts["codex"] = {"path": codex_path, "version": clip(done.out or done.err, 100)}
+    except (ToolError, OSError) as error:
+        facts["codex"] = {"error": str(error)}
+    return facts
+
+
+class Pending:
+    """A tools/call under way."""
+
+    def __init__(self, request: Request, call: Call, blocking: bool) -> None:
+        self.request, self.call, self.blocking = request, call, blocking
+        self.told = 0                   # progress notifications so far
+
+
+class Server:
+    """Reads messages, runs each tools/call on a thread of its own, answers everything else at once."""
+
+    def __init__(self, swarm: Swarm, wire: Wire) -> None:
+        self.swarm, self.wire, self.era = swarm, wire, Handshake(swarm)
+        # Guards `calls` (request id -> tools/call under way) and `threads` (those whose thread has not finished: the id is
+        # free before the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
+        # `drain`. Nothing is called or locked while it is held.
+        self.idle = threading.Condition()
+        self.calls: Dict[RequestId, Pending] = {}
+        self.threads: Set[Pending] = set()
+
+    def run(self) -> None:
+        """Serve until the end of input."""
+        for line in self.wire.lines():
+            self.receive(line)
+        self.drain()
+
+    def drain(self) -> None:
+        """Give the short calls under way time to be answered; the blocking ones end with us, their tasks go on."""
+        with self.idle:
+            self.idle.wait_for(lambda: all(p.blocking for p in self.threads), EXIT_GRACE_S)
+
+    def receive(self, line: Optional[bytes]) -> None:
+        if line is None:
+            return self._error(None, ProtocolError(INVALID_REQUEST, f"The line is longer than {MAX_FRAME_BYTES:,} bytes: send long prompts in several calls"))
+        try:
+            message = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            return self._error(None, ProtocolError(PARSE_ERROR, f"Not JSON: {clip(str(error), 200)}"))
+        if not isinstance(message, list):
+            return self.dispatch(message, Replies(self.wire))
+        if self.era.revision != "2025-03-26" or not message:
+            why = "An empty batch" if not message else "Batches exist only in revision 2025-03-26"
+            return self._error(None, ProtocolError(INVALID_REQUEST, f"{why}: send one object a line"))
+        replies = Replies(self.wire, sum(expects_answer(m) for m in message))
+        for entry in message:
+            self.dispatch(entry, replies, in_batch=True)
+
+    def dispatch(self, message: Any, replies: Replies, in_batch: bool = False) -> None:
+        if not expects_answer(message):
+            if isinstance(message.get("method"), str):
+                self._notified(message["method"], message.get("params"))
+            return
+        ident = request_id(message)
+        try:
+            if ident is None or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
+                raise ProtocolError(INVALID_REQUEST, "Not a JSON-RPC 2.0 request: it needs `jsonrpc`: \"2.0\", a `method`, and an `id` that is a string or an integer")
+            if in_batch and message["method"] == "initialize":
+                raise ProtocolError(INVALID_REQUEST, "`initialize` cannot be part of a batch")
+            params = message.get("params")
+            self.era.check(message["method"])
+            if params is not None and not isinstance(params, dict):
+                raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
+            request = Request(ident, message["method"], params or {}, replies)
+            if request.method == "tools/call":
+                return self._begin(request)
+        except ProtocolError as error:
+            return self._error(ident, error, replies)
+        self.answer(request, lambda: self.era.methods[request.method](request.params))
+
+    def _begin(self, request: Request) -> None:
+        """Start the thread of a tools/call. Raises: ProtocolError for an unknown tool or an id under way."""
+        name, arguments = request.params.get("name"), request.params.get("arguments")
+        if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
+            raise ProtocolError(INVALID_PARAMS, "`tools/call` needs `name`, a string, and `arguments`, an object")
+        found = TOOLS.get(TOOL_ALIASES.get(name, name))
+        if found is None:
+            raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {clip(name, 100)}")
+        pending = Pending(request, Call(self.era.client), found.blocking)
+        pending.call.tell = self._teller(pending)
+        with self.idle:
+            if request.id in self.calls:
+                raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
+            crowded = len(self.calls) >= MAX_CALLS
+            self.calls[request.id] = pending
+            self.threads.add(pending)
+        act = (lambda: self._too_busy()) if crowded else (lambda: self._run_tool(found, arguments or {}, pending.call))
+        threading.Thread(target=self.answer, args=(request, act, pending), name=f"call-{request.id}", daemon=True).start()
+
+    def _run_tool(self, found: Tool, arguments: Dict[str, Any], call: Call) -> Dict[str, Any]:
+        try:
+            checked = canonical(found.args, arguments)
+            refuse(problems(found.args, checked))
+            return self.era.call_result(found.run(self.swarm, checked, call))
+        except ToolError as error:
+            return self.era.error_result(error)
+
+    def _too_busy(self) -> Dict[str, Any]:
+        return self.era.error_result(ToolError(f"{MAX_CALLS} calls are already under way", "Each takes a thread of the server", "Wait for some of them; codex_batch and codex_wait take many tasks in one call"))
+
+    def answer(self, request: Request, act: Callable[[], Dict[str, Any]], pending: Optional[Pending] = None) -> None:
+        """The one boundary between exceptions and the wire. A cancelled call gets no answer."""
+        try:
+            out: Dict[str, Any] = {"result": act()}
+        except ProtocolError as error:
+            out = error_member(error)
+        except Exception:                   # a bug of ours: say so, and go on serving
+            reference = os.urandom(4).hex()
+            self.swarm.host.log("ERROR", f"internal error {reference} in {request.method}", trace=True)
+            out = error_member(ProtocolError(INTERNAL_ERROR, f"Internal error {reference}; its traceback is in the server's log"))
+        if pending is None:
+            return request.replies.send({"jsonrpc": "2.0", "id": request.id, **out})
+        with self.idle:
+            del self.calls[request.id]
+            cancelled = pending.call.cancelled
+        request.replies.send(None if cancelled else {"jsonrpc": "2.0", "id": request.id, **out})
+        with self.idle:
+            self.threads.discard(pending)
+            self.idle.notify_all()
+
+    def _teller(self, pending: Pending) -> Optional[Callable[[str], None]]:
+        meta = pending.request.params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        if not isinstance(token, (str, int)) or isinstance(token, bool):
+            return None
+
+        def tell(text: str) -> None:
+            """Only the thread of the call comes here, before it answers: no progress can follow the result."""
+            if not pending.call.cancelled:
+                pending.told += 1
+                self.wire.send(self.era.progress(token, pending.told, text))
+        return tell
+
+    def _notified(self, method: str, params: Any) -> None:
+        """Notifications are never answered, and unknown ones are nobody's error."""
+        if method != "notifications/cancelled" or not isinstance(params, dict):
+            return
+        ident = params.get("requestId")
+        with self.idle:
+            pending = self.calls.get(ident) if isinstance(ident, (str, int)) and not isinstance(ident, bool) else None
+            if pending is None:
+                return
+            pending.call.cancel_reason = str(params.get("reason") or "")
+            pending.call.cancelled = True
+        self.swarm.wake()
+
+    def _error(self, ident: Optional[RequestId], error: ProtocolError, replies: Optional[Replies] = None) -> None:
+        (replies or Replies(self.wire)).send({"jsonrpc": "2.0", "id": ident, **error_member(error)})
+
+
+def expects_answer(message: Any) -> bool:
+    """Requests do, and whatever is no message at all; notifications and responses do not."""
+    if not isinstance(message, dict):
+        return True
+    if "method" in message:
+        return "id" in message or not isinstance(message["method"], str)
+    return not ("id" in message and ("result" in message or "error" in message))
+
+
+def request_id(message: Any) -> Optional[RequestId]:
+    ident = message.get("id") if isinstance(message, dict) else None
+    return ident if isinstance(ident, (str, int)) and not isinstance(ident, bool) else None
+
+
+def error_member(error: ProtocolError) -> Dict[str, Any]:
+    body: Dict[str, Any] = {"code": error.code, "message": str(error)}
+    return {"error": {**body, "data": dict(error.data)} if error.data else body}
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+# ======================================================================================
+# 14. COMMAND LINE  (the only floor that reads argv and the environment)
+# ======================================================================================
+# To add a server flag, write one line in `flags`; to add an environment variable, one in VARIABLES.
+VARIABLES: Mapping[str, str] = {
+    "CODEX_SWARM_TASK_DIR": "where tasks are kept (default: $XDG_STATE_HOME/codex-swarm, else ~/.local/state/codex-swarm)",
+    "CODEX_SWARM_WORKTREE_DIR": "where git worktrees are made (default: worktrees in the task directory)",
+    "CODEX_SWARM_CODEX_BIN": "codex executable, path or name (default: codex); --codex-bin wins",
+    "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are to be kept, in seconds (default: 86400)",
+    "CODEX_SWARM_LOG": "log file (default: stderr)",
+    "CODEX_SWARM_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR (default: WARNING)",
+}
+WELCOME = f"""\
+codex-mcp-swarm {__version__} is a server for MCP clients: it runs many Codex CLI tasks at once. It speaks MCP
+on standard input and output, so a client has to start it, not a person. For Claude Code:
+
+    claude mcp add codex-swarm -- uvx codex-mcp-swarm
+
+To see it work right here: codex-mcp-swarm demo      All flags: codex-mcp-swarm --help
+"""
+
+
+def flags() -> Any:
+    """The argparse parser."""
+    import argparse
+    parser = argparse.ArgumentParser(
+        prog="codex-mcp-swarm", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        description="MCP server that runs many Codex CLI tasks at once. Without arguments it serves MCP on standard input and output.",
+        epilog="environment:\n" + "\n".join(f"  {name:26}{text}" for name, text in VARIABLES.items()))
+    parser.add_argument("command", nargs="?", choices=["demo"], help="demo: run five tasks through the server, with live status in the terminal")
+    parser.add_argument("-c", dest="overrides", metavar="key=value", action="append", default=[],
+                        help="codex configuration for every task, as in `codex -c`; arguments of a call override it (repeatable)")
+    parser.add_argument("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories")
+    parser.add_argument("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued")
+    parser.add_argument("--codex-bin", metavar="PATH", help="codex executable, path or name")
+    parser.add_argument("--version", action="version", version=f"codex-mcp-swarm {__version__}")
+    return parser
+
+
+def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional[str], Config]:
+    """(command, configuration). Reads, never writes. Raises: UsageError for a bad value; SystemExit from argparse."""
+    options = flags().parse_args(argv) if argv else None
+    overrides = tuple(options.overrides) if options else ()
+    for override in overrides:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", override_key(override)) or "=" not in override:
+            raise UsageError(f"-c {override}: not of the form key=value")
+    level = environ.get("CODEX_SWARM_LOG_LEVEL") or "WARNING"
+    if level.upper() not in LOG_LEVELS:
+        raise UsageError(f"CODEX_SWARM_LOG_LEVEL={level}: must be one of {', '.join(LOG_LEVELS)}")
+    state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    root = _directory(environ, "CODEX_SWARM_TASK_DIR", os.path.join(state, "codex-swarm"))
+    codex_bin = (options and options.codex_bin) or environ.get("CODEX_SWARM_CODEX_BIN") or "codex"
+    if os.path.isdir(os.path.expanduser(codex_bin)):
+        raise UsageError(f"{codex_bin} is a directory: --codex-bin and CODEX_SWARM_CODEX_BIN name an executable")
+    log = environ.get("CODEX_SWARM_LOG") or None
+    if log and not os.path.isdir(os.path.dirname(os.path.abspath(os.path.expanduser(log)))):
+        raise UsageError(f"CODEX_SWARM_LOG={log}: its directory does not exist")
+    return options and options.command, Config(
+        root=root, worktree_dir=_directory(environ, "CODEX_SWARM_WORKTREE_DIR", os.path.join(root, "worktrees")), codex_bin=codex_bin,
+        codex_home=environ.get("CODEX_HOME") or os.path.join(os.path.expanduser("~"), ".codex"), overrides=overrides,
+        skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
+        task_max_age_s=_seconds(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0),
+        log_file=os.path.abspath(os.path.expanduser(log)) if log else None, log_level=level.upper())
+
+
+def _directory(environ: Mapping[str, str], name: str, default: str) -> str:
+    given = environ.get(name)
+    path = os.path.abspath(os.path.expanduser(given or default))
+    if given and os.path.lexists(path) and not os.path.isdir(path):
+        raise UsageError(f"{name}={given}: exists and is not a directory")
+    return path
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    given = environ.get(name)
+    try:
+        value = float(given) if given else default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{name}={given}: must be a number of seconds, 0 or more")
+    return value
+
+
+def serve(config: Config, environ: Mapping[str, str]) -> int:
+    """Serve MCP on standard input and output until either ends or a signal comes. Tasks go on."""
+    class Ended(BaseException):
+        pass
+
+    def end(number: int, frame: Any) -> None:
+        raise Ended
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    try:
+        rx, tx = os.fdopen(os.dup(0), "rb"), os.dup(1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)                    # no child ever reads what is meant for us
+        os.dup2(2, 1)                       # no stray print ever tears a line of the protocol
+        Server(Swarm(config, Host(config.log_file, config.log_level), environ), Wire(rx, tx)).run()
+    except Ended:
+        pass
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)           # a client that sends them in a row must not see a traceback
+    return 0
+
+
+# The demonstration: a real server, a real MCP exchange, the real codex where there is one.
+DEMO_PROMPTS = ("In one sentence: what is a process group?", "In one sentence: what does fsync do?", "In one sentence: what is a FIFO?",
+                "In one sentence: what does flock do?", "In one sentence: what is a zombie process?")
+
+
+def demo(config: Config, environ: Mapping[str, str]) -> int:
+    """Run five tasks through a server of our own and show them live. Returns 0 when all five succeeded."""
+    import tempfile
+    with tempfile.TemporaryDirectory(prefix="codex-swarm-demo-") as place:
+        codex_path = _ready_codex(config, environ)
+        if codex_path is None:
+            codex_path = os.path.join(place, "codex")
+            with open(os.open(codex_path, os.O_WRONLY | os.O_CREAT, 0o700), "w", encoding="utf-8") as f:
+                f.write(f'#!/bin/sh\nexec "{sys.executable}" "{os.path.abspath(__file__)}" stand-in\n')
+            print("No logged-in Codex was found: a STAND-IN that only pretends to work takes its place.")
+        else:
+            print(f"Five small questions for {codex_path} (this uses your account).")
+        work = os.path.join(place, "work")
+        os.mkdir(work)
+        with DemoClient([sys.executable, os.path.abspath(__file__), "--skip-git-repo-check", *(w for o in config.overrides for w in ("-c", o))],
+                        {**environ, "CODEX_SWARM_TASK_DIR": os.path.join(place, "tasks"), "CODEX_SWARM_CODEX_BIN": codex_path}) as client:
+            client.request("initialize", protocolVersion=REVISIONS[0], capabilities={}, clientInfo={"name": "demo", "version": __version__})
+            started = client.call("codex_batch", tasks=[{"prompt": p} for p in DEMO_PROMPTS], defaults={"cwd": work, "sandbox": "read-only"}, wait=False)
+            try:
+                results = _watch_demo(client, started["task_ids"])
+            except KeyboardInterrupt:
+                print("Stopping the five tasks.")
+                client.call("codex_cancel", task_ids=started["task_ids"])
+                return 1
+    for prompt, record in zip(DEMO_PROMPTS, results):
+        print(f"\n{prompt}\n  {record['outcome']}: {record.get('content') or record.get('failure', {}).get('message', '')}")
+    return 0 if all(r["outcome"] == "succeeded" for r in results) else 1
+
+
+def _ready_codex(config: Config, environ: Mapping[str, str]) -> Optional[str]:
+    """A codex that can work: installed, and logged in or given a key. Source: codex-cli 0.169.0, `codex login status`."""
+    try:
+        path = find_codex(config.codex_bin, environ.get("PATH", os.defpath))
+        logged_in = Host().run([path, "login", "status"], "/", dict(environ), timeout_s=20).code == 0
+    except (ToolError, OSError):
+        return None
+    return path if logged_in or environ.get("CODEX_API_KEY") else None
+
+
+def _watch_demo(client: "DemoClient", task_ids: List[str]) -> List[Dict[str, Any]]:
+    waiting, live, drawn = client.send("tools/call", name="codex_wait", arguments={"task_ids": task_ids}), sys.stdout.isatty(), 0
+    while True:
+        lines = []
+        for record in client.call("codex_status", task_ids=task_ids)["tasks"]:
+            progress = record.get("progress", {})
+            what = record.get("outcome") or f"{progress.get('phase', record['state'])} {progress.get('detail', '')}"
+            lines.append(f"  {record['task_id'][:4]}  {record.get('elapsed_s', 0):5.1f} s  {clip(what, 60)}")
+        if live or not drawn:
+            sys.stdout.write((f"\x1b[{drawn}F" if drawn else "") + "".join(f"{line}\x1b[K\n" if live else line + "\n" for line in lines))
+            sys.stdout.flush()
+            drawn = len(lines)
+        answer = client.receive(waiting, 0.5)
+        if answer is not None:
+            result: List[Dict[str, Any]] = answer["structuredContent"]["tasks"]
+            return result
+
+
+class DemoClient:
+    """As much of an MCP client as the demonstration needs."""
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        import subprocess
+        self.server = subprocess.Popen(argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        self.last_id, self.buffer, self.answers = 0, b"", {}    # type: int, bytes, Dict[int, Dict[str, Any]]
+
+    def __enter__(self) -> "DemoClient":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        assert self.server.stdin and self.server.stdout
+        self.server.stdin.close()
+        self.server.wait()
+        self.server.stdout.close()
+
+    def send(self, method: str, **params: Any) -> int:
+        assert self.server.stdin
+        self.last_id += 1
+        self.server.stdin.write(Wire.encode({"jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params}))
+        self.server.stdin.flush()
+        return self.last_id
+
+    def receive(self, ident: int, timeout_s: float) -> Optional[Dict[str, Any]]:
+        """The result with this id, None when it has not come in time. Raises: SwarmError for an error, or when the server has gone."""
+        assert self.server.stdout
+        end = time.monotonic() + timeout_s
+        while ident not in self.answers:
+            if not select.select([self.server.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+                return None
+            chunk = os.read(self.server.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise SwarmError("The server ended before it answered")
+            *lines, self.buffer = (self.buffer + chunk).split(b"\n")
+            for message in map(json.loads, lines):
+                self.answers[message["id"]] = message
+        message = self.answers.pop(ident)
+        if "error" in message or message["result"].get("isError"):
+            raise SwarmError(f"The server refused: {message.get('error') or message['result']['content'][0]['text']}")
+        result: Dict[str, Any] = message["result"]
+        return result
+
+    def request(self, method: str, **params: Any) -> Dict[str, Any]:
+        result = self.receive(self.send(method, **params), 60.0)
+        if result is None:
+            raise SwarmError(f"The server did not answer {method}")
+        return result
+
+    def call(self, name: str, **arguments: Any) -> Dict[str, Any]:
+        data: Dict[str, Any] = self.request("tools/call", name=name, arguments=arguments)["structuredContent"]
+        return data
+
+
+def stand_in(prompt: str) -> int:
+    """What the demonstration runs where there is no codex: the events of a short run, with pauses, and no intelligence."""
+    pace = 0.4 + os.getpid() % 5 * 0.2
+    command = {"id": "item_0", "type": "command_execution", "command": "/bin/bash -lc 'man -k process'", "aggregated_output": "", "exit_code": None}
+    script: Tuple[Tuple[float, Dict[str, Any]], ...] = (
+        (0.0, {"type": "thread.started", "thread_id": f"00000000-0000-7000-8000-{os.getpid():012x}"}),
+        (0.2, {"type": "turn.started"}),
+        (pace, {"type": "item.started", "item": {**command, "status": "in_progress"}}),
+        (2 * pace, {"type": "item.completed", "item": {**command, "exit_code": 0, "status": "completed"}}),
+        (pace, {"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": f"(stand-in) I was asked: {prompt.strip()}"}}),
+        (0.1, {"type": "turn.completed", "usage": {"input_tokens": 100, "cached_input_tokens": 0, "output_tokens": 20}}))
+    for pause, event in script:
+        time.sleep(pause)
+        print(json.dumps(event), flush=True)
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
+    """The program. Returns its exit status: 0, or 2 for a bad flag or environment, or on Windows."""
+    argv, environ = sys.argv[1:] if argv is None else argv, os.environ if environ is None else environ
+    if fcntl is None:
+        sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
+        return 2
+    if argv[:1] == ["stand-in"]:
+        return stand_in(sys.stdin.read())
+    try:
+        command, config = configure(argv, environ)
+    except UsageError as error:
+        sys.stderr.write(f"codex-mcp-swarm: {error.what}\n")
+        return 2
+    if command == "demo":
+        return demo(config, environ)
+    if os.isatty(0):
+        sys.stdout.write(WELCOME)
+        return 0
+    return serve(config, environ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
