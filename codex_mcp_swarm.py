@@ -533,6 +533,17 @@ def _show(value: Any) -> str:
         return "a value that cannot be shown"
 
 
+def compact(data: Any) -> str:
+    """The data as one line of JSON, as it goes out. Unicode's line separators are escaped: some clients split at them.
+
+    Raises: ValueError for NaN or an infinity.
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for mark in ("\u2028", "\u2029", "\x85"):
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text
+
+
 def clip(text: str, limit: int) -> str:
     """On one line, at most `limit` characters, with `…` where it was cut."""
     head = text[:4 * limit]
@@ -800,7 +811,7 @@ EVIDENCE: Tuple[Tuple[FailureKind, str], ...] = (
                              r"|exceeded retry limit, last status: 5\d\d |stream disconnected before completion: The server had an error"),
     (FailureKind.NETWORK, r"Connection failed: |stream disconnected before completion: "),
     (FailureKind.CONTEXT_OVERFLOW, r"Codex ran out of room in the model's context window"),
-    (FailureKind.BAD_REQUEST, r"unexpected status 4\d\d |\{\"|The requested model '.*' does not exist|Invalid prompt: "
+    (FailureKind.BAD_REQUEST, r"unexpected status 4\d\d |\{\"|The (requested )?model ['`].*['`] does not exist|Invalid prompt: "
                               r"|Error: turn/start: turn/start failed: Input exceeds the maximum length"),
     (FailureKind.RESUME, r"Error: thread/(resume|fork): "),
     (FailureKind.NOT_A_REPOSITORY, r"Not inside a trusted directory and --skip-git-repo-check was not specified"),
@@ -1016,9 +1027,9 @@ def exit_code_of(wait_status: int) -> int:
     return -os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else os.WEXITSTATUS(wait_status)
 
 
-def private(path: str, flags: int) -> int:
+def private(path: str, mode: int) -> int:
     """An `opener` for open(): whoever may look into ROOT by mistake, what we create there is readable for us alone."""
-    return os.open(path, flags, 0o600)
+    return os.open(path, mode, 0o600)
 
 
 def write_atomic(path: str, data: Mapping[str, Any]) -> None:
@@ -1160,13 +1171,18 @@ class Git:
         git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere.
         Raises: GitError.
         """
-        place = self._place(tree)
-        on = self(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place)
+        place, refused = self._place(tree), None
+        on = self(tree.path, "rev-parse", "--symbolic-full-name", "HEAD", env=place)
         if on != f"refs/heads/{tree.branch}":
             raise GitError("The changes were not committed", f"The task switched its worktree from `{tree.branch}` to `{on}`", f"Look at `{tree.path}`")
-        self(tree.path, "add", "--all", env=place)
-        if self(tree.path, "status", "--porcelain", "--untracked-files=no", env=place):
+        try:
+            self(tree.path, "add", "--all", "--ignore-errors", env=place)
+        except GitError as error:           # for instance an embedded repository without a commit; the rest is added
+            refused = error
+        if self(tree.path, "diff", "--cached", "--name-only", env=place):
             self(tree.path, *self._identity(tree), "commit", "--quiet", "--no-verify", "--message", message, env=place)
+        if refused is not None:
+            raise GitError("Some changes could not be committed", refused.why, f"Look at `{tree.path}`")
 
     def _identity(self, tree: Worktree) -> Sequence[str]:
         try:
@@ -1235,11 +1251,17 @@ class TaskDir:
         except BaseException:
             for fd in fds:
                 os.close(fd)
-            for name in os.listdir(hidden.path) if os.path.isdir(hidden.path) else ():
-                os.unlink(hidden.file(name))
-            with contextlib.suppress(OSError):
-                os.rmdir(hidden.path)
+            hidden.discard()
             raise
+
+    def discard(self) -> None:
+        """Remove a task that has never run. Where that fails, what is left reads as lost before it began."""
+        with contextlib.suppress(OSError):
+            hidden = os.path.join(os.path.dirname(self.path), "." + self.task_id.lstrip("."))
+            os.rename(self.path, hidden)
+            for name in os.listdir(hidden):
+                os.unlink(os.path.join(hidden, name))
+            os.rmdir(hidden)
 
     def spec(self) -> Spec:
         """Raises: OSError, ValueError, TypeError, KeyError for a missing or damaged record; so do the two below."""
@@ -1513,7 +1535,8 @@ class Supervisor:
             return outcome, None
         how = f"was killed by {signal_name(-exit_code)}" if exit_code < 0 else f"ended with exit status {exit_code}"
         if kind is None:
-            return outcome, classify(progress.error, stderr)
+            told = classify(progress.error, stderr)
+            return outcome, told if told.kind is not FailureKind.UNKNOWN else told._replace(message=f"{told.message} (codex {how})")
         if kind is FailureKind.RESUME:
             return outcome, failure(kind, f"Codex answered in thread {progress.thread_id} instead of {self.spec.thread_id}")
         last = f"the last turn event was turn.{progress.turn.value}" if progress.turn is not Turn.NONE else "there was no turn event"
@@ -1528,9 +1551,12 @@ class Supervisor:
         try:
             if end.outcome is Outcome.SUCCEEDED:
                 git.commit_all(tree, f"{self.spec.title}\n\nCodex task {self.spec.task_id}, thread {progress.thread_id}\n")
+        except GitError as error:
+            self.warnings = add_warning(self.warnings, f"{error.what}: {error.why}. The work is in `{tree.path}`.")
+        try:
             return git.measure(tree)
         except GitError as error:
-            self.warnings = add_warning(self.warnings, f"{error} The work is in `{tree.path}`.")
+            self.warnings = add_warning(self.warnings, f"The changes could not be counted: {error.why}. The work is in `{tree.path}`.")
             return tree
 
     def _file(self, report: Report, end: Status) -> None:
@@ -1617,6 +1643,7 @@ class Swarm:
         self._cache_lock = threading.Lock()
         self.tails: Dict[str, Tail] = {}
         self.threads: Dict[str, Optional[str]] = {}      # ended task -> its codex thread
+        self.over: Set[str] = set()                      # tasks that were seen to have ended; only grows, so it needs no lock
 
     # -- starting --------------------------------------------------------------------
     def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
@@ -1627,10 +1654,7 @@ class Swarm:
         Raises: ToolError.
         """
         plans = [self._named(label, i, self.plan, request) for i, request in enumerate(requests)]
-        try:
-            self.store.prepare()
-        except OSError as error:
-            raise self._disk_error(error)
+        self.store.prepare()
         made: List[Tuple[str, Worktree]] = []
         try:
             for i, plan in enumerate(plans):
@@ -1643,7 +1667,7 @@ class Swarm:
             for top, tree in made:
                 self.git.drop_untouched(top, tree.path, tree.branch)
             raise
-        return [self._launch(plan) for plan in plans]
+        return self._launch(plans)
 
     @staticmethod
     def _named(label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
@@ -1664,7 +1688,7 @@ class Swarm:
         if not self.config.skip_git_repo_check and not in_repository(cwd):
             raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
                             "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
-        source = self.git.head(cwd) if wants_tree else None
+        source = self._source(cwd) if wants_tree else None
         if wants_tree and not self._sandbox_is_set(arguments):
             arguments["sandbox"] = "workspace-write"
         spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.search_path), cwd, arguments, overrides,
@@ -1674,8 +1698,17 @@ class Swarm:
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
         return Plan(spec, request["prompt"], source)
 
+    def _source(self, cwd: str) -> Tuple[str, str]:
+        try:
+            return self.git.head(cwd)
+        except GitError as error:
+            raise ToolError(f"`worktree` is not possible: {error.what}", error.why, error.fix)
+
     def _cwd(self, given: str) -> str:
-        path = os.path.abspath(os.path.expanduser(given))
+        try:
+            path = os.path.abspath(os.path.expanduser(given))
+        except OSError:
+            raise ToolError("The server's own directory is gone", f"`cwd` {given} is relative to it", "Pass an absolute `cwd`, or restart the server")
         if "\0" in path or not os.path.isdir(path):
             exists = "\0" not in path and os.path.exists(path)
             raise ToolError(f"`cwd`: {clip(path, 300)} {'is not a directory' if exists else 'does not exist'}",
@@ -1710,24 +1743,29 @@ class Swarm:
             os.makedirs(cwd)
         return plan._replace(spec=spec._replace(worktree=tree, cwd=cwd))
 
-    def _launch(self, plan: Plan) -> str:
+    def _launch(self, plans: Sequence[Plan]) -> List[str]:
+        """Write every task before the first one starts, so that a full disk is found while nothing runs."""
+        born: List[Tuple[TaskDir, int, int]] = []
+        ids: List[str] = []
         try:
-            task, lock, control = TaskDir.create(self.store.tasks, plan.spec, plan.prompt)
+            for plan in plans:
+                born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
+            for task, lock, control in born:
+                child = self.host.launch_supervisor(self.store.root, task.path, (lock, control))
+                ids.append(task.task_id)
+                self._watch(task, child)
+            return ids
         except OSError as error:
-            raise self._disk_error(error)
-        try:
-            child = self.host.launch_supervisor(self.store.root, task.path, (lock, control))
-        except OSError as error:
-            raise ToolError(f"Task {task.task_id} was not started", f"Its supervisor could not be launched: {error.strerror}", "Run fewer tasks at once")
+            self.stop(ids)
+            for task, _, _ in born[len(ids):]:
+                task.discard()
+            stopped = f" Stopped again: {', '.join(ids)}." if ids else ""
+            raise ToolError("Nothing was started", f"A task could not be written or launched under `{self.store.root}`: {error.strerror}.{stopped}",
+                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
         finally:
-            os.close(lock)
-            os.close(control)
-        self._watch(task, child)
-        return task.task_id
-
-    def _disk_error(self, error: OSError) -> ToolError:
-        return ToolError("The task was not started", f"Its directory under `{self.store.root}` could not be written: {error.strerror}",
-                         "Make room or permission there, or name another directory in CODEX_SWARM_TASK_DIR")
+            for _, lock, control in born:
+                os.close(lock)
+                os.close(control)
 
     # -- threads ---------------------------------------------------------------------
     def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec]]:
@@ -1802,7 +1840,7 @@ class Swarm:
                 if child is not None:
                     child.wait()
                 if task.status().outcome is Outcome.LOST and self.host.kill_marked(task.task_id):
-                    self.host.log("WARNING", f"{task.task_id}: its supervisor was killed; killed what it left running")
+                    self.host.log("INFO", f"{task.task_id}: its supervisor was killed; killed what it left running")
             except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
                 self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
             with self.changed:
@@ -1842,12 +1880,15 @@ class Swarm:
 
     # -- looking ---------------------------------------------------------------------
     def unended(self) -> List[str]:
-        """The tasks that have not ended, newest first. One open and one flock(2) for each task on disk."""
+        """The tasks that have not ended, newest first. One open and one flock(2) for each that is not known to have."""
         found = []
         for task_id in self.store.ids():
-            with contextlib.suppress(OSError):
-                if self.store.get(task_id).supervised():
-                    found.append(task_id)
+            if task_id not in self.over:
+                with contextlib.suppress(OSError):
+                    if TaskDir(os.path.join(self.store.tasks, task_id)).supervised():
+                        found.append(task_id)
+                        continue
+                self.over.add(task_id)
         return found
 
     def _tail(self, task: TaskDir) -> Tail:
@@ -1975,51 +2016,55 @@ class Tool(NamedTuple):
     title: str
     description: str
     args: Schema
+    returns: Schema
     run: Callable[[Swarm, Dict[str, Any], Call], Answer]
     read_only: bool
     blocking: bool
     always_load: bool
 
 
-def tool(table: Dict[str, Tool], name: str, title: str, description: str, args: Schema, read_only: bool = False, blocking: bool = False,
+def tool(name: str, title: str, description: str, args: Schema, returns: Schema, read_only: bool = False, blocking: bool = False,
          always_load: bool = False) -> Callable[[Any], Any]:
     def add(run: Any) -> Any:
-        table[name] = Tool(name, title, description, args, run, read_only, blocking, always_load)
+        TOOLS[name] = Tool(name, title, description, args, returns, run, read_only, blocking, always_load)
         return run
     return add
 
 
-TOOLS: Dict[str, Tool] = {}
+TOOLS: Dict[str, Tool] = {}                         # filled here, at import, and never changed
 TOOL_ALIASES = {"codex-reply": "codex_reply"}       # the name in the vendor's removed server; accepted, not listed
 THREAD = string("Codex thread", pattern=THREAD_ID)
 TASK = string(pattern=TASK_ID)
 TASKS = arr(TASK, minItems=1, maxItems=1000)
 NAMELESS: Mapping[str, Schema] = {name: {k: v for k, v in schema.items() if k != "description"} for name, schema in RUN.items()}
 REPLY: Mapping[str, Schema] = {**{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"]}
+RECORD = obj({"task_id": string(), "state": string(), "outcome": string(), "threadId": string(), "content": string(), "failure": obj(),
+              "usage": obj(), "worktree": obj(), "warnings": arr(string()), "progress": obj()}, ["task_id", "state"])
+RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())}, ["tasks"])
 COLLECT = "codex_wait with these task_ids returns the results; codex_status shows what they do"
 
 
-@tool(TOOLS, "codex", "Run Codex",
+@tool("codex", "Run Codex",
       "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile codex_async. "
       "The result has `content` (the final message) and `threadId` for codex_reply.",
-      obj(RUN, ["prompt"]), blocking=True, always_load=True)
+      obj(RUN, ["prompt"]), RECORD, blocking=True, always_load=True)
 def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return _one(swarm, swarm.start([args]), call)
 
 
-@tool(TOOLS, "codex_async", "Start Codex",
+@tool("codex_async", "Start Codex",
       "Start a Codex task and return its task_id at once; collect with codex_wait. With `threadId` it continues that thread. "
       "Other arguments as in codex.",
-      obj({**NAMELESS, "threadId": THREAD}, ["prompt"]))
+      obj({**NAMELESS, "threadId": THREAD}, ["prompt"]), RECORD)
 def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({**swarm.record(swarm.start([args])[0]), "collect": COLLECT})
 
 
-@tool(TOOLS, "codex_batch", "Run several Codex tasks",
+@tool("codex_batch", "Run several Codex tasks",
       "Run several Codex tasks in parallel and wait for all of them: one call instead of many. Each entry of `tasks` takes the arguments of codex; "
       "`defaults` are shared. wait=false returns the task_ids at once. If any entry is wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(), "wait": boolean("Default true")}, ["tasks"]),
-      blocking=True, always_load=True)
+      RECORDS, blocking=True, always_load=True)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
@@ -2031,39 +2076,39 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return _all(swarm, ids)
 
 
-@tool(TOOLS, "codex_reply", "Continue a Codex thread",
+@tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. "
       "It keeps the cwd, sandbox, model, profile and config of the thread's last task; arguments override them.",
-      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), blocking=True)
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD, blocking=True)
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues", "Pass `threadId`, or the `task_id` of the task that had it")
     return _one(swarm, swarm.start([args]), call)
 
 
-@tool(TOOLS, "codex_status", "See what tasks do",
+@tool("codex_status", "See what tasks do",
       "See at once what tasks are doing: state, phase, last command, file and message, seconds since the last event, usage. "
       "Default: all tasks that have not ended.",
-      obj({"task_ids": TASKS}), read_only=True)
+      obj({"task_ids": TASKS}), RECORDS, read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({"tasks": [swarm.record(i) for i in args.get("task_ids", swarm.unended())]})
 
 
-@tool(TOOLS, "codex_wait", "Wait for tasks",
+@tool("codex_wait", "Wait for tasks",
       "Wait until all (or any) of the tasks have ended and return their results. After timeout_s it returns what there is, with `still_running`; "
       "nothing is stopped: call again. `offset` and `max_chars` page through a long `content`.",
       obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]), "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400),
            "offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}, ["task_ids"]),
-      read_only=True, blocking=True)
+      RECORDS, read_only=True, blocking=True)
 def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     ids = list(dict.fromkeys(args["task_ids"]))
     swarm.wait(ids, args.get("timeout_s", call.client.wait_s), call, args.get("mode", "all"))
     return _all(swarm, ids, args.get("offset", 0), args.get("max_chars"))
 
 
-@tool(TOOLS, "codex_cancel", "Stop tasks",
+@tool("codex_cancel", "Stop tasks",
       "Stop tasks and everything they started, and return their final state. Worktrees are kept. A task that has already ended is left as it is.",
-      obj({"task_ids": TASKS}, ["task_ids"]))
+      obj({"task_ids": TASKS}, ["task_ids"]), RECORDS)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     ids = list(dict.fromkeys(args["task_ids"]))
     before = {i for i in ids if swarm.record(i)["state"] == State.ENDED.value}
@@ -2102,7 +2147,7 @@ def refuse(wrong: Sequence[str]) -> None:
 
 # Fitting a result into what a client shows its model. Everything is measured as it goes out: serialised.
 def size(data: Any) -> int:
-    return len(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    return len(compact(data))
 
 
 def page(record: Dict[str, Any], offset: int, max_chars: Optional[int]) -> Dict[str, Any]:
@@ -2330,10 +2375,10 @@ RequestId = Union[str, int]
 
 
 class Wire:
-    """Lines in, lines out. Owns the client's pipe; a whole line is written at a time."""
+    """Lines in, lines out. Owns the client's pipe; a whole line is written at a time. `gone` is called when nobody reads any more."""
 
-    def __init__(self, rx: IO[bytes], tx: int) -> None:
-        self.rx, self.tx = rx, tx
+    def __init__(self, rx: IO[bytes], tx: int, gone: Callable[[], None]) -> None:
+        self.rx, self.tx, self.gone = rx, tx, gone
         self._lock = threading.Lock()       # one line at a time; every sender takes it; leaf lock
 
     def lines(self) -> Iterator[Optional[bytes]]:
@@ -2352,18 +2397,17 @@ class Wire:
     def send(self, message: Any) -> None:
         """A client that has gone is no error: what was to be told to it is on disk."""
         data = self.encode(message)
-        with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while data:
-                data = data[os.write(self.tx, data):]
+        try:
+            with self._lock:
+                while data:
+                    data = data[os.write(self.tx, data):]
+        except (BrokenPipeError, ConnectionResetError):
+            self.gone()
 
     @staticmethod
     def encode(message: Any) -> bytes:
-        """One line of UTF-8. Lone surrogates, which some clients choke on, become `?`; the line separators of Unicode
-        are escaped, since some clients split at them."""
-        text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        for mark in ("\u2028", "\u2029", "\x85"):
-            text = text.replace(mark, f"\\u{ord(mark):04x}")
-        return text.encode("utf-8", "replace") + b"\n"
+        """One line of UTF-8. Lone surrogates, which some clients choke on, become `?`."""
+        return compact(message).encode("utf-8", "replace") + b"\n"
 
 
 class Replies:
@@ -2405,14 +2449,14 @@ class Handshake:
         self.client = Client()
         self.methods: Mapping[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
             "initialize": self.initialize, "ping": lambda params: {}, "tools/list": self.tools_list, "resources/list": self.resources_list,
-            "resources/templates/list": self.templates_list, "resources/read": self.resources_read}
+            "resources/templates/list": self.templates_list}
 
     def since(self, revision: str) -> bool:
         return (self.revision or REVISIONS[0]) >= revision
 
     def check(self, method: str) -> None:
         """Raises: ProtocolError when the session does not know the method, or has not begun."""
-        if method not in self.methods and method != "tools/call":
+        if method not in self.methods and method not in ("tools/call", "resources/read"):
             raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
         if self.revision is None and method not in ("initialize", "ping"):
             raise ProtocolError(INVALID_PARAMS, f"`{method}` came before `initialize`, and without the `_meta` of a stateless request: send `initialize` first")
@@ -2435,7 +2479,7 @@ class Handshake:
     def _tool(self, t: Tool) -> Dict[str, Any]:
         out: Dict[str, Any] = {"name": t.name, "description": t.description, "inputSchema": t.args}
         if self.since("2025-06-18"):
-            out["title"] = t.title
+            out.update(title=t.title, outputSchema=t.returns)
             if t.always_load:
                 out["_meta"] = {"anthropic/alwaysLoad": True}
         if self.since("2025-03-26"):
@@ -2509,7 +2553,7 @@ def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
 
 
 class Pending:
-    """A tools/call under way."""
+    """A request that is answered on a thread of its own."""
 
     def __init__(self, request: Request, call: Call, blocking: bool) -> None:
         self.request, self.call, self.blocking = request, call, blocking
@@ -2521,7 +2565,7 @@ class Server:
 
     def __init__(self, swarm: Swarm, wire: Wire) -> None:
         self.swarm, self.wire, self.era = swarm, wire, Handshake(swarm)
-        # Guards `calls` (request id -> tools/call under way) and `threads` (those whose thread has not finished: the id is
+        # Guards `calls` (request id -> what is under way) and `threads` (those whose thread has not finished: the id is
         # free before the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
         # `drain`. Nothing is called or locked while it is held.
         self.idle = threading.Condition()
@@ -2571,30 +2615,47 @@ class Server:
             if params is not None and not isinstance(params, dict):
                 raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
             request = Request(ident, message["method"], params or {}, replies)
+            self._check_free(ident)
             if request.method == "tools/call":
-                return self._begin(request)
+                found, arguments = self._tool_called(request.params)
+                return self._begin(request, found.blocking, lambda call: self._run_tool(found, arguments, call))
+            if request.method == "resources/read":
+                return self._begin(request, False, lambda call: self.era.resources_read(request.params))
         except ProtocolError as error:
             return self._error(ident, error, replies)
         self.answer(request, lambda: self.era.methods[request.method](request.params))
 
-    def _begin(self, request: Request) -> None:
-        """Start the thread of a tools/call. Raises: ProtocolError for an unknown tool or an id under way."""
-        name, arguments = request.params.get("name"), request.params.get("arguments")
+    @staticmethod
+    def _tool_called(params: Dict[str, Any]) -> Tuple[Tool, Dict[str, Any]]:
+        name, arguments = params.get("name"), params.get("arguments")
         if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
             raise ProtocolError(INVALID_PARAMS, "`tools/call` needs `name`, a string, and `arguments`, an object")
         found = TOOLS.get(TOOL_ALIASES.get(name, name))
         if found is None:
             raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {clip(name, 100)}")
-        pending = Pending(request, Call(self.era.client), found.blocking)
+        return found, arguments or {}
+
+    def _check_free(self, ident: RequestId) -> None:
+        """Only the reader adds to `calls`, so what is free here is free until it adds."""
+        with self.idle:
+            if ident in self.calls:
+                raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
+
+    def _begin(self, request: Request, blocking: bool, act: Callable[[Call], Dict[str, Any]]) -> None:
+        """Answer on a thread of its own what may take a while."""
+        pending = Pending(request, Call(self.era.client), blocking)
         pending.call.tell = self._teller(pending)
         with self.idle:
-            if request.id in self.calls:
-                raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
             crowded = len(self.calls) >= MAX_CALLS
             self.calls[request.id] = pending
             self.threads.add(pending)
-        act = (lambda: self._too_busy()) if crowded else (lambda: self._run_tool(found, arguments or {}, pending.call))
-        threading.Thread(target=self.answer, args=(request, act, pending), name=f"call-{request.id}", daemon=True).start()
+        if not crowded:
+            try:
+                threading.Thread(target=self.answer, args=(request, lambda: act(pending.call), pending), name=f"call-{request.id}", daemon=True).start()
+                return
+            except RuntimeError:            # the system has no thread left
+                pass
+        self.answer(request, self._too_busy, pending)
 
     def _run_tool(self, found: Tool, arguments: Dict[str, Any], call: Call) -> Dict[str, Any]:
         try:
@@ -2605,7 +2666,8 @@ class Server:
             return self.era.error_result(error)
 
     def _too_busy(self) -> Dict[str, Any]:
-        return self.era.error_result(ToolError(f"{MAX_CALLS} calls are already under way", "Each takes a thread of the server", "Wait for some of them; codex_batch and codex_wait take many tasks in one call"))
+        return self.era.error_result(ToolError("Too many calls are under way", f"Each takes a thread of the server, which has {MAX_CALLS} at most",
+                                               "Wait for some of them; codex_batch and codex_wait take many tasks in one call"))
 
     def answer(self, request: Request, act: Callable[[], Dict[str, Any]], pending: Optional[Pending] = None) -> None:
         """The one boundary between exceptions and the wire. A cancelled call gets no answer."""
@@ -2706,7 +2768,8 @@ def flags() -> Any:
     """The argparse parser."""
     import argparse
     parser = argparse.ArgumentParser(
-        prog="codex-mcp-swarm", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        prog="codex-mcp-swarm", allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),     # else argparse imports shutil at every start
         description="MCP server that runs many Codex CLI tasks at once. Without arguments it serves MCP on standard input and output.",
         epilog="environment:\n" + "\n".join(f"  {name:26}{text}" for name, text in VARIABLES.items()))
     parser.add_argument("command", nargs="?", choices=["demo"], help="demo: run five tasks through the server, with live status in the terminal")
@@ -2778,7 +2841,8 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)                    # no child ever reads what is meant for us
         os.dup2(2, 1)                       # no stray print ever tears a line of the protocol
-        Server(Swarm(config, Host(config.log_file, config.log_level), environ), Wire(rx, tx)).run()
+        wire = Wire(rx, tx, gone=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        Server(Swarm(config, Host(config.log_file, config.log_level), environ), wire).run()
     except Ended:
         pass
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,0 +1,74 @@
+"""Fixtures of the tests against the real Codex CLI. They fail, never skip, where codex cannot be had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from model_server import ModelServer
+
+from .harness import CHECKOUT, Lab, until
+
+CACHE = CHECKOUT / ".cache"
+CODEX_PACKAGE = "@openai/codex@0.169.0"
+INSTALL_LIMIT_S = 600
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def codex() -> Path:
+    """The codex executable: CODEX_SWARM_TEST_CODEX, else the npm package, installed once per machine."""
+    given = os.environ.get("CODEX_SWARM_TEST_CODEX")
+    path = Path(given) if given else CACHE / "npm" / "node_modules" / ".bin" / "codex"
+    if not given and not path.exists():
+        prefix = str(CACHE / "npm")
+        install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", prefix, CODEX_PACKAGE]
+        subprocess.run(install, check=True, timeout=INSTALL_LIMIT_S)
+    subprocess.run([str(path), "--version"], check=True, timeout=60)
+    return path.absolute()
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A directory for the whole run. Not below /tmp, where codex trusts less and sandboxes write more."""
+    CACHE.mkdir(exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix="real-", dir=CACHE))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def model() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def lab(scratch: Path, codex: Path, model: ModelServer):
+    """This test's world, which must be empty of processes when the test is over."""
+    lab = Lab(Path(tempfile.mkdtemp(prefix="lab-", dir=scratch)), codex, model)
+    yield lab
+    try:
+        await until(lambda: not lab.living(), "no process of the test is left", limit_s=10)
+    finally:
+        for process in lab.living():
+            os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A loopback port that refuses connections: bound, so that nobody else takes it, but never listening."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]

@@ -1,0 +1,103 @@
+"""Every argument arrives at the model as it was given."""
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+HUGE = "".join("%08d " % number for number in range(100_000))  # 900,000 characters
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [HUGE, "-", "--help", "- one\n- two", "resume", "review", "/compact now", "ä🙂\u2028\x85 \\n \"quoted\"\t\n\n"],
+    ids=["900,000 characters", "dash", "option", "list", "resume", "review", "slash command", "odd characters"],
+)
+async def test_a_prompt_arrives_character_by_character(lab, prompt):
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex", prompt=prompt)
+    assert record["content"].startswith("%d characters, sha256 " % len(prompt))
+    assert [request.prompt for request in lab.model.requests] == [prompt]
+
+
+@pytest.mark.parametrize("spelling", ["kebab-case", "snake_case"])
+async def test_instructions_arrive_under_both_spellings(lab, spelling):
+    arguments = {"base-instructions": "You are a teapot.", "developer-instructions": "Short and stout."}
+    if spelling == "snake_case":
+        arguments = {name.replace("-", "_"): value for name, value in arguments.items()}
+    async with lab.connect() as swarm:
+        await swarm.call("codex", prompt="hello", **arguments)
+    developer = lab.model.requests[-1].developer
+    assert developer[0] == "You are a teapot."
+    assert "Short and stout." in developer
+    assert not [part for part in developer if "You are Codex" in part]
+
+
+@pytest.mark.parametrize("text", ["123", "true", "[1]", "1.5", '"quoted"', "a = 1", "x # y", "nan", "🙂"])
+async def test_a_string_that_looks_like_toml_stays_a_string(lab, text):
+    async with lab.connect() as swarm:
+        await swarm.call("codex", prompt="hello", config={"developer_instructions": text}, model="123")
+    assert text in lab.model.requests[-1].developer
+    assert lab.model.requests[-1].model == "123"
+
+
+async def test_nested_config_reaches_codex_as_dotted_keys(lab):
+    config = {
+        "tools": {"update_plan": {"enabled": True}},
+        "model_providers": {"mock": {"http_headers": {"x-swarm": "true"}}},
+    }
+    async with lab.connect() as swarm:
+        await swarm.call("codex", prompt="hello", config=config)
+    assert "update_plan" in lab.model.requests[-1].tools
+    assert lab.model.requests[-1].headers["x-swarm"] == "true"
+
+
+async def test_a_default_of_the_server_holds_until_a_call_overrides_it(lab):
+    async with lab.connect("-c", "model=default-model", "-c", "sandbox_mode=workspace-write") as swarm:
+        await swarm.call("codex", prompt="first")
+        await swarm.call("codex", prompt="second", model="own-model", sandbox="read-only")
+    first, second = lab.model.requests
+    assert (first.model, first.sandbox) == ("default-model", "workspace-write")
+    assert (second.model, second.sandbox) == ("own-model", "read-only")
+
+
+async def test_any_config_key_can_be_a_default_of_the_server(lab):
+    async with lab.connect("-c", 'developer_instructions="Be brief."') as swarm:
+        await swarm.call("codex", prompt="hello")
+        await swarm.call("codex", prompt="hello", **{"developer-instructions": "Be long."})
+    first, second = lab.model.requests
+    assert "Be brief." in first.developer
+    assert "Be long." in second.developer and "Be brief." not in second.developer
+
+
+async def test_a_profile_is_used(lab):
+    (lab.codex_home / "fast.config.toml").write_text('model = "profile-model"\n')
+    async with lab.connect() as swarm:
+        await swarm.call("codex", prompt="hello", profile="fast")
+    assert lab.model.requests[-1].model == "profile-model"
+
+
+@pytest.mark.parametrize("policy", ["untrusted", "on-failure", "on-request", "never"])
+async def test_an_approval_policy_is_accepted_with_a_warning_where_codex_exec_differs(lab, policy):
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex", prompt="@say fine", **{"approval-policy": policy})
+    assert record["content"] == "fine"
+    warned = [warning for warning in record.get("warnings", []) if "approval-policy" in warning]
+    assert bool(warned) == (policy != "never")
+
+
+@pytest.mark.parametrize(
+    "sandbox, written", [("read-only", []), ("workspace-write", ["inside"]), ("danger-full-access", ["inside", "outside"])]
+)
+async def test_the_sandbox_allows_what_its_name_says(lab, sandbox, written):
+    async with lab.connect() as swarm:
+        await swarm.call("codex", prompt="@shell touch inside; touch ../outside", sandbox=sandbox)
+    found = [path.name for path in (lab.repo / "inside", lab.directory / "outside") if path.exists()]
+    assert found == written
+
+
+async def test_the_prompt_is_in_no_process_list(lab):
+    secret = "secret-%s" % lab.nap
+    async with lab.connect() as swarm:
+        await swarm.call("codex", prompt=secret + "\n@shell cat /proc/[0-9]*/cmdline > args", sandbox="danger-full-access")
+    assert "codex" in (lab.repo / "args").read_text(errors="replace")
+    assert secret not in (lab.repo / "args").read_text(errors="replace")
