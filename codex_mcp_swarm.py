@@ -1139,7 +1139,8 @@ class Git:
         except OSError as error:
             raise GitError("git could not be run", error.strerror or str(error), "Install git and see that it is on the server's PATH")
         if done.code != 0:
-            raise GitError(f"`git {words[0]}` refused", clip(done.err.strip() or f"exit status {done.code}", 600), "Mend that and call again")
+            told = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or f"exit status {done.code}"]
+            raise GitError(f"`git {words[0]}` refused", clip(" ".join(told), 600), "Mend that and call again")
         return done.out[:-1] if done.out.endswith("\n") else done.out
 
     def head(self, cwd: str) -> Tuple[str, str]:
