@@ -218,7 +218,8 @@ def to_json(record: Any) -> Dict[str, Any]:
 
 
 def known_fields(kind: Any, data: Mapping[str, Any]) -> Dict[str, Any]:
-    return {name: data[name] for name in kind._fields if name in data}
+    """Those of `data` that the record has; JSON's lists become the tuples that they were."""
+    return {name: tuple(data[name]) if isinstance(data[name], list) else data[name] for name in kind._fields if name in data}
 
 
 class Config(NamedTuple):
@@ -626,7 +627,7 @@ def toml(value: Any, depth: int = 0) -> str:
         return "{" + ", ".join(f"{toml(k)} = {toml(v, depth + 1)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(toml(v, depth + 1) for v in value) + "]"
-    return json.dumps(value)
+    return json.dumps(value).replace("Infinity", "inf")         # `1e999` is JSON for it
 
 
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
@@ -652,7 +653,7 @@ def codex_argv(spec: Spec) -> List[str]:
     """The command line of a run. The prompt is not in it: it goes by stdin, so it may start with `-`, exceed
     128 KiB, and is seen by nobody in `ps`.
 
-    Raises: ToolError when one word is longer than the kernel takes.
+    Raises: ToolError for a word that no command line can hold.
     """
     before, after = [spec.codex, "exec"], ["--json"]
     after += ["--skip-git-repo-check"] if spec.skip_git_repo_check else []
@@ -662,6 +663,9 @@ def codex_argv(spec: Spec) -> List[str]:
     for flag in FLAGS:
         if flag.words is not None and flag.name in spec.arguments:
             words = flag.words(spec.arguments[flag.name])
+            if any("\0" in word or any("\ud800" <= c <= "\udfff" for c in word) for word in words):
+                raise ToolError(f"`{flag.name}` has a character that no command line can hold", "NUL and halves of surrogate pairs cannot be passed",
+                                "Remove it")
             if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
                 raise ToolError(f"`{flag.name}` is too long", f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes",
                                 "Put the text into the prompt, or into AGENTS.md in the working directory")
@@ -1045,7 +1049,10 @@ def write_atomic(path: str, data: Mapping[str, Any]) -> None:
 def read_json(path: str) -> Dict[str, Any]:
     """Raises: OSError; ValueError when it is not a JSON object (a torn or foreign file)."""
     with open(path, encoding="utf-8") as f:
-        data = json.load(f)
+        try:
+            data = json.load(f)
+        except RecursionError:
+            raise ValueError(f"{path} is nested too deep")
     if not isinstance(data, dict):
         raise ValueError(f"{path} does not hold a JSON object")
     return data
@@ -1153,8 +1160,9 @@ class Git:
 
     def add_worktree(self, top: str, base: str, path: str, branch: str) -> Worktree:
         """A new worktree at `path` on the new `branch`, from `base`. Raises: GitError; nothing is left then."""
+        self(top, "branch", "--no-track", branch, base)
         try:
-            self(top, "worktree", "add", "--quiet", "--no-track", "-b", branch, path, base)
+            self(top, "worktree", "add", "--quiet", path, branch)
             return Worktree(path, branch, base, self(path, "rev-parse", "--absolute-git-dir"))
         except GitError:
             self.drop_untouched(top, path, branch)
@@ -1221,6 +1229,9 @@ class Git:
 #       reserve             disk space, given back for the report
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them
 #     cache/                bytecode of this program
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
+
+
 class TaskDir:
     def __init__(self, path: str) -> None:
         self.path, self.task_id = path, os.path.basename(path)
@@ -1265,7 +1276,7 @@ class TaskDir:
             os.rmdir(hidden)
 
     def spec(self) -> Spec:
-        """Raises: OSError, ValueError, TypeError, KeyError for a missing or damaged record; so do the two below."""
+        """Raises: UNREADABLE for a missing or damaged record; so do the two below."""
         return Spec.from_json(read_json(self.file("spec.json")))
 
     def report(self) -> Report:
@@ -1273,16 +1284,23 @@ class TaskDir:
 
     def status(self) -> Status:
         """Where the task stands; LOST is derived here: the status is not ENDED, and nobody holds the lock."""
-        status = Status.from_json(read_json(self.file("status.json")))
+        status = self._written_status()
         if status.state in (State.QUEUED, State.ENDED) or self.supervised():
             return status
-        status = Status.from_json(read_json(self.file("status.json")))     # it may have ended between the two looks
+        status = self._written_status()         # it may have ended between the two looks
         if status.state is State.ENDED:
             return status
-        try:                            # the disk was too full for the last status, but not for the report
+        try:                                    # the disk was too full for the last status, but not for the report
             return status._replace(state=State.ENDED, outcome=self.report().outcome)
-        except (OSError, ValueError, KeyError, TypeError):
+        except UNREADABLE:
             return advance(status, "gone")
+
+    def _written_status(self) -> Status:
+        """A damaged file says no more than that the task was once started."""
+        try:
+            return Status.from_json(read_json(self.file("status.json")))
+        except UNREADABLE:
+            return Status(State.RUNNING)
 
     def write_status(self, status: Status) -> Status:
         """Only for the holder of the lock."""
@@ -1354,9 +1372,10 @@ class Tail:
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self.offset, self.progress = path, 0, Progress()
+        self.path, self.progress = path, Progress()
+        self.offset = self.size = 0         # what was folded; what was there, a half line at the end included
         self.changed_at = self.phase_at = 0.0
-        self._lock = threading.Lock()       # guards the three above; whoever refreshes takes it; leaf lock
+        self._lock = threading.Lock()       # guards all of the above; whoever refreshes takes it; leaf lock
 
     def refresh(self) -> Progress:
         """Fold the complete lines that came since the last call. Costs one stat(2) when there are none."""
@@ -1365,10 +1384,11 @@ class Tail:
                 there = os.stat(self.path)
             except OSError:
                 return self.progress
-            if there.st_size <= self.offset:
+            if there.st_size == self.size:
                 return self.progress
+            self.size = there.st_size
             before = (self.progress.phase, self.progress.detail)
-            with open(self.path, "rb") as f:
+            with contextlib.suppress(OSError), open(self.path, "rb") as f:
                 for line in self._lines(f):
                     self.progress = fold(self.progress, line)
             self.changed_at = there.st_mtime
@@ -1899,13 +1919,20 @@ class Swarm:
             return self.tails[task.task_id]
 
     def record(self, task_id: str) -> Dict[str, Any]:
-        """The record of a task, as every tool returns it. Raises: ToolError when there is none or it cannot be read."""
+        """The record of a task, as every tool returns it; damaged files of one task make a poorer record of that task, no more.
+
+        Raises: ToolError when there is no such task."""
         task = self.store.get(task_id)
         try:
-            spec, status = task.spec(), task.status()
-            facts = self._ended_facts(task, spec, status) if status.state is State.ENDED else self._running_facts(task, spec)
+            status = task.status()
+        except UNREADABLE:                      # its lock cannot be opened, so nobody can tell
+            status = Status(State.ENDED, Outcome.LOST)
+        try:
+            spec = task.spec()
         except UNREADABLE as error:
-            raise ToolError(f"The record of task {task_id} cannot be read", f"{type(error).__name__}: {error}", f"Look into `{task.path}`")
+            note = f"spec.json of this task cannot be read: {type(error).__name__}. Look into `{task.path}`"
+            spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(note,))
+        facts = self._ended_facts(task, spec, status) if status.state is State.ENDED else self._running_facts(task, spec)
         record = {"task_id": task_id, "state": status.state.value, "outcome": status.outcome and status.outcome.value, **facts,
                   "started_at": utc(spec.created_at)}
         return {key: value for key, value in record.items() if value not in (None, [], {})}
@@ -1982,7 +2009,6 @@ class Ticker:
 
 DOING: Mapping[Phase, str] = {Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
                               Phase.AGENTS: "working with sub-agents:"}
-UNREADABLE = (OSError, ValueError, KeyError, TypeError)         # what a missing, torn or foreign record raises
 
 
 def override_key(override: str) -> str:
@@ -2768,7 +2794,11 @@ To see it work right here: codex-mcp-swarm demo      All flags: codex-mcp-swarm 
 def flags() -> Any:
     """The argparse parser."""
     import argparse
-    parser = argparse.ArgumentParser(
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> Any:
+            raise UsageError(f"{message} (--help shows the flags)")
+    parser = Parser(
         prog="codex-mcp-swarm", allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),     # else argparse imports shutil at every start
         description="MCP server that runs many Codex CLI tasks at once. Without arguments it serves MCP on standard input and output.",
@@ -2799,14 +2829,15 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
     if os.path.isdir(os.path.expanduser(codex_bin)):
         raise UsageError(f"{codex_bin} is a directory: --codex-bin and CODEX_SWARM_CODEX_BIN name an executable")
     log = environ.get("CODEX_SWARM_LOG") or None
-    if log and not os.path.isdir(os.path.dirname(os.path.abspath(os.path.expanduser(log)))):
-        raise UsageError(f"CODEX_SWARM_LOG={log}: its directory does not exist")
+    log = os.path.abspath(os.path.expanduser(log)) if log else None
+    if log and (os.path.isdir(log) or not os.path.isdir(os.path.dirname(log))):
+        raise UsageError(f"CODEX_SWARM_LOG={environ['CODEX_SWARM_LOG']}: {'is a directory' if os.path.isdir(log) else 'its directory does not exist'}")
     return options and options.command, Config(
         root=root, worktree_dir=_directory(environ, "CODEX_SWARM_WORKTREE_DIR", os.path.join(root, "worktrees")), codex_bin=codex_bin,
         codex_home=environ.get("CODEX_HOME") or os.path.join(os.path.expanduser("~"), ".codex"), overrides=overrides,
         skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
         task_max_age_s=_seconds(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0),
-        log_file=os.path.abspath(os.path.expanduser(log)) if log else None, log_level=level.upper())
+        log_file=log, log_level=level.upper())
 
 
 def _directory(environ: Mapping[str, str], name: str, default: str) -> str:
@@ -2995,7 +3026,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     try:
         command, config = configure(argv, environ)
     except UsageError as error:
-        sys.stderr.write(f"codex-mcp-swarm: {error.what}\n")
+        sys.stderr.write(f"codex-mcp-swarm: {clip(error.what, 500)}\n")
         return 2
     if command == "demo":
         return demo(config, environ)
