@@ -359,6 +359,7 @@ class Report(NamedTuple):
     worktree: Optional[Worktree] = None
     tools: Mapping[str, int] = {}
     warnings: Tuple[str, ...] = ()
+    in_events: bool = False                     # the disk was full: the content is only in events.jsonl
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Report":
@@ -1583,7 +1584,7 @@ class Supervisor:
     def _file(self, report: Report, end: Status) -> None:
         """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
         path = self.task.file("report.json")
-        for attempt in (report, report, report._replace(content=None, warnings=add_warning((), "The disk was full when the task ended"))):
+        for attempt in (report, report, report._replace(content=None, in_events=True)):
             try:
                 write_atomic(path, to_json(attempt))
                 break
@@ -1676,18 +1677,13 @@ class Swarm:
         """
         plans = [self._named(label, i, self.plan, request) for i, request in enumerate(requests)]
         self.store.prepare()
-        made: List[Tuple[str, Worktree]] = []
-        try:
-            for i, plan in enumerate(plans):
-                if plan.worktree_from is not None:
+        for i, plan in enumerate(plans):
+            if plan.worktree_from is not None:
+                try:
                     plans[i] = self._named(label, i, self._with_worktree, plan)
-                    tree = plans[i].spec.worktree
-                    assert tree is not None
-                    made.append((plan.worktree_from[0], tree))
-        except ToolError:
-            for top, tree in made:
-                self.git.drop_untouched(top, tree.path, tree.branch)
-            raise
+                except ToolError:
+                    self._take_back(plans[:i])
+                    raise
         return self._launch(plans)
 
     @staticmethod
@@ -1780,6 +1776,7 @@ class Swarm:
             self.stop(ids)
             for task, _, _ in born[len(ids):]:
                 task.discard()
+            self._take_back(plans[len(ids):])
             stopped = f" Stopped again: {', '.join(ids)}." if ids else ""
             raise ToolError("Nothing was started", f"A task could not be written or launched under `{self.store.root}`: {error.strerror}.{stopped}",
                             "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
@@ -1787,6 +1784,12 @@ class Swarm:
             for _, lock, control in born:
                 os.close(lock)
                 os.close(control)
+
+    def _take_back(self, plans: Sequence[Plan]) -> None:
+        """Remove the worktrees that were made for tasks which then never ran."""
+        for plan in plans:
+            if plan.worktree_from is not None and plan.spec.worktree is not None:
+                self.git.drop_untouched(plan.worktree_from[0], plan.spec.worktree.path, plan.spec.worktree.branch)
 
     # -- threads ---------------------------------------------------------------------
     def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec]]:
@@ -1941,6 +1944,8 @@ class Swarm:
         tree = spec.worktree
         try:
             report = task.report()
+            if report.in_events:
+                report = report._replace(content=self._tail(task).refresh().message)
         except UNREADABLE:
             report = self._salvage(task, spec, status)
         with self._cache_lock:
@@ -1971,7 +1976,7 @@ class Swarm:
                 "last_file": p.last_file, "last_message": clip(p.message or "", 300), "retries": p.retries}
         return {"threadId": p.thread_id or spec.thread_id, "worktree": spec.worktree and shown(spec.worktree),
                 "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
-                "usage": p.usage and p.usage._asdict(), "progress": {k: v for k, v in live.items() if v not in ("", {}, 0)}}
+                "usage": p.usage and p.usage._asdict(), "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
 
     def has_ended(self, task: TaskDir) -> bool:
         with self.changed:

@@ -1,0 +1,150 @@
+"""Fixtures shared by all tests: a ROOT for tasks, a repository, the stand-in for codex, and servers to talk to.
+
+After every test no task of its ROOT runs any more: what a test leaves running is stopped through the tasks' control pipes.
+"""
+import fcntl
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from client import Client, NEWEST_LEGACY, alive, eventually  # noqa: F401  (alive: for tests that import it from here)
+
+HERE = pathlib.Path(__file__).resolve().parent
+SERVER = HERE.parent / "codex_mcp_swarm.py"
+FAKE_CODEX = HERE / "fake_codex"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """CODEX_SWARM_TASK_DIR. Not created: that is the server's business."""
+    root = tmp_path / "root"
+    yield root
+    stop_all_tasks(root)
+
+
+@pytest.fixture
+def repo(tmp_path):
+    """A git repository with one commit and an identity of its own."""
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    git(repo, "init", "-q", "-b", "main")
+    git(repo, "config", "user.name", "Test")
+    git(repo, "config", "user.email", "test@example.invalid")
+    (repo / "README").write_text("a repository\n")
+    git(repo, "add", "README")
+    git(repo, "commit", "-q", "-m", "first")
+    return repo
+
+
+@pytest.fixture
+def fake(tmp_path, root):
+    """The environment of a server that runs `fake_codex`: nothing of the user's own settings, but the PATH.
+
+    The interpreter of the tests comes first on PATH, so that `fake_codex` runs on it and starts fast.
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    return {
+        "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath),
+        "HOME": str(home),
+        "LANG": os.environ.get("LANG", "C.UTF-8"),
+        "TMPDIR": str(tmp_path),
+        "CODEX_SWARM_TASK_DIR": str(root),
+        "CODEX_SWARM_CODEX_BIN": str(FAKE_CODEX),
+        "FAKE_CODEX_HOME": str(tmp_path / "threads"),
+    }
+
+
+@pytest.fixture
+def server(fake, repo):
+    """A factory: `server(*flags, env={}, cwd=repo)` starts a server and returns a Client before its handshake."""
+    started = []
+
+    def start(*flags, env=None, cwd=None):
+        client = Client([sys.executable, str(SERVER), *flags], env=dict(fake, **(env or {})), cwd=str(cwd or repo))
+        started.append(client)
+        return client
+
+    yield start
+    for client in started:
+        client.__exit__(None, None, None)
+        assert "Traceback" not in client.stderr, client.stderr
+
+
+@pytest.fixture
+def client(server):
+    """A factory: `client(*flags, version=..., name=..., env={}, cwd=repo)` starts a server and initialises the session."""
+    def connect(*flags, version=NEWEST_LEGACY, name="test-client", **where):
+        client = server(*flags, **where)
+        client.initialize(version, name)
+        return client
+    return connect
+
+
+class Gate:
+    """A file that a fake run waits for: `gate.wait` is the line of the prompt, `gate.open()` lets it pass."""
+
+    def __init__(self, path):
+        self.path = path
+        self.wait = "WAITFILE %s" % path
+
+    def open(self):
+        self.path.write_text("")
+
+
+@pytest.fixture
+def gate(tmp_path):
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def message():
+    """`message(n)`: the text that `MESSAGE n` makes fake_codex answer."""
+    return runpy.run_path(str(FAKE_CODEX))["message"]
+
+
+def git(repo, *args):
+    """Run git in `repo`; its output."""
+    done = subprocess.run(["git", *args], cwd=str(repo), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    return done.stdout.decode()
+
+
+def stop_all_tasks(root):
+    """Stop what still runs below `root`, and wait until it is gone."""
+    for task in task_dirs(root):
+        if is_supervised(task):
+            try:
+                control = os.open(str(task / "control"), os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                continue                                        # it ended between the two looks
+            os.write(control, b"c")
+            os.close(control)
+    for task in task_dirs(root):
+        eventually(lambda: not is_supervised(task), what="the end of " + str(task))
+
+
+def task_dirs(root):
+    """The directories of the tasks that were started below `root`."""
+    return sorted((root / "tasks").glob("[0-9a-f]*")) if (root / "tasks").is_dir() else []
+
+
+def running(c, count):
+    """The ids of exactly `count` tasks, all running."""
+    def look():
+        tasks = c.ok("codex_status")["tasks"]
+        return len(tasks) == count and all(t["state"] == "running" for t in tasks) and [t["task_id"] for t in tasks]
+    return eventually(look, what="%d running tasks" % count)
+
+
+def is_supervised(task):
+    """Whether the lock of a task directory is held, which is what makes a task alive."""
+    with open(str(task / "lock")) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,390 @@
+"""The rules of the house: how the one file is built, and that what is written about it is so."""
+import ast
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import codex_mcp_swarm as cms  # noqa: E402
+
+FILE = ROOT / "codex_mcp_swarm.py"
+SOURCE = FILE.read_text(encoding="utf-8")
+TREE = ast.parse(SOURCE)
+FUNCTIONS = [node for node in ast.walk(TREE) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+TITLES = ["VOCABULARY", "ERRORS", "RECORDS", "LIFE OF A TASK", "SCHEMA", "CODEX", "HOST", "GIT", "STORE", "SUPERVISOR", "SWARM", "TOOLS", "MCP", "COMMAND LINE"]
+BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, int(m.group(1)), m.group(2)) for m in re.finditer(r"^# =+\n# (\d+)\. ([A-Z ]+?) *(?:\(.*\))?\n# =+$", SOURCE, re.M)]
+HOUSE_OF_PYTHON_3_8 = (3, 8)
+
+
+def tracked():
+    """Every file that belongs to the project: what git knows, and what it would be told of. Without git, everything but caches."""
+    done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    names = done.stdout.decode().split("\0") if done.returncode == 0 else [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")]
+    return [ROOT / name for name in names if name and (ROOT / name).is_file() and not re.search(r"(^|/)(\.git|\.cache|__pycache__|\.venv|build|dist)/", name)]
+
+
+def where(node):
+    return "%s (line %d)" % (getattr(node, "name", type(node).__name__), node.lineno)
+
+
+# -- floors -------------------------------------------------------------------------------------------
+def floor_of(line):
+    return max((number for first, number, _ in BANNERS if first <= line), default=0)
+
+
+def bound(node):
+    """The names that a statement at the top of the file defines."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+
+
+def home_of_names():
+    home = {}
+    for node in TREE.body:
+        for name in bound(node):
+            home.setdefault(name, floor_of(node.lineno))
+    return home
+
+
+def test_the_floors_are_those_of_the_plan_in_order():
+    assert [(number, title) for _, number, title in BANNERS] == list(enumerate(TITLES, 1))
+
+
+def test_the_module_docstring_names_every_floor():
+    assert [t for n, t in enumerate(TITLES, 1) if not re.search(r"\b%d %s\b" % (n, t), ast.get_docstring(TREE))] == []
+
+
+def test_a_floor_uses_only_itself_and_the_floors_below():
+    home = home_of_names()
+    assert len(home) > 150
+    upward = [(node.lineno, name.id) for node in TREE.body for name in ast.walk(node)
+              if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load) and home.get(name.id, 0) > floor_of(node.lineno)]
+    assert upward == []
+
+
+FORBIDDEN_BELOW_7 = {"time", "threading", "subprocess", "socket", "select", "fcntl", "open", "print", "input"}
+PURE_OF_OS = {"fsencode"}           # bytes of a word, no question to the system
+PURE_OF_SIGNAL = {"Signals"}        # names of numbers
+
+
+def test_the_floors_1_to_6_do_no_io():
+    found = []
+    for node in TREE.body:
+        if not 1 <= floor_of(node.lineno) <= 6:
+            continue
+        for n in ast.walk(node):
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and n.id in FORBIDDEN_BELOW_7:
+                found.append((n.lineno, n.id))
+            if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name):
+                if (n.value.id == "os" and n.attr not in PURE_OF_OS) or (n.value.id == "signal" and n.attr not in PURE_OF_SIGNAL):
+                    found.append((n.lineno, "%s.%s" % (n.value.id, n.attr)))
+    assert found == []
+
+
+PROCESS_CALLS = {"fork", "kill", "killpg", "waitpid", "waitid", "wait", "setsid", "system", "popen", "execv", "execve", "posix_spawn", "Popen", "prctl"}
+ALLOWED = {"Supervisor",             # it alone waits for codex, and kills what codex leaves
+           "serve", "DemoClient"}    # the roof: a server signals itself, the demonstration starts one
+
+
+def test_process_calls_stand_on_the_host_floor_or_in_the_one_reaper():
+    found = []
+    for node in TREE.body:
+        if floor_of(node.lineno) == 7 or getattr(node, "name", "") in ALLOWED:
+            continue
+        found += [where(n) for n in ast.walk(node) if isinstance(n, ast.Attribute) and n.attr in PROCESS_CALLS and isinstance(n.value, ast.Name) and n.value.id in ("os", "subprocess")]
+    assert found == []
+
+
+def test_only_the_command_line_reads_argv_and_the_environment():
+    allowed = {"find_codex", "supervisor_main", "main"}         # a default of PATH; a process of its own; the roof
+    found = []
+    for node in TREE.body:
+        for n in ast.walk(node):
+            if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and (n.value.id, n.attr) in (("os", "environ"), ("sys", "argv"), ("os", "getenv")):
+                found.append(getattr(node, "name", "the module"))
+    assert set(found) <= allowed
+
+
+# -- shape --------------------------------------------------------------------------------------------
+def test_no_function_is_longer_than_60_lines():
+    lengths = {where(f): f.end_lineno - f.lineno + 1 for f in FUNCTIONS}
+    assert {name: n for name, n in lengths.items() if n > 60} == {} and len(lengths) > 200
+
+
+def test_half_of_the_functions_are_at_most_12_lines():
+    lengths = sorted(f.end_lineno - f.lineno + 1 for f in FUNCTIONS)
+    assert lengths[len(lengths) // 2] <= 12
+
+
+def handlers():
+    """(function that holds it, handler) for every `except`."""
+    for function in FUNCTIONS:
+        inner = {id(n) for f in ast.walk(function) if f is not function and isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+        yield from ((function.name, n) for n in ast.walk(function) if isinstance(n, ast.ExceptHandler) and id(n) not in inner)
+
+
+def test_everything_is_caught_only_at_the_three_boundaries():
+    broad = [name for name, h in handlers() if h.type is None or (isinstance(h.type, ast.Name) and h.type.id == "Exception")]
+    assert sorted(broad) == ["answer", "supervisor_main", "until_the_end"]
+
+
+def test_what_catches_even_the_end_of_the_program_raises_it_again():
+    for name, h in handlers():
+        if isinstance(h.type, ast.Name) and h.type.id == "BaseException":
+            assert isinstance(h.body[-1], ast.Raise) and h.body[-1].exc is None, name
+
+
+def test_the_code_has_no_to_do_list_and_nothing_commented_out():
+    marks = [w for w in re.findall(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b", SOURCE)]
+    assert marks == []
+    comments = [line.strip()[2:] for line in SOURCE.splitlines() if line.strip().startswith("# ")]
+    assert [c for c in comments if re.match(r"(if|for|while|def|class|return|import|from|try|with) .*(:|\))$|\w+\(.*\)$|\w+ = ", c)] == []
+
+
+def test_no_state_lives_in_the_module():
+    """Tables are filled while the module is made (that of the tools by the decorator `tool`), and never after."""
+    tables = {name for node in TREE.body for name in bound(node) if isinstance(getattr(cms, name, None), (dict, list, set))}
+    changed, decorator = set(), {id(n) for f in FUNCTIONS if f.name == "tool" for n in ast.walk(f)}
+    for function in FUNCTIONS:
+        for n in ast.walk(function):
+            if id(n) in decorator:
+                continue
+            if isinstance(n, ast.Global):
+                changed |= set(n.names)
+            if isinstance(n, ast.Subscript) and isinstance(n.ctx, (ast.Store, ast.Del)) and isinstance(n.value, ast.Name):
+                changed |= {n.value.id} & tables
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and isinstance(n.func.value, ast.Name) and n.func.attr in ("append", "add", "update", "pop", "clear", "setdefault"):
+                changed |= {n.func.value.id} & tables
+    assert changed == set()
+
+
+def test_a_comment_or_a_docstring_stands_for_every_lock():
+    for n, line in enumerate(SOURCE.splitlines()):
+        if re.search(r"threading\.(Lock|Condition|RLock)\(\)", line):
+            near = "\n".join(SOURCE.splitlines()[max(0, n - 4):n + 1])
+            assert re.search(r"#.*[Gg]uards|# one line at a time", near), line
+
+
+def standard_library():
+    """Names of modules that come with Python: asked of the interpreter, or (3.8, 3.9) looked up where it keeps them."""
+    names = set(getattr(sys, "stdlib_module_names", ())) | set(sys.builtin_module_names)
+    place = pathlib.Path(os.__file__).parent
+    return names | {p.stem for p in place.glob("*.py")} | {p.name for p in place.iterdir() if (p / "__init__.py").exists()} | {p.name.split(".")[0] for p in (place / "lib-dynload").glob("*")}
+
+
+def test_it_needs_nothing_but_the_standard_library():
+    imported = {alias.name.split(".")[0] for n in ast.walk(TREE) if isinstance(n, ast.Import) for alias in n.names}
+    imported |= {n.module.split(".")[0] for n in ast.walk(TREE) if isinstance(n, ast.ImportFrom)}
+    assert imported - standard_library() - {"__future__"} == set() and "json" in imported
+
+
+# -- import -------------------------------------------------------------------------------------------
+IMPORT = """
+import os, signal, sys, threading
+sys.path.insert(0, sys.argv[1])
+import ast, encodings.idna, json, tokenize      # what the machinery of import itself may open
+names = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.chown",
+         "os.link", "os.symlink", "os.truncate", "os.utime", "os.kill", "os.killpg", "os.putenv", "os.unsetenv", "os.chdir", "shutil.", "socket.", "fcntl.", "signal.",
+         "tempfile.", "ctypes.", "_thread.start", "webbrowser.", "urllib.", "glob.")
+bad = []
+def hook(name, args):
+    writes = name == "open" and ((isinstance(args[1], str) and set(args[1]) & set("wax+")) or (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)))
+    if writes or name.startswith(names):
+        bad.append((name, args))
+look = lambda: (dict(os.environ), os.getcwd(), [signal.getsignal(n) for n in range(1, 32)], threading.active_count(), sys.excepthook, sys.path[:], sys.stdout, sys.stderr,
+                sorted(os.listdir("/dev/fd")), sys.getrecursionlimit())
+before = look()
+sys.addaudithook(hook)
+import codex_mcp_swarm
+seen = list(bad)
+assert look() == before, "the import changed the process"
+assert seen == [], seen
+open(os.devnull, "w").close()
+assert bad != seen, "the hook hears nothing"
+print(sorted(set(sys.modules) & {"subprocess", "argparse", "logging", "ctypes", "asyncio", "dataclasses", "tempfile", "shutil", "socket", "difflib", "shlex"}))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", IMPORT, str(ROOT)], cwd=str(empty), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    return done, list(empty.iterdir())
+
+
+def test_importing_it_does_nothing(imported):
+    done, left = imported
+    assert done.returncode == 0, done.stderr.decode()
+    assert left == []
+
+
+def test_importing_it_imports_nothing_that_only_some_work_needs(imported):
+    assert imported[0].stdout.decode().strip() == "[]"
+
+
+# -- Python 3.8 ---------------------------------------------------------------------------------------
+def pythons_files():
+    return [p for p in tracked() if p.suffix == ".py" or (p.parent == ROOT / "tests" and p.read_bytes()[:24].startswith(b"#!/usr/bin/env python3"))]
+
+
+def test_every_python_file_has_the_syntax_of_python_3_8():
+    found = pythons_files()
+    assert len(found) > 15
+    for path in found:
+        ast.parse(path.read_text(encoding="utf-8"), str(path), feature_version=HOUSE_OF_PYTHON_3_8)
+
+
+def test_the_oldest_python_of_this_machine_compiles_every_file():
+    names = ["python3.%d" % minor for minor in range(8, 14)]
+    places = [os.environ.get("PATH", ""), *map(str, sorted((pathlib.Path.home() / ".pyenv" / "versions").glob("3.*/bin")))]
+    oldest = next((found for found in (shutil.which(name, path=os.pathsep.join(places)) for name in names) if found and works(found)), sys.executable)
+    code = "import sys\nfor name in sys.argv[1:]: compile(open(name, encoding='utf-8').read(), name, 'exec')"
+    done = subprocess.run([oldest, "-c", code, *map(str, pythons_files())], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def works(python):
+    return subprocess.run([python, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+# -- the tables of the README -------------------------------------------------------------------------
+def readme():
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title):
+    match = re.search(r"^#+ %s\n(.*?)(?=^#+ |\Z)" % re.escape(title), readme(), re.M | re.S)
+    assert match, "the README has no section %r" % title
+    return match.group(1)
+
+
+def first_column(title):
+    """The names in the first column of the first table of a section."""
+    rows = [line for line in section(title).split("\n\n") if line.lstrip().startswith("|")][0].strip().splitlines()[2:]
+    return [re.match(r"\|\s*`([^`]+)`", row).group(1) for row in rows]
+
+
+def test_the_readme_lists_the_tools_in_the_order_of_the_code():
+    assert first_column("Tools") == list(cms.TOOLS)
+
+
+def test_the_readme_lists_the_parameters_in_the_order_of_the_code():
+    assert first_column("Parameters") == [flag.name for flag in cms.FLAGS]
+
+
+def test_the_readme_lists_the_flags_of_the_parser():
+    options = {o for action in cms.flags()._actions for o in action.option_strings} - {"-h"}
+    assert sorted(name.split()[0] for name in first_column("Flags")) == sorted(options)
+
+
+def test_the_readme_lists_the_environment_in_the_order_of_the_code():
+    assert first_column("Environment") == list(cms.VARIABLES)
+
+
+def test_every_variable_that_the_code_reads_is_declared():
+    read = set(re.findall(r"\"(CODEX_SWARM_[A-Z_]+)\"", SOURCE)) - {cms.TASK_ENV}
+    assert read == set(cms.VARIABLES)
+
+
+def test_the_readme_names_every_key_state_outcome_and_kind():
+    text = section("Tools")
+    kinds = [k.value for k in cms.FailureKind]
+    assert re.findall(r"`(\w+)`", text[text.index("Failure kinds:"):].split("\n\n")[0]) == kinds
+    assert [s.value for s in (*cms.State, *cms.Outcome) if s.value not in text] == []
+    assert [k for k in ("task_id", "threadId", "content", "failure", "usage", "worktree", "warnings", "started_at", "elapsed_s", "progress", "truncated") if "`%s`" % k not in text] == []
+
+
+def test_the_readme_names_every_resource():
+    assert [r.uri for r in cms.RESOURCES if "`%s`" % r.uri not in readme()] == []
+
+
+def test_every_file_that_the_readme_names_is_there():
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme())
+    named = re.findall(r"`((?:tests|docs)/[\w./-]+)`", section("Development"))
+    assert [name for name in links + named if not (ROOT / name.split("#")[0]).exists()] == []
+    assert named
+
+
+def test_the_numbers_in_the_readme_are_those_of_the_code():
+    text = readme()
+    for number in ("%s characters" % format(cms.RESULT_CHARS, ","), format(cms.RESULT_CHARS_CODEX, ","), format(cms.MAX_PROMPT_CHARS, ","),
+                   "%d minutes" % (cms.WAIT_S / 60), "%d minutes" % (cms.WAIT_S_CODEX / 60), "%d s" % cms.WAIT_S_CODEX):
+        assert number in text, number
+
+
+# -- what clients read --------------------------------------------------------------------------------
+def tools_list():
+    return cms.Handshake(None).tools_list({})
+
+
+def test_tools_list_is_below_9000_bytes():
+    assert len(json.dumps(tools_list(), ensure_ascii=False, separators=(",", ":")).encode()) < 9000
+
+
+@pytest.mark.parametrize("tool", list(cms.TOOLS.values()), ids=lambda t: t.name)
+def test_a_description_is_at_most_60_words_and_does_not_shout(tool):
+    assert len(tool.description.split()) <= 60 and tool.description.endswith(".")
+    assert [w for w in re.findall(r"\b[A-Z]{4,}\b", tool.description)] == []
+
+
+def test_the_instructions_fit_and_their_beginning_stands_alone():
+    text = cms.INSTRUCTIONS
+    beginning = text.split("\n\n")[0]
+    assert len(text) <= 2048 and len(beginning) <= 500 and beginning.endswith(".")
+    assert [name for name in cms.TOOLS if not re.search(r"\b%s\b" % name, beginning)] == []
+
+
+def test_read_only_tools_say_so_and_no_other():
+    hints = {t["name"]: t["annotations"]["readOnlyHint"] for t in tools_list()["tools"]}
+    assert {name for name, read_only in hints.items() if read_only} == {"codex_status", "codex_wait"}
+
+
+def test_every_tool_and_argument_that_a_text_names_exists():
+    texts = [cms.INSTRUCTIONS, cms.COLLECT, cms.WELCOME, *(t.description for t in cms.TOOLS.values()), *(advice for _, advice in cms.ADVICE.values())]
+    named = {w for text in texts for w in re.findall(r"\bcodex_[a-z_]+\b", text)}
+    assert named <= set(cms.TOOLS)
+
+
+# -- around the file ----------------------------------------------------------------------------------
+def test_the_changelog_has_the_version_of_the_code_on_top():
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert versions[:1] == [cms.__version__]
+
+
+def test_the_package_has_no_dependency_and_the_oldest_python_of_the_readme():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "requires-python = \">=3.8\"" in text and "Python 3.8" in readme()
+    assert not re.search(r"^dependencies", text, re.M)
+    assert re.search(r"^codex-mcp-swarm = \"codex_mcp_swarm:main\"$", text, re.M) and callable(cms.main)
+
+
+def test_what_is_exported_exists():
+    assert [name for name in cms.__all__ if not hasattr(cms, name)] == []
+
+
+def test_no_file_holds_a_path_of_the_machine_it_was_written_on():
+    own = {str(pathlib.Path.home()), str(ROOT)} - {"/", "/root", "/home", "/src", "/app"}
+    general = re.compile(r"(?<![\w./-])/(?:root|work|mnt|private|Users|tmp/lab)/\w")
+    found = []
+    for path in tracked():
+        text = path.read_bytes().decode("utf-8", "replace")
+        found += ["%s: %s" % (path.relative_to(ROOT), text[max(0, m.start() - 20):m.end() + 30]) for m in general.finditer(text)]
+        found += ["%s: %s" % (path.relative_to(ROOT), name) for name in own if re.search(re.escape(name) + r"\b", text)]
+    assert found == []
+
+
+def test_every_executable_file_can_be_executed_and_says_with_what():
+    for path in tracked():
+        starts = path.read_bytes()[:2] == b"#!"
+        assert os.access(str(path), os.X_OK) <= starts, path
+    assert os.access(str(ROOT / "tests" / "run"), os.X_OK) and os.access(str(ROOT / ".ci" / "run"), os.X_OK)

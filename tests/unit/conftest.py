@@ -1,0 +1,40 @@
+"""Makes the program importable from a checkout, and gives the tests a Swarm whose codex is `fake_codex`."""
+import os
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import codex_mcp_swarm as cms  # noqa: E402
+
+
+@pytest.fixture
+def environment(fake, monkeypatch):
+    """This process has the environment of a server: supervisors inherit it."""
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "CODEX", "FAKE_CODEX")):
+            monkeypatch.delenv(name)
+    for name, value in fake.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def swarm(environment, root, repo, fake, monkeypatch):
+    """A factory: `swarm(**config)` is another application on the same ROOT, as another server would have it."""
+    monkeypatch.chdir(repo)
+
+    def make(**config):
+        defaults = {"root": str(root), "worktree_dir": str(root / "worktrees"), "codex_bin": fake["CODEX_SWARM_CODEX_BIN"]}
+        return cms.Swarm(cms.Config(**dict(defaults, **config)), cms.Host(), os.environ)
+    return make
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """The directory that holds the tasks of a store, for tests that need no supervisor."""
+    store = cms.Store(str(tmp_path / "store"))
+    store.prepare()
+    return store

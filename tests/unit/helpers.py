@@ -1,0 +1,72 @@
+"""What several unit tests need: the recordings, and a task run to its end."""
+import contextlib
+import functools
+import pathlib
+import subprocess
+import sys
+
+import codex_mcp_swarm as cms
+
+RECORDINGS = pathlib.Path(__file__).resolve().parents[1] / "recordings"
+NAMES = sorted(path.stem for path in RECORDINGS.glob("*.jsonl"))
+WAIT_S = 30.0
+
+
+def lines_of(name):
+    return [line for line in (RECORDINGS / (name + ".jsonl")).read_bytes().split(b"\n") if line]
+
+
+def stderr_of(name):
+    return (RECORDINGS / (name + ".stderr")).read_text(encoding="utf-8", errors="replace")
+
+
+def exit_of(name):
+    return int((RECORDINGS / (name + ".exit")).read_text())
+
+
+def folded(lines, progress=cms.Progress()):
+    return functools.reduce(cms.fold, lines, progress)
+
+
+def ended(swarm, ids):
+    """The records of tasks that must all end."""
+    swarm.wait(ids, WAIT_S, cms.Call())
+    records = [swarm.record(task_id) for task_id in ids]
+    assert [r["state"] for r in records] == ["ended"] * len(records), records
+    return records
+
+
+def run(swarm, *prompt, **arguments):
+    """Run one task, whose prompt has these lines, to its end; its record. Argument names may have `_` for `-`."""
+    names = {name.replace("-", "_"): name for name in (*cms.RUN, "threadId", "task_id")}
+    request = {names[key]: value for key, value in arguments.items()}
+    return ended(swarm, swarm.start([{"prompt": "\n".join(prompt), **request}]))[0]
+
+
+def begin(swarm, *prompt, **arguments):
+    """Start one task; its directory."""
+    return swarm.store.get(swarm.start([{"prompt": "\n".join(prompt), **arguments}])[0])
+
+
+def parent_of(pid):
+    return int(subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def processes():
+    """(pid, parent, state) of everything that can be seen."""
+    rows = subprocess.run(["ps", "-axo", "pid=,ppid=,stat="], stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+    return [(int(pid), int(parent), state) for pid, parent, state in (row.split() for row in rows)]
+
+
+LISTENERS = []          # an audit hook cannot be taken out again, so this one asks who listens
+sys.addaudithook(lambda name, args: [listen(name, args) for listen in LISTENERS])
+
+
+@contextlib.contextmanager
+def auditing(listen):
+    """`listen(name, args)` hears of everything that this process asks of the system (PEP 578), while the block runs."""
+    LISTENERS.append(listen)
+    try:
+        yield
+    finally:
+        LISTENERS.remove(listen)

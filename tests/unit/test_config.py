@@ -1,0 +1,133 @@
+"""Flags and environment, as a person meets them: the program is run."""
+import os
+import pathlib
+import pty
+import select
+import subprocess
+import sys
+import time
+
+import pytest
+
+import codex_mcp_swarm as cms
+
+from .helpers import WAIT_S
+
+PROGRAM = pathlib.Path(cms.__file__).resolve()
+
+
+def program(home, *argv, env=None, prelude=None):
+    """Run the program to its end, on an empty standard input. With `prelude`, Python code is run in the process before it."""
+    start = [str(PROGRAM)] if prelude is None else ["-c", "import sys, runpy\n%s\nsys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')" % prelude, str(PROGRAM)]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), **(env or {})}
+    return subprocess.run([sys.executable, *start, *argv], env=environ, cwd=str(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=WAIT_S)
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home with a file, a directory, and nothing else."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    return tmp_path
+
+
+BAD = [
+    # flags, environment, what the line names
+    (["-c", "model"], {}, "-c model"), (["-c", "=x"], {}, "-c =x"), (["-c", ""], {}, "-c"), (["-c", "a b=x"], {}, "-c a b=x"), (["-c", "-x=1"], {}, "-c"),
+    (["-c"], {}, "-c"), (["-c", "a\nb"], {}, "-c"), (["-c", "a=1", "-c", "b"], {}, "-c b"), (["--codex-bin"], {}, "--codex-bin"),
+    (["--codex-bin", "directory"], {}, "directory"), (["--bogus"], {}, "--bogus"), (["--skip-git-repo-check=yes"], {}, "--skip-git-repo-check"),
+    (["--ephem"], {}, "--ephem"), (["serve"], {}, "serve"), (["demo", "more"], {}, "more"), (["-x"], {}, "-x"),
+    ([], {"CODEX_SWARM_LOG_LEVEL": "LOUD"}, "CODEX_SWARM_LOG_LEVEL=LOUD"), ([], {"CODEX_SWARM_LOG_LEVEL": "10"}, "CODEX_SWARM_LOG_LEVEL"),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "soon"}, "CODEX_SWARM_TASK_MAX_AGE=soon"), ([], {"CODEX_SWARM_TASK_MAX_AGE": "-1"}, "CODEX_SWARM_TASK_MAX_AGE=-1"),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "nan"}, "CODEX_SWARM_TASK_MAX_AGE"), ([], {"CODEX_SWARM_TASK_MAX_AGE": "inf"}, "CODEX_SWARM_TASK_MAX_AGE"),
+    ([], {"CODEX_SWARM_TASK_DIR": "file"}, "CODEX_SWARM_TASK_DIR=file"), ([], {"CODEX_SWARM_TASK_DIR": "dangling"}, "CODEX_SWARM_TASK_DIR=dangling"),
+    ([], {"CODEX_SWARM_WORKTREE_DIR": "file"}, "CODEX_SWARM_WORKTREE_DIR=file"), ([], {"CODEX_SWARM_CODEX_BIN": "directory"}, "directory"),
+    ([], {"CODEX_SWARM_LOG": "nowhere/log"}, "CODEX_SWARM_LOG=nowhere/log"), ([], {"CODEX_SWARM_LOG": "directory"}, "CODEX_SWARM_LOG=directory"),
+]
+
+
+@pytest.mark.parametrize("argv, env, names", BAD, ids=lambda value: repr(value)[:40])
+def test_a_bad_value_is_one_line_that_names_it_and_exit_2(home, argv, env, names):
+    done = program(home, *argv, env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and names in lines[0], done.stderr
+
+
+def test_windows_is_told_to_use_wsl(home):
+    done = program(home, prelude="sys.modules['fcntl'] = None")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1) and "WSL" in done.stderr
+
+
+def test_nothing_is_written_when_a_server_starts_and_ends(home):
+    before = sorted(home.rglob("*"))
+    done = program(home, env={"CODEX_SWARM_LOG": "log"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(home.rglob("*")) == before
+
+
+def test_version_and_help(home):
+    assert program(home, "--version").stdout == "codex-mcp-swarm %s\n" % cms.__version__
+    text = program(home, "--help").stdout
+    assert all(name in text for name in cms.VARIABLES)
+    assert all(flag in text for flag in ("-c key=value", "--skip-git-repo-check", "--ephemeral", "--codex-bin PATH", "--version", "demo"))
+
+
+def test_on_a_terminal_it_says_what_it_is_and_does_not_hang(home):
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([sys.executable, str(PROGRAM)], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
+                             env={"PATH": os.environ["PATH"], "HOME": str(home)})
+    os.close(theirs)
+    assert child.wait(WAIT_S) == 0
+    text, end = b"", time.monotonic() + WAIT_S
+    while b"demo" not in text and select.select([ours], [], [], max(0.0, end - time.monotonic()))[0]:
+        text += os.read(ours, 65536)
+    os.close(ours)
+    assert b"claude mcp add" in text and b"codex-mcp-swarm" in text and b"Traceback" not in text
+
+
+def configured(*argv, **environ):
+    return cms.configure(list(argv), environ)[1]
+
+
+def test_the_defaults():
+    home = os.path.expanduser("~")
+    state = home + "/.local/state/codex-swarm"
+    assert cms.configure([], {}) == (None, cms.Config(
+        root=state, worktree_dir=state + "/worktrees", codex_bin="codex", codex_home=home + "/.codex", overrides=(), skip_git_repo_check=False, ephemeral=False,
+        task_max_age_s=86400.0, log_file=None, log_level="WARNING"))
+
+
+GIVEN = [
+    # flags, environment, field, value
+    ([], {"XDG_STATE_HOME": "/s"}, "root", "/s/codex-swarm"), ([], {"XDG_STATE_HOME": "/s"}, "worktree_dir", "/s/codex-swarm/worktrees"),
+    ([], {"CODEX_SWARM_TASK_DIR": "/t", "XDG_STATE_HOME": "/s"}, "root", "/t"), ([], {"CODEX_SWARM_TASK_DIR": "/t"}, "worktree_dir", "/t/worktrees"),
+    ([], {"CODEX_SWARM_WORKTREE_DIR": "/w", "CODEX_SWARM_TASK_DIR": "/t"}, "worktree_dir", "/w"), ([], {"CODEX_SWARM_TASK_DIR": ""}, "root", None),
+    ([], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "c"), (["--codex-bin", "d"], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "d"),
+    (["--codex-bin=d"], {}, "codex_bin", "d"), ([], {"CODEX_HOME": "/h"}, "codex_home", "/h"),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "0"}, "task_max_age_s", 0.0), ([], {"CODEX_SWARM_TASK_MAX_AGE": "3600.5"}, "task_max_age_s", 3600.5),
+    ([], {"CODEX_SWARM_LOG_LEVEL": "debug"}, "log_level", "DEBUG"), ([], {"CODEX_SWARM_LOG_LEVEL": ""}, "log_level", "WARNING"),
+    ([], {"CODEX_SWARM_LOG": "/log"}, "log_file", "/log"), ([], {"CODEX_SWARM_LOG": ""}, "log_file", None),
+    (["--ephemeral"], {}, "ephemeral", True), (["--skip-git-repo-check"], {}, "skip_git_repo_check", True),
+    (["-c", "model=gpt-6.1-sol"], {}, "overrides", ("model=gpt-6.1-sol",)), (["-cmodel=x"], {}, "overrides", ("model=x",)),
+    (["-c", "a=1", "-c", "b.c-d_e='x = y'"], {}, "overrides", ("a=1", "b.c-d_e='x = y'")), (["-c", "a="], {}, "overrides", ("a=",)),
+    (["-c", "a=-1"], {}, "overrides", ("a=-1",)), (["-c", 'tools={"x y"={z=1}}'], {}, "overrides", ('tools={"x y"={z=1}}',)),
+]
+
+
+@pytest.mark.parametrize("argv, environ, field, value", GIVEN, ids=lambda value: repr(value)[:40])
+def test_a_flag_or_a_variable_sets_its_field(argv, environ, field, value):
+    assert getattr(configured(*argv, **environ), field) == (value if value is not None or field == "log_file" else configured().root)
+
+
+def test_every_path_is_absolute_wherever_the_server_starts(home, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", str(home))
+    config = configured(CODEX_SWARM_TASK_DIR="tasks", CODEX_SWARM_WORKTREE_DIR="~/trees", CODEX_SWARM_LOG="log")
+    assert (config.root, config.worktree_dir, config.log_file) == tuple(str(home / name) for name in ("tasks", "trees", "log"))
+
+
+def test_the_command_is_demo_or_none():
+    assert [cms.configure(argv, {})[0] for argv in ([], ["demo"], ["-c", "a=1"], ["-c", "a=1", "demo"])] == [None, "demo", None, "demo"]

@@ -1,0 +1,250 @@
+"""What the events of a run amount to: every recording, every kind of broken line, and reading only what is new."""
+import json
+import os
+import random
+
+import pytest
+
+import codex_mcp_swarm as cms
+from codex_mcp_swarm import Phase, Progress, Tail, Turn
+
+from .helpers import NAMES, auditing, folded, lines_of
+
+TURNS = {"turn.started": Turn.STARTED, "turn.completed": Turn.COMPLETED, "turn.failed": Turn.FAILED}
+
+
+def told(name):
+    """The same facts, read in the plainest way."""
+    events = [json.loads(line) for line in lines_of(name)]
+    last = lambda kind, default=None: next((e for e in reversed(events) if e["type"] == kind), default)
+    messages = [e["item"]["text"] for e in events if e["type"] == "item.completed" and e["item"]["type"] == "agent_message"]
+    usage = last("turn.completed", {}).get("usage")
+    return {"thread_id": last("thread.started", {}).get("thread_id"), "message": messages[-1] if messages else None,
+            "turn": next((TURNS[e["type"]] for e in reversed(events) if e["type"] in TURNS), Turn.NONE),
+            "error": last("turn.failed", {"error": {"message": ""}})["error"]["message"],
+            "usage": usage and cms.Usage(*(usage.get(f, 0) for f in cms.Usage._fields)), "events": len(events), "unknown": 0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recording_folds_to_what_it_tells(name):
+    progress = folded(lines_of(name))
+    assert {key: getattr(progress, key) for key in told(name)} == told(name)
+
+
+REPO = "/home/dev/repo/"
+TABLE = {
+    # recording: tools, last command, last file, phase, retries, warnings
+    "success": ({}, "", "", Phase.ENDING, 0, 1),
+    "success_shell": ({"command_execution": 2}, "exit 3", "", Phase.ENDING, 0, 1),
+    "patch": ({"file_change": 5}, "", REPO + "viash.txt", Phase.ENDING, 0, 0),
+    "patchfail": ({"file_change": 2}, "", REPO + "a.txt/sub2.txt and 1 more", Phase.ENDING, 0, 0),
+    "mcp": ({"mcp_tool_call": 3}, "", "", Phase.ENDING, 0, 0),
+    "web": ({"web_search": 3}, "", "", Phase.ENDING, 0, 0),
+    "plan": ({}, "", "", Phase.ENDING, 0, 0),
+    "collab_v1": ({"collab_tool_call": 4}, "", "", Phase.ENDING, 0, 1),
+    "codemode": ({"command_execution": 1, "file_change": 1}, "echo from-js; exit 2", REPO + "js.txt", Phase.ENDING, 0, 0),
+    "parallel": ({"command_execution": 3}, "sleep 1; echo A", "", Phase.ENDING, 0, 0),
+    "bg": ({"command_execution": 1}, "echo start; sleep 300; echo end", "", Phase.ENDING, 0, 0),
+    "reason": ({"command_execution": 1}, "echo one", "", Phase.ENDING, 0, 0),
+    "sigterm": ({"command_execution": 1}, "sleep 1000", "", Phase.COMMAND, 0, 0),
+    "retry_drop_then_ok": ({}, "", "", Phase.ENDING, 1, 0),
+    "conn_refused": ({}, "", "", Phase.NETWORK, 4, 0),
+    "prompt_too_long": ({}, "", "", Phase.STARTING, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_tools_commands_files_and_phase_are_as_the_events_tell(name):
+    p = folded(lines_of(name))
+    assert (p.tools, p.last_command, p.last_file, p.phase, p.retries, len(p.warnings)) == TABLE[name]
+
+
+def event(kind, **members):
+    return json.dumps(dict({"type": kind}, **members)).encode()
+
+
+def item(kind, ident, what, **members):
+    return event("item." + kind, item=dict({"id": ident, "type": what}, **members))
+
+
+def command(kind, ident, words):
+    return item(kind, ident, "command_execution", command="/bin/bash -lc '%s'" % words)
+
+
+def test_the_phase_is_that_of_the_youngest_open_item():
+    steps = [
+        (event("turn.started"), Phase.MODEL, ""),
+        (command("started", "a", "make all"), Phase.COMMAND, "make all"),
+        (item("started", "b", "file_change", changes=[{"path": "/x", "kind": "add"}]), Phase.EDIT, "/x"),
+        (item("completed", "m", "agent_message", text="so far"), Phase.EDIT, "/x"),
+        (item("completed", "b", "file_change", changes=[{"path": "/x", "kind": "add"}]), Phase.COMMAND, "make all"),
+        (event("error", message="Reconnecting... 1/5 (x)"), Phase.RETRY, "Reconnecting... 1/5 (x)"),
+        (command("completed", "a", "make all"), Phase.MODEL, ""),
+        (event("turn.completed"), Phase.ENDING, ""),
+    ]
+    progress = Progress()
+    for line, phase, detail in steps:
+        progress = cms.fold(progress, line)
+        assert (progress.phase, progress.detail) == (phase, detail), line
+
+
+UNKNOWN = [b"", b"{", b"[]", b"null", b"12", b"\"text\"", b"\xff\xfe\xfa", b"{\"type\": 5}", b"{\"type\": [1]}", b"{\"no\": \"type\"}",
+           event("turn.interrupted"), event("item.started"), event("item.started", item=7), item("started", "i", "hologram"),
+           item("completed", "i", ["list"]), b'{"type":"item.started","item":{"type":"command_execution"', b"NaN", b"\0\0\0\0"]
+
+
+@pytest.mark.parametrize("line", UNKNOWN)
+def test_what_no_table_knows_is_counted_and_changes_nothing_else(line):
+    known = folded(lines_of("reason"))
+    after = cms.fold(known, line)
+    assert after.unknown == 1
+    assert after._replace(unknown=0, events=known.events) == known
+
+
+ODD = [None, True, 0, -1, 10 ** 30, 1.5, float("inf"), "", "text", "\ud800", "\u2028", [], [1, [2]], {}, {"a": None}, [{"path": 7}, None]]
+
+
+def odd(value, chance):
+    """`value` with one of its parts replaced by something odd."""
+    if isinstance(value, (dict, list)) and value and chance.random() < 0.8:
+        copy = value.copy()
+        key = chance.choice(sorted(copy) if isinstance(copy, dict) else range(len(copy)))
+        copy[key] = odd(copy[key], chance)
+        return copy
+    return chance.choice(ODD)
+
+
+def torn(line, chance):
+    data, n = bytearray(line), len(line)
+    for _ in range(chance.randrange(1, 4)):
+        at = chance.randrange(n)
+        how = chance.randrange(4)
+        if how == 0:
+            data[at:at + 1] = bytes([chance.randrange(256)])
+        elif how == 1:
+            del data[at:at + chance.randrange(1, 30)]
+        elif how == 2:
+            data[at:at] = chance.choice([b"\0", b"\xff", b"}", b'"', b"\xe2\x80\xa8", b"[" * 50])
+        else:
+            del data[at:]
+    return bytes(data)
+
+
+def assert_sound(p):
+    """Whatever came in, a record and a report can be made of what came out."""
+    assert p.thread_id is None or isinstance(p.thread_id, str)
+    assert p.message is None or isinstance(p.message, str)
+    assert isinstance(p.turn, Turn) and isinstance(p.phase, Phase)
+    assert all(isinstance(text, str) for text in (p.error, p.detail, p.last_command, p.last_file, *p.warnings, *p.tools))
+    assert len(p.warnings) <= cms.WARNINGS_KEPT and all(isinstance(n, int) for n in (*p.tools.values(), *(p.usage or ())))
+    json.dumps(cms.to_json(cms.Report(cms.Outcome.FAILED, 0.0, 0.0, thread_id=p.thread_id, content=p.message, usage=p.usage, tools=p.tools)))
+
+
+def test_no_line_of_any_shape_raises():
+    chance = random.Random(20)
+    lines = sorted({line for name in NAMES for line in lines_of(name) if len(line) < 4000})
+    progress = Progress()
+    for _ in range(6000):
+        line = chance.choice(lines)
+        broken = torn(line, chance) if chance.random() < 0.5 else json.dumps(odd(json.loads(line), chance)).encode()
+        progress = cms.fold(progress, broken)
+        assert_sound(progress)
+    assert progress.events > 1000 and progress.unknown > 1000
+
+
+@pytest.mark.parametrize("where", ['"id":%s', '"command":%s', '"id":"a","more":%s'])
+@pytest.mark.parametrize("depth", [50, 300, 900, 950, 980, 990, 1000, 1500, 5000, 200000])
+def test_deeply_nested_lines_do_not_raise(where, depth):
+    for opening, closing in ("[", "]"), ('{"a":', "1" + "}"):
+        nested = opening * depth + closing[:-1] + closing[-1] * depth
+        line = '{"type":"item.started","item":{"type":"command_execution",%s}}' % (where % nested)
+        progress = cms.fold(Progress(), line.encode())
+        assert progress.events + progress.unknown == 1
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
+def test_a_line_separator_of_unicode_inside_a_line_does_not_end_it(mark, tmp_path):
+    text = "one%stwo" % mark
+    (tmp_path / "events").write_bytes(json.dumps({"type": "item.completed", "item": {"id": "1", "type": "agent_message", "text": text}},
+                                                 ensure_ascii=False).encode() + b"\n")
+    progress = Tail(str(tmp_path / "events")).refresh()
+    assert (progress.message, progress.events, progress.unknown) == (text, 1, 0)
+
+
+def test_the_tail_folds_each_line_once_however_the_stream_arrives(tmp_path):
+    chance = random.Random(3)
+    for name in ("patch", "parallel", "binout", "collab_v1"):
+        stream = b"".join(line + b"\n" for line in lines_of(name))
+        path, at = tmp_path / name, 0
+        tail = Tail(str(path))
+        assert tail.refresh() == Progress()             # there is no file yet
+        with open(str(path), "ab", buffering=0) as f:
+            while at < len(stream):
+                step = chance.choice([1, 7, 100, 1000])
+                f.write(stream[at:at + step])
+                at += step
+                assert tail.refresh() == folded(stream[:at].split(b"\n")[:-1])
+        assert tail.offset == len(stream)
+
+
+def test_a_line_of_5_mb_is_one_line(tmp_path):
+    text, path = "0123456789abcdef" * 327680, tmp_path / "events"
+    line = item("completed", "1", "agent_message", text=text)
+    path.write_bytes(event("turn.started") + b"\n" + line)
+    tail = Tail(str(path))
+    assert (tail.refresh().events, tail.refresh().message) == (1, None)
+    with open(str(path), "ab") as f:
+        f.write(b"\n" + event("turn.completed") + b"\n")
+    progress = tail.refresh()
+    assert (progress.message, progress.turn, progress.events) == (text, Turn.COMPLETED, 3)
+
+
+@pytest.mark.parametrize("rest", [b"", b'{"type":"turn.comp'], ids=["whole lines", "a torn last line"])
+def test_nothing_is_read_when_nothing_is_new(tmp_path, rest):
+    path, opened = tmp_path / "events", []
+    path.write_bytes(b"\n".join(lines_of("patch")) + b"\n" + rest)
+    tail = Tail(str(path))
+    first = tail.refresh()
+    with auditing(lambda name, args: opened.append(str(args[0])) if name == "open" else None):
+        assert [tail.refresh() for _ in range(3)] == [first] * 3
+        assert opened == []
+        with open(str(path), "ab") as f:
+            f.write(b"\n")
+        tail.refresh()
+    assert opened == [str(path)] * 2                    # the new line, and the look at it: so the hook does hear of it
+
+
+def test_the_tail_knows_when_the_last_event_came_and_when_the_phase_began(tmp_path):
+    path = tmp_path / "events"
+    tail, at = Tail(str(path)), 1_700_000_000
+    for line, changed, phase in [(event("turn.started"), 0, 0), (command("started", "a", "make"), 10, 10),
+                                 (item("completed", "r", "reasoning", text="hm"), 20, 10), (command("completed", "a", "make"), 30, 30)]:
+        with open(str(path), "ab") as f:
+            f.write(line + b"\n")
+        os.utime(str(path), (at + changed, at + changed))
+        tail.refresh()
+        assert (tail.changed_at, tail.phase_at) == (at + changed, at + phase), line
+
+
+BARE = [
+    ("/bin/bash -lc 'pytest -q'", "pytest -q"),
+    ("/bin/bash -c 'sleep 1000'", "sleep 1000"),
+    ("/bin/zsh -lc \"echo 'a b'\"", "echo 'a b'"),
+    ("/usr/local/bin/bash -lc ls", "ls"),
+    ("bash -lc 'ls -l'", "bash -lc 'ls -l'"),
+    ("/bin/sh -c 'ls'", "ls"),
+    ("/bin/dash -lc 'ls'", "ls"),
+    (r"""/bin/bash -lc 'it'"'"'s'""", "it's"),
+    ("/bin/bash -lc 'one' two", "/bin/bash -lc 'one' two"),
+    ("/bin/bash -lc 'open", "/bin/bash -lc 'open"),
+    ("/bin/bash -x script", "/bin/bash -x script"),
+    ("git commit -m '/bin/bash -lc x'", "git commit -m '/bin/bash -lc x'"),
+    ("/bin/bash -lc", "/bin/bash -lc"),
+    ("/bin/bash -lc ''", ""),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize("wrapped, bare", BARE)
+def test_a_command_is_shown_without_the_shell_that_wraps_it(wrapped, bare):
+    assert cms.bare_command(wrapped) == bare

@@ -1,0 +1,331 @@
+"""Worktrees with the real git: the work comes home onto the task's branch, and nothing of the user's is touched or run."""
+import hashlib
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+import codex_mcp_swarm as cms
+from codex_mcp_swarm import Git, GitError, Host
+
+BRANCH = "codex-swarm/0123456789ab"
+
+
+def sh(cwd, *words, **env):
+    done = subprocess.run(words, cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env}, universal_newlines=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout.rstrip("\n")
+
+
+def ours(**more):
+    """A Git as the server has it, in an environment without any identity or configuration but the repository's."""
+    return Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent", **more})
+
+
+def snapshot(repo):
+    """Everything that is the user's: each file with its digest, the index, HEAD, the status and the configuration."""
+    files = {str(p.relative_to(repo)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(pathlib.Path(repo).rglob("*"))
+             if p.is_file() and ".git" not in p.relative_to(repo).parts}
+    git = {name: (repo / ".git" / name).read_bytes() for name in ("HEAD", "config", "index") if (repo / ".git" / name).exists()}
+    return files, git
+
+
+@pytest.fixture
+def tree(repo, tmp_path):
+    """A worktree made from `repo`."""
+    top, base = ours().head(str(repo))
+    return ours().add_worktree(top, base, str(tmp_path / "tree"), BRANCH)
+
+
+def log_of(repo, branch=BRANCH):
+    return sh(repo, "git", "log", "--format=%s", branch).splitlines()
+
+
+def files_of(repo, branch=BRANCH):
+    return sh(repo, "git", "ls-tree", "-r", "--name-only", "-z", branch).strip("\0").split("\0")
+
+
+def test_a_worktree_is_a_copy_of_head_on_a_branch_of_its_own(repo, tree):
+    assert (pathlib.Path(tree.path) / "README").read_text() == "a repository\n"
+    assert sh(tree.path, "git", "symbolic-ref", "HEAD") == "refs/heads/" + BRANCH
+    assert tree.base == sh(repo, "git", "rev-parse", "HEAD") and os.path.isdir(tree.git_dir)
+
+
+def test_what_changed_is_committed_and_merges_back(repo, tree):
+    path = pathlib.Path(tree.path)
+    (path / "README").write_text("changed\nand longer\n")
+    (path / "new").mkdir()
+    (path / "new" / "file \u00e4\n\u20ac").write_text("one\n")
+    ours().commit_all(tree, "the title\n\nand the rest\n")
+    assert log_of(repo) == ["the title", "first"]
+    found = ours().measure(tree)
+    assert (found.files_changed, found.insertions, found.deletions) == (2, 3, 1)
+    assert found.head == sh(repo, "git", "rev-parse", BRANCH) and found._replace(head=None, files_changed=None, insertions=None, deletions=None) == tree
+    sh(repo, "git", "merge", "--quiet", BRANCH)
+    assert (repo / "README").read_text() == "changed\nand longer\n"
+
+
+def test_nothing_to_commit_is_no_error(repo, tree):
+    ours().commit_all(tree, "nothing")
+    assert log_of(repo) == ["first"]
+    assert ours().measure(tree)[4:] == (tree.base, 0, 0, 0)
+
+
+def test_what_was_committed_already_counts_too(repo, tree):
+    (pathlib.Path(tree.path) / "by_agent").write_text("1\n2\n")
+    sh(tree.path, "git", "add", ".")
+    sh(tree.path, "git", "commit", "-q", "-m", "by the agent")
+    (pathlib.Path(tree.path) / "left").write_text("3\n")
+    ours().commit_all(tree, "by us")
+    assert log_of(repo) == ["by us", "by the agent", "first"]
+    assert ours().measure(tree)[5:] == (2, 3, 0)
+
+
+def test_a_deletion_a_rename_and_a_binary_file_are_counted(tree):
+    path = pathlib.Path(tree.path)
+    (path / "README").rename(path / "README.md")
+    (path / "binary").write_bytes(bytes(range(256)))
+    ours().commit_all(tree, "x")
+    assert ours().measure(tree)[5:] == (3, 1, 1)
+
+
+def test_what_was_not_committed_is_measured_as_it_lies_there(tree):
+    (pathlib.Path(tree.path) / "README").write_text("other\n")
+    (pathlib.Path(tree.path) / "untracked \u00e4").write_text("x\n")
+    assert ours().measure(tree)[4:6] == (tree.base, 2)
+
+
+def test_ignored_files_are_not_committed(repo, tree):
+    path = pathlib.Path(tree.path)
+    (path / ".gitignore").write_text("*.log\n")
+    (path / "x.log").write_text("")
+    (path / "x.txt").write_text("")
+    ours().commit_all(tree, "x")
+    assert files_of(repo) == [".gitignore", "README", "x.txt"]
+
+
+def test_the_users_files_index_head_and_configuration_stay_as_they_are(repo, tmp_path):
+    (repo / "README").write_text("edited, not staged\n")
+    (repo / "staged").write_text("staged\n")
+    sh(repo, "git", "add", "staged")
+    (repo / "untracked").write_text("untracked\n")
+    before = snapshot(repo)
+    top, base = ours().head(str(repo))
+    tree = ours().add_worktree(top, base, str(tmp_path / "tree"), BRANCH)
+    (pathlib.Path(tree.path) / "README").write_text("by the task\n")
+    ours().commit_all(tree, "x")
+    ours().measure(tree)
+    assert snapshot(repo) == before
+    assert files_of(repo) == ["README"]
+
+
+HOOKS = ["pre-commit", "commit-msg", "prepare-commit-msg", "post-commit", "post-checkout", "reference-transaction", "post-index-change"]
+
+
+@pytest.mark.parametrize("where", [".git/hooks", "own-hooks"])
+def test_no_hook_of_the_users_is_run(repo, tmp_path, where):
+    (repo / where).mkdir(exist_ok=True)
+    for name in HOOKS:
+        (repo / where / name).write_text("#!/bin/sh\necho %s >>%s\nexit 1\n" % (name, tmp_path / "ran"))
+        os.chmod(str(repo / where / name), 0o755)
+    if where == "own-hooks":
+        sh(repo, "git", "config", "core.hooksPath", str(repo / where))
+    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    (pathlib.Path(tree.path) / "x").write_text("")
+    ours().commit_all(tree, "x")
+    ours().measure(tree)
+    assert log_of(repo) == ["x", "first"] and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("settings", [
+    {"commit.gpgSign": "true", "gpg.program": "/bin/false", "user.signingKey": "x"}, {"core.editor": "/bin/false", "commit.verbose": "true"},
+    {"commit.cleanup": "strip", "core.commentChar": "t"}, {"status.showUntrackedFiles": "no"}, {"diff.external": "/bin/false"}, {"diff.noprefix": "true"},
+    {"user.useConfigOnly": "true", "user.name": "", "user.email": ""}, {"core.quotePath": "true"}, {"diff.renames": "copies"}, {"core.autocrlf": "true"},
+    {"commit.template": "/nonexistent"}, {"core.fsmonitor": "/bin/false"}, {"push.autoSetupRemote": "true", "branch.autoSetupMerge": "always"},
+    {"color.ui": "always"}, {"diff.mnemonicPrefix": "true", "diff.submodule": "log"}, {"core.pager": "/bin/false", "pager.diff": "true"},
+], ids=lambda s: " ".join(s))
+def test_no_setting_of_the_users_stops_a_commit(repo, tmp_path, settings):
+    for name, value in settings.items():
+        sh(repo, "git", "config", name, value)
+    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    (pathlib.Path(tree.path) / "x").write_text("1\n")
+    ours().commit_all(tree, "title\n\nCodex task\n")
+    assert ours().measure(tree)[5:] == (1, 1, 0)
+    assert log_of(repo)[-1] == "first" and len(log_of(repo)) == 2
+
+
+def test_the_git_environment_of_the_server_is_ignored(repo, tmp_path):
+    other = tmp_path / "other"
+    sh(tmp_path, "git", "init", "-q", str(other))
+    before = snapshot(other)
+    git = ours(GIT_DIR=str(other / ".git"), GIT_WORK_TREE=str(other), GIT_INDEX_FILE=str(tmp_path / "index"), GIT_EDITOR="/bin/false", GIT_NAMESPACE="x",
+               GIT_AUTHOR_DATE="nonsense", GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.name", GIT_CONFIG_VALUE_0="Intruder", GIT_OBJECT_DIRECTORY=str(tmp_path))
+    assert git.head(str(repo))[0] == str(repo)
+    tree = git.add_worktree(*git.head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    (pathlib.Path(tree.path) / "x").write_text("")
+    git.commit_all(tree, "x")
+    assert log_of(repo) == ["x", "first"] and snapshot(other) == before and not (tmp_path / "index").exists()
+    assert sh(repo, "git", "log", "-1", "--format=%an", BRANCH) == "Test"
+
+
+def test_without_any_identity_the_commit_is_made_all_the_same(repo, tmp_path):
+    for name in ("user.name", "user.email"):
+        sh(repo, "git", "config", "--unset", name)
+    sh(repo, "git", "config", "user.useConfigOnly", "true")
+    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    (pathlib.Path(tree.path) / "x").write_text("")
+    ours().commit_all(tree, "x")
+    assert sh(repo, "git", "log", "-1", "--format=%an <%ae> %cn", BRANCH) == "codex-mcp-swarm <codex-mcp-swarm@localhost> codex-mcp-swarm"
+
+
+# -- where a worktree can start -----------------------------------------------------------------------
+def unborn(tmp_path):
+    sh(tmp_path, "git", "init", "-q", "place")
+    return "no commit"
+
+
+def bare(tmp_path):
+    sh(tmp_path, "git", "init", "-q", "--bare", "place")
+    return ""
+
+
+def no_repository(tmp_path):
+    (tmp_path / "place").mkdir()
+    return ""
+
+
+@pytest.mark.parametrize("make", [unborn, bare, no_repository])
+def test_a_place_without_a_commit_is_refused(tmp_path, make):
+    words = make(tmp_path)
+    with pytest.raises(GitError) as caught:
+        ours().head(str(tmp_path / "place"))
+    assert words in str(caught.value)
+
+
+def test_a_detached_head_is_a_start_like_any_other(repo, tmp_path):
+    sh(repo, "git", "checkout", "-q", "--detach")
+    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    (pathlib.Path(tree.path) / "x").write_text("")
+    ours().commit_all(tree, "x")
+    assert log_of(repo) == ["x", "first"] and sh(repo, "git", "rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
+
+
+@pytest.mark.parametrize("name", ["sub", "with space", "\u00e4 \u20ac", "-dash", "quote\"s'", "new\nline"])
+def test_a_repository_and_a_sub_directory_may_have_any_name(tmp_path, name):
+    top = tmp_path / name / name
+    top.mkdir(parents=True)
+    sh(top, "git", "init", "-q", "-b", "main")
+    (top / name).mkdir()
+    (top / name / name).write_text("1\n")
+    sh(top, "git", "add", ".")
+    sh(top, "git", "-c", "user.name=T", "-c", "user.email=t@example.invalid", "commit", "-q", "-m", "first")
+    found, base = ours().head(str(top / name))
+    assert found == str(top)
+    tree = ours().add_worktree(found, base, str(tmp_path / ("tree " + name)), BRANCH)
+    (pathlib.Path(tree.path) / name / name).write_text("2\n")
+    ours().commit_all(tree, "x")
+    assert ours().measure(tree)[5:] == (1, 1, 1)
+
+
+def test_a_worktree_of_a_worktree_has_the_same_branches(repo, tree, tmp_path):
+    second = ours().add_worktree(*ours().head(tree.path), str(tmp_path / "second"), "codex-swarm/second")
+    (pathlib.Path(second.path) / "x").write_text("")
+    ours().commit_all(second, "x")
+    assert log_of(repo, "codex-swarm/second") == ["x", "first"]
+
+
+# -- taking back --------------------------------------------------------------------------------------
+def branches(repo):
+    return sh(repo, "git", "for-each-ref", "--format=%(refname:short)").splitlines()
+
+
+def test_an_untouched_worktree_is_taken_back_without_a_trace(repo, tree):
+    ours().drop_untouched(str(repo), tree.path, BRANCH)
+    assert branches(repo) == ["main"] and not os.path.exists(tree.path) and len(sh(repo, "git", "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["README", "untracked"])
+def test_a_worktree_in_which_anything_was_done_stays(repo, tree, name):
+    (pathlib.Path(tree.path) / name).write_text("work\n")
+    ours().drop_untouched(str(repo), tree.path, BRANCH)
+    assert BRANCH in branches(repo) and (pathlib.Path(tree.path) / name).read_text() == "work\n"
+
+
+def test_a_branch_with_commits_of_its_own_stays(repo, tree):
+    (pathlib.Path(tree.path) / "x").write_text("")
+    ours().commit_all(tree, "x")
+    ours().drop_untouched(str(repo), tree.path, BRANCH)
+    assert log_of(repo) == ["x", "first"]
+
+
+@pytest.mark.parametrize("base, path", [("0" * 40, "tree"), ("HEAD", "file"), ("HEAD", "full")])
+def test_a_worktree_that_cannot_be_made_leaves_nothing(repo, tmp_path, base, path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    before = sorted(tmp_path.glob("*"))
+    with pytest.raises(GitError):
+        ours().add_worktree(str(repo), base, str(tmp_path / path), BRANCH)
+    assert branches(repo) == ["main"] and sorted(tmp_path.glob("*")) == before and (tmp_path / "full" / "mine").read_text() == "mine"
+    assert len(sh(repo, "git", "worktree", "list").splitlines()) == 1
+
+
+def test_a_branch_that_was_there_before_is_not_taken_away(repo, tmp_path):
+    sh(repo, "git", "branch", BRANCH)
+    with pytest.raises(GitError):
+        ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    assert BRANCH in branches(repo)
+
+
+# -- what a task may have done to its worktree --------------------------------------------------------
+@pytest.mark.parametrize("words", [("checkout", "-q", "-b", "other"), ("checkout", "-q", "--detach")], ids=["another branch", "no branch"])
+def test_work_on_another_branch_is_not_committed_but_told(repo, tree, words):
+    sh(tree.path, "git", *words)
+    (pathlib.Path(tree.path) / "x").write_text("")
+    with pytest.raises(GitError) as caught:
+        ours().commit_all(tree, "x")
+    assert "not committed" in str(caught.value) and tree.path in str(caught.value)
+    assert log_of(repo) == ["first"] and sh(tree.path, "git", "status", "--porcelain") == "?? x"
+
+
+@pytest.mark.parametrize("how", ["a file that leads elsewhere", "a repository of its own", "gone"])
+def test_a_replaced_git_file_leads_nowhere(repo, tree, tmp_path, how):
+    victim = tmp_path / "victim"
+    sh(tmp_path, "git", "init", "-q", "-b", "main", str(victim))
+    sh(victim, "git", "-c", "user.name=V", "-c", "user.email=v@example.invalid", "commit", "-q", "--allow-empty", "-m", "victim")
+    dot_git, before = pathlib.Path(tree.path) / ".git", snapshot(victim)
+    dot_git.unlink()
+    if how == "a file that leads elsewhere":
+        dot_git.write_text("gitdir: %s\n" % (victim / ".git"))
+    elif how == "a repository of its own":
+        sh(tree.path, "git", "init", "-q")
+        hook = dot_git / "hooks" / "pre-commit"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\ntouch %s\n" % (tmp_path / "ran"))
+        os.chmod(str(hook), 0o755)
+    (pathlib.Path(tree.path) / "x").write_text("1\n")
+    ours().commit_all(tree, "x")
+    assert ours().measure(tree)[5:] == (1, 1, 0)
+    assert log_of(repo) == ["x", "first"] and files_of(repo) == ["README", "x"]
+    assert snapshot(victim) == before and not (tmp_path / "ran").exists()
+
+
+def test_a_worktree_that_is_gone_is_an_error_that_says_so(tree):
+    sh("/", "rm", "-r", tree.path)
+    for act in (lambda: ours().commit_all(tree, "x"), lambda: ours().measure(tree)):
+        with pytest.raises(GitError):
+            act()
+
+
+def test_without_git_the_error_says_to_install_it(repo):
+    with pytest.raises(GitError) as caught:
+        Git(Host(), {"PATH": "/nonexistent"}).head(str(repo))
+    assert "Install git" in str(caught.value)
+
+
+@pytest.mark.parametrize("inside, answer", [("repo", True), ("repo/sub", True), ("tree", True), ("elsewhere", False), ("/", False), ("repo/.git", True)])
+def test_codex_own_test_for_a_repository_is_ours(repo, tree, tmp_path, inside, answer):
+    (repo / "sub").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    assert cms.in_repository(str(tmp_path / inside)) is answer

@@ -1,0 +1,322 @@
+"""The directory of a task: complete before anybody sees it, alive while its lock is held, and no other task's problem."""
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+import codex_mcp_swarm as cms
+from codex_mcp_swarm import Outcome, Report, Spec, State, Status, TaskDir, ToolError, advance
+
+from .helpers import WAIT_S, auditing, run
+
+FILES = {"spec.json", "status.json", "prompt", "lock", "control", "reserve"}
+
+
+class Made:
+    """A task directory whose supervisor this test plays: it holds the lock."""
+
+    def __init__(self, store, number, **fields):
+        fields = {"created_at": float(number), "codex": "/bin/codex", "cwd": "/", **fields}
+        self.dir, *self.fds = TaskDir.create(store.tasks, Spec("%012x" % number, **fields), "the prompt")
+        self.id, self.path = self.dir.task_id, self.dir.path
+
+    def advance(self, *events, **facts):
+        status = self.dir.status()
+        for event in events:
+            status = advance(status, event, **facts)
+        self.dir.write_status(status)
+        return self
+
+    def report(self, outcome=Outcome.SUCCEEDED, **facts):
+        cms.write_atomic(self.dir.file("report.json"), cms.to_json(Report(outcome, 1.5, 2.5, **facts)))
+        return self
+
+    def end(self):
+        """As a supervisor ends: the report, the status, the lock."""
+        self.report().advance("spawned", "exited", outcome=Outcome.SUCCEEDED)
+        self.die()
+        return self
+
+    def die(self):
+        while self.fds:
+            os.close(self.fds.pop())
+        return self
+
+
+@pytest.fixture
+def make(tasks):
+    made = []
+
+    def make(number=1, **fields):
+        made.append(Made(tasks, number, **fields))
+        return made[-1]
+    yield make
+    for task in made:
+        task.die()
+
+
+def test_a_task_is_complete_and_locked_before_it_has_its_name(tasks, make):
+    seen = []
+
+    def at_the_rename(name, args):
+        if name == "os.rename" and os.path.basename(args[1]) == "%012x" % 1:
+            hidden = TaskDir(args[0])
+            seen.append((tasks.ids(), set(os.listdir(hidden.path)), hidden.supervised(), hidden.status().state, hidden.spec().task_id))
+    with auditing(at_the_rename):
+        task = make()
+    assert seen == [([], FILES, True, State.STARTING, task.id)]
+    assert (tasks.ids(), os.listdir(tasks.tasks)) == ([task.id], [task.id])
+    with open(task.dir.file("prompt"), encoding="utf-8") as f:
+        assert f.read() == "the prompt"
+
+
+def test_a_prompt_reaches_the_file_byte_for_byte(tasks):
+    prompt = "\ufefftwo\r\nlines\rand\u2028\0\x85\U0001f41d\n\n"
+    directory, *fds = TaskDir.create(tasks.tasks, Spec("0" * 12, 0.0, "c", "/"), prompt)
+    for fd in fds:
+        os.close(fd)
+    with open(directory.file("prompt"), "rb") as f:
+        assert f.read() == prompt.encode("utf-8")
+
+
+STATUSES = [
+    # what happens, then -> state, outcome
+    (lambda t: t, "starting", None),
+    (lambda t: t.advance("spawned"), "running", None),
+    (lambda t: t.advance("spawned").advance("stop", stop_reason=Outcome.CANCELLED), "stopping", None),
+    (lambda t: t.die(), "ended", "lost"),
+    (lambda t: t.advance("spawned").die(), "ended", "lost"),
+    (lambda t: t.advance("spawned").advance("stop", stop_reason=Outcome.CANCELLED).die(), "ended", "lost"),
+    (lambda t: t.end(), "ended", "succeeded"),
+    (lambda t: t.report().advance("spawned").advance("exited", outcome=Outcome.SUCCEEDED), "ended", "succeeded"),     # the lock is not free yet
+    (lambda t: t.advance("spawned").report(Outcome.TIMED_OUT).die(), "ended", "timed_out"),                            # no room for the last status
+    (lambda t: t.advance("spawned").report(), "running", None),
+]
+
+
+@pytest.mark.parametrize("happen, state, outcome", STATUSES)
+def test_the_status_is_what_the_record_the_lock_and_the_report_tell(make, happen, state, outcome):
+    status = happen(make()).dir.status()
+    assert (status.state.value, status.outcome and status.outcome.value) == (state, outcome)
+
+
+def test_a_task_that_waits_its_turn_needs_no_lock(make):
+    task = make().die()
+    task.dir.write_status(Status())
+    assert task.dir.status().state is State.QUEUED
+
+
+def test_a_task_that_ends_between_two_looks_is_not_taken_for_lost(make):
+    task = make().advance("spawned").die()
+    end = lambda name, args: task.dir.write_status(Status(State.ENDED, Outcome.SUCCEEDED)) if name == "fcntl.flock" else None
+    with auditing(end):
+        assert task.dir.status().outcome is Outcome.SUCCEEDED
+
+
+def test_a_stop_for_a_task_without_supervisor_is_no_error(make):
+    make().die().dir.stop()
+
+
+def test_a_stop_reaches_whoever_holds_the_control_fifo(make):
+    task = make()
+    task.dir.stop()
+    assert os.read(task.fds[1], 10) == b"c"
+
+
+def test_the_ids_are_the_newest_first_and_nothing_else(tasks, make):
+    for number, at in ((1, 300), (2, 100), (3, 200)):
+        os.utime(make(number).path, (at, at))
+    for name in (".%012x" % 9, "x", "0" * 11, "0" * 13, "G" * 12, "%012X" % 0xabc):
+        os.mkdir(os.path.join(tasks.tasks, name))
+    assert tasks.ids() == ["%012x" % n for n in (1, 3, 2)]
+
+
+def test_a_store_that_does_not_exist_is_empty(tmp_path):
+    assert cms.Store(str(tmp_path / "none")).ids() == [] and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("task_id", ["0" * 12, "", ".", "..", "../tasks", "0" * 13, "x" * 100_000, "0" * 11 + "\n", "0" * 12 + "\n", "\0"], ids=lambda i: repr(i[:15]))
+def test_what_is_no_task_is_refused_by_name(tasks, task_id):
+    with pytest.raises(ToolError) as caught:
+        tasks.get(task_id)
+    assert "There is no task" in str(caught.value) and len(str(caught.value)) < 500
+
+
+# -- damage -------------------------------------------------------------------------------------------
+def as_directory(path):
+    os.path.exists(path) and os.unlink(path)
+    os.mkdir(path)
+
+
+def written(data):
+    def write(path):
+        with open(path, "wb") as f:
+            f.write(data)
+    return write
+
+
+DAMAGE = {"torn": written(b'{"state":"runn'), "empty": written(b""), "binary": written(b"\xff\xfe\0\x80"), "a list": written(b"[1,2]"), "odd": written(b'{"state": 7}'),
+          "deep": written(b"[" * 100_000), "gone": os.unlink, "a directory": as_directory}
+NAMES = ["spec.json", "status.json", "report.json", "events.jsonl", "stderr.log", "lock"]
+
+
+each_file = pytest.mark.parametrize("name", NAMES)
+each_life = pytest.mark.parametrize("life", ["ended", "starting"])
+
+
+def thread(number):
+    return "01a1fae2-9a16-7c70-9702-%012x" % number
+
+
+def application(store):
+    return cms.Swarm(cms.Config(store.root, store.root + "/trees", sys.executable, skip_git_repo_check=True), cms.Host(), os.environ)
+
+
+def damaged(make, name, life):
+    """Three tasks; for each kind of damage to a file of the second one: (the kind, the second, the ids of the others)."""
+    first, bad, last = made = [make(number, thread_id=thread(number)) for number in (1, 2, 3)]
+    for task in made:
+        for log in ("events.jsonl", "stderr.log"):
+            written(b"")(task.dir.file(log))
+        task.end() if life == "ended" else task.report()
+    path = bad.dir.file(name)
+    with open(path, "rb") as f:
+        whole = f.read()
+    for how in sorted(DAMAGE):
+        DAMAGE[how](path)
+        yield how, bad.id, {first.id, last.id}
+        os.rmdir(path) if os.path.isdir(path) else None
+        written(whole)(path)
+
+
+@each_file
+@each_life
+def test_damage_in_one_task_is_that_tasks_alone(tasks, make, name, life):
+    for how, bad, others in damaged(make, name, life):
+        app = application(tasks)
+        assert set(app.store.ids()) == others | {bad}, how
+        assert set(app.unended()) - {bad} == (others if life != "ended" else set()), how
+        assert [app.record(task)["state"] for task in others] == [life] * 2, how
+        assert app.plan({"prompt": "x", "threadId": thread(9)}).spec.thread_id == thread(9), how
+        try:
+            assert app.record(bad)["task_id"] == bad, how
+        except ToolError as error:
+            assert bad in str(error), how
+
+
+@each_file
+@each_life
+def test_a_damaged_task_hides_no_other_from_status_and_list(tasks, make, name, life):
+    for how, bad, others in damaged(make, name, life):
+        app = application(tasks)
+        shown = cms.TOOLS["codex_status"].run(app, {}, cms.Call()).data["tasks"]
+        assert {r["task_id"] for r in shown} - {bad} == (others if life != "ended" else set()), how
+        listed = json.loads(cms.find_resource("codex-swarm:///tasks")[0].read(app, "", {}))["tasks"]
+        assert {r["task_id"] for r in listed} == others | {bad}, how
+
+
+def test_a_file_in_the_place_of_a_task_is_nobody_elses_problem(tasks, make):
+    task = make(1)
+    written(b"")(os.path.join(tasks.tasks, "%012x" % 2))
+    assert application(tasks).unended() == [task.id]
+
+
+# -- whose it is --------------------------------------------------------------------------------------
+def test_nobody_else_can_read_a_task_even_under_umask_0(swarm, root):
+    before = os.umask(0)
+    try:
+        run(swarm(), "STDERR x")
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in [root, *(root / "tasks").rglob("*"), root / "tasks"]}
+    assert len(modes) > 8
+    assert {str(p): oct(m) for p, m in modes.items() if m != (0o700 if p.is_dir() else 0o600)} == {}
+
+
+def foreign(tmp_path):
+    """A directory that is somebody else's; where we may not give one away, the system's own will do."""
+    path = tmp_path / "foreign"
+    path.mkdir()
+    try:
+        os.chown(str(path), 12345, 12345)
+        return path
+    except PermissionError:
+        return "/usr"
+
+
+def link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    return tmp_path / "link"
+
+
+def dangling(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    return tmp_path / "link"
+
+
+def a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    return tmp_path / "file"
+
+
+def below_a_file(tmp_path):
+    return a_file(tmp_path) / "root"
+
+
+@pytest.mark.parametrize("place", [foreign, link, dangling, a_file, below_a_file])
+def test_a_root_that_is_not_ours_alone_is_refused_and_nothing_is_written(tmp_path, place):
+    path = place(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ToolError) as caught:
+        cms.Store(str(path)).prepare()
+    assert str(path) in str(caught.value) and "CODEX_SWARM_TASK_DIR" in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_tasks_directory_is_checked_like_the_root(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root" / "tasks").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ToolError):
+        cms.Store(str(tmp_path / "root")).prepare()
+
+
+def test_a_root_that_others_could_read_is_closed(tmp_path):
+    (tmp_path / "root").mkdir()
+    os.chmod(str(tmp_path / "root"), 0o777)
+    cms.Store(str(tmp_path / "root")).prepare()
+    assert stat.S_IMODE(os.stat(str(tmp_path / "root")).st_mode) == 0o700
+
+
+# -- no room ------------------------------------------------------------------------------------------
+NO_ROOM = """
+import os, resource, sys
+import codex_mcp_swarm as cms
+limit, tasks, arguments = int(sys.argv[1]), sys.argv[2], {"base-instructions": "x" * 100000}
+descriptors = len(os.listdir("/dev/fd"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    cms.TaskDir.create(tasks, cms.Spec("0" * 12, 0.0, "codex", "/", arguments), "a prompt of more than ten characters")
+except OSError as error:
+    print(error.errno, len(os.listdir("/dev/fd")) - descriptors)
+"""
+
+
+@pytest.mark.parametrize("limit", [10, 1000, 70_000], ids=["prompt", "reserve", "spec.json"])
+def test_a_task_for_which_there_is_no_room_leaves_nothing_behind(tasks, limit):
+    child = subprocess.run([sys.executable, "-c", NO_ROOM, str(limit), tasks.tasks], stdout=subprocess.PIPE, timeout=WAIT_S,
+                           env={"PYTHONPATH": os.path.dirname(cms.__file__)})
+    assert child.stdout.split() == [b"%d" % errno.EFBIG, b"0"]
+    assert os.listdir(tasks.tasks) == []
+
+
+def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):
+    task = make().advance("spawned")
+    with pytest.raises(OSError):
+        make()
+    assert os.listdir(tasks.tasks) == [task.id] and task.dir.status().state is State.RUNNING

@@ -1,0 +1,331 @@
+"""Real supervisors: whatever happens to codex, to the server or to themselves, the task ends, truthfully and with nothing left running."""
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import codex_mcp_swarm as cms
+from client import alive, eventually
+from codex_mcp_swarm import Spec, TaskDir
+
+from .helpers import WAIT_S, begin, ended, parent_of, processes, run
+
+
+def pid_of(task):
+    """The pid of codex, once it runs."""
+    return eventually(lambda: task.status().pid, what="the start of codex")
+
+
+def working(task):
+    """Wait until the prompt of a fake run is being carried out: it has said something. Its first line is `LINES 1`."""
+    path = pathlib.Path(task.file("events.jsonl"))
+    eventually(lambda: path.exists() and b"reasoning" in path.read_bytes(), what="the first item of the run")
+    return pid_of(task)
+
+
+def pid_in(path):
+    """The pid that a process writes into a file."""
+    return int(eventually(lambda: path.exists() and path.read_text().strip(), what="a pid in %s" % path))
+
+
+def gone(*pids):
+    eventually(lambda: not any(map(alive, pids)), what="the end of %s" % (pids,))
+
+
+def cancelled(app, task):
+    app.stop([task.task_id])
+    return ended(app, [task.task_id])[0]
+
+
+def codex_script(tmp_path, body):
+    """A codex of our own; `body` is Python that runs after the prompt was read."""
+    path = tmp_path / "codex"
+    path.write_text("#!%s\nimport json, os, subprocess, sys, time\nprompt = sys.stdin.buffer.read().decode('utf-8')\n"
+                    "def event(**members):\n    print(json.dumps(members), flush=True)\n%s" % (sys.executable, body))
+    os.chmod(str(path), 0o755)
+    return str(path)
+
+
+# -- ends that codex makes itself ---------------------------------------------------------------------
+ENDS = [
+    # what codex does -> outcome, kind, exit code
+    (["SAY done"], "succeeded", None, 0), (["PLAY success"], "succeeded", None, 0), (["RECONNECT 3"], "succeeded", None, 0),
+    (["FAIL unexpected status 401 Unauthorized: x, url: y"], "failed", "auth", 1), (["PLAY x_badflag"], "failed", "config", 2),
+    (["EXIT 7"], "failed", "unknown", 7), (["EXIT 101"], "failed", "codex_crash", 101),
+    (["CRASH 11"], "failed", "codex_crash", -11), (["CRASH 6"], "failed", "codex_crash", -6),
+    (["CRASH 9"], "failed", "killed", -9), (["CRASH 15"], "failed", "killed", -15), (["PLAY sigterm"], "failed", "killed", -15),
+    (["SILENT"], "failed", "disagreement", 0), (["BOTH"], "failed", "disagreement", 3),
+]
+
+
+@pytest.mark.parametrize("prompt, outcome, kind, code", ENDS, ids=lambda v: str(v)[:24])
+def test_the_end_of_codex_is_told_as_it_was(swarm, prompt, outcome, kind, code):
+    record = run(swarm(), *prompt)
+    assert (record["outcome"], record.get("failure", {}).get("kind"), record["exit_code"]) == (outcome, kind, code)
+
+
+@pytest.mark.parametrize("prompt, facts", [("SILENT", ["exit status 0", "turn.started"]), ("BOTH", ["exit status 3", "turn.completed"])])
+def test_a_disagreement_shows_both_facts(swarm, prompt, facts):
+    message = run(swarm(), prompt)["failure"]["message"]
+    assert [fact for fact in facts if fact not in message] == []
+
+
+def test_a_codex_that_vanished_before_the_start_is_codex_missing(swarm, tmp_path):
+    app = swarm(codex_bin=codex_script(tmp_path, ""))
+    app.store.prepare()
+    plan = app.plan({"prompt": "x"})
+    os.unlink(plan.spec.codex)
+    directory, lock, control = TaskDir.create(app.store.tasks, plan.spec, "x")
+    launch(app, directory, lock, control)
+    (record,) = ended(app, [directory.task_id])
+    assert (record["outcome"], record["failure"]["kind"]) == ("failed", "codex_missing") and "exit_code" not in record
+
+
+def test_a_codex_that_cannot_be_executed_fails_with_a_kind(swarm, tmp_path):
+    (tmp_path / "codex").write_bytes(b"\x7fELF nonsense")
+    os.chmod(str(tmp_path / "codex"), 0o755)
+    assert run(swarm(codex_bin=str(tmp_path / "codex")), "x")["failure"]["kind"] == "codex_missing"
+
+
+def test_warnings_of_the_server_and_of_codex_are_all_in_the_record(swarm):
+    record = run(swarm(), "PLAY success", approval_policy="on-request", profile="nowhere")
+    assert record["outcome"] == "succeeded"
+    assert [sum(words in w for w in record["warnings"]) for words in ("approval-policy", "nowhere", "Model metadata")] == [1, 1, 1]
+
+
+def test_a_reply_in_another_thread_than_asked_for_is_not_taken_for_it(swarm, tmp_path):
+    codex = codex_script(tmp_path, "event(type='thread.started', thread_id='01a1fae2-9a16-7c70-9702-000000000002')\nevent(type='turn.completed')")
+    record = run(swarm(codex_bin=codex), "x", threadId="01a1fae2-9a16-7c70-9702-000000000001")
+    assert (record["outcome"], record["failure"]["kind"]) == ("failed", "resume")
+
+
+# -- what codex gets ----------------------------------------------------------------------------------
+def test_codex_has_the_umask_of_the_server_no_descriptor_of_ours_and_a_session_of_its_own(swarm, tmp_path, gate):
+    app, before = swarm(), os.umask(0o027)
+    try:
+        task = begin(app, "SHELL (umask; ls /dev/fd/; echo $CODEX_SWARM_TASK_ID) >%s" % (tmp_path / "seen"), "LINES 1", gate.wait)
+        pid = working(task)
+    finally:
+        os.umask(before)
+    assert os.getsid(pid) == os.getpgid(pid) == pid
+    gate.open()
+    ended(app, [task.task_id])
+    umask, *descriptors, mark = (tmp_path / "seen").read_text().split()
+    assert int(umask, 8) == 0o027 and mark == task.task_id
+    assert descriptors == ["0", "1", "2", "3"]              # 3 is the directory that `ls` reads
+
+
+@pytest.mark.parametrize("prompt", ["x", "-", "--help", "resume", "\ufeff two\r\nlines \u2028\x85 \U0001f41d\0\n\n", "y" * 300_000], ids=lambda p: repr(p[:8]))
+def test_the_prompt_reaches_codex_byte_for_byte_and_is_in_no_argument(swarm, tmp_path, prompt):
+    codex = codex_script(tmp_path, """event(type="thread.started", thread_id="t")
+with open(sys.argv[0] + ".prompt", "w", newline="", encoding="utf-8") as f:
+    f.write(prompt)
+event(type="item.completed", item={"type": "agent_message", "text": " ".join(sys.argv[1:])})
+event(type="turn.completed")
+""")
+    record = run(swarm(codex_bin=codex), prompt)
+    assert (tmp_path / "codex.prompt").read_bytes() == prompt.encode("utf-8")
+    assert (record["outcome"], record["content"]) == ("succeeded", "exec --json -")
+
+
+# -- stopping -----------------------------------------------------------------------------------------
+def launch(app, directory, lock, control):
+    app.host.launch_supervisor(app.store.root, directory.path, (lock, control))
+    os.close(lock)
+    os.close(control)
+
+
+def test_a_task_that_is_stopped_before_codex_starts_never_starts_it(swarm):
+    app = swarm()
+    app.store.prepare()
+    directory, lock, control = TaskDir.create(app.store.tasks, Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd()), "x")
+    directory.stop()
+    launch(app, directory, lock, control)
+    (record,) = ended(app, [directory.task_id])
+    assert (record["outcome"], "failure" in record, "exit_code" in record) == ("cancelled", False, False)
+    assert not os.path.exists(directory.file("events.jsonl"))
+
+
+def test_codex_may_end_by_itself_when_it_is_cancelled(swarm, gate):
+    app = swarm()
+    task = begin(app, "LINES 1", gate.wait)
+    pid = working(task)
+    record = cancelled(app, task)
+    assert (record["outcome"], record["exit_code"], "failure" in record) == ("cancelled", 1, False)
+    gone(pid)
+
+
+def test_a_codex_that_ignores_every_signal_is_killed_and_the_task_is_cancelled(swarm, gate):
+    app = swarm()
+    task = begin(app, "STUBBORN", "LINES 1", gate.wait)
+    pid = working(task)
+    app.stop([task.task_id])
+    assert eventually(lambda: app.record(task.task_id)["state"] == "stopping")
+    record = ended(app, [task.task_id])[0]
+    assert (record["outcome"], record["exit_code"]) == ("cancelled", -signal.SIGKILL)
+    gone(pid)
+
+
+def test_a_stopped_codex_is_cancelled(swarm, gate):
+    app = swarm()
+    task = begin(app, "LINES 1", gate.wait)
+    pid = working(task)
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: any(p == pid and "T" in state for p, _, state in processes()), what="codex to be stopped")
+    assert cancelled(app, task)["outcome"] == "cancelled"
+    gone(pid)
+
+
+def test_time_out_is_an_outcome_of_its_own_and_the_first_reason_stays(swarm, gate):
+    app = swarm()
+    task = begin(app, "STUBBORN", gate.wait, timeout_s=1)
+    eventually(lambda: task.status().state is cms.State.STOPPING, what="the time to run out")
+    record = cancelled(app, task)
+    assert record["outcome"] == "timed_out" and "failure" not in record and 1 <= record["elapsed_s"] < 15
+
+
+def test_a_cancel_of_a_task_that_has_ended_changes_nothing(swarm):
+    app = swarm()
+    record = run(app, "SAY done")
+    app.stop([record["task_id"]])
+    assert ended(app, [record["task_id"]]) == [record]
+
+
+@pytest.mark.parametrize("end", ["cancel", "normal end", "timeout", "crash"])
+def test_nothing_that_a_task_started_survives_it(swarm, tmp_path, gate, end):
+    orphan, job = tmp_path / "orphan", tmp_path / "job"
+    lines = ["ORPHAN %s" % orphan, "SHELL setsid sh -c 'echo $$ >%s; exec sleep 1000' >/dev/null 2>&1 & while ! test -s %s; do sleep 0.01; done" % (job, job)]
+    last = {"cancel": gate.wait, "normal end": "SAY done", "timeout": gate.wait, "crash": "CRASH 9"}[end]
+    app = swarm()
+    task = begin(app, *lines, "LINES 1", last, **({"timeout_s": 4} if end == "timeout" else {}))
+    pids = [pid_in(orphan), pid_in(job)]
+    if end == "cancel":
+        working(task)
+        app.stop([task.task_id])
+    (record,) = ended(app, [task.task_id])
+    assert record["outcome"] == {"cancel": "cancelled", "normal end": "succeeded", "timeout": "timed_out", "crash": "failed"}[end]
+    assert not any(map(alive, pids))                # not eventually: the end was told
+
+
+# -- supervisors that are killed ----------------------------------------------------------------------
+PARTIAL = """
+event(type="thread.started", thread_id="01a1fae2-9a16-7c70-9702-579ef587dc24")
+event(type="turn.started")
+event(type="item.completed", item={"id": "item_0", "type": "agent_message", "text": "half of it"})
+child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+with open(sys.argv[0] + ".pid", "w") as f:
+    f.write("%d " % child.pid)
+time.sleep(1000)
+"""
+
+
+def test_a_killed_supervisor_is_told_at_once_and_what_codex_wrote_is_kept(swarm, tmp_path):
+    app = swarm(codex_bin=codex_script(tmp_path, PARTIAL))
+    task = begin(app, "x")
+    pids, told = [pid_of(task), pid_in(tmp_path / "codex.pid")], []
+    waiter = threading.Thread(target=lambda: told.append((app.wait([task.task_id], WAIT_S, cms.Call()), time.monotonic())))
+    waiter.start()
+    killed_at = time.monotonic()
+    os.kill(parent_of(pids[0]), signal.SIGKILL)
+    waiter.join(WAIT_S)
+    assert told and told[0][1] - killed_at < 5
+    for server in (app, swarm()):                   # the one that started it, and one that never saw it run
+        record = server.record(task.task_id)
+        assert (record["state"], record["outcome"], record["failure"]["kind"]) == ("ended", "lost", "lost")
+        assert (record["content"], record["threadId"]) == ("half of it", "01a1fae2-9a16-7c70-9702-579ef587dc24")
+        assert any("killed" in w for w in record["warnings"])
+    gone(*pids)
+
+
+def test_a_supervisor_that_is_asked_to_end_cancels_its_task_and_says_why(swarm, gate):
+    app = swarm()
+    task = begin(app, "LINES 1", gate.wait)
+    pid = working(task)
+    os.kill(parent_of(pid), signal.SIGTERM)
+    (record,) = ended(app, [task.task_id])
+    assert record["outcome"] == "cancelled" and any("SIGTERM" in w for w in record["warnings"])
+    gone(pid)
+
+
+# -- servers ------------------------------------------------------------------------------------------
+SERVER = """
+import json, os, sys
+import codex_mcp_swarm as cms
+app = cms.Swarm(cms.Config(**json.loads(sys.argv[1])), cms.Host(), os.environ)
+print(*app.start(json.loads(sys.argv[2])), flush=True)
+sys.stdin.read()
+"""
+
+
+def other_process(app, requests, limit=lambda: None):
+    """Start tasks in a process of its own; (the process, their ids)."""
+    child = subprocess.Popen([sys.executable, "-c", SERVER, json.dumps(app.config._asdict()), json.dumps(requests)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)), preexec_fn=limit)
+    return child, child.stdout.readline().decode().split()
+
+
+def test_a_second_server_sees_waits_for_and_stops_what_the_first_one_started(swarm, gate):
+    first, second = swarm(), swarm()
+    one, two = begin(first, "LINES 1", gate.wait, "SAY one"), begin(first, "LINES 1", "WAITFILE /nonexistent/gate")
+    assert set(second.unended()) == {one.task_id, two.task_id}
+    working(two)
+    assert second.record(two.task_id)["state"] == "running"
+    assert cancelled(second, two)["outcome"] == "cancelled"
+    second.wait([one.task_id, two.task_id], WAIT_S, cms.Call(), "any")
+    assert [second.record(t.task_id)["state"] for t in (one, two)] == ["running", "ended"]
+    gate.open()
+    assert ended(second, [one.task_id])[0]["content"] == "one"
+    assert ended(first, [one.task_id, two.task_id]) == ended(second, [one.task_id, two.task_id])
+
+
+def test_a_task_outlives_its_server_and_keeps_its_true_exit_code(swarm, gate):
+    app = swarm()
+    child, (task_id,) = other_process(app, [{"prompt": "LINES 1\n%s\nEXIT 7" % gate.wait}])
+    working(app.store.get(task_id))
+    child.kill()
+    child.communicate(timeout=WAIT_S)
+    gate.open()
+    (record,) = ended(app, [task_id])
+    assert (record["outcome"], record["exit_code"]) == ("failed", 7)
+
+
+def test_a_server_that_dies_while_it_launches_leaves_no_task_alive_in_name_only(swarm):
+    app = swarm()
+    app.store.prepare()
+    directory, *fds = TaskDir.create(app.store.tasks, Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, "/"), "x")
+    for fd in fds:
+        os.close(fd)                                # what the kernel does then
+    (record,) = ended(app, [directory.task_id])
+    assert record["outcome"] == "lost" and app.unended() == []
+
+
+# -- no room ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("room, outcome", [(3000, "succeeded"), (0, "lost")], ids=["for a short report", "for nothing at all"])
+def test_a_full_disk_at_the_end_loses_neither_the_outcome_nor_the_message(swarm, gate, message, room, outcome):
+    app = swarm()
+    task = begin(app, "LINES 1", gate.wait, "MESSAGE 100000")
+    resource.prlimit(parent_of(working(task)), resource.RLIMIT_FSIZE, (room, room))      # as the disk would say: no more
+    gate.open()
+    (record,) = ended(app, [task.task_id])
+    assert (record["outcome"], record.get("content")) == (outcome, message(100_000))
+
+
+# -- many ---------------------------------------------------------------------------------------------
+def test_fifty_tasks_leave_no_zombie_no_thread_and_no_descriptor_behind(swarm):
+    app = swarm()
+    run(app, "x")                                   # what is imported late, is imported now
+    descriptors, threads = sorted(os.listdir("/dev/fd")), threading.active_count()
+    for _ in range(5):
+        ids = app.start([{"prompt": "SAY %d" % i} for i in range(10)])
+        assert [r["content"] for r in ended(app, ids)] == [str(i) for i in range(10)]
+    eventually(lambda: threading.active_count() == threads, what="the end of the watchers")
+    assert sorted(os.listdir("/dev/fd")) == descriptors
+    assert [p for p, parent, state in processes() if parent == os.getpid() and state.startswith("Z")] == []
+    assert app.unended() == []

@@ -1,0 +1,381 @@
+"""The application: what is checked before anything starts, what a reply takes over, and where codex is found."""
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import codex_mcp_swarm as cms
+from client import eventually
+from codex_mcp_swarm import FailureKind, ToolError
+
+from .helpers import WAIT_S, begin, ended, run
+from .test_supervisor import SERVER, codex_script, working
+
+NOWHERE = "01a1fae2-9a16-7c70-9702-579ef587dc24"
+
+
+def git(repo, *words):
+    return subprocess.run(["git", *words], cwd=str(repo), stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout.split()
+
+
+def left_behind(root, repo):
+    """Everything that a start makes: tasks, worktrees, branches."""
+    listed = lambda name: sorted(os.listdir(str(root / name))) if (root / name).exists() else []
+    return listed("tasks"), listed("worktrees"), git(repo, "for-each-ref", "--format=%(refname:short)"), len(git(repo, "worktree", "list", "--porcelain"))
+
+
+def seen(app, *lines, **arguments):
+    """What codex sees of a run: argv, cwd, environment."""
+    return json.loads(run(app, "ARGV", *lines, **arguments)["content"])
+
+
+# -- all or nothing -----------------------------------------------------------------------------------
+@pytest.fixture
+def outside(tmp_path):
+    """A directory in no repository, and one in a repository without a commit."""
+    (tmp_path / "plain").mkdir()
+    subprocess.run(["git", "init", "-q", str(tmp_path / "unborn")], check=True)
+    (tmp_path / "file").write_text("")
+    return tmp_path
+
+
+WRONG = [
+    # an entry, what the error names
+    ({"cwd": "/nonexistent"}, "`cwd`: /nonexistent does not exist"), ({"cwd": "{}/file"}, "is not a directory"), ({"cwd": "{}/plain"}, "not in a git repository"),
+    ({"cwd": "a\0b"}, "`cwd`"), ({"cwd": "x" * 5000}, "`cwd`"), ({"cwd": "{}/unborn", "worktree": True}, "no commit"),
+    ({"threadId": NOWHERE, "worktree": True}, "`worktree`"), ({"task_id": "0" * 12}, "There is no task"), ({"base-instructions": "x" * 200_000}, "`base-instructions` is too long"),
+    ({"config": {"a": None}}, "`config`"),
+]
+
+
+@pytest.mark.parametrize("entry, words", WRONG, ids=[w for _, w in WRONG])
+def test_when_one_entry_is_wrong_nothing_starts_and_the_error_names_it(swarm, outside, root, repo, entry, words):
+    app, before = swarm(), left_behind(root, repo)
+    entry = {k: v.replace("{}", str(outside)) if isinstance(v, str) else v for k, v in entry.items()}
+    with pytest.raises(ToolError) as caught:
+        app.start([{"prompt": "x"}, {"prompt": "x", "worktree": True}, {"prompt": "x", **entry}], "tasks")
+    assert str(caught.value).startswith("`tasks[2]`: ") and words in str(caught.value) and len(str(caught.value)) < 1500
+    assert left_behind(root, repo) == before
+
+
+def test_when_a_worktree_cannot_be_made_the_others_are_taken_back(swarm, root, repo, tmp_path):
+    app, before = swarm(), left_behind(root, repo)
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(repo), str(other)], check=True)
+    (other / ".git" / "refs" / "heads" / "codex-swarm").write_text(git(repo, "rev-parse", "HEAD")[0] + "\n")      # so no branch can lie below that name
+    with pytest.raises(ToolError) as caught:
+        app.start([{"prompt": "x", "worktree": True}, {"prompt": "x", "worktree": True, "cwd": str(other)}], "tasks")
+    assert str(caught.value).startswith("`tasks[1]`: ")
+    assert left_behind(root, repo) == before
+
+
+def test_when_there_is_no_room_nothing_starts_and_no_worktree_stays(swarm, root, repo):
+    app, before = swarm(), left_behind(root, repo)
+    script = SERVER.replace("json.loads(sys.argv[2])", "[{'prompt': 'x', 'worktree': True}, {'prompt': 'y' * 500000, 'worktree': True}]")
+    child = subprocess.run(["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", sys.executable, "-c", script, json.dumps(app.config._asdict())], input=b"",
+                           stderr=subprocess.PIPE, timeout=WAIT_S, env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
+    assert b"ToolError: " in child.stderr and b"could not be written" in child.stderr, child.stderr
+    assert left_behind(root, repo) == before
+
+
+def test_a_missing_codex_is_its_own_kind_and_starts_nothing(swarm, root, repo):
+    app, before = swarm(codex_bin="no-such-codex-anywhere"), left_behind(root, repo)
+    with pytest.raises(ToolError) as caught:
+        app.start([{"prompt": "x"}])
+    assert caught.value.kind is FailureKind.CODEX_MISSING and "--codex-bin" in str(caught.value)
+    assert left_behind(root, repo) == before
+
+
+def test_outside_a_repository_a_task_runs_when_the_server_was_told_so(swarm, outside):
+    facts = seen(swarm(skip_git_repo_check=True), cwd=str(outside / "plain"))
+    assert facts["cwd"] == str(outside / "plain") and "--skip-git-repo-check" in facts["argv"]
+
+
+# -- where it runs ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("given, place", [(None, ""), (".", ""), ("sub", "sub"), ("sub/..", ""), ("{}", ""), ("{}/sub/", "sub")])
+def test_the_working_directory_is_taken_from_the_servers(swarm, repo, given, place):
+    (repo / "sub").mkdir()
+    arguments = {} if given is None else {"cwd": given.replace("{}", str(repo))}
+    assert seen(swarm(), **arguments)["cwd"] == str(repo / place).rstrip("/")
+
+
+def test_a_home_directory_may_be_written_with_a_tilde(swarm, fake):
+    os.mkdir(os.path.join(fake["HOME"], "work"))
+    assert seen(swarm(skip_git_repo_check=True), cwd="~/work")["cwd"] == os.path.join(fake["HOME"], "work")
+
+
+def test_a_worktree_task_works_in_the_same_sub_directory_and_its_work_comes_home(swarm, repo, root):
+    (repo / "sub").mkdir()
+    (repo / "sub" / "x").write_text("1\n")
+    git(repo, "add", ".")
+    git(repo, "commit", "-q", "-m", "second")
+    record = run(swarm(), "WRITE made by codex", "SHELL pwd > where", cwd="sub", worktree=True)
+    tree = record["worktree"]
+    assert (tree["path"], tree["branch"]) == (str(root / "worktrees" / record["task_id"]), "codex-swarm/" + record["task_id"])
+    assert (tree["files_changed"], tree["insertions"], tree["deletions"], "git_dir" in tree) == (2, 2, 0, False)
+    git(repo, "merge", "-q", tree["branch"])
+    assert (repo / "sub" / "made").read_text() == "by codex\n"
+    assert (repo / "sub" / "where").read_text() == tree["path"] + "/sub\n"
+
+
+def test_a_worktree_of_a_failed_task_is_kept_but_not_committed(swarm, repo):
+    record = run(swarm(), "WRITE half done", "FAIL flagged", worktree=True)
+    tree = record["worktree"]
+    assert (record["outcome"], tree["files_changed"], tree["head"]) == ("failed", 1, tree["base"])
+    assert open(os.path.join(tree["path"], "half")).read() == "done\n"
+
+
+def test_work_that_could_not_be_committed_is_told(swarm):
+    record = run(swarm(), "SHELL git checkout -q -b elsewhere; echo x > x", worktree=True)
+    assert record["outcome"] == "succeeded" and any("elsewhere" in w and record["worktree"]["path"] in w for w in record["warnings"])
+
+
+SANDBOXES = [
+    # arguments, flags of the server -> sandbox of the call
+    ({}, (), None), ({"worktree": True}, (), "workspace-write"), ({"worktree": True, "sandbox": "read-only"}, (), "read-only"), ({"sandbox": "read-only"}, (), "read-only"),
+    ({"worktree": True}, ("sandbox_mode=\"danger-full-access\"",), None), ({"worktree": True, "config": {"sandbox_mode": "read-only"}}, (), None),
+    ({"worktree": True}, ("model=x",), "workspace-write"),
+]
+
+
+@pytest.mark.parametrize("arguments, overrides, sandbox", SANDBOXES)
+def test_a_worktree_can_be_written_unless_something_says_otherwise(swarm, arguments, overrides, sandbox):
+    assert swarm(overrides=overrides).plan({"prompt": "x", **arguments}).spec.arguments.get("sandbox") == sandbox
+
+
+# -- what codex passes over in silence ----------------------------------------------------------------
+WARNED = [
+    ({"approval-policy": "on-request"}, (), "`approval-policy` has no effect"), ({"approval-policy": "untrusted"}, (), "`approval-policy` has no effect"),
+    ({"approval-policy": "never"}, (), None), ({}, ("approval_policy=untrusted",), "`approval-policy` has no effect"), ({}, ("approval_policy=\"never\"",), None),
+    ({"profile": "missing"}, (), "`missing`"), ({"profile": "there"}, (), None), ({}, (), None),
+]
+
+
+@pytest.mark.parametrize("arguments, overrides, words", WARNED)
+def test_what_has_no_effect_is_said(swarm, tmp_path, arguments, overrides, words):
+    (tmp_path / "there.config.toml").write_text("")
+    spec = swarm(overrides=overrides, codex_home=str(tmp_path)).plan({"prompt": "x", **arguments}).spec
+    assert len(spec.warnings) == (words is not None) and all(words in w for w in spec.warnings)
+    assert not any("approval" in word for word in cms.codex_argv(spec))
+
+
+# -- threads ------------------------------------------------------------------------------------------
+ALL = {"model": "m1", "sandbox": "read-only", "profile": "p1", "config": {"a": {"b": "c"}}, "base_instructions": "base", "developer_instructions": "dev", "compact_prompt": "c"}
+
+
+def test_a_reply_repeats_everything_that_the_thread_was_started_with(swarm, repo):
+    (repo / "sub").mkdir()
+    app = swarm(overrides=("model_verbosity=low",))
+    first = run(app, "ARGV", cwd="sub", **ALL)
+    before = json.loads(first["content"])
+    after = seen(swarm(overrides=("model_verbosity=high",)), threadId=first["threadId"].upper())       # another server, with other flags
+    at = after["argv"].index("resume")
+    assert after["argv"][:at] + after["argv"][at + 1:] == before["argv"][:-1] + [first["threadId"].upper(), "-"]
+    assert (after["cwd"], after["thread"]) == (before["cwd"], before["thread"])
+
+
+def test_the_arguments_of_a_reply_override_and_stay(swarm, repo):
+    app = swarm()
+    first = run(app, "x", **ALL)
+    second = seen(app, task_id=first["task_id"], model="m2")
+    third = seen(app, threadId=first["threadId"])
+    assert [("--model=m2" in facts["argv"], "--profile=p1" in facts["argv"]) for facts in (second, third)] == [(True, True)] * 2
+
+
+def test_a_reply_remembers_and_its_time_limit_is_its_own(swarm):
+    app = swarm()
+    first = run(app, "x is 7", timeout_s=20)
+    assert json.loads(run(app, "RECALL", threadId=first["threadId"])["content"].partition(" ")[2]) == ["x is 7"]
+    assert app.plan({"prompt": "x", "threadId": first["threadId"]}).spec.timeout_s is None
+
+
+def test_a_reply_in_a_worktree_goes_on_there_and_commits_again(swarm, repo):
+    app = swarm()
+    first = run(app, "WRITE one 1", worktree=True)
+    second = run(app, "WRITE two 2", threadId=first["threadId"])
+    assert second["worktree"]["branch"] == first["worktree"]["branch"] and second["worktree"]["files_changed"] == 2
+    assert len(git(repo, "log", "--format=%h", first["worktree"]["branch"])) == 3
+
+
+def test_usage_is_that_of_the_turn_although_codex_counts_the_thread(swarm):
+    app = swarm()
+    first = run(app, "x")
+    records = [first] + [run(app, "x", threadId=first["threadId"]) for _ in range(2)]
+    assert [(r["usage"]["input_tokens"], r["usage"]["output_tokens"], r["usage"]["reasoning_output_tokens"]) for r in records] == [(100, 20, 5)] * 3
+    failed = run(app, "FAIL flagged", threadId=first["threadId"])
+    assert "usage" not in failed
+    assert run(app, "x", threadId=first["threadId"])["usage"]["input_tokens"] == 100
+
+
+def test_a_thread_that_is_busy_is_refused_until_its_task_has_ended(swarm, gate):
+    app = swarm()
+    task = begin(app, "LINES 1", gate.wait)
+    working(task)
+    thread = app.record(task.task_id)["threadId"]
+    for name, value in (("threadId", thread), ("threadId", thread.upper()), ("task_id", task.task_id)):
+        with pytest.raises(ToolError) as caught:
+            swarm().start([{"prompt": "x", name: value}])
+        assert "busy" in str(caught.value) and task.task_id in str(caught.value) and "codex_wait" in str(caught.value)
+    gate.open()
+    ended(app, [task.task_id])
+    assert run(app, "SAY again", threadId=thread)["content"] == "again"
+
+
+@pytest.mark.parametrize("request_of, words", [
+    (lambda first: {"task_id": first["task_id"], "threadId": NOWHERE}, "different threads"), (lambda first: {"task_id": "f" * 12}, "There is no task"),
+])
+def test_a_thread_that_is_named_wrongly_is_refused(swarm, request_of, words):
+    app = swarm()
+    first = run(app, "x")
+    with pytest.raises(ToolError) as caught:
+        app.start([{"prompt": "x", **request_of(first)}])
+    assert words in str(caught.value)
+
+
+def test_a_task_that_never_had_a_thread_cannot_be_continued(swarm):
+    app = swarm()
+    failed = run(app, "PLAY x_badflag")
+    with pytest.raises(ToolError) as caught:
+        app.start([{"prompt": "x", "task_id": failed["task_id"]}])
+    assert "no thread" in str(caught.value)
+
+
+def test_a_thread_of_another_program_is_continued_with_the_servers_defaults(swarm, fake, repo):
+    stranger = run(swarm(root=str(repo.parent / "another")), "I was here")
+    app = swarm(overrides=("model=d",))
+    record = run(app, "RECALL", threadId=stranger["threadId"])
+    assert "I was here" in record["content"] and record["usage"]["input_tokens"] == 200         # nobody knows what the thread had used before
+    assert "model=d" in seen(app, threadId=stranger["threadId"])["argv"]
+
+
+def test_an_ephemeral_server_keeps_no_threads_and_says_so(swarm):
+    app = swarm(ephemeral=True)
+    first = run(app, "ARGV")
+    assert "--ephemeral" in json.loads(first["content"])["argv"]
+    for request in ({"threadId": first["threadId"]}, {"task_id": first["task_id"]}):
+        with pytest.raises(ToolError) as caught:
+            app.start([{"prompt": "x", **request}])
+        assert "--ephemeral" in str(caught.value)
+
+
+# -- looking ------------------------------------------------------------------------------------------
+def test_a_record_tells_what_a_running_task_does(swarm, gate, tmp_path):
+    app = swarm()
+    (tmp_path / "slow.sh").write_text("while ! test -e %s; do sleep 0.02; done\n" % gate.path)
+    task = begin(app, "WRITE made x", "SHELL bash %s" % (tmp_path / "slow.sh"))
+    live = eventually(lambda: app.record(task.task_id).get("progress", {}).get("phase") == "running a command" and app.record(task.task_id))
+    assert live["state"] == "running" and "outcome" not in live and live["progress"]["tools"] == {"file_change": 1, "command_execution": 1}
+    assert live["progress"]["last_command"].endswith("slow.sh") and live["progress"]["last_file"].endswith("made")
+    assert live["elapsed_s"] >= 0 and live["progress"]["last_event_s"] >= 0 and len(live["threadId"]) == 36
+    gate.open()
+    assert "progress" not in ended(app, [task.task_id])[0]
+
+
+def test_any_number_of_waiters_are_told_and_a_cancelled_one_leaves_the_task_alone(swarm, gate):
+    app, calls = swarm(), [cms.Call() for _ in range(8)]
+    task = begin(app, "LINES 1", gate.wait)
+    waiters = [threading.Thread(target=app.wait, args=([task.task_id], WAIT_S, call)) for call in calls]
+    for waiter in waiters:
+        waiter.start()
+    calls[0].cancelled = True
+    app.wake()
+    waiters[0].join(WAIT_S)
+    assert not waiters[0].is_alive() and app.record(task.task_id)["state"] in ("starting", "running")
+    gate.open()
+    for waiter in waiters:
+        waiter.join(WAIT_S)
+    assert not any(w.is_alive() for w in waiters) and app.record(task.task_id)["outcome"] == "succeeded"
+
+
+@pytest.mark.parametrize("timeout_s", [0, 0.05])
+def test_a_wait_whose_time_is_up_returns_and_stops_nothing(swarm, gate, timeout_s):
+    app = swarm()
+    task = begin(app, gate.wait)
+    app.wait([task.task_id, task.task_id], timeout_s, cms.Call())
+    assert app.record(task.task_id)["state"] in ("starting", "running")
+
+
+REASONS = [("", True), ("AbortError: user-cancel", True), ("The user does not want this", True), ("no more time for this", True), ("SdkError: Request timed out", False),
+           ("MCP error -32001: Request timed out", False), ("timeout", False), ("Timeout of 60000ms exceeded", False), ("time-out", False), ("time out", False), ("DEADLINE_EXCEEDED", False),
+           ("Deadline exceeded", False), ("the sometimes outer loop", True)]
+
+
+@pytest.mark.parametrize("reason, wished", REASONS)
+def test_a_call_is_abandoned_by_a_wish_and_not_by_the_clients_patience(reason, wished):
+    call = cms.Call()
+    assert not call.abandoned
+    call.cancelled, call.cancel_reason = True, reason
+    assert call.abandoned is wished
+
+
+# -- where codex is -----------------------------------------------------------------------------------
+PLATFORM = {("linux", "x86_64"): ("codex-linux-x64", "x86_64-unknown-linux-musl"), ("linux", "aarch64"): ("codex-linux-arm64", "aarch64-unknown-linux-musl"),
+            ("darwin", "x86_64"): ("codex-darwin-x64", "x86_64-apple-darwin"), ("darwin", "arm64"): ("codex-darwin-arm64", "aarch64-apple-darwin")}
+PACKAGE, TRIPLE = PLATFORM["linux" if sys.platform.startswith("linux") else sys.platform, os.uname().machine]
+LAYOUTS = {
+    "beside": "node_modules/@openai/" + PACKAGE, "inside": "node_modules/@openai/codex/node_modules/@openai/" + PACKAGE, "in the package": "node_modules/@openai/codex",
+}
+
+
+def executable(path, text="#!/bin/sh\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.chmod(str(path), 0o755)
+    return path
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """What `npm install -g @openai/codex` puts on PATH: a link to a script of the package."""
+    script = executable(tmp_path / "lib/node_modules/@openai/codex/bin/codex.js", "#!/usr/bin/env node\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "codex").symlink_to(script)
+    return tmp_path / "bin" / "codex"
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_of_the_npm_package_the_native_binary_is_run(launcher, tmp_path, layout):
+    native = executable(tmp_path / "lib" / LAYOUTS[layout] / "vendor" / TRIPLE / "bin" / "codex")
+    assert cms.find_codex("codex", str(tmp_path / "bin")) == str(native)
+    assert cms.find_codex(str(launcher)) == str(native)
+
+
+def test_a_launcher_whose_binary_is_not_there_is_run_itself(launcher, tmp_path):
+    native = executable(tmp_path / "lib" / LAYOUTS["beside"] / "vendor" / "pdp11-unknown-unix" / "bin" / "codex")
+    assert cms.find_codex(str(launcher)) == str(launcher)
+    native = executable(tmp_path / "lib" / LAYOUTS["beside"] / "vendor" / TRIPLE / "bin" / "codex")
+    os.chmod(str(native), 0o644)
+    assert cms.find_codex(str(launcher)) == str(launcher)
+
+
+def test_codex_is_found_by_path_by_name_and_below_home(tmp_path, monkeypatch):
+    plain = executable(tmp_path / "home" / ".local" / "bin" / "my-own-codex")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for name in (str(plain), "~/.local/bin/my-own-codex", "home/.local/bin/my-own-codex", "my-own-codex"):
+        assert cms.find_codex(name, "/nonexistent") == str(plain)
+    nvm = executable(tmp_path / "home" / ".nvm/versions/node/v20.1.0/bin/codex-of-nvm")
+    assert cms.find_codex("codex-of-nvm", "") == str(nvm)
+
+
+@pytest.mark.parametrize("name", ["no-such-codex-anywhere", "/nonexistent/codex", "", ".", "/"])
+def test_a_codex_that_is_not_there_is_refused_with_what_to_do(name):
+    with pytest.raises(ToolError) as caught:
+        cms.find_codex(name, "/nonexistent")
+    assert caught.value.kind is FailureKind.CODEX_MISSING and "npm install" in str(caught.value)
+
+
+def test_the_codex_of_the_path_goes_before_the_usual_places(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    executable(tmp_path / ".local" / "bin" / "codex")
+    mine = executable(tmp_path / "mine" / "codex")
+    assert cms.find_codex("codex", str(tmp_path / "mine")) == str(mine)
+
+
+def test_a_codex_that_reports_nothing_at_all_is_a_failure_with_its_own_words(swarm, tmp_path):
+    codex = codex_script(tmp_path, "sys.exit('cannot go on: no licence')")
+    record = run(swarm(codex_bin=codex), "x")
+    assert record["failure"]["kind"] == "unknown" and record["failure"]["message"].startswith("cannot go on: no licence")
