@@ -1,0 +1,75 @@
+"""Requests run beside each other: a call that waits delays nothing."""
+from client import is_response, text_of
+
+
+def test_a_blocked_wait_delays_neither_ping_nor_status_nor_cancel(client, gate):
+    c = client()
+    task = c.begin(gate.wait)
+    waiting = c.start_call("codex_wait", {"task_ids": [task]})
+    c.ping()
+    assert c.request("tools/list")["result"]["tools"]
+    assert c.status(task)["state"] in ("starting", "running")
+    assert c.responses_to(waiting) == []
+    assert c.ok("codex_cancel", task_ids=[task])["tasks"][0]["outcome"] == "cancelled"
+    assert c.good(c.tool_result(waiting))["tasks"][0]["outcome"] == "cancelled"
+
+
+def test_blocking_runs_go_on_beside_each_other(client, tmp_path):
+    """Each run waits for the file that the other one writes: one after the other they would never end."""
+    c = client()
+    here, there = tmp_path / "here", tmp_path / "there"
+    first = c.start_call("codex", {"prompt": "SHELL touch %s\nWAITFILE %s\nSAY one" % (here, there)})
+    second = c.start_call("codex", {"prompt": "SHELL touch %s\nWAITFILE %s\nSAY two" % (there, here)})
+    assert c.good(c.tool_result(first))["content"] == "one"
+    assert c.good(c.tool_result(second))["content"] == "two"
+
+
+def test_the_tasks_of_a_batch_run_beside_each_other(client, tmp_path):
+    marks = [tmp_path / ("mark%d" % i) for i in range(3)]
+    waits = "\n".join("WAITFILE %s" % m for m in marks)
+    batch = client().ok("codex_batch", tasks=[{"prompt": "SHELL touch %s\n%s\nSAY %d" % (m, waits, i)} for i, m in enumerate(marks)])
+    assert [t["content"] for t in batch["tasks"]] == ["0", "1", "2"]
+
+
+def test_fifty_waits_at_once_all_get_the_result(client, gate):
+    c = client()
+    task = c.begin(gate.wait, "SAY for all")
+    waits = [c.start_call("codex_wait", {"task_ids": [task]}) for _ in range(50)]
+    c.ping()
+    assert not any(c.responses_to(w) for w in waits)
+    gate.open()
+    for wait in waits:
+        assert c.good(c.tool_result(wait))["tasks"][0]["content"] == "for all"
+
+
+def test_past_the_bound_of_calls_there_is_a_clear_refusal_and_nothing_else_suffers(client, gate):
+    c = client()
+    task = c.begin(gate.wait, "SAY for all")
+    waits = [c.start_call("codex_wait", {"task_ids": [task]}) for _ in range(400)]
+    early = c.wait_for(lambda m: is_response(m) and m["id"] in waits, what="a refusal")
+    assert early["result"]["isError"] and "under way" in text_of(early["result"])
+    c.ping()
+    gate.open()
+    ends = [c.tool_result(w) for w in waits]
+    assert sum(not r["isError"] for r in ends) >= 50
+    assert all(r["isError"] or r["structuredContent"]["tasks"][0]["content"] == "for all" for r in ends)
+
+
+def test_two_waits_of_different_modes_end_at_different_times(client, gate):
+    c = client()
+    quick, slow = c.begin("SAY quick"), c.begin(gate.wait)
+    any_ = c.start_call("codex_wait", {"task_ids": [quick, slow], "mode": "any"})
+    all_ = c.start_call("codex_wait", {"task_ids": [quick, slow]})
+    assert c.good(c.tool_result(any_))["still_running"] == [slow]
+    c.ping()
+    assert c.responses_to(all_) == []
+    gate.open()
+    assert c.good(c.tool_result(all_))["still_running"] == []
+
+
+def test_many_requests_at_once_are_each_answered_once(client):
+    c = client()
+    ids = [c.start("ping") for _ in range(200)] + [c.start_call("codex_status") for _ in range(50)]
+    for id in ids:
+        assert "result" in c.result(id)
+    assert len([m for m in c.log if is_response(m) and m["id"] in ids]) == len(ids)

@@ -1,0 +1,173 @@
+"""The truth about outcomes: real recordings through the whole server, and runs that end in every other way."""
+import json
+
+import pytest
+
+from client import eventually, text_of
+from conftest import HERE
+
+# What each recorded failure is. The recordings are the evidence; the kinds are for the caller to act on.
+FAILURES = {
+    "auth": ["h401", "noauth_401", "noauth_envkey", "h403", "retry_h401", "retry_h403"],
+    "rate_limit": ["h429", "f_rate", "f_slow", "retry_h429", "retry_f_rate"],
+    "usage_limit": ["h429_usage", "h429_quota", "h429_notincl", "f_quota", "f_usage", "retry_h429_usage"],
+    "network": ["drop", "reset", "hang_server", "conn_refused_bounded", "conn_refused_bounded5", "badutf8", "retry_drop"],
+    "overloaded": ["h500", "h503", "f_overload", "f_server", "retry_h500", "retry_f_overload"],
+    "context_overflow": ["f_ctx"],
+    "bad_request": ["h400", "h400_model", "h404", "h413", "prompt_too_long", "f_invalid", "x_badmodel", "retry_h400", "retry_h404"],
+    "config": ["x_badvalue", "x_badprovider", "x_badflag", "x_badsandbox_cfg", "x_noeq", "x_badfeature", "x_badkey_strict",
+               "x_badsandbox_flag"],
+    "not_a_repository": ["x_nogit", "x_nogit_dfa"],
+    "resume": ["x_resume_unknown", "resume_conflict"],
+    "killed": ["sigkill", "sigterm"],
+}
+SUCCESSES = ["success", "success_shell", "bg", "badtool", "badsse", "binout", "retry_h500_then_ok", "retry_f_then_ok",
+             "retry_drop_then_ok", "patch", "patchfail", "plan", "web", "mcp", "parallel", "reason", "collab_v1", "codemode",
+             "empty", "emptymsg", "twomsg", "sandbox_denied", "x_badkey", "x_badprofile", "resume_ok", "noauth_mockurl"]
+RETRYABLE = {"rate_limit": True, "network": True, "overloaded": True, "auth": False, "bad_request": False, "config": False,
+             "not_a_repository": False, "context_overflow": False}
+
+
+def recorded(name):
+    """The events of a recording."""
+    with open(str(HERE / "recordings" / (name + ".jsonl")), encoding="utf-8") as f:
+        return [json.loads(line) for line in f.read().split("\n") if line]
+
+
+def last(events, kind, *path):
+    """A member of the last event of a type, or None."""
+    for event in reversed(events):
+        if event["type"] == kind or event.get("item", {}).get("type") == kind:
+            for step in path:
+                event = event[step]
+            return event
+    return None
+
+
+def run(c, *lines):
+    """The record of a run that ended badly, in the call that ran it."""
+    result = c.call("codex", {"prompt": "\n".join(lines)})
+    assert result["isError"] is True, result
+    return result["structuredContent"], text_of(result)
+
+
+@pytest.mark.parametrize("kind, name", [(kind, name) for kind in FAILURES for name in FAILURES[kind]])
+def test_a_recorded_failure_has_its_kind_and_codexs_own_words(client, kind, name):
+    record, text = run(client(), "PLAY " + name)
+    failure = record["failure"]
+    assert (record["state"], record["outcome"], failure["kind"]) == ("ended", "failed", kind), failure
+    assert failure["advice"] and isinstance(failure["retryable"], bool)
+    assert failure["retryable"] is RETRYABLE.get(kind, failure["retryable"])
+    said = last(recorded(name), "turn.failed", "error", "message")
+    if said:
+        assert failure["message"] == said
+    assert failure["message"][:60] in text and failure["advice"][:60] in text
+    assert len(text) < 10000
+
+
+@pytest.mark.parametrize("name", SUCCESSES)
+def test_a_recorded_success_is_one_whatever_went_wrong_on_the_way(client, name):
+    record = client().ok("codex", prompt="PLAY " + name)
+    assert (record["outcome"], "failure" in record) == ("succeeded", False)
+    events = recorded(name)
+    assert record["threadId"] == last(events, "thread.started", "thread_id")
+    assert record.get("content", "") == (last(events, "agent_message", "item", "text") or "")
+
+
+@pytest.mark.parametrize("name", ["x_badflag", "x_nogit", "prompt_too_long", "resume_conflict"])
+def test_a_failure_before_the_turn_shows_the_end_of_stderr(client, name):
+    record, _ = run(client(), "PLAY " + name)
+    stderr = (HERE / "recordings" / (name + ".stderr")).read_text(encoding="utf-8")
+    words = [line for line in stderr.splitlines() if "rror" in line or "trusted" in line][-1]
+    assert words[-60:] in record["failure"]["message"]
+
+
+def test_a_failed_run_seen_through_wait_and_status_is_an_ordinary_result(client):
+    c = client()
+    task = c.begin("FAIL boom")
+    waited, seen = c.collect(task)[0], c.status(task)
+    assert waited["outcome"] == seen["outcome"] == "failed"
+    assert "boom" in waited["failure"]["message"]
+
+
+def test_a_failed_task_of_a_batch_leaves_the_batch_an_ordinary_result(client):
+    records = client().ok("codex_batch", tasks=[{"prompt": "FAIL boom"}, {"prompt": "SAY fine"}])["tasks"]
+    assert [r["outcome"] for r in records] == ["failed", "succeeded"]
+
+
+# -- evidence, not substrings ------------------------------------------------------------------------
+@pytest.mark.parametrize("words", [
+    "boom", "error on line 512 of main.py", "found 401 problems in 429 files", "test_500_users failed", "unauthorized use of goto",
+    "the connection pool has 503 entries", "rate of change exceeded", "model of the network is at fault",
+    "see https://example.invalid/429", "timeout of the build was 30 s", "quota.py is missing", "context window manager crashed",
+])
+def test_a_message_that_only_sounds_like_a_known_failure_is_unknown(client, words):
+    record, _ = run(client(), "FAIL " + words)
+    assert record["failure"]["kind"] == "unknown"
+    assert record["failure"]["message"].startswith(words)
+
+
+def test_what_a_tool_or_the_model_prints_is_no_evidence(client):
+    record, _ = run(client(), "SHELL echo 'unexpected status 401 Unauthorized: x, url: y'; exit 1",
+                    "STDERR tool said: exceeded retry limit, last status: 429 Too Many Requests", "FAIL boom")
+    assert record["failure"]["kind"] == "unknown"
+
+
+# -- ends of other kinds -----------------------------------------------------------------------------
+def test_exit_0_without_an_end_of_turn_is_a_disagreement(client):
+    record, _ = run(client(), "SILENT")
+    assert (record["outcome"], record["failure"]["kind"]) == ("failed", "disagreement")
+
+
+def test_an_end_of_turn_with_a_bad_exit_status_is_a_disagreement_with_both_facts(client):
+    record, text = run(client(), "SAY done", "BOTH")
+    assert (record["outcome"], record["failure"]["kind"]) == ("failed", "disagreement")
+    assert "3" in record["failure"]["message"] and "turn.completed" in record["failure"]["message"]
+
+
+@pytest.mark.parametrize("number, kind", [(9, "killed"), (15, "killed"), (11, "codex_crash"), (6, "codex_crash")])
+def test_a_signal_that_nobody_here_sent_is_named(client, number, kind):
+    record, text = run(client(), "CRASH %d" % number)
+    assert (record["outcome"], record["failure"]["kind"]) == ("failed", kind)
+    assert {9: "SIGKILL", 15: "SIGTERM", 11: "SIGSEGV", 6: "SIGABRT"}[number] in text
+
+
+def test_a_panic_of_codex_is_a_crash(client):
+    record, _ = run(client(), "STDERR thread 'main' panicked at core/src/x.rs:1:1: boom", "EXIT 101")
+    assert record["failure"]["kind"] == "codex_crash"
+
+
+def test_an_exit_without_any_evidence_says_the_status(client):
+    record, _ = run(client(), "EXIT 42")
+    assert record["failure"]["kind"] == "unknown"
+    assert "42" in record["failure"]["message"]
+
+
+def test_a_missing_codex_is_said_with_the_path_and_the_remedy(client):
+    text = client(env={"CODEX_SWARM_CODEX_BIN": "/nowhere/codex"}).refused("codex", {"prompt": "x"})
+    assert "/nowhere/codex" in text
+    assert "npm" in text or "install" in text.lower()
+
+
+def test_a_codex_that_cannot_be_executed_is_said_plainly(client, tmp_path):
+    broken = tmp_path / "codex"
+    broken.write_text("not a program")
+    assert str(broken) in client(env={"CODEX_SWARM_CODEX_BIN": str(broken)}).refused("codex", {"prompt": "x"})
+
+
+def test_reconnects_are_no_failure_and_are_shown_as_waiting_for_the_network(client, gate):
+    c = client()
+    task = c.begin("RECONNECT 3", gate.wait, "SAY back again")
+    eventually(lambda: "network" in json.dumps(c.status(task).get("progress", {})), what="the phase")
+    gate.open()
+    assert (c.collect(task)[0]["outcome"], c.collect(task)[0]["content"]) == ("succeeded", "back again")
+
+
+def test_warnings_of_codex_are_passed_on(client):
+    record = client().ok("codex", prompt="PLAY x_badkey")
+    assert any("no_such_key" in warning for warning in record["warnings"])
+
+
+def test_a_partial_answer_of_a_failed_run_is_kept(client):
+    record, _ = run(client(), "PLAY drop")
+    assert record["content"] == "half"

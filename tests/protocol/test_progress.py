@@ -1,0 +1,105 @@
+"""Progress: only for who asked, always rising, in words, and never after the result."""
+import time
+
+import pytest
+
+from client import is_progress, is_response
+from conftest import running
+
+
+def any_progress(message):
+    return message.get("method") == "notifications/progress"
+
+
+def begun(c, token):
+    return c.wait_for(lambda m: is_progress(m, token), what="progress")
+
+
+@pytest.mark.parametrize("token", [0, 7, "", "a token", -3, 2 ** 40])
+def test_progress_carries_the_token_as_it_was_given(client, gate, token):
+    c = client()
+    call = c.start_call("codex", {"prompt": gate.wait}, progress_token=token)
+    begun(c, token)
+    gate.open()
+    c.good(c.tool_result(call))
+
+
+def test_there_is_no_progress_without_a_token(client, gate):
+    c = client()
+    call = c.start_call("codex", {"prompt": "SHELL true\n" + gate.wait})
+    watched = c.start_call("codex_wait", {"task_ids": running(c, 1)}, progress_token="w")
+    begun(c, "w")
+    gate.open()
+    c.tool_result(call), c.tool_result(watched)
+    c.ping()
+    assert all(is_progress(m, "w") for m in c.log if any_progress(m))
+
+
+@pytest.mark.parametrize("token", [True, False, None, 1.5, {}, []])
+def test_a_token_that_is_no_token_is_no_reason_to_fail(client, token):
+    """Bad metadata of a call that is otherwise good: it runs, silently, or is refused as invalid params."""
+    c = client()
+    answer = c.result(c.start_call("codex", {"prompt": "SHELL true\nSAY done"}, progress_token=token))
+    assert answer.get("error", {}).get("code") == -32602 or answer["result"]["structuredContent"]["content"] == "done"
+    assert not [m for m in c.log if any_progress(m)]
+
+
+def test_progress_names_the_command_that_runs_and_rises_strictly(client, repo, gate):
+    c = client()
+    (repo / "remarkable_script.sh").write_text("while ! test -e %s; do sleep 0.05; done\n" % gate.path)
+    call = c.start_call("codex", {"prompt": "SHELL bash remarkable_script.sh\nSAY done"}, progress_token="p")
+    c.wait_for(lambda m: is_progress(m, "p") and "remarkable_script" in m["params"]["message"], what="word of the command")
+    gate.open()
+    c.good(c.tool_result(call))
+    seen = c.progress("p")
+    values = [p["progress"] for p in seen]
+    assert values == sorted(set(values))
+    assert all(p["message"] and not p["message"].lstrip().startswith("{") and len(p["message"]) < 300 for p in seen)
+    assert all(p["total"] >= p["progress"] for p in seen if "total" in p)
+
+
+def test_progress_of_a_wait_counts_the_tasks_that_are_done(client, gate):
+    c = client()
+    quick, slow = c.begin("SAY quick"), c.begin(gate.wait)
+    call = c.start_call("codex_wait", {"task_ids": [quick, slow]}, progress_token="w")
+    c.wait_for(lambda m: is_progress(m, "w") and "1 of 2" in m["params"]["message"], what="1 of 2")
+    gate.open()
+    c.good(c.tool_result(call))
+
+
+@pytest.mark.parametrize("tool", ["codex", "codex_batch", "codex_reply", "codex_wait"])
+def test_every_blocking_call_reports_progress_and_none_after_its_result(client, gate, tool):
+    c = client()
+    arguments = {
+        "codex": lambda: {"prompt": gate.wait},
+        "codex_batch": lambda: {"tasks": [{"prompt": gate.wait}]},
+        "codex_reply": lambda: {"prompt": gate.wait, "threadId": c.ok("codex", prompt="SAY x")["threadId"]},
+        "codex_wait": lambda: {"task_ids": [c.begin(gate.wait)]},
+    }[tool]()
+    call = c.start_call(tool, arguments, progress_token="t")
+    begun(c, "t")
+    gate.open()
+    c.good(c.tool_result(call))
+    assert c.close() == 0
+    answered = c.index(lambda m: is_response(m) and m["id"] == call)
+    assert not [m for m in c.log[answered:] if any_progress(m)]
+
+
+def test_progress_comes_at_most_once_a_second_however_fast_the_run_changes(client):
+    c = client()
+    began = time.monotonic()
+    call = c.start_call("codex", {"prompt": "SHELL sleep 0.04\n" * 50 + "LINES 500\nSAY done"}, progress_token="fast")
+    c.good(c.tool_result(call))
+    assert len(c.progress("fast")) <= time.monotonic() - began + 2
+
+
+def test_two_calls_with_two_tokens_rise_each_on_its_own(client, gate):
+    c = client()
+    calls = [c.start_call("codex", {"prompt": gate.wait + "\nSHELL true"}, progress_token=t) for t in (1, "1")]
+    begun(c, 1), begun(c, "1")
+    gate.open()
+    for call in calls:
+        c.good(c.tool_result(call))
+    for token in (1, "1"):
+        values = [p["progress"] for p in c.progress(token)]
+        assert values == sorted(set(values))

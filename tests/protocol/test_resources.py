@@ -1,0 +1,97 @@
+"""Resources: three fixed ones and two templates."""
+import json
+import re
+
+import pytest
+
+FIXED = ["codex-swarm:///server-info", "codex-swarm:///config", "codex-swarm:///tasks"]
+TEMPLATES = ["codex-swarm:///tasks/{task_id}", "codex-swarm:///tasks/{task_id}/events"]
+
+
+def read(c, uri):
+    """The text of a resource, which must be one content of the same URI."""
+    contents = c.request("resources/read", {"uri": uri})["result"]["contents"]
+    assert [content["uri"] for content in contents] == [uri]
+    assert contents[0]["mimeType"]
+    return contents[0]["text"]
+
+
+def test_the_fixed_resources_are_listed(client):
+    resources = client().request("resources/list")["result"]["resources"]
+    assert [r["uri"] for r in resources] == FIXED
+    assert all(r["name"] and r["description"] and r["mimeType"] for r in resources)
+
+
+def test_the_templates_are_listed(client):
+    templates = client().request("resources/templates/list")["result"]["resourceTemplates"]
+    assert [t["uriTemplate"] for t in templates] == TEMPLATES
+    assert all(t["name"] and t["description"] for t in templates)
+
+
+@pytest.mark.parametrize("uri", FIXED)
+def test_each_fixed_resource_can_be_read(client, uri):
+    assert json.loads(read(client(), uri)) is not None
+
+
+def test_server_info_says_which_codex_would_run(client):
+    c = client()
+    info = read(c, "codex-swarm:///server-info")
+    assert c.init["serverInfo"]["version"] in info
+    assert "fake_codex" in info
+
+
+def test_config_shows_the_root_and_the_defaults(client, root):
+    shown = read(client("-c", "model=gpt-5.5"), "codex-swarm:///config")
+    assert str(root) in shown
+    assert "gpt-5.5" in shown
+
+
+def test_tasks_lists_every_task_also_the_ended_ones(client, gate):
+    c = client()
+    ended = c.ok("codex", prompt="SAY x")["task_id"]
+    running = c.begin(gate.wait)
+    listed = read(c, "codex-swarm:///tasks")
+    assert ended in listed and running in listed
+
+
+def test_a_task_is_a_resource_with_its_record(client):
+    c = client()
+    task = c.ok("codex", prompt="SAY remarkable answer")["task_id"]
+    record = json.loads(read(c, "codex-swarm:///tasks/" + task))
+    assert (record["task_id"], record["outcome"], record["content"]) == (task, "succeeded", "remarkable answer")
+
+
+def test_the_events_of_a_task_are_codexs_own_lines(client):
+    c = client()
+    task = c.ok("codex", prompt="SHELL echo hello\nSAY done")["task_id"]
+    events = read(c, "codex-swarm:///tasks/%s/events" % task)
+    assert [json.loads(line)["type"] for line in events.splitlines()] == [
+        "thread.started", "turn.started", "item.started", "item.completed", "item.completed", "turn.completed"]
+
+
+def test_the_events_of_a_flood_stay_small_enough_to_send(client):
+    c = client()
+    task = c.ok("codex", prompt="FLOOD 5\nSAY done")["task_id"]
+    request = c.start("resources/read", {"uri": "codex-swarm:///tasks/%s/events" % task})
+    c.result(request)
+    assert c.result_chars(request) < 2000000
+
+
+@pytest.mark.parametrize("uri", [
+    "codex-swarm:///nothing", "codex-swarm:///tasks/0123456789ab", "codex-swarm:///tasks/0123456789ab/events",
+    "codex-swarm:///tasks/../server-info", "codex-swarm:///tasks/..%2f..%2fetc", "codex-swarm:///tasks/", "file:///etc/passwd",
+    "codex-swarm://tasks", "", "tasks", "codex-swarm:///tasks/{task_id}",
+])
+def test_an_unknown_resource_is_not_found_and_named(client, uri):
+    error = client().request("resources/read", {"uri": uri})["error"]
+    assert (error["code"], error["data"]) == (-32002, {"uri": uri})
+
+
+@pytest.mark.parametrize("params", [None, {}, {"uri": None}, {"uri": 5}, {"uri": ["codex-swarm:///tasks"]}])
+def test_reading_without_a_uri_is_invalid_params(client, params):
+    assert client().request("resources/read", params)["error"]["code"] == -32602
+
+
+def test_no_resource_shows_a_secret_of_the_environment(client):
+    c = client(env={"CODEX_API_KEY": "remarkable-secret", "OPENAI_API_KEY": "remarkable-secret"})
+    assert not any(re.search("remarkable-secret", read(c, uri)) for uri in FIXED)
