@@ -50,6 +50,7 @@ TABLE = {
     "retry_drop_then_ok": ({}, "", "", Phase.ENDING, 1, 0),
     "conn_refused": ({}, "", "", Phase.NETWORK, 4, 0),
     "prompt_too_long": ({}, "", "", Phase.STARTING, 0, 0),
+    "h401": ({}, "", "", Phase.ENDING, 0, 0),
 }
 
 
@@ -99,6 +100,16 @@ def test_what_no_table_knows_is_counted_and_changes_nothing_else(line):
     after = cms.fold(known, line)
     assert after.unknown == 1
     assert after._replace(unknown=0, events=known.events) == known
+
+
+@pytest.mark.parametrize("odd", [None, 5, True, ["x"], {"x": 1}], ids=repr)
+def test_what_should_be_text_and_is_not_counts_as_no_text(odd):
+    known = folded(lines_of("success_shell"))
+    for line in (event("thread.started", thread_id=odd), event("error", message=odd), item("completed", "e", "error", message=odd)):
+        assert cms.fold(known, line) == known._replace(events=known.events + 1), line
+    assert cms.fold(known, item("completed", "m", "agent_message", text=odd)).message == ""
+    assert cms.fold(known, event("turn.failed", error={"message": odd})).error == ""
+    assert cms.fold(known, item("started", "c", "command_execution", command=odd)).last_command == ""
 
 
 ODD = [None, True, 0, -1, 10 ** 30, 1.5, float("inf"), "", "text", "\ud800", "\u2028", [], [1, [2]], {}, {"a": None}, [{"path": 7}, None]]

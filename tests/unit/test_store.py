@@ -21,7 +21,7 @@ class Made:
 
     def __init__(self, store, number, **fields):
         fields = {"created_at": float(number), "codex": "/bin/codex", "cwd": "/", **fields}
-        self.dir, *self.fds = TaskDir.create(store.tasks, Spec("%012x" % number, **fields), "the prompt")
+        self.dir, *self.fds = TaskDir.create(store.tasks, Spec("%012x" % number, **fields), "the prompt").appear()
         self.id, self.path = self.dir.task_id, self.dir.path
 
     def advance(self, *events, **facts):
@@ -76,7 +76,7 @@ def test_a_task_is_complete_and_locked_before_it_has_its_name(tasks, make):
 
 def test_a_prompt_reaches_the_file_byte_for_byte(tasks):
     prompt = "\ufefftwo\r\nlines\rand\u2028\0\x85\U0001f41d\n\n"
-    directory, *fds = TaskDir.create(tasks.tasks, Spec("0" * 12, 0.0, "c", "/"), prompt)
+    directory, *fds = TaskDir.create(tasks.tasks, Spec("0" * 12, 0.0, "c", "/"), prompt).appear()
     for fd in fds:
         os.close(fd)
     with open(directory.file("prompt"), "rb") as f:
@@ -129,7 +129,7 @@ def test_a_stop_reaches_whoever_holds_the_control_fifo(make):
 
 def test_the_ids_are_the_newest_first_and_nothing_else(tasks, make):
     for number, at in ((1, 300), (2, 100), (3, 200)):
-        os.utime(make(number).path, (at, at))
+        os.utime(make(number).dir.file("spec.json"), (at, at))
     for name in (".%012x" % 9, "x", "0" * 11, "0" * 13, "G" * 12, "%012X" % 0xabc):
         os.mkdir(os.path.join(tasks.tasks, name))
     assert tasks.ids() == ["%012x" % n for n in (1, 3, 2)]
@@ -317,6 +317,9 @@ def test_a_task_for_which_there_is_no_room_leaves_nothing_behind(tasks, limit):
 
 def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):
     task = make().advance("spawned")
+    hidden, descriptors = TaskDir.create(tasks.tasks, task.dir.spec(), "another prompt"), sorted(os.listdir("/dev/fd"))
     with pytest.raises(OSError):
-        make()
+        hidden.appear()
+    hidden.discard()
     assert os.listdir(tasks.tasks) == [task.id] and task.dir.status().state is State.RUNNING
+    assert sorted(os.listdir("/dev/fd")) == descriptors

@@ -247,7 +247,8 @@ def test_a_thread_of_another_program_is_continued_with_the_servers_defaults(swar
     stranger = run(swarm(root=str(repo.parent / "another")), "I was here")
     app = swarm(overrides=("model=d",))
     record = run(app, "RECALL", threadId=stranger["threadId"])
-    assert "I was here" in record["content"] and record["usage"]["input_tokens"] == 200         # nobody knows what the thread had used before
+    assert "I was here" in record["content"]
+    assert "usage" not in record and any("usage of this turn is unknown" in w for w in record["warnings"])
     assert "model=d" in seen(app, threadId=stranger["threadId"])["argv"]
 
 
@@ -340,15 +341,15 @@ def launcher(tmp_path):
 def test_of_the_npm_package_the_native_binary_is_run(launcher, tmp_path, layout):
     native = executable(tmp_path / "lib" / LAYOUTS[layout] / "vendor" / TRIPLE / "bin" / "codex")
     assert cms.find_codex("codex", str(tmp_path / "bin")) == str(native)
-    assert cms.find_codex(str(launcher)) == str(native)
+    assert cms.find_codex(str(launcher), "") == str(native)
 
 
 def test_a_launcher_whose_binary_is_not_there_is_run_itself(launcher, tmp_path):
     native = executable(tmp_path / "lib" / LAYOUTS["beside"] / "vendor" / "pdp11-unknown-unix" / "bin" / "codex")
-    assert cms.find_codex(str(launcher)) == str(launcher)
+    assert cms.find_codex(str(launcher), "") == str(launcher)
     native = executable(tmp_path / "lib" / LAYOUTS["beside"] / "vendor" / TRIPLE / "bin" / "codex")
     os.chmod(str(native), 0o644)
-    assert cms.find_codex(str(launcher)) == str(launcher)
+    assert cms.find_codex(str(launcher), "") == str(launcher)
 
 
 def test_codex_is_found_by_path_by_name_and_below_home(tmp_path, monkeypatch):
