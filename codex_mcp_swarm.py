@@ -2115,10 +2115,10 @@ class Tool(NamedTuple):
     always_load: bool = False
 
 
-def tool(*row: Any, **traits: Any) -> Callable[[Any], Any]:
-    """Put the function below into TOOLS. `row`: name, title, description, args, returns; `traits`: the flags of Tool."""
+def tool(name: str, title: str, description: str, args: Schema, returns: Schema, **traits: bool) -> Callable[[Any], Any]:
+    """Put the function below into TOOLS; `traits` are the flags of Tool."""
     def add(run: Any) -> Any:
-        TOOLS[row[0]] = Tool(*row, run, **traits)
+        TOOLS[name] = Tool(name, title, description, args, returns, run, **traits)
         return run
     return add
 

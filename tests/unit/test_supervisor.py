@@ -330,6 +330,19 @@ def test_a_full_disk_at_the_end_loses_neither_the_outcome_nor_the_message(swarm,
     assert (record["outcome"], record.get("content")) == (outcome, message(100_000))
 
 
+def test_a_server_that_holds_more_descriptors_than_select_takes_starts_tasks_all_the_same(swarm):
+    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1] if limits[1] != resource.RLIM_INFINITY else 4096, limits[1]))
+    try:
+        while not held or held[-1] < 1100:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        assert run(swarm(), "SAY done")["content"] == "done"
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 # -- many ---------------------------------------------------------------------------------------------
 def test_fifty_tasks_leave_no_zombie_no_thread_and_no_descriptor_behind(swarm):
     app = swarm()

@@ -200,6 +200,21 @@ def test_a_reply_in_a_worktree_goes_on_there_and_commits_again(swarm, repo):
     assert len(git(repo, "log", "--format=%h", first["worktree"]["branch"])) == 3
 
 
+def test_a_reply_in_a_sub_directory_of_its_worktree_is_committed_too(swarm, repo):
+    app = swarm()
+    first = run(app, "WRITE sub/one 1", worktree=True)
+    second = run(app, "WRITE two 2", threadId=first["threadId"], cwd=os.path.join(first["worktree"]["path"], "sub"))
+    assert second["worktree"]["branch"] == first["worktree"]["branch"]
+    assert git(repo, "ls-tree", "-r", "--name-only", first["worktree"]["branch"]) == ["README", "sub/one", "sub/two"]
+
+
+@pytest.mark.parametrize("line", ["\0", "#", "-m", "--amend", "\u2028", "\U0001f41d" * 200, "x" * 300_000], ids=lambda line: repr(line[:4]))
+def test_no_prompt_is_too_odd_for_a_commit_and_none_is_shown_on_a_command_line(swarm, repo, line):
+    record = run(swarm(), line, "WRITE made x", worktree=True)
+    assert (record["outcome"], "warnings" in record) == ("succeeded", False)
+    assert git(repo, "ls-tree", "-r", "--name-only", record["worktree"]["branch"]) == ["README", "made"]
+
+
 def test_usage_is_that_of_the_turn_although_codex_counts_the_thread(swarm):
     app = swarm()
     first = run(app, "x")
