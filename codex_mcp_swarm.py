@@ -882,12 +882,15 @@ def rejections(stderr: str) -> List[str]:
 # ======================================================================================
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36        # Source: linux/prctl.h
 LINUX = sys.platform.startswith("linux")
-# What the supervisor runs. It uses cached bytecode (a script would be compiled anew for every task), kept
-# under ROOT so that a checkout which holds a copy of this file stays clean; sys.path never holds that checkout.
+# What the supervisor runs. It uses cached bytecode (a script would be compiled anew for every task): what pip left
+# beside the file, else a cache under ROOT, so that a checkout which holds a copy of this file stays clean. That
+# checkout is never on sys.path.
 BOOT = """\
-import sys
+import os, sys
 from importlib.machinery import SourceFileLoader
-name, path, sys.pycache_prefix = "codex_mcp_swarm", sys.argv[1], sys.argv[2]
+name, path = "codex_mcp_swarm", sys.argv[1]
+beside = os.path.join(os.path.dirname(path), "__pycache__", name + "." + sys.implementation.cache_tag + ".pyc")
+sys.pycache_prefix = None if os.path.exists(beside) else sys.argv[2]
 code = SourceFileLoader(name, path).get_code(name)
 sys.pycache_prefix = None
 module = sys.modules[name] = type(sys)(name)

@@ -1,0 +1,427 @@
+#!/usr/bin/env python3
+"""Speed and memory of the server, beside its peer from PyPI and a bare baseline, in one run on one machine.
+
+    python3 tests/bench/bench.py [NAME ...] [--runs N] [--without-peer]
+
+Prints one table: medians, with (least to most) behind them. The sides take turns (A/B/A/B), so that the machine's moods
+fall on all of them. It judges nothing and exits 0; a figure that misses its target is marked.
+The first run installs what it needs under `.cache/bench/`: two virtual environments and the real codex from npm.
+
+Where do I add a figure? One function with a `@bench` line, returning Rows. `rig.py` holds the machinery.
+"""
+import argparse
+import contextlib
+import os
+import random
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from typing import Callable, NamedTuple
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
+
+import rig  # noqa: E402
+from model_server import ModelServer  # noqa: E402
+from rig import Server, say, until  # noqa: E402
+
+IDLE_WINDOW_S = 20  # over which CPU use is measured
+SETTLE_S = 1  # between asking for something and measuring what it costs to leave it be
+POLL_PHASE_S = 2  # ends of codex are spread over this, so that a server that polls is met in all phases of its interval
+TASKS_IDLE = 100
+TASKS_BATCH = 20
+TASKS_PARALLEL = 16
+TASKS_MEMORY = 8
+
+
+class Row(NamedTuple):
+    figure: str
+    unit: str
+    samples: dict  # "ours", "peer" and "base" to a list of numbers; any may be absent
+    target: str = ""
+    met: Callable = lambda ours, peer, base: True  # of the medians; an absent one is infinite
+
+
+BENCHES = {}  # name -> (function, how many times each side is measured unless --runs says otherwise)
+
+
+def bench(name, runs):
+    def register(function):
+        BENCHES[name] = function, runs
+        return function
+    return register
+
+
+def interleaved(runs, measures):
+    """{name: function} -> {name: [its results]}, taking turns. One round more than asked goes first, to warm caches."""
+    samples = {name: [] for name in measures}
+    for number in range(runs + 1):
+        for name, measure in measures.items():
+            value = measure()
+            if number:
+                samples[name].append(value)
+    return samples
+
+
+def timed_ms(function, *args, **kwargs):
+    began = time.perf_counter()
+    function(*args, **kwargs)
+    return (time.perf_counter() - began) * 1000
+
+
+@contextlib.contextmanager
+def one_server_each(sides, codex_dir, **env):
+    """{side's name: its running server}"""
+    with contextlib.ExitStack() as stack:
+        yield {side.name: stack.enter_context(Server(side, codex_dir, **env)) for side in sides}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Start
+
+def start_ms(side, command=None):
+    """From the start of the process to the answer of its first tools/list."""
+    with Server(side, rig.fake_codex(), command) as server:  # entering it is the handshake
+        server.answer(server.send("tools/list"))
+        return (time.perf_counter() - server.began) * 1000
+
+
+def python_ms(python):
+    command = [python, "-c", "import json, subprocess, threading"]
+    return timed_ms(subprocess.run, command, check=True, env=rig.environment(rig.fake_codex()))
+
+
+@bench("start", runs=21)
+def start(sides, runs):
+    ours = sides[0]
+    script = [ours.python, os.path.join(rig.CHECKOUT, "codex_mcp_swarm.py")]
+    measures = {side.name: lambda side=side: start_ms(side) for side in sides}
+    samples = interleaved(runs, {**measures, "base": lambda: python_ms(ours.python),
+                                 "script": lambda: start_ms(ours, script)})
+    as_script = {**samples, "ours": samples.pop("script")}
+    return [Row("installed command to first tools/list", "ms", samples, "<= 1.5 x python, <= peer",
+                lambda ours, peer, base: ours <= 1.5 * base and ours <= peer),
+            Row("the file as a script to first tools/list", "ms", as_script)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Waiting
+
+def end_to_answer_ms(server, first=""):
+    """From the end of the codex process, as the kernel tells it, to the answer of the codex_wait that waits for it."""
+    gate = os.path.join(server.scratch, "gate")
+    task_id = server.start(f"{first}\nWAITFILE {gate}\nSAY done")
+    codex, = until(server.codex_processes, "the task's codex")
+    waiting = server.send_tool("codex_wait", task_ids=[task_id])
+    server.answer(server.send("tools/list"))  # whoever answers this has taken the wait in
+    time.sleep(random.uniform(0, POLL_PHASE_S))
+    end = os.pidfd_open(codex.pid)
+    open(gate, "w").close()
+    at = {}
+    while len(at) < 2:
+        ready = select.select({end, server.process.stdout} - set(at), [], [], rig.ANSWER_S)[0]
+        now = time.perf_counter()
+        if not ready:
+            raise TimeoutError(f"{server.side.name}: neither an end of codex nor an answer")
+        if end in ready:
+            at[end] = now
+        if server.process.stdout in ready:
+            server.read()
+            if waiting in server.answers:
+                at[server.process.stdout] = now
+    server.answer(waiting)
+    os.close(end)
+    os.unlink(gate)
+    return (at[server.process.stdout] - at[end]) * 1000
+
+
+@bench("wait", runs=15)
+def wait(sides, runs):
+    with one_server_each(sides, rig.fake_codex()) as servers:
+        short = interleaved(runs, {name: lambda server=server: end_to_answer_ms(server)
+                                   for name, server in servers.items()})
+        long = interleaved(max(1, runs // 5), {name: lambda server=server: end_to_answer_ms(server, "FLOOD 100")
+                                               for name, server in servers.items()})
+    return [Row("end of codex to answer of codex_wait", "ms", short, "<= 20", lambda ours, peer, base: ours <= 20),
+            Row("... after 100 MB of events", "ms", long)]
+
+
+def cpu_percent(servers, progress_token):
+    """While one codex_wait per server waits: ({name: [% of a core of the server]}, {name: [that of its helpers]})"""
+    requests = {}
+    for name, server in servers.items():
+        requests[name] = server.send_tool("codex_wait", progress_token, task_ids=server.started)
+        server.answer(server.send("tools/list"))
+    time.sleep(SETTLE_S)
+    groups = {name: cpu_group(server) for name, server in servers.items()}
+    before = {name: cpu_s(group) for name, group in groups.items()}
+    time.sleep(IDLE_WINDOW_S)
+    used = {name: [(then - now) / IDLE_WINDOW_S * 100 for now, then in zip(before[name], cpu_s(group))]
+            for name, group in groups.items()}
+    for name, server in servers.items():
+        server.write({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": requests[name]}})
+    return ({name: [own] for name, (own, _) in used.items()}, {name: [rest] for name, (_, rest) in used.items()})
+
+
+def cpu_group(server):
+    """([the server], [what it put between itself and codex])"""
+    group = [each for each in server.processes() if not each.is_codex]
+    return ([each for each in group if each.pid == server.process.pid],
+            [each for each in group if each.pid != server.process.pid])
+
+
+def cpu_s(group):
+    return [sum(process.cpu_s() for process in part) for part in group]
+
+
+@bench("cpu", runs=1)
+def cpu(sides, _runs):
+    rows = []
+    with one_server_each(sides, rig.fake_codex()) as servers:
+        for server in servers.values():
+            for _ in range(TASKS_IDLE // TASKS_BATCH):
+                server.start_many(["SLEEP 3600"] * TASKS_BATCH)
+            until(lambda: sum(map(bool, server.streams())) == TASKS_IDLE, "the first event of each task")
+        for how, token in ("without progressToken", None), ("with progressToken", "bench"):
+            own, rest = cpu_percent(servers, token)
+            rows += [Row(f"server CPU, {TASKS_IDLE} tasks, a wait {how}", "% of a core", own, "< 0.5",
+                         lambda ours, peer, base: ours < 0.5),
+                     Row("... its helper processes together", "% of a core", rest)]
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Status of a long stream
+
+@bench("status", runs=11)
+def status(sides, runs):
+    return [row for what, directive, size in STREAMS for row in status_rows(sides, runs, what, directive, size)]
+
+
+STREAMS = [("1 MB of events", "FLOOD 1", 1e6), ("100 MB of events", "FLOOD 100", 100e6),
+           ("200,000 small events", "LINES 200000", 10e6)]
+
+
+def status_rows(sides, runs, what, directive, size_bytes):
+    with one_server_each(sides, rig.fake_codex()) as servers:
+        asks, first = {}, {}
+        for name, server in servers.items():
+            gate = os.path.join(server.scratch, "gate")
+            server.start(f"{directive}\nWAITFILE {gate}")
+            until(lambda: sum(server.streams()) >= size_bytes, what)
+            until(lambda: unchanged(server.streams), "the end of the flood")
+            first[name] = [status_ms(server)]
+            asks[name] = lambda server=server: (status_ms(server), status_ms(server))[1]  # right after another one
+        again = interleaved(runs, asks)
+        peak = {}
+        for name, server in servers.items():
+            open(os.path.join(server.scratch, "gate"), "w").close()
+            server.wait()
+            peak[name] = [rig.Process(server.process.pid).memory_mb("VmHWM")]
+    return [Row(f"codex_status, {what}, first", "ms", first),
+            Row(f"codex_status, {what}, again", "ms", again, "<= 5",
+                lambda ours, peer, base: ours <= 5),
+            Row(f"server's peak memory with {what}", "MiB", peak, "< 40",
+                lambda ours, peer, base: ours < 40)]
+
+
+def status_ms(server):
+    return timed_ms(server.tool, "codex_status", task_ids=server.started)
+
+
+def unchanged(reading):
+    before = reading()
+    time.sleep(0.2)
+    return before == reading()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Launch
+
+@bench("launch", runs=15)
+def launch(sides, runs):
+    with one_server_each(sides, rig.fake_codex()) as servers:
+        one = interleaved(runs, {name: lambda server=server: launch_ms(server, 1) for name, server in servers.items()})
+        many = interleaved(max(1, runs // 3), {name: lambda server=server: launch_ms(server, TASKS_BATCH)
+                                               for name, server in servers.items()})
+    return [Row("codex_async to its answer", "ms", one, "<= 60", lambda ours, peer, base: ours <= 60),
+            Row(f"{TASKS_BATCH} tasks to their ids", "ms", many)]
+
+
+def launch_ms(server, count):
+    if count == 1:
+        taken = timed_ms(server.start, "SAY ok")
+    else:
+        taken = timed_ms(server.start_many, ["SAY ok"] * count)
+    until(lambda: len(server.processes()) == 1, "the end of the tasks")  # they shall not disturb what comes next
+    return taken
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The real codex
+
+@contextlib.contextmanager
+def real_codex():
+    """(the model server, directory with the npm launcher, native binary, environment for both)"""
+    launcher_dir, native = rig.npm_codex()
+    home = os.path.join(rig.CACHE, "codex-home")
+    os.makedirs(home, exist_ok=True)
+    with ModelServer() as model:
+        with open(os.path.join(home, "config.toml"), "w") as file:
+            file.write(CODEX_CONFIG % model.url)
+        yield model, launcher_dir, native, {"CODEX_HOME": home}
+
+
+CODEX_CONFIG = """
+model = "gpt-5.5"
+model_provider = "bench"
+analytics.enabled = false
+features.plugins = false  # it would ask github.com at every start
+[model_providers.bench]
+name = "bench"
+base_url = "%s"
+wire_api = "responses"
+requires_openai_auth = false
+request_max_retries = 0
+stream_max_retries = 0
+"""
+
+
+@bench("memory", runs=1)
+def memory(sides, _runs):
+    with real_codex() as (model, launcher_dir, _native, env):
+        taken = {side.name: memory_of(side, model, launcher_dir, env) for side in sides}
+    between = "supervisor, and npm launcher where it stays"
+
+    def column(key):
+        return {name: [figures[key]] for name, figures in taken.items()}
+
+    return [Row(f"memory per task beyond codex's own: RSS of {between}", "MiB", column("rss"), "< 16, < peer",
+                lambda ours, peer, base: ours < 16 and ours < peer),
+            Row("... the same as PSS", "MiB", column("pss"), "< 16, < peer",
+                lambda ours, peer, base: ours < 16 and ours < peer),
+            Row("... PSS, with the server's own growth shared among the tasks", "MiB", column("all"))]
+
+
+def memory_of(side, model, launcher_dir, env):
+    gate = "memory-" + side.name
+    with Server(side, launcher_dir, **env) as server:
+        server.start("@say ok")  # the first task on a new task directory compiles what later ones find compiled
+        until(lambda: len(server.processes()) == 1, "the end of the first task")
+        idle = rig.Process(server.process.pid).memory_mb("Pss")
+        server.start_many(["@hold " + gate] * TASKS_MEMORY)
+        until(lambda: model.held(gate) == TASKS_MEMORY, "all tasks at the model")
+        time.sleep(SETTLE_S)
+        everything = {each.pid: each for each in server.processes()}
+        server_process = everything.pop(server.process.pid)
+        between = [each for each in everything.values() if not below_codex(each, everything)]
+        rss, pss = (sum(each.memory_mb(field) for each in between) / TASKS_MEMORY for field in ("Rss", "Pss"))
+        growth = (server_process.memory_mb("Pss") - idle) / TASKS_MEMORY
+        say(f"{side.name}: {len(between)} processes between the server and {TASKS_MEMORY} native codex: "
+            + ", ".join(sorted({" ".join(each.argv)[:60] for each in between})))
+        model.release(gate)
+    return {"rss": rss, "pss": pss, "all": pss + growth}
+
+
+def below_codex(process, everything):
+    """It is the native codex or was started by it."""
+    while process:
+        if process.is_codex and not process.is_node:
+            return True
+        process = everything.get(process.parent)
+    return False
+
+
+def bare_ms(native, env, count):
+    """So many bare `codex exec --json` at once, from the first start to the last end."""
+    command = [native, "exec", "--json", "-s", "read-only", "-"]
+    began = time.perf_counter()
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                env=env, cwd=rig.git_repository()) for _ in range(count)]
+    for process in running:
+        process.stdin.write(b"@say ok")
+        process.stdin.close()
+    for process in running:
+        process.stdout.read()
+        if process.wait(rig.ANSWER_S):
+            raise RuntimeError(f"bare codex ended with {process.returncode}")
+    return (time.perf_counter() - began) * 1000
+
+
+def parallel_through(server):
+    if server.side.name == "ours":
+        return server.tool("codex_batch", tasks=[{"prompt": "@say ok"}] * TASKS_PARALLEL,
+                           defaults=server.run_arguments())
+    del server.started[:]
+    server.start_many(["@say ok"] * TASKS_PARALLEL)
+    return server.wait()
+
+
+@bench("real", runs=11)
+def real(sides, runs):
+    with real_codex() as (_model, launcher_dir, native, env), one_server_each(sides, launcher_dir, **env) as servers:
+        bare_env = rig.environment(launcher_dir, **env)
+        one = interleaved(runs, {"base": lambda: bare_ms(native, bare_env, 1), **{
+            name: lambda server=server: timed_ms(server.tool, "codex", prompt="@say ok", **server.run_arguments())
+            for name, server in servers.items()}})
+        many = interleaved(max(1, runs // 3), {"base": lambda: bare_ms(native, bare_env, TASKS_PARALLEL), **{
+            name: lambda server=server: timed_ms(parallel_through, server) for name, server in servers.items()}})
+    return [Row("a trivial task of the real codex, end to end", "ms", one),
+            Row(f"{TASKS_PARALLEL} of them in parallel", "ms", many)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table
+
+def cell(samples):
+    if not samples:
+        return "-"
+    if len(samples) == 1:
+        return number(samples[0])
+    return f"{number(statistics.median(samples))} ({number(min(samples))} to {number(max(samples))})"
+
+
+def number(value):
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def line(row):
+    middle = [statistics.median(row.samples.get(name) or [float("inf")]) for name in ("ours", "peer", "base")]
+    verdict = "" if row.met(*middle) else " **MISSED**"
+    return [f"{row.figure}, {row.unit}", row.target + verdict,
+            *(cell(row.samples.get(name)) for name in ("ours", "peer", "base"))]
+
+
+def table(rows):
+    lines = [["figure", "target", "ours", "peer", "bare codex / python"], *map(line, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(map(str.ljust, each, widths)) + " |" for each in lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}; default: all")
+    parser.add_argument("--runs", type=int, help="how many times each side is measured, where that is a choice")
+    parser.add_argument("--without-peer", action="store_true")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(BENCHES)
+    if unknown:
+        parser.error(f"no such figure: {', '.join(sorted(unknown))}")
+    sides = [rig.ours()] + ([] if options.without_peer else [rig.peer()])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers and their tasks are ended then, too
+    rows, load = [], []
+    for name in options.names or BENCHES:
+        function, runs = BENCHES[name]
+        load.append(f"{name} {os.getloadavg()[0]:.1f}")
+        say(f"{name} ...")
+        rows += function(sides, options.runs or runs)
+    print(table(rows))
+    print(f"\n{os.cpu_count()} cores, Python {sys.version.split()[0]}, load average as each began: {', '.join(load)}")
+
+
+if __name__ == "__main__":
+    main()
