@@ -1127,7 +1127,7 @@ def native_codex(path: str) -> str:
 # Never the user's hooks, signing, editor, prompts or GIT_* environment; never a checkout, index or
 # branch of the user's.
 GIT_SETTINGS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "core.fsmonitor=false", "-c", "advice.detachedHead=false",
-                "-c", "core.quotePath=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
+                "-c", "core.quotePath=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "diff.ignoreSubmodules=all")
 
 
 def in_repository(directory: str) -> bool:
@@ -1185,15 +1185,18 @@ class Git:
     def commit_all(self, tree: Worktree, message: str) -> None:
         """Commit everything that is not ignored onto the task's branch; nothing to commit is no error.
 
-        git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere.
-        Raises: GitError.
+        git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere. git never looks
+        into a repository that it already tracks below the tree: looking runs the filters which that one's own
+        configuration names, and a task writes that from inside its sandbox. Raises: GitError.
         """
         place, refused = self._place(tree), None
         on = self(tree.path, "rev-parse", "--symbolic-full-name", "HEAD", env=place)
         if on != f"refs/heads/{tree.branch}":
             raise GitError("The changes were not committed", f"The task switched its worktree from `{tree.branch}` to `{on}`", f"Look at `{tree.path}`")
+        tracked = self(tree.path, "ls-files", "--stage", "-z", env=place).split("\0")
+        embedded = [row.partition("\t")[2] for row in tracked if row.startswith("160000 ")]
         try:
-            self(tree.path, "add", "--all", "--ignore-errors", env=place)
+            self(tree.path, "add", "--all", "--ignore-errors", "--", ".", *(f":(exclude,literal){path}" for path in embedded), env=place)
         except GitError as error:           # for instance an embedded repository without a commit; the rest is added
             refused = error
         if self(tree.path, "diff", "--cached", "--name-only", env=place):

@@ -345,13 +345,16 @@ def test_a_server_that_holds_more_descriptors_than_select_takes_starts_tasks_all
 
 # -- many ---------------------------------------------------------------------------------------------
 def test_fifty_tasks_leave_no_zombie_no_thread_and_no_descriptor_behind(swarm):
-    app = swarm()
+    eventually(lambda: not any(t.name.startswith("watch-") for t in threading.enumerate()), what="the end of the watchers of other tests")
+    app, threads = swarm(), set(threading.enumerate())
+    quiet = lambda: set(threading.enumerate()) <= threads
     run(app, "x")                                   # what is imported late, is imported now
-    descriptors, threads = sorted(os.listdir("/dev/fd")), threading.active_count()
+    eventually(quiet, what="the end of the first watcher")
+    descriptors = sorted(os.listdir("/dev/fd"))
     for _ in range(5):
         ids = app.start([{"prompt": "SAY %d" % i} for i in range(10)])
         assert [r["content"] for r in ended(app, ids)] == [str(i) for i in range(10)]
-    eventually(lambda: threading.active_count() <= threads, what="the end of the watchers")
+    eventually(quiet, what="the end of the watchers")
     assert sorted(os.listdir("/dev/fd")) == descriptors
     assert [p for p, parent, state in processes() if parent == os.getpid() and state.startswith("Z")] == []
     assert app.unended() == []

@@ -395,3 +395,19 @@ def test_a_codex_that_reports_nothing_at_all_is_a_failure_with_its_own_words(swa
     codex = codex_script(tmp_path, "sys.exit('cannot go on: no licence')")
     record = run(swarm(codex_bin=codex), "x")
     assert record["failure"]["kind"] == "unknown" and record["failure"]["message"].startswith("cannot go on: no licence")
+
+
+@pytest.mark.parametrize("key", ["filter.x.clean", "core.fsmonitor", "diff.external"])
+def test_a_repository_that_a_task_made_in_its_tree_gets_no_program_run(swarm, repo, tmp_path, key):
+    """It writes that repository's configuration inside its sandbox; our git runs outside of it, also at the next turn."""
+    mark = tmp_path / "ran"
+    evil = tmp_path / "evil.sh"
+    evil.write_text("#!/bin/sh\necho ran >> %s\ncat\n" % mark)
+    evil.chmod(0o755)
+    git = "git -c user.name=a -c user.email=a@b"
+    app = swarm()
+    first = run(app, "SHELL mkdir sub && cd sub && git init -q . && echo x > f && %s add f && %s commit -qm i" % (git, git), worktree=True)
+    plant = "cd %s/sub && git config %s %s && echo '* filter=x' > .gitattributes && touch -d 2001-01-01 f && echo z > f" % (first["worktree"]["path"], key, evil)
+    second = run(app, "SHELL %s\nWRITE new.txt new" % plant, task_id=first["task_id"])
+    assert second["outcome"] == "succeeded" and second["worktree"]["head"] != first["worktree"]["head"]
+    assert not mark.exists()
