@@ -501,8 +501,11 @@ def _string_problems(schema: Mapping[str, Any], value: str, name: str) -> List[s
     if len(value) > schema.get("maxLength", len(value)):
         return [f"{name} has {len(value):,} characters; the limit is {schema['maxLength']:,}"]
     if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
-        return [f"{name} must look like {schema['pattern']}, not {_show(value)}"]
+        return [f"{name} must {FORMS.get(schema['pattern'], 'look like ' + schema['pattern'])}, not {_show(value)}"]
     return []
+
+
+FORMS: Mapping[str, str] = {TASK_ID: "be a whole task id, 12 hexadecimal digits", THREAD_ID: "be a thread id, a UUID"}
 
 
 def _object_problems(schema: Mapping[str, Any], value: Mapping[str, Any], at: str) -> List[str]:
@@ -1610,7 +1613,10 @@ class Supervisor:
         except GitError as error:
             self.warnings = add_warning(self.warnings, f"{error.what}: {error.why}. The work is in `{tree.path}`.")
         try:
-            return git.measure(tree)
+            tree = git.measure(tree)
+            if end.outcome is not Outcome.SUCCEEDED and tree.files_changed and tree.head == tree.base:
+                self.warnings = add_warning(self.warnings, f"The changes are not committed, since the task did not succeed: they are in `{tree.path}`")
+            return tree
         except GitError as error:
             self.warnings = add_warning(self.warnings, f"The changes could not be counted: {error.why}. The work is in `{tree.path}`.")
             return tree
@@ -1997,9 +2003,9 @@ class Swarm:
             note = f"spec.json of this task cannot be read: {type(error).__name__}. Look into `{task.path}`"
             spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(note,))
         facts = self._ended_facts(task, spec, status) if status.state is State.ENDED else self._running_facts(task, spec)
-        record = {"task_id": task_id, "state": status.state.value, "outcome": status.outcome and status.outcome.value, **facts,
+        record = {"task_id": task_id, "title": spec.title, "state": status.state.value, "outcome": status.outcome and status.outcome.value, **facts,
                   "started_at": round(spec.created_at, 3)}
-        return {key: value for key, value in record.items() if value not in (None, [], {})}
+        return {key: value for key, value in record.items() if value not in (None, [], {}) and (key, value) != ("title", "")}
 
     def _ended_facts(self, task: TaskDir, spec: Spec, status: Status) -> Dict[str, Any]:
         tree = spec.worktree
@@ -2351,6 +2357,7 @@ def render(data: Dict[str, Any]) -> str:
 
 def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
     head = f"Task {record['task_id']} {record.get('outcome', record['state'])}"
+    head += f" ({record['title']})" if "title" in record else ""
     yield head + (f" after {record['elapsed_s']} s" if "elapsed_s" in record else "") + (f" (thread {record['threadId']})" if "threadId" in record else "")
     if "failure" in record:
         why = record["failure"]
@@ -2400,7 +2407,7 @@ def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str
     for i in ids[:200]:
         try:
             record = swarm.record(i)
-            rows.append({k: record[k] for k in ("task_id", "state", "outcome", "threadId", "started_at", "elapsed_s") if k in record})
+            rows.append({k: record[k] for k in ("task_id", "title", "state", "outcome", "threadId", "started_at", "elapsed_s") if k in record})
         except ToolError as error:
             rows.append({"task_id": i, "error": str(error)})
     return _pretty({"tasks": rows, "total": len(ids)})
@@ -2847,7 +2854,7 @@ VARIABLES: Mapping[str, str] = {
     "CODEX_SWARM_TASK_DIR": "where tasks are kept (default: $XDG_STATE_HOME/codex-swarm, else ~/.local/state/codex-swarm)",
     "CODEX_SWARM_WORKTREE_DIR": "where git worktrees are made (default: worktrees in the task directory)",
     "CODEX_SWARM_CODEX_BIN": "codex executable, path or name (default: codex); --codex-bin wins",
-    "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are to be kept, in seconds (default: 86400)",
+    "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are to be kept, in seconds (default: 86400); nothing is deleted yet",
     "CODEX_SWARM_LOG": "log file (default: stderr)",
     "CODEX_SWARM_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR (default: WARNING)",
 }
@@ -2913,6 +2920,8 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
 def _directory(environ: Mapping[str, str], name: str, default: str) -> str:
     given = environ.get(name)
     path = os.path.abspath(os.path.expanduser(given or default))
+    if given and not os.path.isabs(os.path.expanduser(given)):
+        raise UsageError(f"{name}={given}: must be an absolute path, since servers start in different directories")
     if given and os.path.lexists(path) and not os.path.isdir(path):
         raise UsageError(f"{name}={given}: exists and is not a directory")
     return path
@@ -2965,12 +2974,12 @@ def demo(config: Config, environ: Mapping[str, str]) -> int:
     """Run five tasks through a server of our own and show them live. Returns 0 when all five succeeded."""
     import tempfile
     with tempfile.TemporaryDirectory(prefix="codex-swarm-demo-") as place:
-        codex_path = _ready_codex(config, environ)
+        codex_path, why = _ready_codex(config, environ)
         if codex_path is None:
             codex_path = os.path.join(place, "codex")
             with open(os.open(codex_path, os.O_WRONLY | os.O_CREAT, 0o700), "w", encoding="utf-8") as f:
                 f.write(f'#!/bin/sh\nexec "{sys.executable}" "{os.path.abspath(__file__)}" stand-in\n')
-            print("No logged-in Codex was found: a STAND-IN that only pretends to work takes its place.")
+            print(f"{why}\nA STAND-IN that only pretends to work takes its place.")
         else:
             print(f"Five small questions for {codex_path} (this uses your account).")
         work = os.path.join(place, "work")
@@ -2986,36 +2995,40 @@ def demo(config: Config, environ: Mapping[str, str]) -> int:
                 client.call("codex_cancel", task_ids=started["task_ids"])
                 return 1
     for prompt, record in zip(DEMO_PROMPTS, results):
-        print(f"\n{prompt}\n  {record['outcome']}: {record.get('content') or record.get('failure', {}).get('message', '')}")
-    return 0 if all(r["outcome"] == "succeeded" for r in results) else 1
+        print(f"\n{record['task_id'][:4]}  {prompt}\n  {record['outcome']}: {record.get('content') or record.get('failure', {}).get('message', '')}")
+    succeeded = sum(r["outcome"] == "succeeded" for r in results)
+    print(f"\n{succeeded} of {len(results)} succeeded, in parallel; the longest took {max(r['elapsed_s'] for r in results)} s.")
+    return 0 if succeeded == len(results) else 1
 
 
-def _ready_codex(config: Config, environ: Mapping[str, str]) -> Optional[str]:
-    """A codex that can work: installed, and logged in or given a key. Source: codex-cli 0.169.0, `codex login status`."""
+def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[Optional[str], str]:
+    """A codex that can work, installed, and logged in or given a key; or None and why. Source: codex-cli 0.169.0, `codex login status`."""
     try:
         path = find_codex(config.codex_bin, environ.get("PATH", os.defpath))
-        logged_in = Host().run([path, "login", "status"], "/", dict(environ), timeout_s=20).code == 0
-    except (ToolError, OSError):
-        return None
-    return path if logged_in or environ.get("CODEX_API_KEY") else None
+        if environ.get("CODEX_API_KEY") or Host().run([path, "login", "status"], "/", dict(environ), timeout_s=20).code == 0:
+            return path, ""
+    except (ToolError, OSError) as error:
+        return None, str(error)
+    return None, f"{path} is not logged in (`codex login` does that)."
 
 
 def _watch_demo(client: "DemoClient", task_ids: List[str]) -> List[Dict[str, Any]]:
     waiting, live, drawn = client.send("tools/call", name="codex_wait", arguments={"task_ids": task_ids}), sys.stdout.isatty(), 0
+    answer: Optional[Dict[str, Any]] = None
     while True:
         lines = []
         for record in client.call("codex_status", task_ids=task_ids)["tasks"]:
             progress = record.get("progress", {})
-            what = record.get("outcome") or f"{progress.get('phase', record['state'])} {progress.get('detail', '')}"
+            what = record.get("outcome") or f"{progress.get('phase', record['state'])}: {progress.get('detail', '')}".rstrip(": ")
             lines.append(f"  {record['task_id'][:4]}  {record.get('elapsed_s', 0):5.1f} s  {clip(what, 60)}")
-        if live or not drawn:
-            sys.stdout.write((f"\x1b[{drawn}F" if drawn else "") + "".join(f"{line}\x1b[K\n" if live else line + "\n" for line in lines))
+        if live or not drawn or answer is not None:
+            sys.stdout.write((f"\x1b[{drawn}F" if drawn and live else "") + "".join(f"{line}\x1b[K\n" if live else line + "\n" for line in lines))
             sys.stdout.flush()
             drawn = len(lines)
-        answer = client.receive(waiting, 0.5)
-        if answer is not None:
+        if answer is not None:              # and the last look at all of them is on the screen
             result: List[Dict[str, Any]] = answer["structuredContent"]["tasks"]
             return result
+        answer = client.receive(waiting, 0.5)
 
 
 class DemoClient:

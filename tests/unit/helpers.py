@@ -9,7 +9,7 @@ import codex_mcp_swarm as cms
 
 RECORDINGS = pathlib.Path(__file__).resolve().parents[1] / "recordings"
 NAMES = sorted(path.stem for path in RECORDINGS.glob("*.jsonl"))
-WAIT_S = 30.0
+WAIT_S = 60.0           # every wait ends; how soon on a busy machine proves nothing
 
 
 def lines_of(name):

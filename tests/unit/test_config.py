@@ -125,8 +125,14 @@ def test_a_flag_or_a_variable_sets_its_field(argv, environ, field, value):
 def test_every_path_is_absolute_wherever_the_server_starts(home, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.setenv("HOME", str(home))
-    config = configured(CODEX_SWARM_TASK_DIR="tasks", CODEX_SWARM_WORKTREE_DIR="~/trees", CODEX_SWARM_LOG="log")
+    config = configured(CODEX_SWARM_TASK_DIR="~/tasks", CODEX_SWARM_WORKTREE_DIR="~/trees", CODEX_SWARM_LOG="log")
     assert (config.root, config.worktree_dir, config.log_file) == tuple(str(home / name) for name in ("tasks", "trees", "log"))
+
+
+@pytest.mark.parametrize("name", ["CODEX_SWARM_TASK_DIR", "CODEX_SWARM_WORKTREE_DIR"])
+def test_a_directory_that_would_depend_on_where_the_server_starts_is_refused(name):
+    with pytest.raises(cms.UsageError, match="absolute"):
+        configured(**{name: "tasks"})
 
 
 def test_the_command_is_demo_or_none():

@@ -35,7 +35,7 @@ def seen(app, *lines, **arguments):
 # -- all or nothing -----------------------------------------------------------------------------------
 @pytest.fixture
 def outside(tmp_path):
-    """A directory in no repository, and one in a repository without a commit."""
+    """A plain directory, a file, and a repository without a commit."""
     (tmp_path / "plain").mkdir()
     subprocess.run(["git", "init", "-q", str(tmp_path / "unborn")], check=True)
     (tmp_path / "file").write_text("")
@@ -44,7 +44,7 @@ def outside(tmp_path):
 
 WRONG = [
     # an entry, what the error names
-    ({"cwd": "/nonexistent"}, "`cwd`: /nonexistent does not exist"), ({"cwd": "{}/file"}, "is not a directory"), ({"cwd": "{}/plain"}, "not in a git repository"),
+    ({"cwd": "/nonexistent"}, "`cwd`: /nonexistent does not exist"), ({"cwd": "{}/file"}, "is not a directory"), ({"cwd": "/"}, "not in a git repository"),
     ({"cwd": "a\0b"}, "`cwd`"), ({"cwd": "x" * 5000}, "`cwd`"), ({"cwd": "{}/unborn", "worktree": True}, "no commit"),
     ({"threadId": NOWHERE, "worktree": True}, "`worktree`"), ({"task_id": "0" * 12}, "There is no task"), ({"base-instructions": "x" * 200_000}, "`base-instructions` is too long"),
     ({"config": {"a": None}}, "`config`"),
