@@ -2940,29 +2940,24 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
 
 def serve(config: Config, environ: Mapping[str, str]) -> int:
     """Serve MCP on standard input and output until either ends or a signal comes; then the process ends. Tasks go on."""
-    class Ended(BaseException):
-        pass
-
     def on_signals(handler: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, handler)
 
-    def end(number: int, frame: Any) -> None:
+    def end(*_: Any) -> None:
+        """Also the handler of signals: an exception raised there would be lost wherever Python ignores exceptions."""
         on_signals(signal.SIG_IGN)          # a client that sends several in a row gets one quiet end
-        raise Ended
+        server.drain()
+        os._exit(0)                         # threads may be anywhere; the interpreter's own end would trip over them
     rx, tx = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)        # no child ever reads what is meant for us
     os.dup2(2, 1)                                       # no stray print ever tears a line of the protocol
     wire = Wire(rx, tx, gone=lambda: os.kill(os.getpid(), signal.SIGTERM))
     server = Server(Swarm(config, Host(config.log_file, config.log_level), environ), wire)
-    try:
-        on_signals(end)
-        server.run()
-        on_signals(signal.SIG_IGN)
-    except Ended:
-        pass
-    server.drain()
-    os._exit(0)                 # threads may be anywhere; the interpreter's own end would trip over them
+    on_signals(end)
+    server.run()
+    end()
+    return 0
 
 
 # The demonstration: a real server, a real MCP exchange, the real codex where there is one.

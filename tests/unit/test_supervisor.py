@@ -236,7 +236,7 @@ def test_a_killed_supervisor_is_told_at_once_and_what_codex_wrote_is_kept(swarm,
     killed_at = time.monotonic()
     os.kill(parent_of(pids[0]), signal.SIGKILL)
     waiter.join(WAIT_S)
-    assert told and told[0][1] - killed_at < 5
+    assert told and told[0][1] - killed_at < WAIT_S / 3
     for server in (app, swarm()):                   # the one that started it, and one that never saw it run
         record = server.record(task.task_id)
         assert (record["state"], record["outcome"], record["failure"]["kind"]) == ("ended", "lost", "lost")
