@@ -894,7 +894,11 @@ from importlib.machinery import SourceFileLoader
 name, path = "codex_mcp_swarm", sys.argv[1]
 beside = os.path.join(os.path.dirname(path), "__pycache__", name + "." + sys.implementation.cache_tag + ".pyc")
 sys.pycache_prefix = None if os.path.exists(beside) else sys.argv[2]
-code = SourceFileLoader(name, path).get_code(name)
+try:
+    code = SourceFileLoader(name, path).get_code(name)
+except Exception:       # a cache that a full disk cut off
+    with open(path, "rb") as f:
+        code = compile(f.read(), path, "exec")
 sys.pycache_prefix = None
 module = sys.modules[name] = type(sys)(name)
 module.__file__ = path
@@ -1034,6 +1038,12 @@ class Host:
 
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def own_signals() -> None:
+    """Whatever the parent had blocked or ignored: we need our signals, and subprocess needs SIGCHLD."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def exit_code_of(wait_status: int) -> int:
@@ -1202,7 +1212,7 @@ class Git:
             self(tree.path, "add", "--all", "--ignore-errors", "--", ".", *(f":(exclude,literal){path}" for path in embedded), env=place)
         except GitError as error:           # for instance an embedded repository without a commit; the rest is added
             refused = error
-        if self(tree.path, "diff", "--cached", "--name-only", env=place):
+        if self(tree.path, "diff-index", "--cached", "--name-only", "HEAD", env=place):
             self(tree.path, *self._identity(tree), "commit", "--quiet", "--no-verify", "--file", "-", env=place, stdin=message)
         if refused is not None:
             raise GitError("Some changes could not be committed", refused.why, f"Look at `{tree.path}`")
@@ -1218,7 +1228,7 @@ class Git:
         """`tree` with its head and what differs from its base; untracked files count as changed. Raises: GitError."""
         place = self._place(tree)
         head = self(tree.path, "rev-parse", "HEAD", env=place)
-        rows = [row.split("\t") for row in self(tree.path, "diff", "--numstat", "--no-renames", tree.base, env=place).split("\n") if row]
+        rows = [row.split("\t") for row in self(tree.path, "diff", "--ignore-submodules=all", "--numstat", "--no-renames", tree.base, env=place).split("\n") if row]
         untracked = self(tree.path, "ls-files", "--others", "--exclude-standard", "-z", env=place).count("\0")
         total = lambda column: sum(int(row[column]) for row in rows if row[column].isdigit())
         return tree._replace(head=head, files_changed=len(rows) + untracked, insertions=total(0), deletions=total(1))
@@ -1643,6 +1653,7 @@ def supervisor_main(argv: Sequence[str]) -> int:
     lock, control = map(os.dup, inherited)              # low numbers, for select(2); not inheritable, so codex does not hold them
     for fd in inherited:
         os.close(fd)
+    own_signals()
     host = Host()
     try:
         Supervisor(TaskDir(directory), host, os.environ, control).run()
@@ -1997,12 +2008,16 @@ class Swarm:
             if error.errno in EXHAUSTED:
                 raise
             status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
+        facts_of = self._ended_facts if status.state is State.ENDED else self._running_facts
         try:
             spec = task.spec()
+            facts = facts_of(task, spec, status)
         except UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:
+                raise
             note = f"spec.json of this task cannot be read: {type(error).__name__}. Look into `{task.path}`"
             spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(note,))
-        facts = self._ended_facts(task, spec, status) if status.state is State.ENDED else self._running_facts(task, spec)
+            facts = facts_of(task, spec, status)
         record = {"task_id": task_id, "title": spec.title, "state": status.state.value, "outcome": status.outcome and status.outcome.value, **facts,
                   "started_at": round(spec.created_at, 3)}
         return {key: value for key, value in record.items() if value not in (None, [], {}) and (key, value) != ("title", "")}
@@ -2035,7 +2050,7 @@ class Swarm:
                       thread_usage=progress.usage, failure=failure(FailureKind.LOST, f"The supervisor of the task ended without a report {came}") if lost else None,
                       warnings=(*spec.warnings, *progress.warnings, f"{note}: this is what the events tell"))
 
-    def _running_facts(self, task: TaskDir, spec: Spec) -> Dict[str, Any]:
+    def _running_facts(self, task: TaskDir, spec: Spec, status: Status) -> Dict[str, Any]:
         tail, now = self._tail(task), self.host.now()
         p = tail.refresh()
         live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, tail.phase_at or spec.created_at),
@@ -2940,21 +2955,26 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
 
 def serve(config: Config, environ: Mapping[str, str]) -> int:
     """Serve MCP on standard input and output until either ends or a signal comes; then the process ends. Tasks go on."""
-    def on_signals(handler: Any) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, handler)
-
-    def end(*_: Any) -> None:
-        """Also the handler of signals: an exception raised there would be lost wherever Python ignores exceptions."""
-        on_signals(signal.SIG_IGN)          # a client that sends several in a row gets one quiet end
+    def end() -> None:
         server.drain()
         os._exit(0)                         # threads may be anywhere; the interpreter's own end would trip over them
+
+    def end_on_signal() -> None:
+        """On a thread of its own: the kernel may give a signal to any thread, and then the main one stays in read(2)."""
+        os.read(wake, 1)
+        end()
+    own_signals()
+    wake, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     rx, tx = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)        # no child ever reads what is meant for us
     os.dup2(2, 1)                                       # no stray print ever tears a line of the protocol
     wire = Wire(rx, tx, gone=lambda: os.kill(os.getpid(), signal.SIGTERM))
     server = Server(Swarm(config, Host(config.log_file, config.log_level), environ), wire)
-    on_signals(end)
+    threading.Thread(target=end_on_signal, name="signals", daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
     server.run()
     end()
     return 0
