@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,15 +28,24 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def npm(package: str) -> Path:
+    """The directory of the commands of an npm package, `name@version`, which is installed once per machine."""
+    prefix = CACHE / "npm" / re.sub(r"[^\w.]+", "-", package).strip("-")
+    prefix.mkdir(parents=True, exist_ok=True)
+    with (prefix / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (prefix / "done").exists():
+            install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(prefix), package]
+            subprocess.run(install, check=True, timeout=INSTALL_LIMIT_S)
+            (prefix / "done").touch()
+    return prefix / "node_modules" / ".bin"
+
+
 @pytest.fixture(scope="session")
 def codex() -> Path:
     """The codex executable: CODEX_SWARM_TEST_CODEX, else the npm package, installed once per machine."""
     given = os.environ.get("CODEX_SWARM_TEST_CODEX")
-    path = Path(given) if given else CACHE / "npm" / "node_modules" / ".bin" / "codex"
-    if not given and not path.exists():
-        prefix = str(CACHE / "npm")
-        install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", prefix, CODEX_PACKAGE]
-        subprocess.run(install, check=True, timeout=INSTALL_LIMIT_S)
+    path = Path(given) if given else npm(CODEX_PACKAGE) / "codex"
     subprocess.run([str(path), "--version"], check=True, timeout=60)
     return path.absolute()
 
