@@ -28,6 +28,7 @@ Where do I add ...?
 """
 from __future__ import annotations
 
+import collections
 import contextlib
 import enum
 import errno
@@ -40,7 +41,7 @@ import stat
 import sys
 import threading
 import time
-from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import IO, Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 try:
     import fcntl
@@ -69,6 +70,7 @@ MAX_TIMEOUT_S = 7 * 86400.0
 MAX_CALLS = 256                     # tools/call under way at once
 MAX_TASKS_PER_CALL = 100
 MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_UNREAD_BYTES = 64 * 1024 * 1024 # what a client may leave unread before it is given up
 MAX_PROMPT_CHARS = 1_048_576        # codex's own limit, in code points
 MAX_ARGV_BYTES = 128 * 1024 - 1     # Linux: MAX_ARG_STRLEN, for one word
 MAX_CONFIG_DEPTH = 32
@@ -83,6 +85,7 @@ CODEX_CLIENT = "codex-mcp-client"   # clientInfo.name of Codex CLI 0.169
 TASK_ENV = "CODEX_SWARM_TASK_ID"    # marks everything that a task starts
 THREAD_ID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 TASK_ID = r"[0-9a-f]{12}"
+HANDLE_ID = r"[0-9a-f]{32}"
 
 
 class State(str, enum.Enum):
@@ -198,7 +201,7 @@ class WrongState(SwarmError):
 
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
-RESOURCE_NOT_FOUND = -32002
+RESOURCE_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32002, -32021, -32022
 
 
 # ======================================================================================
@@ -369,6 +372,34 @@ class Report(NamedTuple):
             if name in fields:
                 fields[name] = kind.from_json(fields[name])         # type: ignore[attr-defined]
         return cls(**fields)
+
+
+class Wait(NamedTuple):
+    """What a blocking tool waits for, and how its answer is then made; data, so that it can outlive the call."""
+    task_ids: Tuple[str, ...]
+    owned: bool = False                         # the call itself started them: cancelling it stops them
+    mode: str = "all"
+    timeout_s: Optional[float] = None           # None: as long as the client allows
+    single: bool = False                        # the answer is the record itself, not a list of records
+    offset: int = 0
+    max_chars: Optional[int] = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Wait":
+        return cls(**known_fields(cls, data))
+
+
+class Handle(NamedTuple):
+    """A wait that the client tracks itself (on the wire, an MCP task). Written once; its end has a file of its own."""
+    handle_id: str
+    created_at: float
+    wait: Wait
+    client: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Handle":
+        fields = known_fields(cls, data)
+        return cls(**{**fields, "wait": Wait.from_json(fields["wait"])})
 
 
 # ======================================================================================
@@ -1251,6 +1282,8 @@ class Git:
 #       lock                held by the server at birth, then by the supervisor for life: THE liveness test
 #       control             FIFO to the supervisor: `c` stops the task
 #       reserve             disk space, given back for the report
+#     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
+#                           .end.json: how it ended: whichever server sees it first, once
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them
 #     cache/                bytecode of this program
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
@@ -1381,7 +1414,7 @@ class TaskDir:
 
 class Store:
     def __init__(self, root: str) -> None:
-        self.root, self.tasks = root, os.path.join(root, "tasks")
+        self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
 
     def prepare(self) -> None:
         """Make ROOT. Raises: ToolError when it is not ours alone."""
@@ -1408,6 +1441,52 @@ class Store:
             raise ToolError(f"There is no task `{clip(task_id, 60)}`", f"Task ids are 12 hexadecimal digits, and tasks live in `{self.tasks}`",
                             "codex_status lists the tasks that have not ended")
         return TaskDir(path)
+
+    def _handle_file(self, handle_id: str, suffix: str) -> str:
+        return os.path.join(self.handles, handle_id + suffix)
+
+    def write_handle(self, handle: Handle) -> None:
+        """Raises: OSError; ToolError when ROOT is not ours."""
+        private_directory(self.handles)
+        write_atomic(self._handle_file(handle.handle_id, ".json"), to_json(handle))
+
+    def handle(self, handle_id: str) -> Optional[Handle]:
+        """None when there is none of this id. Raises: OSError when the system is exhausted."""
+        try:
+            return Handle.from_json(read_json(self._handle_file(handle_id, ".json"))) if re.fullmatch(HANDLE_ID, handle_id) else None
+        except UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:
+                raise
+            return None
+
+    def handle_end(self, handle_id: str) -> Optional[Dict[str, Any]]:
+        try:
+            return read_json(self._handle_file(handle_id, ".end.json"))
+        except (OSError, ValueError):
+            return None
+
+    def end_handle(self, handle_id: str, end: Dict[str, Any]) -> Dict[str, Any]:
+        """Write the end of a handle and return it; when another server was first, return what that one wrote."""
+        name, mine = self._handle_file(handle_id, ".end.json"), self._handle_file(handle_id, f".{os.urandom(4).hex()}")
+        try:
+            write_atomic(mine, end)
+            os.link(mine, name)                 # unlike rename it fails where there is one already
+        except FileExistsError:
+            return self.handle_end(handle_id) or end
+        except OSError:                         # a full disk: the next question finds the same end again
+            pass
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(mine)
+        return end
+
+    def mark_cancelled(self, handle_id: str) -> None:
+        """Raises: OSError."""
+        with open(self._handle_file(handle_id, ".cancel"), "w", opener=private):
+            pass
+
+    def is_cancelled(self, handle_id: str) -> bool:
+        return os.path.exists(self._handle_file(handle_id, ".cancel"))
 
 
 class Tail:
@@ -1689,6 +1768,7 @@ class Call:
         self.cancelled = False          # set once, by the reader of the protocol, which then calls Swarm.wake()
         self.cancel_reason = ""
         self.waiting = False            # all that it does besides waiting has been done
+        self.started: List[str] = []    # the tasks that it started; when it is abandoned nobody learns of them, so they are stopped
 
     @property
     def abandoned(self) -> bool:
@@ -1924,7 +2004,8 @@ class Swarm:
                 if task.status().outcome is Outcome.LOST and self.host.kill_marked(task.task_id):
                     self.host.log("INFO", f"{task.task_id}: its supervisor was killed; killed what it left running")
             except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
-                self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
+                if os.path.isdir(task.path):        # else it has been removed
+                    self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
             finally:
                 with self.changed:
                     self.ended[task.task_id] = True
@@ -1971,9 +2052,10 @@ class Swarm:
                 ticker.tick()
 
     def stop(self, task_ids: Sequence[str]) -> None:
-        """Ask the supervisors of these tasks to stop them, and return at once. Raises: ToolError for an unknown task."""
-        for task in [self.store.get(i) for i in task_ids]:
-            task.stop()
+        """Ask the supervisors of these tasks to stop them, and return at once. A task that does not exist is passed over."""
+        for task_id in task_ids:
+            with contextlib.suppress(ToolError):
+                self.store.get(task_id).stop()
 
     # -- looking ---------------------------------------------------------------------
     def unended(self) -> List[str]:
@@ -2064,6 +2146,46 @@ class Swarm:
         with self.changed:
             return self.ended.get(task.task_id, False)
 
+    def summary(self, doing: Sequence[Tuple[str, Phase, str, float]], total: int) -> str:
+        """`3 of 5 done; 2f9c running `pytest -q` for 41 s`: the tasks that still run, the one that changed last first."""
+        now = self.host.now()
+        parts = [f"{task_id[:4]} {phase.value if not detail or phase in (Phase.NETWORK, Phase.RETRY) else f'{DOING[phase]} `{clip(detail, 60)}`'}"
+                 + (f" for {age(now, since):.0f} s" if since else "") for task_id, phase, detail, since in sorted(doing, key=lambda d: -d[3])[:3]]
+        more = f", and {len(doing) - 3} more" if len(doing) > 3 else ""
+        return f"{total - len(doing)} of {total} done" + (f"; {', '.join(parts)}{more}" if parts else "")
+
+    def look(self, task_ids: Sequence[str]) -> Tuple[List[str], str, float]:
+        """(those that have ended, a summary of all, when the last event came), also for tasks of other servers. A task
+        that is not there any more counts as ended. Raises: OSError when the system is exhausted."""
+        doing, ended, last = [], [], 0.0
+        for task_id in task_ids:
+            try:
+                task = self.store.get(task_id)
+                running = task.status().state is not State.ENDED
+            except ToolError:
+                running = False
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    raise
+                running = False
+            if running:
+                doing.append((task_id, *self.doing(task)))
+                last = max(last, self._tail(task).changed_at)
+            else:
+                ended.append(task_id)
+        return ended, self.summary(doing, len(task_ids)), last
+
+    def signature(self, task_id: str) -> Any:
+        """Something that differs when the record of a task does; with no task, when the list of tasks does."""
+        if not task_id:
+            return tuple(self.store.ids()), tuple(self.unended())
+        try:
+            task = self.store.get(task_id)
+            status = task.status()
+            return status, None if status.state is State.ENDED else self._tail(task).refresh().events
+        except (ToolError, OSError):
+            return None
+
     def doing(self, task: TaskDir) -> Tuple[Phase, str, float]:
         """Phase, its detail, and since when (Unix seconds)."""
         tail = self._tail(task)
@@ -2081,17 +2203,12 @@ class Ticker:
         self.tick()
 
     def tick(self) -> None:
-        running = [task for task in self.tasks if not self.swarm.has_ended(task)]
-        doing = [(task.task_id, *self.swarm.doing(task)) for task in running]
+        doing = [(task.task_id, *self.swarm.doing(task)) for task in self.tasks if not self.swarm.has_ended(task)]
         now, seen = self.swarm.host.monotonic(), [(task_id, phase, detail) for task_id, phase, detail, _ in doing]
-        if (seen == self.told and now - self.told_at < HEARTBEAT_S) or not running or self.call.tell is None:
+        if (seen == self.told and now - self.told_at < HEARTBEAT_S) or not doing or self.call.tell is None:
             return
         self.told, self.told_at = seen, now
-        wall = self.swarm.host.now()
-        parts = [f"{task_id[:4]} {phase.value if not detail or phase in (Phase.NETWORK, Phase.RETRY) else f'{DOING[phase]} `{clip(detail, 60)}`'}"
-                 + (f" for {age(wall, since):.0f} s" if since else "") for task_id, phase, detail, since in sorted(doing, key=lambda d: -d[3])[:3]]
-        more = f", and {len(doing) - 3} more" if len(doing) > 3 else ""
-        self.call.tell(f"{len(self.tasks) - len(running)} of {len(self.tasks)} done; {', '.join(parts)}{more}")
+        self.call.tell(self.swarm.summary(doing, len(self.tasks)))
 
 
 DOING: Mapping[Phase, str] = {Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
@@ -2136,7 +2253,7 @@ class Tool(NamedTuple):
     description: str
     args: Schema
     returns: Schema
-    run: Callable[[Swarm, Dict[str, Any], Call], Answer]
+    run: Callable[[Swarm, Dict[str, Any], Call], Union[Answer, Wait]]
     read_only: bool = False
     destructive: bool = False
     always_load: bool = False
@@ -2167,8 +2284,8 @@ COLLECT = "codex_wait with these task_ids returns the results; codex_status show
       "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile codex_async. "
       "The result has `content` (the final message) and `threadId` for codex_reply.",
       obj(RUN, ["prompt"]), RECORD, always_load=True)
-def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    return _one(swarm, _started(swarm, [args], call), call)
+def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
+    return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
 
 @tool("codex_async", "Start Codex",
@@ -2184,25 +2301,24 @@ def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "`defaults` are shared. wait=false returns the task_ids at once. If any entry is wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(), "wait": boolean("Default true")}, ["tasks"]),
       RECORDS, always_load=True)
-def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
     refuse(problems(obj(RUN), shared, "defaults") + [f"`tasks[{i}].prompt` is required" for i, entry in enumerate(entries) if "prompt" not in entry])
     ids = _started(swarm, entries, call, "tasks")
     if not args.get("wait", True):
         return Answer({"task_ids": ids, "tasks": [swarm.record(i) for i in ids], "collect": COLLECT})
-    _own(swarm, ids, call)
-    return _all(swarm, ids)
+    return Wait(tuple(ids), owned=True)
 
 
 @tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. "
       "It keeps the cwd, sandbox, model, profile and config of the thread's last task; arguments override them.",
       obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD)
-def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues", "Pass `threadId`, or the `task_id` of the task that had it")
-    return _one(swarm, _started(swarm, [args], call), call)
+    return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
 
 @tool("codex_status", "See what tasks do",
@@ -2219,50 +2335,60 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]), "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400),
            "offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}, ["task_ids"]),
       RECORDS, read_only=True)
-def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    ids = list(dict.fromkeys(args["task_ids"]))
-    swarm.wait(ids, args.get("timeout_s", call.client.wait_s), call, args.get("mode", "all"))
-    return _all(swarm, ids, args.get("offset", 0), args.get("max_chars"))
+def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
+    ids = tuple(dict.fromkeys(args["task_ids"]))
+    for task_id in ids:
+        swarm.store.get(task_id)            # an unknown one is told of now
+    return Wait(ids, False, args.get("mode", "all"), args.get("timeout_s"), False, args.get("offset", 0), args.get("max_chars"))
 
 
 @tool("codex_cancel", "Stop tasks",
       "Stop tasks and everything they started, and return their final state. Worktrees are kept. A task that has already ended is left as it is.",
       obj({"task_ids": TASKS}, ["task_ids"]), RECORDS, destructive=True)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    ids = list(dict.fromkeys(args["task_ids"]))
-    before = {i for i in ids if swarm.record(i)["state"] == State.ENDED.value}
-    swarm.stop(ids)
-    swarm.wait(ids, CANCEL_WAIT_S, Call())
-    return Answer({"tasks": [{**swarm.record(i), **({"note": "It had already ended; nothing was changed"} if i in before else {})} for i in ids]})
+    before: Dict[str, str] = {}
+    unknown: Optional[ToolError] = None
+    for task_id in dict.fromkeys(args["task_ids"]):
+        try:
+            before[task_id] = swarm.record(task_id)["state"]
+        except ToolError as error:
+            unknown = error
+    swarm.stop(list(before))
+    swarm.wait(list(before), CANCEL_WAIT_S, Call())
+    if unknown is not None:             # no reason to let the others run on
+        raise ToolError(unknown.what, unknown.why, f"The others were stopped: {', '.join(before)}" if before else unknown.fix)
+    return Answer({"tasks": [{**swarm.record(i), **({"note": "It had already ended; nothing was changed"} if state == State.ENDED.value else {})}
+                             for i, state in before.items()]})
 
 
 def _started(swarm: Swarm, requests: Sequence[Mapping[str, Any]], call: Call, label: str = "") -> List[str]:
-    """Start tasks; if somebody has cancelled the call meanwhile, nobody will learn of them, so they are stopped."""
-    ids = swarm.start(requests, label)
-    if call.abandoned:
-        swarm.stop(ids)
-    return ids
+    call.started += swarm.start(requests, label)
+    return call.started
 
 
-def _own(swarm: Swarm, ids: Sequence[str], call: Call) -> None:
-    """Wait for the tasks that this call itself started; if somebody cancels the call, stop them."""
-    swarm.wait(ids, call.client.wait_s, call)
-    if call.abandoned:
-        swarm.stop(ids)
+def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
+    """Wait as `wait` says, then answer."""
+    swarm.wait(wait.task_ids, call.client.wait_s if wait.timeout_s is None else wait.timeout_s, call, wait.mode)
+    return conclude(swarm, wait)
 
 
-def _one(swarm: Swarm, ids: Sequence[str], call: Call) -> Answer:
-    _own(swarm, ids, call)
-    record = swarm.record(ids[0])
-    if record["state"] != State.ENDED.value:
-        return Answer({**record, "still_running": list(ids), "collect": COLLECT})
-    return Answer(record, failed=record["outcome"] != Outcome.SUCCEEDED.value)
-
-
-def _all(swarm: Swarm, ids: Sequence[str], offset: int = 0, max_chars: Optional[int] = None) -> Answer:
-    records = [page(swarm.record(i), offset, max_chars) for i in ids]
+def conclude(swarm: Swarm, wait: Wait) -> Answer:
+    """The answer to a wait, from what is so now."""
+    records = [page(swarm.record(i), wait.offset, wait.max_chars) for i in wait.task_ids]
     running = [r["task_id"] for r in records if r["state"] != State.ENDED.value]
-    return Answer({"tasks": records, "still_running": running, **({"collect": COLLECT} if running else {})})
+    more = {"still_running": running, "collect": COLLECT} if running else {}
+    if wait.single:
+        return Answer({**records[0], **more}, failed=not running and records[0]["outcome"] != Outcome.SUCCEEDED.value)
+    return Answer({"tasks": records, "still_running": running, **more})
+
+
+def handle_is_over(swarm: Swarm, handle: Handle) -> Tuple[bool, str, float]:
+    """(whether what the handle waits for has come, a summary, when something last happened)."""
+    wait = handle.wait
+    ended, summary, last = swarm.look(wait.task_ids)
+    timed_out = wait.timeout_s is not None and swarm.host.now() >= handle.created_at + wait.timeout_s
+    enough = bool(ended) if wait.mode == "any" else len(ended) == len(wait.task_ids)
+    return enough or timed_out, summary, last
 
 
 def refuse(wrong: Sequence[str]) -> None:
@@ -2414,6 +2540,7 @@ class Resource(NamedTuple):
     description: str
     mime_type: str
     read: Callable[[Swarm, str, Mapping[str, Any]], str]    # the task id (or ""), facts of the server
+    changes: bool = True
 
 
 def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
@@ -2451,9 +2578,9 @@ def _pretty(data: Any) -> str:
 SCHEME = "codex-swarm:///"
 RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "server-info", "server-info", "Version, codex, paths and limits of this server", "application/json",
-             lambda swarm, task_id, about: _pretty(about)),
+             lambda swarm, task_id, about: _pretty(about), changes=False),
     Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
-             lambda swarm, task_id, about: _pretty(to_json(swarm.config))),
+             lambda swarm, task_id, about: _pretty(to_json(swarm.config)), changes=False),
     Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
     Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
              lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
@@ -2467,6 +2594,67 @@ def find_resource(uri: str) -> Optional[Tuple[Resource, str]]:
         if match:
             return resource, match.groupdict().get("task") or ""
     return None
+
+
+# To add a prompt, write one row of PROMPTS.
+class PromptArgument(NamedTuple):
+    name: str
+    description: str
+    required: bool = False
+
+
+class Prompt(NamedTuple):
+    name: str
+    title: str
+    description: str
+    arguments: Tuple[PromptArgument, ...]
+    write: Callable[[Mapping[str, str]], str]
+
+
+CWD = PromptArgument("cwd", "Directory of the repository; default: the current one")
+PROMPT_ROWS = (
+    Prompt("fan_out", "Fan out jobs", "Run a list of independent jobs in parallel, each in a worktree of its own, and bring the work home",
+           (PromptArgument("jobs", "The jobs, one a line", True), CWD),
+           lambda a: f"""\
+Run these jobs as parallel Codex tasks, in one codex_batch call with `worktree: true`{_in(a)}:
+
+{a['jobs']}
+
+Write each task's prompt so that it stands alone: Codex knows nothing of this conversation. When all have ended, tell me of each: outcome, what was \
+done, files changed. For every one that succeeded show the command that merges its branch, and warn of those that touch the same files. Continue a task \
+that needs more with codex_reply. Merge nothing until I say so."""),
+    Prompt("plan_then_execute", "Plan, then execute", "Let Codex make a plan without changing anything; execute it in the same thread once I approve",
+           (PromptArgument("goal", "What is to be achieved", True), CWD),
+           lambda a: f"""\
+First call codex with `sandbox: "read-only"`{_in(a)} and ask for a plan, with files and steps, for this goal:
+
+{a['goal']}
+
+Show me the plan and wait. When I approve it, call codex_reply with the same threadId, `sandbox: "workspace-write"` and the instruction to carry out the \
+approved plan, with whatever I changed in it. Then show me what was changed and how it was tested."""),
+    Prompt("review_and_fix", "Review and fix", "Let one Codex task review the changes and another fix what it found",
+           (PromptArgument("scope", "What to review; default: the uncommitted changes"), CWD),
+           lambda a: f"""\
+Call codex with `sandbox: "read-only"`{_in(a)} to review {a['scope'] or 'the uncommitted changes (git diff HEAD and untracked files)'}: bugs, missing \
+tests, unclear names; each finding with file, line, severity and a proposed fix. Show me the findings. Then start one codex task with \
+`sandbox: "workspace-write"` that fixes those of high and middle severity, gives each a test, and runs the tests. At last compare findings and fixes, and \
+say what is left."""),
+    Prompt("best_of_n", "Best of N", "Let several Codex tasks solve the same job independently, and choose the best",
+           (PromptArgument("job", "The job", True), PromptArgument("n", "How many attempts; default 3"),
+            PromptArgument("check", "A command that tells whether an attempt is right, for instance the tests"), CWD),
+           lambda a: f"""\
+Start {a['n'] or '3'} independent attempts at this job in one codex_batch call with `worktree: true`{_in(a)}, all with the same prompt:
+
+{a['job']}
+
+When all have ended, compare the branches: {('run `' + a['check'] + '` in each worktree; then ') if a['check'] else ''}correctness first, then the smaller \
+and clearer change. Show me a table of the attempts and name the best, with the command that merges its branch. Keep the others."""),
+)
+PROMPTS: Mapping[str, Prompt] = {prompt.name: prompt for prompt in PROMPT_ROWS}
+
+
+def _in(arguments: Mapping[str, str]) -> str:
+    return f" and `cwd: \"{arguments['cwd']}\"`" if arguments["cwd"] else ""
 
 
 INSTRUCTIONS = """\
@@ -2485,19 +2673,36 @@ A failed task has `failure` with kind, message, whether a retry can help, and ad
 
 
 # ======================================================================================
-# 13. MCP  (framing, dispatch, the one exception-to-wire boundary)
+# 13. MCP  (framing, dispatch, the one exception-to-wire boundary; no other floor knows of protocol versions)
 # ======================================================================================
-# Another protocol era is another class like Handshake: `check`, `methods`, and how it words results and progress.
-REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")      # newest first; all of the handshake era
+# A message belongs to the era that it names itself: with the envelope of 2026-07-28 in `params._meta` it is
+# served statelessly, by a Stateless made for it alone; otherwise it is the session's, the one Handshake of
+# this process. Neither ever changes what the other sees. To add a method, add it to `methods` of its era.
+STATELESS = "2026-07-28"
+REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")      # of the handshake era, newest first
+SUPPORTED = (STATELESS, *REVISIONS)
+VENDOR = "io.modelcontextprotocol/"
+TASKS_EXTENSION = VENDOR + "tasks"
+SERVER_INFO = {"name": "codex-mcp-swarm", "version": __version__}
+LIST_TTL_MS = 60_000                # lists never change while a server runs; what is read does
+POLL_MS = 1_000                     # how often a client should ask for an MCP task
+SLOW = frozenset({"tools/call", "resources/read", "tasks/get", "tasks/cancel", "tasks/update"})     # answered on a thread of their own
+CACHEABLE = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
 RequestId = Union[str, int]
 
 
 class Wire:
-    """Lines in, lines out. Owns the client's pipe; a whole line is written at a time. `gone` is called when nobody reads any more."""
+    """Lines in, lines out. A thread of its own writes, so that a client which does not read holds up nobody; past
+    MAX_UNREAD_BYTES it is given up. `gone` is called once, when nobody reads any more."""
 
     def __init__(self, rx: IO[bytes], tx: int, gone: Callable[[], None]) -> None:
         self.rx, self.tx, self.gone = rx, tx, gone
-        self._lock = threading.Lock()       # one line at a time; every sender takes it; leaf lock
+        # Guards `unread` (lines to be written) and `unread_bytes`, and `open`. Every sender takes it and notifies the
+        # writer; the writer takes it and notifies `flush`. Nothing is called or locked while it is held.
+        self.changed = threading.Condition()
+        self.unread: Deque[bytes] = collections.deque()
+        self.unread_bytes, self.open = 0, True
+        threading.Thread(target=self._write, name="writer", daemon=True).start()
 
     def lines(self) -> Iterator[Optional[bytes]]:
         """Every non-empty line; None for one longer than MAX_FRAME_BYTES, which is skipped."""
@@ -2513,14 +2718,45 @@ class Wire:
                 yield line
 
     def send(self, message: Any) -> None:
-        """A client that has gone is no error: what was to be told to it is on disk."""
+        """Never blocks. A client that has gone is no error: what was to be told to it is on disk."""
         data = self.encode(message)
-        try:
-            with self._lock:
-                while data:
-                    data = data[os.write(self.tx, data):]
-        except (BrokenPipeError, ConnectionResetError):
+        with self.changed:
+            given_up = self.open and self.unread_bytes + len(data) > MAX_UNREAD_BYTES
+            self.open = self.open and not given_up
+            if self.open:
+                self.unread.append(data)
+                self.unread_bytes += len(data)
+                self.changed.notify_all()
+        if given_up:
             self.gone()
+
+    def busy(self) -> bool:
+        """Whether the client is behind with reading; what can be left out should be."""
+        with self.changed:
+            return self.unread_bytes > 1 << 16
+
+    def flush(self, timeout_s: float) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: not self.unread_bytes or not self.open, timeout_s)
+
+    def _write(self) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.unread)
+                data = self.unread.popleft()
+            try:
+                for start in range(0, len(data), 1 << 16):
+                    piece = data[start:start + (1 << 16)]
+                    while piece:
+                        piece = piece[os.write(self.tx, piece):]
+            except OSError:
+                with self.changed:
+                    self.open = False
+                    self.changed.notify_all()
+                return self.gone()
+            with self.changed:
+                self.unread_bytes -= len(data)
+                self.changed.notify_all()
 
     @staticmethod
     def encode(message: Any) -> bytes:
@@ -2556,42 +2792,31 @@ class Request(NamedTuple):
     method: str
     params: Dict[str, Any]
     replies: Replies
+    era: "Era"
 
 
-class Handshake:
-    """The era of `initialize`: revisions 2024-11-05 to 2025-11-25. Holds what a session has agreed on."""
+class Era:
+    """What both eras do alike; `revision` decides which fields a client gets to see."""
 
-    def __init__(self, swarm: Swarm) -> None:
-        self.swarm = swarm
-        self.revision: Optional[str] = None         # None: no initialize yet
-        self.client = Client()
-        self.methods: Mapping[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
-            "initialize": self.initialize, "ping": lambda params: {}, "tools/list": self.tools_list, "resources/list": self.resources_list,
-            "resources/templates/list": self.templates_list}
+    def __init__(self, server: "Server", revision: str, client: Client) -> None:
+        self.server, self.revision, self.client = server, revision, client
+        self.methods: Dict[str, Callable[[Request], Dict[str, Any]]] = {
+            "tools/list": self.tools_list, "resources/list": self.resources_list, "resources/templates/list": self.templates_list,
+            "resources/read": self.resources_read, "prompts/list": self.prompts_list, "prompts/get": self.prompts_get}
+
+    @property
+    def swarm(self) -> Swarm:
+        return self.server.swarm
 
     def since(self, revision: str) -> bool:
-        return (self.revision or REVISIONS[0]) >= revision
+        return self.revision >= revision
 
-    def check(self, method: str) -> None:
-        """Raises: ProtocolError when the session does not know the method, or has not begun."""
-        if method not in self.methods and method not in ("tools/call", "resources/read"):
-            raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
-        if self.revision is None and method not in ("initialize", "ping"):
-            raise ProtocolError(INVALID_PARAMS, f"`{method}` came before `initialize`, and without the `_meta` of a stateless request: send `initialize` first")
+    def finish(self, method: str, result: Dict[str, Any]) -> Dict[str, Any]:
+        """What the era puts around every result."""
+        return result
 
-    def initialize(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        if self.revision is not None:
-            raise ProtocolError(INVALID_REQUEST, "Already initialized")
-        if not isinstance(params.get("protocolVersion"), str):
-            raise ProtocolError(INVALID_PARAMS, "`initialize` needs `protocolVersion`, a string")
-        info = params.get("clientInfo")
-        self.client = Client(str(info.get("name", "")) if isinstance(info, dict) else "")
-        self.revision = params["protocolVersion"] if params["protocolVersion"] in REVISIONS else REVISIONS[0]
-        about = {"name": "codex-mcp-swarm", "version": __version__, **({"title": "Codex swarm"} if self.since("2025-06-18") else {})}
-        return {"protocolVersion": self.revision, "capabilities": {"tools": {}, "resources": {}}, "serverInfo": about, "instructions": INSTRUCTIONS}
-
-    def tools_list(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        self._no_cursor(params)
+    def tools_list(self, request: Request) -> Dict[str, Any]:
+        no_cursor(request.params)
         return {"tools": [self._tool(t) for t in TOOLS.values()]}
 
     def _tool(self, t: Tool) -> Dict[str, Any]:
@@ -2603,6 +2828,21 @@ class Handshake:
         if self.since("2025-03-26"):
             out["annotations"] = {"readOnlyHint": True} if t.read_only else {"readOnlyHint": False, "destructiveHint": t.destructive}
         return out
+
+    def run_tool(self, found: Tool, arguments: Dict[str, Any], call: Call) -> Dict[str, Any]:
+        """The result of a tools/call. Blocks as long as the tool does."""
+        try:
+            checked = canonical(found.args, arguments)
+            refuse(problems(found.args, checked))
+            answer = found.run(self.swarm, checked, call)
+            return self.wait_result(answer, call) if isinstance(answer, Wait) else self.call_result(answer)
+        except OSError as error:
+            return self.error_result(ToolError("The system refused", f"{error.strerror}: {error.filename}", "Mend that, or run fewer tasks at once"))
+        except ToolError as error:
+            return self.error_result(error)
+
+    def wait_result(self, wait: Wait, call: Call) -> Dict[str, Any]:
+        return self.call_result(block(self.swarm, wait, call))
 
     def call_result(self, answer: Answer) -> Dict[str, Any]:
         structured, text = present(answer.data, self.client.result_chars, self.since("2025-06-18"))
@@ -2621,36 +2861,348 @@ class Handshake:
         params = {"progressToken": token, "progress": number, **({"message": text} if self.since("2025-03-26") else {})}
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
-    def resources_list(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        self._no_cursor(params)
-        return {"resources": [self._resource(r, "uri") for r in RESOURCES if "{" not in r.uri]}
+    def resources_list(self, request: Request) -> Dict[str, Any]:
+        no_cursor(request.params)
+        return {"resources": [_listed(r, "uri") for r in RESOURCES if "{" not in r.uri]}
 
-    def templates_list(self, params: Dict[str, Any]) -> Dict[str, Any]:
-        self._no_cursor(params)
-        return {"resourceTemplates": [self._resource(r, "uriTemplate") for r in RESOURCES if "{" in r.uri]}
+    def templates_list(self, request: Request) -> Dict[str, Any]:
+        no_cursor(request.params)
+        return {"resourceTemplates": [_listed(r, "uriTemplate") for r in RESOURCES if "{" in r.uri]}
 
-    @staticmethod
-    def _resource(r: Resource, key: str) -> Dict[str, Any]:
-        return {key: r.uri, "name": r.name, "description": r.description, "mimeType": r.mime_type}
+    resource_not_found = RESOURCE_NOT_FOUND
 
-    def resources_read(self, params: Dict[str, Any]) -> Dict[str, Any]:
+    def resources_read(self, request: Request) -> Dict[str, Any]:
+        resource, task_id = self.resource(request.params)
+        about = server_facts(self.swarm, self.revision) if resource.name == "server-info" else {}
+        try:
+            text = resource.read(self.swarm, task_id, about)
+        except (ToolError, OSError) as error:
+            raise self.no_resource(request.params["uri"], f" ({error})")
+        return {"contents": [{"uri": request.params["uri"], "mimeType": resource.mime_type, "text": text}]}
+
+    def resource(self, params: Mapping[str, Any]) -> Tuple[Resource, str]:
+        """The resource that `uri` names, and its task. Raises: ProtocolError."""
         uri = params.get("uri")
         if not isinstance(uri, str):
-            raise ProtocolError(INVALID_PARAMS, "`resources/read` needs `uri`, a string")
+            raise ProtocolError(INVALID_PARAMS, "`uri` is missing, or not a string")
         found = find_resource(uri)
         try:
-            if found is None:
-                raise ToolError("no such resource")
-            text = found[0].read(self.swarm, found[1], server_facts(self.swarm, self.revision) if found[0].name == "server-info" else {})
-        except (ToolError, OSError) as error:
-            raise ProtocolError(RESOURCE_NOT_FOUND, f"Resource not found: {clip(uri, 200)}" + ("" if found is None else f" ({error})"), {"uri": uri})
-        return {"contents": [{"uri": uri, "mimeType": found[0].mime_type, "text": text}]}
+            if found is not None and found[1]:
+                self.swarm.store.get(found[1])
+        except ToolError:
+            found = None
+        if found is None:
+            raise self.no_resource(uri)
+        return found
 
-    @staticmethod
-    def _no_cursor(params: Dict[str, Any]) -> None:
-        if params.get("cursor") is not None:
-            raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
+    def no_resource(self, uri: str, why: str = "") -> ProtocolError:
+        return ProtocolError(self.resource_not_found, f"Resource not found: {clip(uri, 200)}{why}", {"uri": uri})
 
+    def prompts_list(self, request: Request) -> Dict[str, Any]:
+        no_cursor(request.params)
+        title = self.since("2025-06-18")
+        return {"prompts": [{"name": p.name, "description": p.description, "arguments": [a._asdict() for a in p.arguments],
+                             **({"title": p.title} if title else {})} for p in PROMPTS.values()]}
+
+    def prompts_get(self, request: Request) -> Dict[str, Any]:
+        name, given = request.params.get("name"), request.params.get("arguments")
+        prompt = PROMPTS.get(name) if isinstance(name, str) else None
+        if prompt is None or not (given is None or isinstance(given, dict)):
+            raise ProtocolError(INVALID_PARAMS, f"Unknown prompt: {_show(name)}" if prompt is None else "`arguments` must be an object")
+        given = given or {}
+        wrong = [f"`{k}` must be a string" for k, v in given.items() if not isinstance(v, str)]
+        wrong += [f"`{a.name}` is required" for a in prompt.arguments if a.required and not given.get(a.name)]
+        if wrong:
+            raise ProtocolError(INVALID_PARAMS, "; ".join(wrong))
+        text = prompt.write({a.name: given.get(a.name, "") for a in prompt.arguments})
+        return {"description": prompt.description, "messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
+
+
+class Handshake(Era):
+    """Revisions 2024-11-05 to 2025-11-25: what one session has agreed on with `initialize`."""
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__(server, REVISIONS[0], Client())
+        self.begun = False
+        self.methods.update({"initialize": self.initialize, "ping": lambda request: {}, "resources/subscribe": self.subscribe,
+                             "resources/unsubscribe": self.unsubscribe})
+
+    def check(self, method: str) -> None:
+        """Raises: ProtocolError when the session does not know the method, or has not begun."""
+        known = method in self.methods or method == "tools/call" or not self.begun and method in Stateless(self.server, {}, self.client).methods
+        if not known:
+            raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
+        if not self.begun and method not in ("initialize", "ping"):
+            raise ProtocolError(INVALID_PARAMS, f"`{method}` came without `_meta` `{VENDOR}protocolVersion` and before `initialize`: send one of them")
+
+    def initialize(self, request: Request) -> Dict[str, Any]:
+        params = request.params
+        if self.begun:
+            raise ProtocolError(INVALID_REQUEST, "Already initialized")
+        if not isinstance(params.get("protocolVersion"), str):
+            raise ProtocolError(INVALID_PARAMS, "`initialize` needs `protocolVersion`, a string")
+        self.client, self.begun = client_named(params.get("clientInfo")), True
+        self.revision = params["protocolVersion"] if params["protocolVersion"] in REVISIONS else REVISIONS[0]
+        title = {"title": "Codex swarm"} if self.since("2025-06-18") else {}
+        return {"protocolVersion": self.revision, "capabilities": {"tools": {}, "resources": {"subscribe": True}, "prompts": {}},
+                "serverInfo": {**SERVER_INFO, **title}, "instructions": INSTRUCTIONS}
+
+    def subscribe(self, request: Request) -> Dict[str, Any]:
+        self.resource(request.params)
+        self.server.subscriptions.add(None, Stream(self, {request.params["uri"]}, set()))
+        return {}
+
+    def unsubscribe(self, request: Request) -> Dict[str, Any]:
+        uri = request.params.get("uri")
+        if not isinstance(uri, str):
+            raise ProtocolError(INVALID_PARAMS, "`uri` is missing, or not a string")
+        self.server.subscriptions.remove(None, uri)
+        return {}
+
+
+def utc(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+class Stateless(Era):
+    """Revision 2026-07-28: one request, which carries everything that its answer depends on."""
+    resource_not_found = INVALID_PARAMS
+
+    def __init__(self, server: "Server", capabilities: Mapping[str, Any], client: Client) -> None:
+        super().__init__(server, STATELESS, client)
+        extensions = capabilities.get("extensions")
+        self.tracks_tasks = isinstance(extensions, dict) and TASKS_EXTENSION in extensions
+        self.methods.update({"server/discover": self.discover, "subscriptions/listen": self.listen, "tasks/get": self.tasks_get,
+                             "tasks/update": self.tasks_update, "tasks/cancel": self.tasks_cancel})
+
+    @classmethod
+    def of(cls, server: "Server", meta: Mapping[str, Any]) -> "Stateless":
+        """The era of a request with this `_meta`. Raises: ProtocolError for an envelope that is not whole."""
+        version, capabilities = meta.get(VENDOR + "protocolVersion"), meta.get(VENDOR + "clientCapabilities")
+        if not isinstance(version, str):
+            raise ProtocolError(INVALID_PARAMS, f"`_meta` needs `{VENDOR}protocolVersion`, a string")
+        if version != STATELESS:
+            raise ProtocolError(UNSUPPORTED_VERSION, f"Unsupported protocol version: {_show(version)}", {"supported": list(SUPPORTED), "requested": version})
+        if not isinstance(capabilities, dict):
+            raise ProtocolError(INVALID_PARAMS, f"`_meta` needs `{VENDOR}clientCapabilities`, an object")
+        return cls(server, capabilities, client_named(meta.get(VENDOR + "clientInfo")))
+
+    def check(self, method: str) -> None:
+        if method not in self.methods and method != "tools/call":
+            raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
+        if method.startswith("tasks/"):
+            self.need_tasks()
+
+    def need_tasks(self) -> None:
+        if not self.tracks_tasks:
+            raise ProtocolError(MISSING_CAPABILITY, f"The request does not declare the extension `{TASKS_EXTENSION}` in its clientCapabilities",
+                                {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}})
+
+    def finish(self, method: str, result: Dict[str, Any]) -> Dict[str, Any]:
+        lasting = {"ttlMs": LIST_TTL_MS if method in CACHEABLE else 0, "cacheScope": "private"}
+        return {"resultType": "complete", **result, **(lasting if method in CACHEABLE | {"server/discover", "resources/read"} else {}),
+                "_meta": {**result.get("_meta", {}), VENDOR + "serverInfo": SERVER_INFO}}
+
+    def discover(self, request: Request) -> Dict[str, Any]:
+        return {"supportedVersions": list(SUPPORTED), "instructions": INSTRUCTIONS,
+                "capabilities": {"tools": {}, "resources": {"subscribe": True}, "prompts": {}, "extensions": {TASKS_EXTENSION: {}}}}
+
+    def listen(self, request: Request) -> Dict[str, Any]:
+        wanted = request.params.get("notifications")
+        if not isinstance(wanted, dict):
+            raise ProtocolError(INVALID_PARAMS, "`subscriptions/listen` needs `notifications`, an object")
+        uris, ids = wanted.get("resourceSubscriptions", []), wanted.get("taskIds", [])
+        if not all(isinstance(entries, list) and all(isinstance(e, str) for e in entries) for entries in (uris, ids)):
+            raise ProtocolError(INVALID_PARAMS, "`resourceSubscriptions` and `taskIds` must be arrays of strings")
+        if "taskIds" in wanted:
+            self.need_tasks()
+        stream = Stream(self, {u for u in uris if self._exists(u)}, {i for i in ids if self.swarm.store.handle(i) is not None})
+        honoured = {**({"resourceSubscriptions": sorted(stream.uris)} if "resourceSubscriptions" in wanted else {}),
+                    **({"taskIds": sorted(stream.task_ids)} if "taskIds" in wanted else {})}
+        self.server.subscriptions.add(request.id, stream, stream.notification(request.id, "subscriptions/acknowledged", {"notifications": honoured}))
+        raise NoAnswerYet
+
+    def _exists(self, uri: str) -> bool:
+        try:
+            return bool(self.resource({"uri": uri}))
+        except ProtocolError:
+            return False
+
+    # -- the Tasks extension: a tools/call that goes on after its answer -------------------
+    def wait_result(self, wait: Wait, call: Call) -> Dict[str, Any]:
+        if not self.tracks_tasks:
+            return super().wait_result(wait, call)
+        now = self.swarm.host.now()
+        handle = Handle(os.urandom(16).hex(), now, wait, self.client.name)
+        try:
+            self.swarm.store.write_handle(handle)
+        except OSError as error:
+            raise ToolError("The MCP task could not be recorded", error.strerror or str(error), f"The tasks {', '.join(wait.task_ids)} go on: codex_wait collects them")
+        return {**self._task(handle, "working", "started", now), "resultType": "task"}
+
+    def _handle(self, params: Mapping[str, Any]) -> Handle:
+        task_id = params.get("taskId")
+        handle = self.swarm.store.handle(task_id) if isinstance(task_id, str) else None
+        if handle is None:
+            raise ProtocolError(INVALID_PARAMS, f"Unknown taskId: {_show(task_id)}")
+        return handle
+
+    def _task(self, handle: Handle, status: str, message: str, updated_at: float) -> Dict[str, Any]:
+        return {"taskId": handle.handle_id, "status": status, "statusMessage": message, "createdAt": utc(handle.created_at), "lastUpdatedAt": utc(updated_at),
+                "ttlMs": int(self.swarm.config.task_max_age_s * 1000), "pollIntervalMs": POLL_MS}
+
+    def tasks_get(self, request: Request) -> Dict[str, Any]:
+        return self.task_state(self._handle(request.params))
+
+    def task_state(self, handle: Handle) -> Dict[str, Any]:
+        """Where an MCP task is; its end is written when it is first seen, and never changes after."""
+        end = self.swarm.store.handle_end(handle.handle_id)
+        if end is None:
+            over, message, at = handle_is_over(self.swarm, handle)
+            cancelled = self.swarm.store.is_cancelled(handle.handle_id)
+            if not over and not (cancelled and not handle.wait.owned):
+                return self._task(handle, "working", message, max(at, handle.created_at))
+            end = self.swarm.store.end_handle(handle.handle_id, {"at": self.swarm.host.now(), "message": message, **self._end(handle, cancelled)})
+        return {**self._task(handle, end["status"], end["message"], end["at"]), **({"result": end["result"]} if "result" in end else {})}
+
+    def _end(self, handle: Handle, cancelled: bool) -> Dict[str, Any]:
+        """A cancelled wait is cancelled; a cancelled run only if the stop came before its end."""
+        era = Stateless(self.server, {}, Client(handle.client))
+        try:
+            records = [self.swarm.record(i) for i in handle.wait.task_ids]
+            if cancelled and (not handle.wait.owned or any(r.get("outcome") == Outcome.CANCELLED.value for r in records)):
+                return {"status": "cancelled"}
+            result = era.call_result(conclude(self.swarm, handle.wait))
+        except ToolError as error:              # a task's directory has been removed
+            result = era.error_result(error)
+        return {"status": "completed", "result": era.finish("tools/call", result)}
+
+    def tasks_update(self, request: Request) -> Dict[str, Any]:
+        self._handle(request.params)            # our tasks never ask for input, so there is nothing to take
+        return {}
+
+    def tasks_cancel(self, request: Request) -> Dict[str, Any]:
+        handle = self._handle(request.params)
+        if self.swarm.store.handle_end(handle.handle_id) is None:
+            self.swarm.store.mark_cancelled(handle.handle_id)
+            if handle.wait.owned:
+                self.swarm.stop(handle.wait.task_ids)
+        return {}
+
+
+class NoAnswerYet(Exception):
+    """Raised by a method whose request stays open: a stream."""
+
+
+class Stream:
+    """What a client wants to be told of: by `subscriptions/listen` (tagged with its id) or `resources/subscribe` (id None)."""
+
+    def __init__(self, era: Era, uris: Set[str], task_ids: Set[str]) -> None:
+        self.era, self.uris, self.task_ids = era, uris, task_ids
+        self.seen: Dict[str, Any] = {}          # what was last told of each; touched by the teller's thread alone
+
+    def notification(self, ident: Optional[RequestId], method: str, params: Dict[str, Any]) -> Dict[str, Any]:
+        tag = {} if ident is None else {"_meta": {VENDOR + "subscriptionId": ident}}
+        return {"jsonrpc": "2.0", "method": f"notifications/{method}", "params": {**params, **tag}}
+
+
+class Subscriptions:
+    """Tells subscribers what has changed, each thing at most once in PROGRESS_GAP_S. Without any there is no thread."""
+
+    def __init__(self, swarm: Swarm, wire: Wire) -> None:
+        self.swarm, self.wire = swarm, wire
+        # Guards `streams` and `teller`; the reader adds and removes, the teller reads; notified when the last one goes.
+        self.changed = threading.Condition()
+        self.streams: Dict[Optional[RequestId], Stream] = {}
+        self.teller: Optional[threading.Thread] = None
+
+    def add(self, ident: Optional[RequestId], stream: Stream, acknowledgement: Optional[Dict[str, Any]] = None) -> None:
+        self._look(ident, stream)               # what is so now is not news ...
+        for task_id in stream.task_ids:
+            stream.seen.pop(task_id, None)      # ... but an MCP task may have ended since the client last asked, and then nothing would follow
+        with self.changed:
+            if acknowledgement is not None:
+                self.wire.send(acknowledgement)
+            there = self.streams.get(ident)
+            if there is not None:               # resources/subscribe again
+                stream.uris |= there.uris
+                stream.seen = {**there.seen, **stream.seen}
+            self.streams[ident] = stream
+            if self.teller is None:
+                self.teller = threading.Thread(target=self._tell, name="teller", daemon=True)
+                self.teller.start()
+
+    def remove(self, ident: Optional[RequestId], uri: Optional[str] = None) -> None:
+        """Take back one uri of the session's subscriptions, or a whole stream."""
+        with self.changed:
+            stream = self.streams.get(ident)
+            if stream is not None and uri is not None:
+                stream.uris = stream.uris - {uri}
+            if stream is not None and (uri is None or not stream.uris):
+                del self.streams[ident]
+            self.changed.notify_all()
+
+    def has(self, ident: RequestId) -> bool:
+        with self.changed:
+            return ident in self.streams
+
+    def end(self) -> None:
+        """The server ends every stream with its result."""
+        with self.changed:
+            streams, self.streams = self.streams, {}
+            self.changed.notify_all()
+        for ident, stream in streams.items():
+            if ident is not None:
+                self.wire.send({"jsonrpc": "2.0", "id": ident, "result": stream.era.finish("subscriptions/listen", {"_meta": {VENDOR + "subscriptionId": ident}})})
+
+    def _tell(self) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: not self.streams, PROGRESS_GAP_S)
+                if not self.streams:
+                    self.teller = None
+                    return
+                streams = list(self.streams.items())
+            for ident, stream in streams:
+                try:
+                    news = self._look(ident, stream)
+                except (OSError, ToolError):    # the system is exhausted: what is new now will still be new next time
+                    continue
+                for message in news:
+                    with self.changed:
+                        if self.streams.get(ident) is not stream:
+                            break
+                        self.wire.send(message)
+
+    def _look(self, ident: Optional[RequestId], stream: Stream) -> List[Dict[str, Any]]:
+        """What is new to a stream, as notifications."""
+        news = []
+        for uri in stream.uris:
+            found = find_resource(uri)
+            state = self.swarm.signature(found[1]) if found and found[0].changes else None
+            if stream.seen.get(uri) != state:
+                stream.seen[uri] = state
+                news.append(stream.notification(ident, "resources/updated", {"uri": uri}))
+        for task_id in stream.task_ids:
+            handle = self.swarm.store.handle(task_id)
+            state = stream.era.task_state(handle) if handle and isinstance(stream.era, Stateless) else None
+            if state is not None and stream.seen.get(task_id) != (state["status"], state["statusMessage"]):
+                stream.seen[task_id] = (state["status"], state["statusMessage"])
+                news.append(stream.notification(ident, "tasks", state))
+        return news
+
+
+def client_named(info: Any) -> Client:
+    return Client(str(info.get("name", "")) if isinstance(info, dict) else "")
+
+
+def _listed(r: Resource, key: str) -> Dict[str, Any]:
+    return {key: r.uri, "name": r.name, "description": r.description, "mimeType": r.mime_type}
+
+
+def no_cursor(params: Dict[str, Any]) -> None:
+    if params.get("cursor") is not None:
+        raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
 
 def clip_middle(text: str, limit: int) -> str:
     half = (limit - 60) // 2
@@ -2658,8 +3210,8 @@ def clip_middle(text: str, limit: int) -> str:
 
 
 def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
-    facts: Dict[str, Any] = {"name": "codex-mcp-swarm", "version": __version__, "python": sys.version.split()[0], "platform": sys.platform,
-                             "pid": os.getpid(), "protocol": revision, "protocols": list(REVISIONS), "tasks_dir": swarm.store.tasks,
+    facts: Dict[str, Any] = {**SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform,
+                             "pid": os.getpid(), "protocol": revision, "protocols": list(SUPPORTED), "tasks_dir": swarm.store.tasks,
                              "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS)}
     try:
         codex_path = find_codex(swarm.config.codex_bin, swarm.search_path)
@@ -2679,10 +3231,12 @@ class Pending:
 
 
 class Server:
-    """Reads messages, runs each tools/call on a thread of its own, answers everything else at once."""
+    """Reads messages, answers the slow ones on a thread each, everything else at once."""
 
     def __init__(self, swarm: Swarm, wire: Wire) -> None:
-        self.swarm, self.wire, self.era = swarm, wire, Handshake(swarm)
+        self.swarm, self.wire = swarm, wire
+        self.subscriptions = Subscriptions(swarm, wire)
+        self.session = Handshake(self)
         # Guards `calls` (request id -> what is under way) and `threads` (those whose thread has not finished: the id is
         # free before the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
         # `drain`. Nothing is called or locked while it is held.
@@ -2698,7 +3252,9 @@ class Server:
     def drain(self) -> None:
         """Give what is under way time to be done and answered; calls that only wait end with us, their tasks go on."""
         with self.idle:
-            self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
+            self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S / 2)
+        self.subscriptions.end()
+        self.wire.flush(EXIT_GRACE_S / 2)
 
     def receive(self, line: Optional[bytes]) -> None:
         if line is None:
@@ -2709,12 +3265,24 @@ class Server:
             return self._error(None, ProtocolError(PARSE_ERROR, f"Not JSON: {clip(str(error), 200)}"))
         if not isinstance(message, list):
             return self.dispatch(message, Replies(self.wire))
-        if self.era.revision != "2025-03-26" or not message:
+        if not (self.session.begun and self.session.revision == "2025-03-26") or not message:
             why = "An empty batch" if not message else "Batches exist only in revision 2025-03-26"
             return self._error(None, ProtocolError(INVALID_REQUEST, f"{why}: send one object a line"))
         replies = Replies(self.wire, sum(expects_answer(m) for m in message))
         for entry in message:
             self.dispatch(entry, replies, in_batch=True)
+
+    def era_of(self, method: str, params: Mapping[str, Any], in_batch: bool) -> Era:
+        """The era of a request, which then knows its method. Raises: ProtocolError."""
+        meta = params.get("_meta")
+        if isinstance(meta, dict) and (VENDOR + "protocolVersion" in meta or (not self.session.begun and VENDOR + "clientCapabilities" in meta)):
+            if in_batch:
+                raise ProtocolError(INVALID_REQUEST, f"Revision {STATELESS} has no batches")
+            era: Union[Stateless, Handshake] = Stateless.of(self, meta)
+        else:
+            era = self.session
+        era.check(method)
+        return era
 
     def dispatch(self, message: Any, replies: Replies, in_batch: bool = False) -> None:
         if not expects_answer(message):
@@ -2728,39 +3296,30 @@ class Server:
             if in_batch and message["method"] == "initialize":
                 raise ProtocolError(INVALID_REQUEST, "`initialize` cannot be part of a batch")
             params = message.get("params")
-            self.era.check(message["method"])
+            era = self.era_of(message["method"], params if isinstance(params, dict) else {}, in_batch)
             if params is not None and not isinstance(params, dict):
                 raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
-            request = Request(ident, message["method"], params or {}, replies)
             self._check_free(ident)
+            request = Request(ident, message["method"], params or {}, replies, era)
             if request.method == "tools/call":
-                found, arguments = self._tool_called(request.params)
-                return self._begin(request, lambda call: self._run_tool(found, arguments, call))
-            if request.method == "resources/read":
-                return self._begin(request, lambda call: self.era.resources_read(request.params))
+                found, arguments = _tool_called(request.params)
+                return self._begin(request, lambda call: era.run_tool(found, arguments, call))
         except ProtocolError as error:
             return self._error(ident, error, replies)
-        self.answer(request, lambda: self.era.methods[request.method](request.params))
-
-    @staticmethod
-    def _tool_called(params: Dict[str, Any]) -> Tuple[Tool, Dict[str, Any]]:
-        name, arguments = params.get("name"), params.get("arguments")
-        if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
-            raise ProtocolError(INVALID_PARAMS, "`tools/call` needs `name`, a string, and `arguments`, an object")
-        found = TOOLS.get(TOOL_ALIASES.get(name, name))
-        if found is None:
-            raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {clip(name, 100)}")
-        return found, arguments or {}
+        if request.method in SLOW:
+            return self._begin(request, lambda call: era.methods[request.method](request))
+        self.answer(request, lambda: era.methods[request.method](request))
 
     def _check_free(self, ident: RequestId) -> None:
-        """Only the reader adds to `calls`, so what is free here is free until it adds."""
+        """Only the reader begins requests, so what is free here is free until it does."""
         with self.idle:
-            if ident in self.calls:
-                raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
+            taken = ident in self.calls
+        if taken or self.subscriptions.has(ident):
+            raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
 
     def _begin(self, request: Request, act: Callable[[Call], Dict[str, Any]]) -> None:
         """Answer on a thread of its own what may take a while."""
-        pending = Pending(request, Call(self.era.client))
+        pending = Pending(request, Call(request.era.client))
         pending.call.tell = self._teller(pending)
         with self.idle:
             crowded = len(self.calls) >= MAX_CALLS
@@ -2772,26 +3331,21 @@ class Server:
                 return
             except RuntimeError:            # the system has no thread left
                 pass
-        self.answer(request, self._too_busy, pending)
+        self.answer(request, lambda: self._too_busy(request), pending)
 
-    def _run_tool(self, found: Tool, arguments: Dict[str, Any], call: Call) -> Dict[str, Any]:
-        try:
-            checked = canonical(found.args, arguments)
-            refuse(problems(found.args, checked))
-            return self.era.call_result(found.run(self.swarm, checked, call))
-        except OSError as error:
-            return self.era.error_result(ToolError("The system refused", f"{error.strerror}: {error.filename}", "Mend that, or run fewer tasks at once"))
-        except ToolError as error:
-            return self.era.error_result(error)
-
-    def _too_busy(self) -> Dict[str, Any]:
-        return self.era.error_result(ToolError("Too many calls are under way", f"Each takes a thread of the server, which has {MAX_CALLS} at most",
-                                               "Wait for some of them; codex_batch and codex_wait take many tasks in one call"))
+    def _too_busy(self, request: Request) -> Dict[str, Any]:
+        error = ToolError("Too many calls are under way", f"Each takes a thread of the server, which has {MAX_CALLS} at most",
+                          "Wait for some of them; codex_batch and codex_wait take many tasks in one call")
+        if request.method != "tools/call":
+            raise ProtocolError(INTERNAL_ERROR, str(error))
+        return request.era.error_result(error)
 
     def answer(self, request: Request, act: Callable[[], Dict[str, Any]], pending: Optional[Pending] = None) -> None:
         """The one boundary between exceptions and the wire. A cancelled call gets no answer."""
         try:
-            out: Dict[str, Any] = {"result": act()}
+            out: Dict[str, Any] = {"result": request.era.finish(request.method, act())}
+        except NoAnswerYet:
+            return
         except ProtocolError as error:
             out = error_member(error)
         except Exception:                   # a bug of ours: say so, and go on serving
@@ -2803,6 +3357,8 @@ class Server:
         with self.idle:
             del self.calls[request.id]
             cancelled = pending.call.cancelled
+        if pending.call.abandoned:
+            self.swarm.stop(pending.call.started)
         request.replies.send(None if cancelled else {"jsonrpc": "2.0", "id": request.id, **out})
         with self.idle:
             self.threads.discard(pending)
@@ -2816,9 +3372,9 @@ class Server:
 
         def tell(text: str) -> None:
             """Only the thread of the call comes here, before it answers: no progress can follow the result."""
-            if not pending.call.cancelled:
+            if not pending.call.cancelled and not self.wire.busy():
                 pending.told += 1
-                self.wire.send(self.era.progress(token, pending.told, text))
+                self.wire.send(pending.request.era.progress(token, pending.told, text))
         return tell
 
     def _notified(self, method: str, params: Any) -> None:
@@ -2826,8 +3382,11 @@ class Server:
         if method != "notifications/cancelled" or not isinstance(params, dict):
             return
         ident = params.get("requestId")
+        if not isinstance(ident, (str, int)) or isinstance(ident, bool):
+            return
+        self.subscriptions.remove(ident)
         with self.idle:
-            pending = self.calls.get(ident) if isinstance(ident, (str, int)) and not isinstance(ident, bool) else None
+            pending = self.calls.get(ident)
             if pending is None:
                 return
             pending.call.cancel_reason = str(params.get("reason") or "")
@@ -2836,6 +3395,17 @@ class Server:
 
     def _error(self, ident: Optional[RequestId], error: ProtocolError, replies: Optional[Replies] = None) -> None:
         (replies or Replies(self.wire)).send({"jsonrpc": "2.0", "id": ident, **error_member(error)})
+
+
+def _tool_called(params: Dict[str, Any]) -> Tuple[Tool, Dict[str, Any]]:
+    """The tool and the arguments of a tools/call. Raises: ProtocolError."""
+    name, arguments = params.get("name"), params.get("arguments")
+    if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
+        raise ProtocolError(INVALID_PARAMS, "`tools/call` needs `name`, a string, and `arguments`, an object")
+    found = TOOLS.get(TOOL_ALIASES.get(name, name))
+    if found is None:
+        raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {clip(name, 100)}")
+    return found, arguments or {}
 
 
 def expects_answer(message: Any) -> bool:

@@ -14,6 +14,7 @@ violation fails the next wait. Where the package `mcp-types` is installed, its m
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -21,6 +22,10 @@ import time
 
 LEGACY_REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 NEWEST_LEGACY = LEGACY_REVISIONS[-1]
+MODERN = "2026-07-28"
+VENDOR = "io.modelcontextprotocol/"
+TASKS = VENDOR + "tasks"
+SUBSCRIPTION_ID = VENDOR + "subscriptionId"
 WAIT_S = 60           # every wait ends; how soon it may end on a busy machine proves nothing
 _missing = object()
 
@@ -34,6 +39,12 @@ def eventually(predicate, timeout=WAIT_S, what=None):
             return value
         assert time.monotonic() < give_up, "not within %s s: %s" % (timeout, what or predicate)
         time.sleep(0.01)
+
+
+def envelope(tasks=False, name="test-client", version=MODERN):
+    """What every request of the stateless era carries in `_meta`; with `tasks` it declares the Tasks extension."""
+    return {VENDOR + "protocolVersion": version, VENDOR + "clientInfo": {"name": name, "version": "1"},
+            VENDOR + "clientCapabilities": {"extensions": {TASKS: {}}} if tasks else {}}
 
 
 def alive(pid):
@@ -51,7 +62,8 @@ def alive(pid):
 class Client:
     """One server process and the conversation with it. A context manager: leaving it closes the server's stdin.
 
-    `envelope`, when set, is merged into `params._meta` of every request (the per-request metadata of the 2026-07-28 era).
+    `envelope`, when set, is merged into `params._meta` of every request (the per-request metadata of the 2026-07-28 era);
+    `envelope=None` of `start` and `request` sends one without it.
     """
 
     def __init__(self, argv, env=None, cwd=None, envelope=None):
@@ -63,7 +75,8 @@ class Client:
         self.log = []                # received messages in order; a batch is one list
         self.lines = []              # the same, as text
         self.arrived_at = []         # the same, as monotonic times
-        self._sent = {}              # id -> method, for the checks
+        self._sent = {}              # id -> (method, revision), for the checks
+        self._modern_tokens = set()  # the progress tokens of modern requests
         self._next_id = 0
         self._problem = None
         self._ended = False
@@ -88,7 +101,7 @@ class Client:
     def initialize(self, version=NEWEST_LEGACY, name="test-client"):
         """The handshake. Returns the result of `initialize`."""
         answer = self.request("initialize", {"protocolVersion": version, "capabilities": {},
-                                             "clientInfo": {"name": name, "version": "1"}})
+                                             "clientInfo": {"name": name, "version": "1"}}, envelope=None)
         assert "result" in answer, answer
         self.init = answer["result"]
         self.version = self.init["protocolVersion"]
@@ -139,22 +152,24 @@ class Client:
     def notify(self, method, params=None):
         self.send(_message({"jsonrpc": "2.0", "method": method}, params))
 
-    def start(self, method, params=None, id=_missing):
+    def start(self, method, params=None, id=_missing, envelope=_missing):
         """Send a request and return its id at once; `result` waits for the answer."""
         if id is _missing:
             self._next_id += 1
             id = self._next_id
-        if self.envelope is not None:
-            params = dict(params or {}, _meta=dict(self.envelope, **(params or {}).get("_meta", {})))
-        self._sent[_key(id)] = method
+        envelope = self.envelope if envelope is _missing else envelope
+        if envelope is not None:
+            params = dict(params or {}, _meta=dict(envelope, **(params or {}).get("_meta", {})))
+            self._modern_tokens.add(_key(params["_meta"].get("progressToken")))
+        self._sent[_key(id)] = method, None if envelope is None else MODERN
         self.send(_message({"jsonrpc": "2.0", "id": id, "method": method}, params))
         return id
 
-    def start_call(self, tool, arguments=None, progress_token=_missing, id=_missing):
+    def start_call(self, tool, arguments=None, progress_token=_missing, id=_missing, envelope=_missing):
         params = {"name": tool, "arguments": arguments or {}}
         if progress_token is not _missing:
             params["_meta"] = {"progressToken": progress_token}
-        return self.start("tools/call", params, id)
+        return self.start("tools/call", params, id, envelope)
 
     def cancel(self, request_id, **more):
         self.notify("notifications/cancelled", dict({"requestId": request_id}, **more))
@@ -178,10 +193,10 @@ class Client:
     def result(self, id, timeout=WAIT_S, since=0):
         """The response to request `id`: the whole message."""
         return self.wait_for(lambda m: is_response(m) and _key(m.get("id")) == _key(id), timeout, since,
-                             "the answer to request %r (%s)" % (id, self._sent.get(_key(id))))
+                             "the answer to request %r (%s)" % (id, self._sent.get(_key(id), "?")[0]))
 
-    def request(self, method, params=None, timeout=WAIT_S):
-        return self.result(self.start(method, params), timeout)
+    def request(self, method, params=None, timeout=WAIT_S, envelope=_missing):
+        return self.result(self.start(method, params, envelope=envelope), timeout)
 
     def raw_answer(self, data, timeout=WAIT_S):
         """Send bytes; the next response or array of responses that comes."""
@@ -194,11 +209,12 @@ class Client:
         since = len(self.log)
         for piece in data:
             self.send_raw(piece)
-        answer = self.request("ping")
+        answer = self.request("ping", envelope=None)
         assert self.log[since:] == [answer], self.log[since:]
 
     def ping(self):
-        assert self.request("ping")["result"] == {}
+        """Everything that the server had to say before is there now. Only the handshake era knows `ping`."""
+        assert self.request("ping", envelope=None)["result"] == {}
 
     # -- tools -------------------------------------------------------------------------------------
     def call(self, tool, arguments=None, progress_token=_missing, timeout=WAIT_S):
@@ -236,6 +252,22 @@ class Client:
         found = self.ok("codex_wait", task_ids=list(task_ids))
         assert found["still_running"] == [], found
         return found["tasks"]
+
+    # -- MCP tasks ---------------------------------------------------------------------------------
+    def handle(self, tool, **arguments):
+        """The handle that a call which declares the Tasks extension is answered with."""
+        handle = self.call(tool, arguments)
+        assert handle["resultType"] == "task", handle
+        return handle
+
+    def get(self, task_id):
+        answer = self.request("tasks/get", {"taskId": task_id})
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def get_end(self, task_id, timeout=WAIT_S):
+        """The task, once it is in a terminal state."""
+        return eventually(lambda: (lambda t: t["status"] != "working" and t)(self.get(task_id)), timeout, "the end of the MCP task " + task_id)
 
     # -- looking back ------------------------------------------------------------------------------
     def index(self, predicate):
@@ -281,7 +313,7 @@ class Client:
             message = json.loads(text, parse_constant=_refuse_constant)
             check_line(text, message)
             for one in message if isinstance(message, list) else [message]:
-                check_message(one, self.version or NEWEST_LEGACY, self._sent.get(_key(one.get("id"))) if isinstance(one, dict) else None)
+                check_message(one, *self._expected(one))
         except Exception as e:      # whatever is wrong with the line is the server's: report it where the test waits
             problem = "%s: %s\nin %r" % (type(e).__name__, e, line[:600])
         with self._news:
@@ -291,6 +323,14 @@ class Client:
                 self.lines.append(line.decode("utf-8", "replace"))
                 self.arrived_at.append(time.monotonic())
             self._news.notify_all()
+
+    def _expected(self, message):
+        """(revision, method) that a received message belongs to."""
+        method, version = self._sent.get(_key(message.get("id")) if isinstance(message, dict) and "id" in message else None, (None, None))
+        params = message.get("params", {}) if isinstance(message, dict) else {}
+        if SUBSCRIPTION_ID in params.get("_meta", {}) or _key(params.get("progressToken", [])) in self._modern_tokens:
+            version = MODERN
+        return version or self.version or NEWEST_LEGACY, method
 
     def _read_stderr(self):
         with self.process.stderr as err:
@@ -359,6 +399,8 @@ def check_message(message, version, method):
         assert message["id"] is not None, "a result for nobody"
     if version in LEGACY_REVISIONS:
         check_gates(message, version, method)
+    else:
+        check_modern(message, method)
     check_with_models(message, version, method)
 
 
@@ -379,6 +421,44 @@ GATES = [
     ("initialize", lambda r: [r["capabilities"]], ("completions",), "2025-03-26"),
 ]
 MODERN_ONLY = ("resultType", "ttlMs", "cacheScope")
+
+
+CACHED = ("server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read")
+TASK_MEMBERS = {"taskId": str, "status": str, "statusMessage": str, "createdAt": str, "lastUpdatedAt": str, "ttlMs": int, "pollIntervalMs": int}
+
+
+def check_modern(message, method):
+    """What 2026-07-28 and its Tasks extension ask of a message; the models know nothing of the latter."""
+    if message.get("method") == "notifications/tasks":
+        check_task(message["params"], {"_meta"})
+    result = message.get("result")
+    if result is None:
+        return
+    assert result["_meta"][VENDOR + "serverInfo"]["name"] == "codex-mcp-swarm", "no serverInfo in %s" % method
+    assert result["resultType"] == ("task" if method == "tools/call" and "taskId" in result else "complete"), "the resultType of %s" % method
+    for key, kind in (("ttlMs", int), ("cacheScope", str)):
+        if method in CACHED:
+            assert type(result[key]) is kind, "%s of %s" % (key, method)
+    assert ("cacheScope" in result) == (method in CACHED), "cacheScope of %s" % method
+    assert ("ttlMs" in result) == (method in CACHED or "taskId" in result), "ttlMs of %s" % method
+    if method == "tasks/get" or result["resultType"] == "task":
+        check_task(result, {"_meta", "resultType"})
+    if method in ("tasks/update", "tasks/cancel"):
+        assert set(result) == {"resultType", "_meta"}, sorted(result)
+
+
+def check_task(task, around):
+    for key, kind in TASK_MEMBERS.items():
+        assert type(task[key]) is kind, "%s of a task" % key
+    assert re.match(r"[!-~]{1,128}$", task["taskId"]) and task["ttlMs"] >= 0 and task["pollIntervalMs"] > 0, task
+    assert task["status"] in ("working", "completed", "failed", "cancelled"), task["status"]
+    for key in ("createdAt", "lastUpdatedAt"):
+        assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", task[key]), task[key]
+    end = {"completed": {"result"}, "failed": {"error"}}.get(task["status"], set())
+    assert set(task) == set(TASK_MEMBERS) | around | end, sorted(task)
+    if end == {"result"}:
+        check_modern({"result": task["result"]}, "tools/call")
+        check_with_models({"jsonrpc": "2.0", "id": 0, "result": task["result"]}, MODERN, "tools/call")
 
 
 def check_gates(message, version, method):
@@ -404,12 +484,13 @@ def check_with_models(message, version, method):
         return
     if "method" in message:
         jsonrpc.JSONRPCNotification.model_validate(message)
-        methods.parse_server_notification(message["method"], version, message.get("params"))
+        if message["method"] != "notifications/tasks":
+            methods.parse_server_notification(message["method"], version, message.get("params"))
     elif "error" in message:
         jsonrpc.JSONRPCError.model_validate(message)
     else:
         jsonrpc.JSONRPCResponse.model_validate(message)
-        if method is not None:
+        if method is not None and not method.startswith("tasks/") and message["result"].get("resultType") != "task":
             methods.validate_server_result(method, version, message["result"])
 
 

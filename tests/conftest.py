@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from client import Client, NEWEST_LEGACY, alive, eventually  # noqa: F401  (alive: for tests that import it from here)
+from client import Client, NEWEST_LEGACY, alive, envelope, eventually  # noqa: F401  (alive: for tests that import it from here)
 
 HERE = pathlib.Path(__file__).resolve().parent
 SERVER = HERE.parent / "codex_mcp_swarm.py"
@@ -81,6 +81,16 @@ def client(server):
     def connect(*flags, version=NEWEST_LEGACY, name="test-client", **where):
         client = server(*flags, **where)
         client.initialize(version, name)
+        return client
+    return connect
+
+
+@pytest.fixture
+def modern(server):
+    """A factory: `modern(*flags, tasks=False, name=..., env={}, cwd=repo)` starts a server to be spoken to in revision 2026-07-28."""
+    def connect(*flags, tasks=False, name="test-client", **where):
+        client = server(*flags, **where)
+        client.envelope = envelope(tasks, name)
         return client
     return connect
 

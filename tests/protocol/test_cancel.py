@@ -149,6 +149,13 @@ def test_cancelling_an_unknown_task_names_it(client):
     assert "0123456789ab" in client().refused("codex_cancel", {"task_ids": ["0123456789ab"]})
 
 
+def test_an_unknown_task_does_not_keep_the_others_running(client, gate):
+    c = client()
+    task = c.begin(gate.wait)
+    assert task in c.refused("codex_cancel", {"task_ids": ["0123456789ab", task]})
+    assert c.collect(task)[0]["outcome"] == "cancelled"
+
+
 def test_a_run_cancelled_from_elsewhere_is_an_error_of_the_call_that_ran_it(client, gate):
     c = client()
     call, tasks = begin_call(c, "codex", gate)

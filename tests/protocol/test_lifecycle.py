@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from client import LEGACY_REVISIONS, NEWEST_LEGACY, text_of
+from client import LEGACY_REVISIONS, NEWEST_LEGACY, envelope, text_of
 from conftest import SERVER
 
 BEFORE_2025_03 = LEGACY_REVISIONS[:1]
@@ -28,10 +28,10 @@ def test_an_unknown_revision_is_answered_with_the_newest_legacy_one(server, aske
 
 
 @each_revision
-def test_initialize_declares_tools_and_resources_and_nothing_that_is_not_there(server, version):
+def test_initialize_declares_what_there_is_and_no_extension_of_the_next_era(server, version):
     init = server().initialize(version)
     assert set(init) == {"protocolVersion", "capabilities", "serverInfo", "instructions"}
-    assert {"tools", "resources"} == set(init["capabilities"])
+    assert init["capabilities"] == {"tools": {}, "resources": {"subscribe": True}, "prompts": {}}
 
 
 def test_server_info_names_the_program_and_its_version(server):
@@ -77,7 +77,8 @@ def test_ping_is_answered_before_initialize(server):
     server().ping()
 
 
-@pytest.mark.parametrize("method", ["tools/list", "tools/call", "resources/list", "resources/read", "resources/templates/list"])
+@pytest.mark.parametrize("method", ["tools/list", "tools/call", "resources/list", "resources/read", "resources/templates/list",
+                                    "resources/subscribe", "prompts/list", "prompts/get", "server/discover", "tasks/get", "subscriptions/listen"])
 def test_a_known_method_before_initialize_says_how_to_begin(server, method):
     c = server()
     error = c.request(method, {})["error"]
@@ -86,17 +87,16 @@ def test_a_known_method_before_initialize_says_how_to_begin(server, method):
     c.initialize()
 
 
-@pytest.mark.parametrize("method", ["frobnicate", "prompts/list", "server/discover"])
+@pytest.mark.parametrize("method", ["frobnicate", "completion/complete", "logging/setLevel", "tasks/result"])
 def test_an_unknown_method_before_initialize_is_not_found(server, method):
     c = server()
     assert c.request(method, {})["error"]["code"] == -32601
     c.initialize()
 
 
-def test_a_probe_of_the_next_era_is_refused_and_initialize_works_on_the_same_process(server):
+def test_a_probe_of_the_next_era_is_served_and_initialize_works_on_the_same_process(server):
     c = server()
-    modern = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
-    assert c.request("server/discover", {"_meta": modern})["error"]["code"] == -32601
+    assert c.request("server/discover", envelope=envelope())["result"]["supportedVersions"]
     assert c.initialize()["protocolVersion"] == NEWEST_LEGACY
 
 
