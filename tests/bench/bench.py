@@ -194,6 +194,83 @@ def cpu(sides, _runs):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Requests
+
+ECHO = "import sys\nfor line in sys.stdin.buffer: sys.stdout.buffer.write(line); sys.stdout.buffer.flush()"
+STATELESS = {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+             "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
+WAITS_BLOCKED = 50
+REQUESTS_EACH = 20  # in one sample, so that one is not all scheduling
+
+
+def round_trip_ms(server, method, **params):
+    return timed_ms(lambda: [server.answer(server.send(method, **params)) for _ in range(REQUESTS_EACH)]) / REQUESTS_EACH
+
+
+def echo_ms(process):
+    """A round trip through pipes to a Python process that does nothing: what no server can be faster than."""
+    def once():
+        process.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{}}\n')
+        process.stdout.readline()
+    return timed_ms(lambda: [once() for _ in range(REQUESTS_EACH)]) / REQUESTS_EACH
+
+
+@bench("requests", runs=51)
+def requests(sides, runs):
+    with one_server_each(sides, rig.fake_codex()) as servers, \
+            subprocess.Popen([sides[0].python, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as echo:
+        try:
+            ours = servers["ours"]
+            base = {"base": lambda: echo_ms(echo)}
+            ping = interleaved(runs, {"ours": lambda: round_trip_ms(ours, "ping"), **base})
+            lists = interleaved(runs, {**{name: lambda server=server: round_trip_ms(server, "tools/list")
+                                          for name, server in servers.items()}, **base})
+            handle = ours.answer(ours.send("tools/call", name="codex", _meta=STATELESS,
+                                           arguments={"prompt": "SLEEP 3600", **ours.run_arguments()}))["taskId"]
+            task_get = interleaved(runs, {"ours": lambda: round_trip_ms(ours, "tasks/get", taskId=handle, _meta=STATELESS), **base})
+        finally:
+            echo.stdin.close()
+    quick = "< 1", lambda ours, peer, base: ours < 1
+    return [Row("ping", "ms", ping, *quick), Row("tools/list", "ms", lists, *quick),
+            Row("tasks/get of a running task", "ms", task_get, *quick)]
+
+
+@bench("waits", runs=1000)
+def waits(sides, runs):
+    """What blocked calls cost others: codex_status without any and with many under way, in turns."""
+    with contextlib.ExitStack() as stack:
+        free, blocked = ({side.name: stack.enter_context(Server(side, rig.fake_codex())) for side in sides} for _ in range(2))
+        for server in (*free.values(), *blocked.values()):
+            server.start("SLEEP 3600")
+        for server in blocked.values():
+            for _ in range(WAITS_BLOCKED):
+                server.send_tool("codex_wait", task_ids=server.started)
+            server.answer(server.send("tools/list"))
+        alone = interleaved(runs, {name: lambda server=server: status_ms(server) for name, server in free.items()})
+        beside = interleaved(runs, {name: lambda server=server: status_ms(server) for name, server in blocked.items()})
+    return [Row("codex_status", "ms", alone), Row(f"codex_status beside {WAITS_BLOCKED} blocked codex_wait", "ms", beside)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# End
+
+@bench("end", runs=11)
+def end(sides, runs):
+    hows = [("end of input", lambda process: process.stdin.close()), ("SIGTERM", lambda process: process.send_signal(signal.SIGTERM))]
+    return [Row(f"{what} to the exit of a server with a blocked codex_wait", "ms",
+                interleaved(runs, {side.name: lambda side=side: end_ms(side, how) for side in sides}),
+                "<= 500", lambda ours, peer, base: ours <= 500) for what, how in hows]
+
+
+def end_ms(side, how):
+    with Server(side, rig.fake_codex()) as server:
+        server.start("SLEEP 3600")
+        server.send_tool("codex_wait", task_ids=server.started)
+        server.answer(server.send("tools/list"))
+        return timed_ms(lambda: (how(server.process), server.process.wait(rig.ANSWER_S)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Status of a long stream
 
 @bench("status", runs=11)
