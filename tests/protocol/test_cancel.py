@@ -1,4 +1,5 @@
 """Cancelling: the request by `notifications/cancelled`, the task by `codex_cancel`."""
+import os
 import sys
 
 import pytest
@@ -176,6 +177,19 @@ def test_a_cancelled_task_keeps_what_it_said(client, tmp_path, gate):
 
 
 if sys.platform == "linux":     # macOS has no subreaper (the README says so), and no setsid command
+    def test_cancel_reaches_a_process_that_forks_away_all_the_time(client, tmp_path):
+        alive = tmp_path / "alive"          # every one of them has it open, so its end is the end of all
+        os.mkfifo(str(alive))
+        reader = os.open(str(alive), os.O_RDONLY | os.O_NONBLOCK)
+        (tmp_path / "hop.py").write_text("import os\nwhile 1:\n    if os.fork(): os._exit(0)\n    os.setsid()\n")
+        c = client()
+        task = c.begin("SHELL exec 3>%s; %s %s & echo hop >&3; sleep 1000" % (alive, sys.executable, tmp_path / "hop.py"))
+        eventually(lambda: os.read(reader, 10), what="the forker")
+        record, = c.ok("codex_cancel", task_ids=[task])["tasks"]
+        assert os.read(reader, 10) == b""
+        assert not [w for w in record.get("warnings", []) if "could not be killed" in w]
+
+
     def test_cancel_reaches_a_grandchild_in_its_own_session(client, tmp_path):
         c = client()
         inner, outer = tmp_path / "inner", tmp_path / "outer"
