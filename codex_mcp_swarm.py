@@ -65,7 +65,11 @@ CANCEL_WAIT_S = 15.0                # how long codex_cancel waits for the end of
 EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to be answered
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
-GIT_TIMEOUT_S = 120.0
+GIT_TIMEOUT_S = 120.0               # for one git command
+SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
+UNLOCK_S = 5.0
+SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
+NAMES_SHOWN = 5                     # of a list of files in a record
 MAX_TIMEOUT_S = 7 * 86400.0
 MAX_CALLS = 256                     # tools/call under way at once
 MAX_TASKS_PER_CALL = 100
@@ -79,7 +83,7 @@ RESULT_CHARS_CODEX = 12_000         # ... for Codex as the client: it shows its 
 ERROR_CHARS = 9_500                 # Claude Code cuts the text of an error above 10,000
 LABEL_CHARS = 160                   # a command, path or message in a status line
 WARNINGS_KEPT = 12
-STDERR_TAIL_BYTES = 16 * 1024
+LOG_TAIL_BYTES = 16 * 1024
 RESERVE_BYTES = 64 * 1024           # kept in every task directory so that a full disk cannot lose the outcome
 CODEX_CLIENT = "codex-mcp-client"   # clientInfo.name of Codex CLI 0.169
 TASK_ENV = "CODEX_SWARM_TASK_ID"    # marks everything that a task starts
@@ -118,6 +122,7 @@ class FailureKind(str, enum.Enum):
     CONFIG = "config"
     NOT_A_REPOSITORY = "not_a_repository"
     SANDBOX = "sandbox"
+    SETUP = "setup"
     RESUME = "resume"
     CODEX_MISSING = "codex_missing"
     CODEX_CRASH = "codex_crash"
@@ -234,6 +239,7 @@ class Config(NamedTuple):
     overrides: Tuple[str, ...] = ()             # `-c key=value`, verbatim
     skip_git_repo_check: bool = False
     ephemeral: bool = False
+    worktree_setup: str = ""                    # a shell command
     task_max_age_s: float = 86400.0
     log_file: Optional[str] = None
     log_level: str = "WARNING"
@@ -257,15 +263,29 @@ class Usage(NamedTuple):
 
 
 class Worktree(NamedTuple):
-    """A git worktree of one task. `head` and the counts are there once the task has ended."""
+    """A git worktree of one task. `head`, the counts and what follows are there once the task has ended; lists of
+    files are shortened to {count, first}."""
     path: str
     branch: str
-    base: str
+    base: str                                   # the commit that the base ref named
     git_dir: str
-    head: Optional[str] = None
-    files_changed: Optional[int] = None
+    head: Optional[str] = None                  # the commit on the branch that holds everything
+    files_changed: Optional[int] = None         # these four count from `start` to `head`
     insertions: Optional[int] = None
     deletions: Optional[int] = None
+    commits: Optional[int] = None
+    baseline: Optional[str] = None              # on top of `base`: the caller's uncommitted changes
+    carried: Mapping[str, Any] = {}             # what that commit holds
+    copied: Mapping[str, Any] = {}              # ignored files that .worktreeinclude names
+    submodules: Mapping[str, str] = {}          # path -> name, of those that were checked out
+    unseen: Mapping[str, Any] = {}              # what only the caller's checkout has, by kind
+    left_out: Mapping[str, Any] = {}            # what the snapshot could not take
+    unsaved: Optional[str] = None               # why there is no snapshot: the work is in `path` alone
+
+    @property
+    def start(self) -> str:
+        """The commit that the task began with."""
+        return self.baseline or self.base
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Worktree":
@@ -300,6 +320,8 @@ class Spec(NamedTuple):
     worktree: Optional[Worktree] = None
     title: str = ""                             # the first line of the prompt, cut
     warnings: Tuple[str, ...] = ()
+    setup: str = ""                             # the server's shell command that prepares the worktree
+    setup_from: str = ""                        # the checkout that it is told of
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Spec":
@@ -506,8 +528,11 @@ PYTHON_TYPES: Mapping[str, Any] = {"string": str, "object": dict, "array": list,
 def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
     """What is wrong with `value`, one sentence each, naming the argument; empty when nothing is."""
     kind, name = schema["type"], f"`{at}`" if at else "the arguments"
+    if isinstance(kind, list):
+        kind = next((k for k in kind if isinstance(value, PYTHON_TYPES[k])), kind[0])
     if not isinstance(value, PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        return [f"{name} must be {'an' if kind[0] in 'aio' else 'a'} {kind}, not {_show(value)}"]
+        wanted = " or ".join(f"{'an' if k[0] in 'aio' else 'a'} {k}" for k in ([kind] if isinstance(schema["type"], str) else schema["type"]))
+        return [f"{name} must be {wanted}, not {_show(value)}"]
     if kind == "string":
         return _string_problems(schema, value, name)
     if kind in ("number", "integer"):
@@ -664,6 +689,7 @@ def toml(value: Any, depth: int = 0) -> str:
 
 
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
+WORKTREE = {"base": string(minLength=1, maxLength=1_000), "include_changes": boolean(), "setup": boolean()}
 FLAGS: Tuple[Flag, ...] = (
     Flag("prompt", string("What to do", minLength=1, maxLength=MAX_PROMPT_CHARS), repeated=False),
     Flag("model", string("Model name", minLength=1), lambda v: [f"--model={v}"]),
@@ -675,7 +701,8 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions")),
     Flag("developer-instructions", string("Added as a developer message"), _setting("developer_instructions")),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt")),
-    Flag("worktree", boolean("Run in a git worktree and branch of its own"), repeated=False),
+    Flag("worktree", {**obj(WORKTREE), "type": ["boolean", "object"], "description":
+         "Run in a git worktree and branch of its own: true, or from another `base` than HEAD, or with uncommitted changes included"}, repeated=False),
     Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S), repeated=False),
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
@@ -871,6 +898,8 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
                                 "If it names a flag, codex may be too old: update it."),
     FailureKind.NOT_A_REPOSITORY: (False, "Run it in a git repository, or start the server with --skip-git-repo-check."),
     FailureKind.SANDBOX: (False, "Codex's sandbox cannot start here: see that unprivileged user namespaces are allowed."),
+    FailureKind.SETUP: (False, "Codex was not started. See setup.log of the task, correct CODEX_SWARM_WORKTREE_SETUP of the server or what it runs, "
+                              "or pass worktree {\"setup\": false}."),
     FailureKind.RESUME: (False, "Check the thread id; if another process has the thread open, wait for it to end. Otherwise start a new task."),
     FailureKind.CODEX_MISSING: (False, "Install Codex (`npm install -g @openai/codex`), or name its path with --codex-bin."),
     FailureKind.CODEX_CRASH: (True, "Codex itself broke down: look at stderr.log of the task; update codex; try again."),
@@ -915,6 +944,7 @@ def rejections(stderr: str) -> List[str]:
 # 7. HOST  (clocks, processes, signals, files; only the supervisor reaps and sleeps by itself)
 # ======================================================================================
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36        # Source: linux/prctl.h
+FICLONE = 0x40049409                                    # Source: linux/fs.h; elsewhere no file system answers to it
 LINUX = sys.platform.startswith("linux")
 # What the supervisor runs. It uses cached bytecode (a script would be compiled anew for every task): what pip left
 # beside the file, else a cache under ROOT, so that a checkout which holds a copy of this file stays clean. That
@@ -1130,6 +1160,50 @@ def private_directory(path: str) -> None:
         os.chmod(path, 0o700)
 
 
+def copy_file(source: str, target: str) -> None:
+    """Copy an ordinary file with its mode and times, sharing its blocks where the file system can. Raises: OSError,
+    also when `source` is a link or `target` exists and is not empty."""
+    import shutil
+    with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as f:
+        about = os.fstat(f.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "no ordinary file")
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as out:
+            try:
+                fcntl.ioctl(out.fileno(), FICLONE, f.fileno())
+            except OSError:
+                shutil.copyfileobj(f, out, 1 << 20)
+            os.fchmod(out.fileno(), stat.S_IMODE(about.st_mode))
+    os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def copy_into(top: str, into: str, name: str) -> str:
+    """Copy the file or link `name` from below `top` to the same place below `into`. Never writes through a link, never
+    over anything, and makes no link that leads out of `into`. Returns why it was not copied, or nothing. Raises: OSError."""
+    source, target, above = os.path.join(top, name), os.path.join(into, name), into
+    for part in os.path.dirname(name).split("/"):
+        above = os.path.join(above, part)
+        if part and not os.path.isdir(above) and not os.path.lexists(above):
+            os.mkdir(above)
+        if os.path.islink(above) or not os.path.isdir(above):
+            return "its directory is something else there"
+    if os.path.lexists(target):
+        return "it is there already"
+    if os.path.islink(source):
+        leads, to = os.readlink(source), os.path.realpath(source)
+        if os.path.isabs(leads) or os.path.commonpath([to, os.path.realpath(top)]) != os.path.realpath(top):
+            return "a link that leads elsewhere"
+        os.symlink(leads, target)
+        return ""
+    try:
+        copy_file(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        return error.strerror or str(error)
+    return ""
+
+
 def find_codex(name: str, path: str) -> str:
     """The executable of Codex; the native binary where `name` is the npm launcher, which would only stay in memory
     (43 MiB) and, killed alone, orphan it.
@@ -1169,9 +1243,16 @@ def native_codex(path: str) -> str:
 # 8. GIT
 # ======================================================================================
 # Never the user's hooks, signing, editor, prompts or GIT_* environment; never a checkout, index or
-# branch of the user's.
-GIT_SETTINGS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "core.fsmonitor=false", "-c", "advice.detachedHead=false",
-                "-c", "core.quotePath=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "diff.ignoreSubmodules=all")
+# branch of the user's. What git makes of a task's tree goes through an index of our own, in the
+# worktree's git directory, out of the sandbox's reach.
+GIT_SETTINGS = tuple(word for setting in (
+    "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false", "core.ignoreStat=false",
+    "core.splitIndex=false", "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
+    "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
+    "maintenance.auto=false", "diff.ignoreSubmodules=all", "submodule.recurse=false") for word in ("-c", setting))
+OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
+LOCK_REASON = "A codex-mcp-swarm task is running here"
+UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
 def in_repository(directory: str) -> bool:
@@ -1185,88 +1266,416 @@ def in_repository(directory: str) -> bool:
         directory = above
 
 
+def some(names: Sequence[str]) -> Dict[str, Any]:
+    """A list of files as a record holds it; empty for none."""
+    return {"count": len(names), "first": [legible(name) for name in names[:NAMES_SHOWN]]} if names else {}
+
+
+def legible(name: str) -> str:
+    """A file name of any bytes as Unicode."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def told(files: Mapping[str, Any]) -> str:
+    """`some` in words."""
+    more = files["count"] - len(files["first"])
+    return ", ".join(f"`{clip(name, LABEL_CHARS)}`" for name in files["first"]) + (f" and {more} more" if more else "")
+
+
+class Change(NamedTuple):
+    """One line of `git status`: `xy` as git has it, `??` for a new file, `!!` for an ignored one."""
+    xy: str
+    path: str
+    mode: str = ""                          # in the index
+    on_disk: str = ""                       # 000000 when it is gone
+
+
 class Git:
-    def __init__(self, host: Host, environ: Mapping[str, str]) -> None:
-        self.host = host
+    """git on one machine. `within_s` bounds everything that this object does, all commands together."""
+
+    def __init__(self, host: Host, environ: Mapping[str, str], within_s: Optional[float] = None) -> None:
+        self.host, self.within_s = host, within_s
+        self.give_up = None if within_s is None else host.monotonic() + within_s
         self.environ = {k: v for k, v in environ.items() if not k.startswith("GIT_")}
-        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_EDITOR="true", LC_ALL="C")
+        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C")
 
     def __call__(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "") -> str:
         """git's standard output, without the last newline. Blocks up to GIT_TIMEOUT_S. Raises: GitError."""
-        try:
-            done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, stdin=stdin.encode("utf-8", "replace"))
-        except (OSError, ValueError) as error:
-            raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH and that the directory exists")
-        if done.code != 0:
-            told = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or f"exit status {done.code}"]
-            raise GitError(f"`git {words[0]}` refused", clip(" ".join(told), 600), f"Try it by hand in `{cwd}`")
+        done = self.run(cwd, *words, env=env, stdin=stdin)
         return done.out[:-1] if done.out.endswith("\n") else done.out
 
-    def head(self, cwd: str) -> Tuple[str, str]:
-        """(top directory, commit of HEAD) of the repository around `cwd`. Raises: GitError, also when it is bare or has no commit."""
-        top = self(cwd, "rev-parse", "--show-toplevel")
+    def run(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "", allowed: Sequence[int] = (0,)) -> Done:
+        """As above, for those who need more than the output. Raises: GitError for an exit status that is not `allowed`."""
+        left = GIT_TIMEOUT_S if self.give_up is None else min(GIT_TIMEOUT_S, self.give_up - self.host.monotonic())
+        if left <= 0:
+            raise GitError(f"`git {words[0]}` was not run", f"git had used up its {self.within_s:.0f} s", "See why git is slow there, for instance a filter that hangs")
         try:
-            return top, self(cwd, "rev-parse", "--verify", "HEAD^{commit}")
-        except GitError:
-            raise GitError("The repository has no commit yet", "A worktree starts from HEAD", "Make a first commit, or leave `worktree` out")
+            done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left, stdin.encode("utf-8", "surrogateescape"))
+        except (OSError, ValueError) as error:
+            raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH and that the directory exists")
+        if done.code not in allowed:
+            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or f"exit status {done.code}"]
+            raise GitError(f"`git {words[0]}` refused", clip(" ".join(said), 600), f"Try it by hand in `{cwd}`")
+        return done
 
-    def add_worktree(self, top: str, base: str, path: str, branch: str) -> Worktree:
-        """A new worktree at `path` on the new `branch`, from `base`. Raises: GitError; nothing is left then."""
-        self(top, "branch", "--no-track", branch, base)
+    def holds(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> bool:
+        """For the commands whose exit status 1 means no. Raises: GitError."""
+        return self.run(cwd, *words, env=env, allowed=(0, 1)).code == 0
+
+    def commit_of(self, cwd: str, ref: str, env: Optional[Mapping[str, str]] = None) -> Optional[str]:
+        """The commit that `ref` names, if it names one. Raises: GitError when git cannot be asked."""
+        done = self.run(cwd, "rev-parse", "--verify", "--quiet", ref + "^{commit}", env=env, allowed=(0, 1, 128))
+        return done.out.strip() if done.code == 0 else None
+
+    def head(self, cwd: str, base: str = "HEAD") -> Tuple[str, str]:
+        """(top directory of the checkout around `cwd`, the commit that `base` names there).
+
+        Raises: GitError, also when the repository is bare, has no commit, or `base` names none or two things."""
+        if self(cwd, "rev-parse", "--is-inside-work-tree") != "true":
+            raise GitError("The repository is bare, or `cwd` is git's own directory", "There are no files to work with", "Pass the directory of a checkout as `cwd`")
+        top = self(cwd, "rev-parse", "--show-toplevel")
+        if self.commit_of(cwd, "HEAD") is None and base == "HEAD":
+            raise GitError("The repository has no commit yet", "A worktree starts from HEAD", "Make a first commit, or leave `worktree` out")
+        name = clip(base, 100)
+        found = self.run(cwd, "rev-parse", "--verify", base + "^{commit}", allowed=(0, 1, 128)) if not base.startswith("-") else Done(1, "", "")
+        if found.code != 0:
+            raise GitError(f"`base`: `{name}` names no commit", clip(found.err, 300), "Pass a branch, tag or commit that `git rev-parse` finds there; fetch it first if it is remote")
+        if "is ambiguous" in found.err:
+            raise GitError(f"`base`: `{name}` is ambiguous", clip(found.err, 300), f"Write it in full, such as refs/heads/{name}")
+        return top, found.out.strip()
+
+    # -- making ----------------------------------------------------------------------
+    def add_worktree(self, top: str, base: str, path: str, branch: str, carry: bool = False) -> Worktree:
+        """A new locked worktree at `path` on the new `branch`, from the commit `base`; with `carry`, on top of it a
+        commit of everything that is not committed in `top`. Blocks while another one is made in that repository.
+
+        Raises: GitError, OSError; nothing is left then."""
+        with self._alone(top):
+            free = not os.path.lexists(path)
+            self(top, "branch", "--no-track", branch, base)
+            try:
+                self(top, "worktree", "add", "--quiet", "--no-checkout", path, branch)
+                self(top, "worktree", "lock", "--reason", LOCK_REASON, path)
+            except GitError:
+                self._discard(top, path if free else "", branch)
+                raise
         try:
-            self(top, "worktree", "add", "--quiet", path, branch)
-            return Worktree(path, branch, base, self(path, "rev-parse", "--absolute-git-dir"))
-        except GitError:
-            self.drop_untouched(top, path, branch)
+            tree = Worktree(path, branch, base, self(path, "rev-parse", "--absolute-git-dir"))
+            tree = self._carry(top, tree) if carry else tree
+            self(path, "reset", "--hard", "--quiet", "--no-recurse-submodules", tree.start)
+            copy_file(os.path.join(tree.git_dir, "index"), self._own_index(tree, tree.start))
+            tree = self._submodules(top, tree)
+            copied, refused = self._include(top, path)
+            return tree._replace(copied=some(copied), unseen=self._unseen(top, tree, set(copied), refused))
+        except (GitError, OSError):
+            self._discard(top, path, branch)
             raise
 
-    def drop_untouched(self, top: str, path: str, branch: str) -> None:
-        """Take back a worktree in which nothing has run. git refuses where there is anything to lose, and then it stays."""
-        for words in (("worktree", "remove", path), ("branch", "-d", branch)):
+    @contextlib.contextmanager
+    def _alone(self, top: str) -> Iterator[None]:
+        """One server at a time makes worktrees in a repository: git's own locks make the others fail, not wait. The lock
+        is on git's directory itself, so it leaves nothing behind."""
+        common = os.path.join(top, self(top, "rev-parse", "--git-common-dir"))
+        fd = os.open(common, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):          # a file system without flock: git's own locks still hold
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _discard(self, top: str, path: str, branch: str) -> None:
+        """Remove what was just made, and in which nobody but us can have worked."""
+        if path:
             with contextlib.suppress(GitError):
-                self(top, *words)
+                self(top, "worktree", "remove", "--force", "--force", path)
+        with contextlib.suppress(GitError):
+            self(top, "update-ref", "-d", f"refs/heads/{branch}")
 
-    def commit_all(self, tree: Worktree, message: str) -> None:
-        """Commit everything that is not ignored onto the task's branch; nothing to commit is no error.
+    def drop_untouched(self, top: str, tree: Worktree) -> None:
+        """Take back a worktree in which nothing has run. Where there is anything to lose after all, it stays."""
+        with contextlib.suppress(GitError):
+            place = self._place(tree)
+            if self.commit_of(tree.path, f"refs/heads/{tree.branch}", place) == self.commit_of(tree.path, "HEAD", place) == tree.start \
+                    and not self._changes(tree.path, place):
+                self._discard(top, tree.path, tree.branch)
 
-        git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere. git never looks
-        into a repository that it already tracks below the tree: looking runs the filters which that one's own
-        configuration names, and a task writes that from inside its sandbox. Raises: GitError.
+    def _carry(self, top: str, tree: Worktree) -> Worktree:
+        """`tree` with a commit of what is not committed in `top`, as it lies there. The index of `top` is copied, never written."""
+        own = self(top, "rev-parse", "--absolute-git-dir")
+        scratch = os.path.join(tree.git_dir, OWN_INDEX)
+        if os.path.exists(os.path.join(own, "index")):
+            copy_file(os.path.join(own, "index"), scratch)
+        place = {"GIT_DIR": own, "GIT_WORK_TREE": top, "GIT_INDEX_FILE": scratch}
+        changes = self._changes(top, place)
+        left_out = self._take(top, place, changes)
+        carried = [c.path for c in changes if c.path not in left_out]
+        written = self(top, "write-tree", "--missing-ok", env=place)
+        os.unlink(scratch)
+        if carried:
+            message = f"Uncommitted changes of the checkout, as {tree.branch} began\n"
+            tree = tree._replace(baseline=self._commit(tree.path, written, [tree.base], message), carried=some(carried))
+        return tree._replace(left_out=some([f"{path} ({why})" for path, why in left_out.items()]))
+
+    def _submodules(self, top: str, tree: Worktree) -> Worktree:
+        """Check out the submodules whose commit is in the repository already, each as a clone with hard links; never the network."""
+        if not os.path.isfile(os.path.join(tree.path, ".gitmodules")):
+            return tree
+        rows = self(tree.path, "config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.path$").split("\0")
+        names = {path: key[len("submodule."):-len(".path")] for key, _, path in (row.partition("\n") for row in rows if row)}
+        listed = self(tree.path, "ls-files", "--stage", "-z", "--", *names).split("\0")
+        done = {}
+        for mode, commit, path in ((row[:6], row.split(" ")[1], row.partition("\t")[2]) for row in listed if row):
+            if mode == "160000" and self._submodule(top, tree, names.get(path, ""), path, commit):
+                done[path] = names[path]
+        return tree._replace(submodules=done)
+
+    def _submodule(self, top: str, tree: Worktree, name: str, path: str, commit: str) -> bool:
+        if not re.fullmatch(r"(?!.*\.\.)[^/-][^\0\n]*", name):
+            return False
+        places = [os.path.join(top, self(top, "rev-parse", word), "modules", name) for word in ("--absolute-git-dir", "--git-common-dir")]
+        source = next((p for p in places if os.path.isdir(p) and self.commit_of(p, commit, {"GIT_DIR": p})), None)
+        if source is None:
+            return False
+        own, there, only_local = os.path.join(tree.git_dir, "modules", name), os.path.join(tree.path, path), {"GIT_ALLOW_PROTOCOL": "file"}
+        os.makedirs(os.path.dirname(own), exist_ok=True)
+        self(tree.path, "clone", "--quiet", "--local", "--no-checkout", "--template=", "--separate-git-dir", own, "--", source, there, env=only_local)
+        url = self.run(source, "config", "remote.origin.url", env={"GIT_DIR": source}, allowed=(0, 1)).out.strip()
+        if url:
+            self(there, "config", "remote.origin.url", url, env={"GIT_DIR": own})
+        self(there, "checkout", "--quiet", "--detach", commit, env={"GIT_DIR": own, "GIT_WORK_TREE": there, **only_local})
+        return True
+
+    def _include(self, top: str, path: str) -> Tuple[List[str], Dict[str, str]]:
+        """Copy the ignored files that `.worktreeinclude` of `top` names. Returns them, and what was not copied, with the reason."""
+        if not os.path.isfile(os.path.join(top, ".worktreeinclude")):
+            return [], {}
+        named = self(top, "ls-files", "--others", "--ignored", "--exclude-from=.worktreeinclude", "-z")
+        ignored = self.run(top, "check-ignore", "-z", "--stdin", stdin=named, allowed=(0, 1)).out.split("\0") if named else []
+        copied: List[str] = []
+        refused: Dict[str, str] = {}
+        for name in filter(None, ignored):
+            why = "a repository of its own" if name.endswith("/") else copy_into(top, path, name)
+            if why:
+                refused[name] = why
+            else:
+                copied.append(name)
+        return copied, refused
+
+    def _unseen(self, top: str, tree: Worktree, copied: Set[str], refused: Mapping[str, str]) -> Dict[str, Any]:
+        """What the checkout at `top` has that the task does not see; an ignored directory counts as one."""
+        status = self(top, "status", "--porcelain=v2", "-z", "--untracked-files=normal", "--ignored=traditional", "--no-renames", "--ignore-submodules=all")
+        kinds: Dict[str, List[str]] = {"changed": [], "untracked": [], "ignored": []}
+        for change in _changes_in(status):
+            within = change.path if change.path.endswith("/") else None
+            if change.xy == "!!" and (change.path in copied or (within and any(name.startswith(within) for name in copied))):
+                continue
+            kinds[{"!!": "ignored", "??": "untracked"}.get(change.xy, "changed")].append(change.path)
+        if tree.carried:
+            kinds["changed"], kinds["untracked"] = [], []
+        kinds["not_copied"] = [f"{name} ({why})" for name, why in refused.items()]
+        return {kind: some(names) for kind, names in kinds.items() if names}
+
+    # -- bringing home ---------------------------------------------------------------
+    def hold(self, tree: Worktree) -> None:
+        """Lock the worktree while a task runs in it. A lock of somebody else's serves as well."""
+        with contextlib.suppress(GitError):
+            if not os.path.exists(os.path.join(tree.git_dir, "locked")):
+                self(tree.git_dir, "worktree", "lock", "--reason", LOCK_REASON, tree.path)
+
+    def release(self, tree: Worktree) -> None:
+        """Undo `hold`, and only that."""
+        with contextlib.suppress(GitError, OSError):
+            with open(os.path.join(tree.git_dir, "locked"), encoding="utf-8", errors="replace") as f:
+                ours = f.read().strip() == LOCK_REASON
+            if ours:
+                self(tree.git_dir, "worktree", "unlock", tree.path)
+
+    def snapshot(self, tree: Worktree, message: str) -> Tuple[Worktree, List[str]]:
+        """Commit everything that is not ignored onto the task's branch, on top of wherever the task left its HEAD; the
+        task's own index, commits and branches stay as they are. Nothing to commit is no error.
+
+        git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere, and git never looks
+        into a repository below the tree: looking runs the filters which that one's own configuration names, and a task
+        writes that from inside its sandbox. Returns `tree` with its facts, and warnings. Raises: GitError, OSError.
         """
-        place, refused = self._place(tree), None
-        on = self(tree.path, "rev-parse", "--symbolic-full-name", "HEAD", env=place)
-        if on != f"refs/heads/{tree.branch}":
-            raise GitError("The changes were not committed", f"The task switched its worktree from `{tree.branch}` to `{on}`", f"Look at `{tree.path}`")
-        tracked = self(tree.path, "ls-files", "--stage", "-z", env=place).split("\0")
-        embedded = [row.partition("\t")[2] for row in tracked if row.startswith("160000 ")]
-        try:
-            self(tree.path, "add", "--all", "--ignore-errors", "--", ".", *(f":(exclude,literal){path}" for path in embedded), env=place)
-        except GitError as error:           # for instance an embedded repository without a commit; the rest is added
-            refused = error
-        if self(tree.path, "diff-index", "--cached", "--name-only", "HEAD", env=place):
-            self(tree.path, *self._identity(tree), "commit", "--quiet", "--no-verify", "--file", "-", env=place, stdin=message)
-        if refused is not None:
-            raise GitError("Some changes could not be committed", refused.why, f"Look at `{tree.path}`")
+        place, branch = self._place(tree), f"refs/heads/{tree.branch}"
+        head, tip = self.commit_of(tree.path, "HEAD", place), self.commit_of(tree.path, branch, place)
+        parents = [head or tip or tree.start]
+        if tip and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
+            parents.append(tip)
+        scratch = {**place, "GIT_INDEX_FILE": self._scratch(tree, parents[0])}
+        left_out = self._take(tree.path, scratch, self._changes(tree.path, scratch))
+        written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
+        if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
+            new = self._commit(tree.path, written, parents, message, place)
+        follow = new != parents[0] and self._nothing_staged(tree, branch, place)
+        if new != tip:
+            self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new), env=place)
+        if follow:
+            self._follow(tree, scratch["GIT_INDEX_FILE"])
+        os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
+        named = some([f"{path} ({why})" for path, why in left_out.items()])
+        tree = tree._replace(head=new, left_out=named)
+        return self._described(tree, parents, [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else [])
 
-    def _identity(self, tree: Worktree) -> Sequence[str]:
+    def _described(self, tree: Worktree, parents: Sequence[str], warnings: List[str]) -> Tuple[Worktree, List[str]]:
+        """`tree` with its counts, and all warnings. The work is safe by now: what cannot be told is a warning itself."""
         try:
-            self(tree.path, "var", "GIT_COMMITTER_IDENT", env=self._place(tree))
-            return ()
+            tree = self._measured(tree, self._place(tree))
+            warnings += self._warnings(tree, parents, self._place(tree))
+        except GitError as error:
+            warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
+        return tree, warnings
+
+    @staticmethod
+    def _own_index(tree: Worktree, commit: str) -> str:
+        return os.path.join(tree.git_dir, f"{OWN_INDEX}-{commit}")
+
+    def _scratch(self, tree: Worktree, commit: str) -> str:
+        """An index that holds `commit`. The one that we kept knows the times of the files, so unchanged ones need not be
+        read; the task's own is never used: it may be told to overlook changes."""
+        scratch, kept = os.path.join(tree.git_dir, OWN_INDEX), self._own_index(tree, commit)
+        for left in (scratch, scratch + ".lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(left)
+        if os.path.exists(kept):
+            copy_file(kept, scratch)
+        else:
+            self(tree.path, "read-tree", commit, env={**self._place(tree), "GIT_INDEX_FILE": scratch})
+        return scratch
+
+    def _changes(self, top: str, place: Mapping[str, str]) -> List[Change]:
+        return _changes_in(self(top, "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty", env=place))
+
+    def _take(self, top: str, place: Mapping[str, str], changes: Sequence[Change]) -> Dict[str, str]:
+        """Put what changed on disk into the index of `place`. Returns what was left out: path -> why. Raises: GitError."""
+        left_out: Dict[str, str] = {}
+        gone, there = [], []
+        for change in changes:
+            why = "" if change.xy[1] == "." or change.on_disk == "000000" else unfit(top, change)
+            if why:
+                left_out[change.path] = why
+            elif change.on_disk == "000000":
+                gone.append(change.path)
+            elif change.xy[1] != ".":
+                there.append(change.path + "\0")
+        if gone:
+            outside = self._outside(top, place)
+            self(top, "update-index", "--force-remove", "-z", "--stdin", env=place, stdin="".join(path + "\0" for path in gone if path not in outside))
+        if there:
+            try:
+                self(top, "update-index", "--add", "--replace", "-z", "--stdin", env=place, stdin="".join(there))
+            except GitError:
+                left_out.update(self._take_one_by_one(top, place, there))
+        return left_out
+
+    def _outside(self, top: str, place: Mapping[str, str]) -> Set[str]:
+        """The files that a sparse checkout leaves away on purpose, as the index of the checkout itself has it."""
+        if self.run(top, "config", "--type=bool", "core.sparseCheckout", env=place, allowed=(0, 1)).out.strip() != "true":
+            return set()
+        listed = self(top, "ls-files", "-t", "-z", env={k: v for k, v in place.items() if k != "GIT_INDEX_FILE"})
+        return {row[2:] for row in listed.split("\0") if row.startswith("S ")}
+
+    def _take_one_by_one(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
+        """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone."""
+        try:
+            self(top, "update-index", "--add", "--replace", "-z", "--stdin", env=place, stdin="".join(there))
+            return {}
+        except GitError as error:
+            if len(there) == 1:
+                return {there[0][:-1]: error.why}
+            middle = len(there) // 2
+            return {**self._take_one_by_one(top, place, there[:middle]), **self._take_one_by_one(top, place, there[middle:])}
+
+    def _commit(self, cwd: str, written: str, parents: Sequence[str], message: str, env: Optional[Mapping[str, str]] = None) -> str:
+        try:
+            self(cwd, "var", "GIT_COMMITTER_IDENT", env=env)
+            identity: Sequence[str] = ()
         except GitError:
-            return ("-c", "user.name=codex-mcp-swarm", "-c", "user.email=codex-mcp-swarm@localhost")
+            identity = ("-c", "user.name=codex-mcp-swarm", "-c", "user.email=codex-mcp-swarm@localhost")
+        words = [word for parent in parents for word in ("-p", parent)]
+        text = message.encode("utf-8", "replace").decode("utf-8")
+        return self(cwd, *identity, "commit-tree", written, *words, env=env, stdin=text)
 
-    def measure(self, tree: Worktree) -> Worktree:
-        """`tree` with its head and what differs from its base; untracked files count as changed. Raises: GitError."""
-        place = self._place(tree)
-        head = self(tree.path, "rev-parse", "HEAD", env=place)
-        rows = [row.split("\t") for row in self(tree.path, "diff", "--ignore-submodules=all", "--numstat", "--no-renames", tree.base, env=place).split("\n") if row]
-        untracked = self(tree.path, "ls-files", "--others", "--exclude-standard", "-z", env=place).count("\0")
+    def _nothing_staged(self, tree: Worktree, branch: str, place: Mapping[str, str]) -> bool:
+        """Whether the task's index holds just what its HEAD does, and HEAD is the branch that we are about to move."""
+        on = self.run(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place, allowed=(0, 1)).out.strip()
+        return on == branch and self.run(tree.path, "diff-index", "--cached", "--quiet", "HEAD", env=place, allowed=(0, 1, 128)).code == 0
+
+    def _follow(self, tree: Worktree, scratch: str) -> None:
+        """The branch moved below an index in which nothing was staged: keep it so, or `git status` there would show
+        the snapshot as undone. Through git's own lock, and not at all while something else holds that."""
+        index = os.path.join(tree.git_dir, "index")
+        with contextlib.suppress(OSError):
+            os.close(os.open(index + ".lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            copy_file(scratch, index + ".lock")
+            os.rename(index + ".lock", index)
+
+    def _warnings(self, tree: Worktree, parents: Sequence[str], place: Mapping[str, str]) -> List[str]:
+        """What whoever takes over the branch should know of the state that the task left."""
+        found = []
+        on = self.run(tree.path, "symbolic-ref", "--quiet", "--short", "HEAD", env=place, allowed=(0, 1)).out.strip()
+        if on != tree.branch:
+            found.append(f"The task left `{on or 'a detached HEAD'}` checked out; what it did is on `{tree.branch}` all the same")
+        if len(parents) > 1:
+            found.append(f"The task left commits of `{tree.branch}` behind: {parents[1][:12]} is a second parent there, its changes are not in the files")
+        unfinished = {word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(tree.git_dir, name))}
+        found += [f"The task left a {word} unfinished" for word in sorted(unfinished)]
+        unmerged = self(tree.path, "diff", "--name-only", "--diff-filter=U", "-z", env=place).split("\0")[:-1]
+        if unmerged:
+            found.append(f"Unmerged, with conflict markers as they are: {told(some(unmerged))}")
+        for path, name in tree.submodules.items():
+            inside = {"GIT_DIR": os.path.join(tree.git_dir, "modules", name), "GIT_WORK_TREE": os.path.join(tree.path, path)}
+            with contextlib.suppress(GitError):
+                if self._changes(tree.path, inside):
+                    found.append(f"Changes inside the submodule `{path}` are not on the branch, only in `{tree.path}`")
+        return found
+
+    def _measured(self, tree: Worktree, place: Mapping[str, str]) -> Worktree:
+        """`tree` with what lies between its start and its head."""
+        assert tree.head is not None
+        if tree.head == tree.start:
+            return tree._replace(files_changed=0, insertions=0, deletions=0, commits=0)
+        out = self(tree.path, "diff-tree", "-r", "-z", "--ignore-submodules=all", "--numstat", "--no-renames", tree.start, tree.head, env=place)
+        rows = [row.split("\t") for row in out.split("\0") if row]
         total = lambda column: sum(int(row[column]) for row in rows if row[column].isdigit())
-        return tree._replace(head=head, files_changed=len(rows) + untracked, insertions=total(0), deletions=total(1))
+        commits = int(self(tree.path, "rev-list", "--count", f"{tree.start}..{tree.head}", env=place))
+        return tree._replace(files_changed=len(rows), insertions=total(0), deletions=total(1), commits=commits)
 
     @staticmethod
     def _place(tree: Worktree) -> Dict[str, str]:
         return {"GIT_DIR": tree.git_dir, "GIT_WORK_TREE": tree.path}
+
+
+def _changes_in(status: str) -> List[Change]:
+    """The lines of `git status --porcelain=v2 -z --no-renames`."""
+    found = []
+    for row in filter(None, status.split("\0")):
+        if row[0] == "1":
+            _, xy, _, _, mode, on_disk, _, _, path = row.split(" ", 8)
+            found.append(Change(xy, path, mode, on_disk))
+        elif row[0] == "u":
+            parts = row.split(" ", 10)
+            found.append(Change("UU", parts[10], "", parts[6]))
+        else:
+            found.append(Change(row[0] * 2, row[2:]))
+    return found
+
+
+def unfit(top: str, change: Change) -> str:
+    """Why a snapshot cannot take this change; empty when it can."""
+    if change.path.endswith("/"):
+        return "a repository of its own"
+    if change.mode == change.on_disk == "160000":
+        return "commits in a submodule"
+    try:
+        there = os.lstat(os.path.join(top, change.path))
+    except OSError as error:
+        return error.strerror or "cannot be read"
+    if not (stat.S_ISREG(there.st_mode) or stat.S_ISLNK(there.st_mode)):
+        return "no ordinary file"
+    return f"over {SNAPSHOT_FILE_BYTES >> 20} MiB" if there.st_size > SNAPSHOT_FILE_BYTES else ""
 
 
 # ======================================================================================
@@ -1278,6 +1687,7 @@ class Git:
 #       prompt              codex's stdin: server, once
 #       status.json         where it stands: whoever holds `lock`, by rename
 #       events.jsonl        codex's stdout, byte for byte       stderr.log       codex's stderr
+#       setup.log           what CODEX_SWARM_WORKTREE_SETUP printed
 #       report.json         how it ended: supervisor, once      supervisor.log   only of use for a bug report
 #       lock                held by the server at birth, then by the supervisor for life: THE liveness test
 #       control             FIFO to the supervisor: `c` stops the task
@@ -1403,10 +1813,11 @@ class TaskDir:
             finally:
                 os.close(fd)
 
-    def stderr_tail(self) -> str:
+    def tail(self, name: str) -> str:
+        """The last LOG_TAIL_BYTES of a log; nothing when there is none."""
         try:
-            with open(self.file("stderr.log"), "rb") as f:
-                f.seek(max(0, os.fstat(f.fileno()).st_size - STDERR_TAIL_BYTES))
+            with open(self.file(name), "rb") as f:
+                f.seek(max(0, os.fstat(f.fileno()).st_size - LOG_TAIL_BYTES))
                 return f.read().decode("utf-8", "replace")
         except OSError:
             return ""
@@ -1546,7 +1957,8 @@ class Supervisor:
         self.spec = task.spec()
         self.status = Status.from_json(read_json(task.file("status.json")))
         self.began = host.monotonic()
-        self.exit_code: Optional[int] = None
+        self.child: Optional[int] = None                # what runs now: the setup command, then codex
+        self.exit_code: Optional[int] = None            # ... and how it ended
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
         self.recorded: Set[int] = set()                 # descendants seen when the stop began (where orphans cannot be adopted)
         self.warnings = self.spec.warnings
@@ -1564,11 +1976,23 @@ class Supervisor:
 
     def run(self) -> None:
         self.host.adopt_orphans()
-        failed = None if self._take_orders(0) else self._spawn()
+        stopped, failed = self._take_orders(0), None
+        if self.spec.worktree is not None:
+            Git(self.host, self.environ, UNLOCK_S).hold(self.spec.worktree)
+        if self.spec.setup and not stopped:
+            failed = self._set_up()
+        if failed is None and self.status.state is State.STARTING:
+            failed = self._spawn()
         if self.status.pid is None:                     # it was stopped before it began, or codex cannot be started
             self._finish(failed, "spawn_failed")
             return
+        self._attend()
+        self._finish(None, "exited")
+
+    def _attend(self) -> None:
+        """Sleep until the child has ended, and pass on to it what stops the task."""
         deadline = self.began + self.spec.timeout_s if self.spec.timeout_s is not None else None
+        assert self.child is not None
         while self.exit_code is None:
             due = [t for t in (deadline, self.steps[0][0] if self.steps else None) if t is not None]
             self._take_orders(max(0.0, min(due) - self.host.monotonic()) if due else None)
@@ -1578,15 +2002,30 @@ class Supervisor:
                 deadline = None
                 self._stop(Outcome.TIMED_OUT)
             while self.steps and now >= self.steps[0][0] and self.exit_code is None:
-                self.host.signal_group(self.status.pid, self.steps.pop(0)[1])
-        self._finish(None, "exited")
+                self.host.signal_group(self.child, self.steps.pop(0)[1])
+
+    def _set_up(self) -> Optional[Failure]:
+        """Run the server's own command in the new worktree, as our user and outside of codex's sandbox."""
+        assert self.spec.worktree is not None
+        argv = ["/bin/sh", "-c", self.spec.setup, "setup", self.spec.setup_from]
+        try:
+            with open(os.devnull, "rb") as nothing, open(self.task.file("setup.log"), "ab", opener=private) as log:
+                self.child = self.host.spawn(argv, self.spec.worktree.path, {**self.environ, TASK_ENV: self.spec.task_id}, nothing, log, log)
+        except OSError as error:
+            return failure(FailureKind.SETUP, f"`{self.spec.setup}` could not be run: {error.strerror}")
+        self._attend()
+        code, self.exit_code = self.exit_code, None
+        if code == 0 or self.status.state is State.STOPPING:
+            return None
+        tail = self.task.tail("setup.log").strip()[-600:]
+        return failure(FailureKind.SETUP, f"`{self.spec.setup}` ended with exit status {code}: {tail}")
 
     def _spawn(self) -> Optional[Failure]:
         task, environ = self.task, {**self.environ, TASK_ENV: self.spec.task_id}
         try:
             with open(task.file("prompt"), "rb") as prompt, open(task.file("events.jsonl"), "ab", opener=private) as out, \
                     open(task.file("stderr.log"), "ab", opener=private) as err:
-                pid = self.host.spawn(codex_argv(self.spec), self.spec.cwd, environ, prompt, out, err)
+                pid = self.child = self.host.spawn(codex_argv(self.spec), self.spec.cwd, environ, prompt, out, err)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC) and error.filename == self.spec.codex
             return failure(FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN, f"{error.strerror}: {error.filename}")
@@ -1607,11 +2046,11 @@ class Supervisor:
     def _stop(self, reason: Outcome) -> None:
         first = self.status.state is not State.STOPPING
         self._write(advance(self.status, "stop", stop_reason=reason))
-        if first and self.status.pid is not None:
+        if first and self.child is not None:
             now = self.host.monotonic()
             self.steps = [(now + delay, getattr(signal, name)) for delay, name in STOP_STEPS]
             if not self.host.linux:
-                self.recorded = self.host.descendants(self.status.pid)
+                self.recorded = self.host.descendants(self.child)
 
     def _write(self, status: Status) -> None:
         """A full disk must not end the supervision: the status on disk is then behind, the lock still tells the truth."""
@@ -1630,15 +2069,15 @@ class Supervisor:
                 return False
             if pid == 0:
                 return True
-            if pid == self.status.pid:
+            if pid == self.child:
                 self.exit_code = exit_code_of(wait_status)
 
     def _sweep(self) -> int:
         """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out of reach of
         killpg, and under danger-full-access they outlive it. Returns how many would not die within SWEEP_S."""
-        if self.status.pid is None:
+        if self.child is None:
             return 0
-        self.host.signal_group(self.status.pid, signal.SIGKILL)
+        self.host.signal_group(self.child, signal.SIGKILL)
         for pid in self.recorded:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -1658,7 +2097,7 @@ class Supervisor:
         left = self._sweep()
         if left:
             self.warnings = add_warning(self.warnings, f"{left} processes of this task could not be killed")
-        progress, stderr = Tail(self.task.file("events.jsonl")).refresh(), self.task.stderr_tail()
+        progress, stderr = Tail(self.task.file("events.jsonl")).refresh(), self.task.tail("stderr.log")
         outcome: Outcome = Outcome.FAILED
         if event == "exited" and self.exit_code is not None:
             outcome, failed = self._judge(self.exit_code, progress, stderr)
@@ -1691,24 +2130,23 @@ class Supervisor:
         return outcome, failure(kind, f"Codex {how}, and {last}. {progress.error or clip(stderr[-300:], 300)}".strip())
 
     def _bring_home(self, end: Status, progress: Progress) -> Optional[Worktree]:
-        """Commit the work onto the task's branch (codex cannot: `.git` is read-only in its sandbox). What was not
-        committed stays in the worktree, and a warning says so."""
-        tree, git = self.spec.worktree, Git(self.host, self.environ)
-        if tree is None:
-            return None
-        try:
-            if end.outcome is Outcome.SUCCEEDED:
-                git.commit_all(tree, f"{self.spec.title}\n\nCodex task {self.spec.task_id}, thread {progress.thread_id}\n")
-        except GitError as error:
-            self.warnings = add_warning(self.warnings, f"{error.what}: {error.why}. The work is in `{tree.path}`.")
-        try:
-            tree = git.measure(tree)
-            if end.outcome is not Outcome.SUCCEEDED and tree.files_changed and tree.head == tree.base:
-                self.warnings = add_warning(self.warnings, f"The changes are not committed, since the task did not succeed: they are in `{tree.path}`")
+        """Commit the work onto the task's branch, however the task ended (codex cannot: `.git` is read-only in its
+        sandbox). What was not committed stays in the worktree, and a warning says so."""
+        tree, outcome = self.spec.worktree, end.outcome
+        if tree is None or outcome is None:
             return tree
-        except GitError as error:
-            self.warnings = add_warning(self.warnings, f"The changes could not be counted: {error.why}. The work is in `{tree.path}`.")
-            return tree
+        title = (self.spec.title or "Codex task") + ("" if outcome is Outcome.SUCCEEDED else f" [{outcome.value}]")
+        message = f"{title}\n\nCodex task {self.spec.task_id} {outcome.value}, thread {progress.thread_id}\n"
+        try:
+            tree, warnings = Git(self.host, self.environ, SNAPSHOT_S).snapshot(tree, message)
+        except (GitError, OSError) as error:
+            why = f"{error.what}: {error.why}" if isinstance(error, GitError) else str(error)
+            tree, warnings = tree._replace(unsaved=why), [f"The work was not committed: {why}. It is in `{tree.path}`, which is kept"]
+        others, self.warnings = self.warnings, ()
+        for warning in (*warnings, *others):            # first, since there is room for so many only
+            self.warnings = add_warning(self.warnings, warning)
+        Git(self.host, self.environ, UNLOCK_S).release(tree)
+        return tree
 
     def _file(self, report: Report, end: Status) -> None:
         """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
@@ -1779,10 +2217,12 @@ class Call:
 
 
 class Plan(NamedTuple):
-    """A checked request, before anything exists: the spec, its prompt, and (top, HEAD) where a worktree is wanted."""
+    """A checked request, before anything exists: the spec, its prompt, (top, base) where a worktree is wanted, and
+    whether the uncommitted changes there go into it."""
     spec: Spec
     prompt: str
     worktree_from: Optional[Tuple[str, str]] = None
+    carry: bool = False
 
 
 class Swarm:
@@ -1835,13 +2275,14 @@ class Swarm:
             arguments = {**arguments, "approval-policy": config.pop("approval_policy"), "config": config}
         overrides = owner.overrides if owner else tuple(o for o in self.config.overrides if override_key(o) != "approval_policy")
         cwd = self._cwd(request.get("cwd") or (owner.cwd if owner else "."))
-        wants_tree = bool(request.get("worktree"))
+        wanted = request.get("worktree", False)
+        wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
         if wants_tree and thread_id:
             raise ToolError("`worktree` is for new threads", "A reply works where its thread worked", "Leave `worktree` out")
         if not self.config.skip_git_repo_check and not in_repository(cwd):
             raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
                             "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
-        source = self._source(cwd) if wants_tree else None
+        source = self._source(cwd, options) if wants_tree else None
         if wants_tree and not self._sandbox_is_set(arguments):
             arguments["sandbox"] = "workspace-write"
         spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.search_path), cwd, arguments, overrides,
@@ -1849,11 +2290,18 @@ class Swarm:
                     usage_before, owner.worktree if owner and owner.worktree and is_inside(cwd, owner.worktree.path) else None,
                     title_of(request["prompt"]), self._warnings(arguments))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
-        return Plan(spec, request["prompt"], source)
+        if source and options.get("setup", True):
+            spec = spec._replace(setup=self.config.worktree_setup, setup_from=source[0])
+        return Plan(spec, request["prompt"], source, options.get("include_changes", False))
 
-    def _source(self, cwd: str) -> Tuple[str, str]:
+    def _source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
+        """(top, base commit) for a worktree. Raises: ToolError."""
         try:
-            return self.git.head(cwd)
+            source = self.git.head(cwd, options.get("base", "HEAD"))
+            if options.get("include_changes") and source != self.git.head(cwd):
+                raise GitError("`include_changes` does not go with that `base`", "The changes were made on top of HEAD, which is another commit",
+                               "Leave one of the two out")
+            return source
         except GitError as error:
             raise ToolError(f"`worktree` is not possible: {error.what}", error.why, error.fix)
 
@@ -1889,13 +2337,19 @@ class Swarm:
         (top, base), spec = plan.worktree_from, plan.spec
         make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
         path = os.path.join(self.config.worktree_dir, spec.task_id)
-        tree = self.git.add_worktree(top, base, path, f"codex-swarm/{spec.task_id}")
+        try:
+            tree = self.git.add_worktree(top, base, path, f"codex-swarm/{spec.task_id}", plan.carry)
+        except OSError as error:
+            raise ToolError("The worktree could not be made", f"{error.strerror}: {error.filename or path}",
+                            "Make room there; CODEX_SWARM_WORKTREE_DIR names another directory")
         cwd = os.path.normpath(os.path.join(path, os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))))
         try:
             os.makedirs(cwd, exist_ok=True)         # the sub-directory may hold nothing that is committed
+            if not is_inside(cwd, path):
+                raise OSError(errno.ELOOP, "it leads out of the worktree")
         except OSError as error:
-            self.git.drop_untouched(top, tree.path, tree.branch)
-            raise ToolError(f"`cwd`: {spec.cwd} has no counterpart in the worktree", f"{error.strerror}: in HEAD it is no directory",
+            self.git.drop_untouched(top, tree)
+            raise ToolError(f"`cwd`: {spec.cwd} has no counterpart in the worktree", f"In the base commit it is no directory: {error.strerror}",
                             "Commit the directory, pass another `cwd`, or leave `worktree` out")
         return plan._replace(spec=spec._replace(worktree=tree, cwd=cwd))
 
@@ -1932,7 +2386,7 @@ class Swarm:
         """Remove the worktrees that were made for tasks which then never ran."""
         for plan in plans:
             if plan.worktree_from is not None and plan.spec.worktree is not None:
-                self.git.drop_untouched(plan.worktree_from[0], plan.spec.worktree.path, plan.spec.worktree.branch)
+                self.git.drop_untouched(plan.worktree_from[0], plan.spec.worktree)
 
     # -- threads ---------------------------------------------------------------------
     def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec], Optional[Usage]]:
@@ -2229,7 +2683,7 @@ def is_inside(path: str, directory: str) -> bool:
 
 
 def shown(tree: Worktree) -> Dict[str, Any]:
-    return {k: v for k, v in to_json(tree).items() if k != "git_dir"}
+    return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k != "git_dir"}
 
 
 def age(now: float, then: float) -> float:
@@ -3438,6 +3892,7 @@ def _no_constant(name: str) -> Any:
 VARIABLES: Mapping[str, str] = {
     "CODEX_SWARM_TASK_DIR": "where tasks are kept (default: $XDG_STATE_HOME/codex-swarm, else ~/.local/state/codex-swarm)",
     "CODEX_SWARM_WORKTREE_DIR": "where git worktrees are made (default: worktrees in the task directory)",
+    "CODEX_SWARM_WORKTREE_SETUP": "shell command that prepares each new worktree before codex starts in it; $1 is the caller's checkout",
     "CODEX_SWARM_CODEX_BIN": "codex executable, path or name (default: codex); --codex-bin wins",
     "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are to be kept, in seconds (default: 86400); nothing is deleted yet",
     "CODEX_SWARM_LOG": "log file (default: stderr)",
@@ -3498,7 +3953,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
         root=root, worktree_dir=_directory(environ, "CODEX_SWARM_WORKTREE_DIR", os.path.join(root, "worktrees")), codex_bin=codex_bin,
         codex_home=environ.get("CODEX_HOME") or os.path.join(os.path.expanduser("~"), ".codex"), overrides=overrides,
         skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
-        task_max_age_s=_seconds(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0),
+        worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), task_max_age_s=_seconds(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0),
         log_file=log, log_level=level.upper())
 
 

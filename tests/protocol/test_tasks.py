@@ -236,19 +236,29 @@ def test_the_tasks_of_a_batch_have_worktrees_of_their_own(client):
     assert len({r["worktree"]["path"] for r in records}) == 3
 
 
-@pytest.mark.parametrize("end", ["FAIL boom", "EXIT 3"])
-def test_a_failed_run_leaves_its_worktree_for_inspection_uncommitted(client, end):
+@pytest.mark.parametrize("end", ["FAIL boom", "EXIT 3", "SILENT", "CRASH 9"])
+def test_the_work_of_a_failed_run_is_on_its_branch_and_its_worktree_stays(client, repo, end):
     result = client().call("codex", {"prompt": "WRITE half.txt x\n" + end, "worktree": True})
     tree = result["structuredContent"]["worktree"]
+    assert result["isError"] and git(repo, "show", tree["branch"] + ":half.txt") == "x\n"
+    assert "failed" in git(repo, "log", "-1", "--format=%B", tree["branch"]) and tree["commits"] == 1
     with open(tree["path"] + "/half.txt") as f:
         assert f.read() == "x\n"
 
 
-def test_a_cancelled_run_keeps_its_worktree(client, tmp_path):
+def test_the_work_of_a_run_that_timed_out_is_on_its_branch(client, repo):
+    result = client().call("codex", {"prompt": "WRITE half.txt x\nSLEEP 60", "worktree": True, "timeout_s": 3})
+    record = result["structuredContent"]
+    assert record["outcome"] == "timed_out" and git(repo, "show", record["worktree"]["branch"] + ":half.txt") == "x\n"
+    assert "timed_out" in git(repo, "log", "-1", "--format=%s", record["worktree"]["branch"])
+
+
+def test_the_work_of_a_cancelled_run_is_on_its_branch_and_its_worktree_stays(client, repo, tmp_path):
     c = client()
     task = c.begin("WRITE half.txt x", "SHELL touch %s; sleep 1000" % (tmp_path / "on"), worktree=True)
     eventually((tmp_path / "on").exists)
     tree = c.ok("codex_cancel", task_ids=[task])["tasks"][0]["worktree"]
+    assert git(repo, "show", tree["branch"] + ":half.txt") == "x\n" and "cancelled" in git(repo, "log", "-1", "--format=%s", tree["branch"])
     with open(tree["path"] + "/half.txt") as f:
         assert f.read() == "x\n"
 

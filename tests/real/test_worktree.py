@@ -71,14 +71,15 @@ async def test_parallel_worktrees_do_not_see_each_other_and_merge_one_after_the_
         assert [name for name in seen if name.startswith("seen")] == ["seen-%d.txt" % number]
 
 
-async def test_a_worktree_of_a_cancelled_task_is_kept_for_inspection_and_not_committed(lab):
+async def test_the_work_of_a_cancelled_task_is_on_its_branch_and_its_worktree_is_kept(lab):
     async with lab.connect() as swarm:
         task_id = await swarm.start("@shell echo half > half.txt\n@hold gate", worktree=True)
         await until(lambda: lab.model.held("gate"), "the file is written")
         record = await swarm.cancel(task_id)
     assert record["outcome"] == "cancelled"
     assert open(record["worktree"]["path"] + "/half.txt").read() == "half\n"
-    assert lab.git("log", "--format=%s", "main.." + record["worktree"]["branch"]) == ""
+    assert lab.git("show", record["worktree"]["branch"] + ":half.txt") == "half\n"
+    assert "[cancelled]" in lab.git("log", "--format=%s", "main.." + record["worktree"]["branch"])
 
 
 async def test_a_reply_goes_on_in_the_worktree_of_its_thread(lab):

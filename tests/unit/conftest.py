@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import codex_mcp_swarm as cms  # noqa: E402
+from .on_git import BRANCH, ours  # noqa: E402
 
 
 @pytest.fixture
@@ -38,3 +39,10 @@ def tasks(tmp_path):
     store = cms.Store(str(tmp_path / "store"))
     store.prepare()
     return store
+
+
+@pytest.fixture
+def tree(repo, tmp_path):
+    """A worktree made from `repo`."""
+    top, base = ours().head(str(repo))
+    return ours().add_worktree(top, base, str(tmp_path / "tree"), BRANCH)

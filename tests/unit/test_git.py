@@ -1,50 +1,12 @@
 """Worktrees with the real git: the work comes home onto the task's branch, and nothing of the user's is touched or run."""
-import hashlib
 import os
 import pathlib
-import subprocess
 
 import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import Git, GitError, Host
-
-BRANCH = "codex-swarm/0123456789ab"
-
-
-def sh(cwd, *words, **env):
-    done = subprocess.run(words, cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env}, universal_newlines=True)
-    assert done.returncode == 0, done.stdout
-    return done.stdout.rstrip("\n")
-
-
-def ours(**more):
-    """A Git as the server has it, in an environment without any identity or configuration but the repository's."""
-    return Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent", **more})
-
-
-def snapshot(repo):
-    """Everything that is the user's: each file with its digest, the index, HEAD, the status and the configuration."""
-    files = {str(p.relative_to(repo)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(pathlib.Path(repo).rglob("*"))
-             if p.is_file() and ".git" not in p.relative_to(repo).parts}
-    git = {name: (repo / ".git" / name).read_bytes() for name in ("HEAD", "config", "index") if (repo / ".git" / name).exists()}
-    return files, git
-
-
-@pytest.fixture
-def tree(repo, tmp_path):
-    """A worktree made from `repo`."""
-    top, base = ours().head(str(repo))
-    return ours().add_worktree(top, base, str(tmp_path / "tree"), BRANCH)
-
-
-def log_of(repo, branch=BRANCH):
-    return sh(repo, "git", "log", "--format=%s", branch).splitlines()
-
-
-def files_of(repo, branch=BRANCH):
-    return sh(repo, "git", "ls-tree", "-r", "--name-only", "-z", branch).strip("\0").split("\0")
-
+from .on_git import BRANCH, branches, counts, files_of, log_of, ours, save, sh, snapshot
 
 def test_a_worktree_is_a_copy_of_head_on_a_branch_of_its_own(repo, tree):
     assert (pathlib.Path(tree.path) / "README").read_text() == "a repository\n"
@@ -57,19 +19,18 @@ def test_what_changed_is_committed_and_merges_back(repo, tree):
     (path / "README").write_text("changed\nand longer\n")
     (path / "new").mkdir()
     (path / "new" / "file \u00e4\n\u20ac").write_text("one\n")
-    ours().commit_all(tree, "the title\n\nand the rest\n")
+    found = save(tree, "the title\n\nand the rest\n")
     assert log_of(repo) == ["the title", "first"]
-    found = ours().measure(tree)
-    assert (found.files_changed, found.insertions, found.deletions) == (2, 3, 1)
-    assert found.head == sh(repo, "git", "rev-parse", BRANCH) and found._replace(head=None, files_changed=None, insertions=None, deletions=None) == tree
+    assert (*counts(found), found.commits, found.head) == (2, 3, 1, 1, sh(repo, "git", "rev-parse", BRANCH))
+    assert found._replace(head=None, files_changed=None, insertions=None, deletions=None, commits=None) == tree
     sh(repo, "git", "merge", "--quiet", BRANCH)
     assert (repo / "README").read_text() == "changed\nand longer\n"
 
 
 def test_nothing_to_commit_is_no_error(repo, tree):
-    ours().commit_all(tree, "nothing")
+    found = save(tree, "nothing")
     assert log_of(repo) == ["first"]
-    assert ours().measure(tree)[4:] == (tree.base, 0, 0, 0)
+    assert (found.head, *counts(found), found.commits) == (tree.base, 0, 0, 0, 0)
 
 
 def test_what_was_committed_already_counts_too(repo, tree):
@@ -77,23 +38,16 @@ def test_what_was_committed_already_counts_too(repo, tree):
     sh(tree.path, "git", "add", ".")
     sh(tree.path, "git", "commit", "-q", "-m", "by the agent")
     (pathlib.Path(tree.path) / "left").write_text("3\n")
-    ours().commit_all(tree, "by us")
+    found = save(tree, "by us")
     assert log_of(repo) == ["by us", "by the agent", "first"]
-    assert ours().measure(tree)[5:] == (2, 3, 0)
+    assert (*counts(found), found.commits) == (2, 3, 0, 2)
 
 
 def test_a_deletion_a_rename_and_a_binary_file_are_counted(tree):
     path = pathlib.Path(tree.path)
     (path / "README").rename(path / "README.md")
     (path / "binary").write_bytes(bytes(range(256)))
-    ours().commit_all(tree, "x")
-    assert ours().measure(tree)[5:] == (3, 1, 1)
-
-
-def test_what_was_not_committed_is_measured_as_it_lies_there(tree):
-    (pathlib.Path(tree.path) / "README").write_text("other\n")
-    (pathlib.Path(tree.path) / "untracked \u00e4").write_text("x\n")
-    assert ours().measure(tree)[4:6] == (tree.base, 2)
+    assert counts(save(tree)) == (3, 1, 1)
 
 
 def test_ignored_files_are_not_committed(repo, tree):
@@ -101,7 +55,7 @@ def test_ignored_files_are_not_committed(repo, tree):
     (path / ".gitignore").write_text("*.log\n")
     (path / "x.log").write_text("")
     (path / "x.txt").write_text("")
-    ours().commit_all(tree, "x")
+    ours().snapshot(tree, "x")
     assert files_of(repo) == [".gitignore", "README", "x.txt"]
 
 
@@ -114,8 +68,7 @@ def test_the_users_files_index_head_and_configuration_stay_as_they_are(repo, tmp
     top, base = ours().head(str(repo))
     tree = ours().add_worktree(top, base, str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "README").write_text("by the task\n")
-    ours().commit_all(tree, "x")
-    ours().measure(tree)
+    ours().snapshot(tree, "x")
     assert snapshot(repo) == before
     assert files_of(repo) == ["README"]
 
@@ -133,8 +86,7 @@ def test_no_hook_of_the_users_is_run(repo, tmp_path, where):
         sh(repo, "git", "config", "core.hooksPath", str(repo / where))
     tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
-    ours().commit_all(tree, "x")
-    ours().measure(tree)
+    ours().snapshot(tree, "x")
     assert log_of(repo) == ["x", "first"] and not (tmp_path / "ran").exists()
 
 
@@ -150,8 +102,7 @@ def test_no_setting_of_the_users_stops_a_commit(repo, tmp_path, settings):
         sh(repo, "git", "config", name, value)
     tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
-    ours().commit_all(tree, "title\n\nCodex task\n")
-    assert ours().measure(tree)[5:] == (1, 1, 0)
+    assert counts(save(tree, "title\n\nCodex task\n")) == (1, 1, 0)
     assert log_of(repo)[-1] == "first" and len(log_of(repo)) == 2
 
 
@@ -164,7 +115,7 @@ def test_the_git_environment_of_the_server_is_ignored(repo, tmp_path):
     assert git.head(str(repo))[0] == str(repo)
     tree = git.add_worktree(*git.head(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
-    git.commit_all(tree, "x")
+    git.snapshot(tree, "x")
     assert log_of(repo) == ["x", "first"] and snapshot(other) == before and not (tmp_path / "index").exists()
     assert sh(repo, "git", "log", "-1", "--format=%an", BRANCH) == "Test"
 
@@ -175,7 +126,7 @@ def test_without_any_identity_the_commit_is_made_all_the_same(repo, tmp_path):
     sh(repo, "git", "config", "user.useConfigOnly", "true")
     tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
-    ours().commit_all(tree, "x")
+    ours().snapshot(tree, "x")
     assert sh(repo, "git", "log", "-1", "--format=%an <%ae> %cn", BRANCH) == "codex-mcp-swarm <codex-mcp-swarm@localhost> codex-mcp-swarm"
 
 
@@ -207,7 +158,7 @@ def test_a_detached_head_is_a_start_like_any_other(repo, tmp_path):
     sh(repo, "git", "checkout", "-q", "--detach")
     tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
-    ours().commit_all(tree, "x")
+    ours().snapshot(tree, "x")
     assert log_of(repo) == ["x", "first"] and sh(repo, "git", "rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
 
 
@@ -224,38 +175,33 @@ def test_a_repository_and_a_sub_directory_may_have_any_name(tmp_path, name):
     assert found == str(top)
     tree = ours().add_worktree(found, base, str(tmp_path / ("tree " + name)), BRANCH)
     (pathlib.Path(tree.path) / name / name).write_text("2\n")
-    ours().commit_all(tree, "x")
-    assert ours().measure(tree)[5:] == (1, 1, 1)
+    assert counts(save(tree)) == (1, 1, 1)
 
 
 def test_a_worktree_of_a_worktree_has_the_same_branches(repo, tree, tmp_path):
     second = ours().add_worktree(*ours().head(tree.path), str(tmp_path / "second"), "codex-swarm/second")
     (pathlib.Path(second.path) / "x").write_text("")
-    ours().commit_all(second, "x")
+    ours().snapshot(second, "x")
     assert log_of(repo, "codex-swarm/second") == ["x", "first"]
 
 
 # -- taking back --------------------------------------------------------------------------------------
-def branches(repo):
-    return sh(repo, "git", "for-each-ref", "--format=%(refname:short)").splitlines()
-
-
 def test_an_untouched_worktree_is_taken_back_without_a_trace(repo, tree):
-    ours().drop_untouched(str(repo), tree.path, BRANCH)
+    ours().drop_untouched(str(repo), tree)
     assert branches(repo) == ["main"] and not os.path.exists(tree.path) and len(sh(repo, "git", "worktree", "list").splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["README", "untracked"])
 def test_a_worktree_in_which_anything_was_done_stays(repo, tree, name):
     (pathlib.Path(tree.path) / name).write_text("work\n")
-    ours().drop_untouched(str(repo), tree.path, BRANCH)
+    ours().drop_untouched(str(repo), tree)
     assert BRANCH in branches(repo) and (pathlib.Path(tree.path) / name).read_text() == "work\n"
 
 
 def test_a_branch_with_commits_of_its_own_stays(repo, tree):
     (pathlib.Path(tree.path) / "x").write_text("")
-    ours().commit_all(tree, "x")
-    ours().drop_untouched(str(repo), tree.path, BRANCH)
+    ours().snapshot(tree, "x")
+    ours().drop_untouched(str(repo), tree)
     assert log_of(repo) == ["x", "first"]
 
 
@@ -279,16 +225,6 @@ def test_a_branch_that_was_there_before_is_not_taken_away(repo, tmp_path):
 
 
 # -- what a task may have done to its worktree --------------------------------------------------------
-@pytest.mark.parametrize("words", [("checkout", "-q", "-b", "other"), ("checkout", "-q", "--detach")], ids=["another branch", "no branch"])
-def test_work_on_another_branch_is_not_committed_but_told(repo, tree, words):
-    sh(tree.path, "git", *words)
-    (pathlib.Path(tree.path) / "x").write_text("")
-    with pytest.raises(GitError) as caught:
-        ours().commit_all(tree, "x")
-    assert "not committed" in str(caught.value) and tree.path in str(caught.value)
-    assert log_of(repo) == ["first"] and sh(tree.path, "git", "status", "--porcelain") == "?? x"
-
-
 @pytest.mark.parametrize("how", ["a file that leads elsewhere", "a repository of its own", "gone"])
 def test_a_replaced_git_file_leads_nowhere(repo, tree, tmp_path, how):
     victim = tmp_path / "victim"
@@ -305,17 +241,15 @@ def test_a_replaced_git_file_leads_nowhere(repo, tree, tmp_path, how):
         hook.write_text("#!/bin/sh\ntouch %s\n" % (tmp_path / "ran"))
         os.chmod(str(hook), 0o755)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
-    ours().commit_all(tree, "x")
-    assert ours().measure(tree)[5:] == (1, 1, 0)
+    assert counts(save(tree)) == (1, 1, 0)
     assert log_of(repo) == ["x", "first"] and files_of(repo) == ["README", "x"]
     assert snapshot(victim) == before and not (tmp_path / "ran").exists()
 
 
 def test_a_worktree_that_is_gone_is_an_error_that_says_so(tree):
     sh("/", "rm", "-r", tree.path)
-    for act in (lambda: ours().commit_all(tree, "x"), lambda: ours().measure(tree)):
-        with pytest.raises(GitError):
-            act()
+    with pytest.raises(GitError):
+        ours().snapshot(tree, "x")
 
 
 def test_without_git_the_error_says_to_install_it(repo):

@@ -121,16 +121,35 @@ def test_a_worktree_task_works_in_the_same_sub_directory_and_its_work_comes_home
     assert (repo / "sub" / "where").read_text() == tree["path"] + "/sub\n"
 
 
-def test_a_worktree_of_a_failed_task_is_kept_but_not_committed(swarm, repo):
+def test_the_work_of_a_failed_task_is_committed_too_and_its_worktree_kept(swarm, repo):
     record = run(swarm(), "WRITE half done", "FAIL flagged", worktree=True)
     tree = record["worktree"]
-    assert (record["outcome"], tree["files_changed"], tree["head"]) == ("failed", 1, tree["base"])
-    assert open(os.path.join(tree["path"], "half")).read() == "done\n"
+    assert (record["outcome"], tree["files_changed"], tree["commits"]) == ("failed", 1, 1)
+    assert git(repo, "show", tree["branch"] + ":half") == ["done"] and os.path.isdir(tree["path"])
+    assert "[failed]" in git(repo, "log", "-1", "--format=%s", tree["branch"])
 
 
-def test_work_that_could_not_be_committed_is_told(swarm):
-    record = run(swarm(), "SHELL git checkout -q -b elsewhere; echo x > x", worktree=True)
-    assert record["outcome"] == "succeeded" and any("elsewhere" in w and record["worktree"]["path"] in w for w in record["warnings"])
+def test_work_that_could_not_be_committed_is_told(swarm, repo):
+    spoil = "git checkout -q --detach; git branch -q -D codex-swarm/$CODEX_SWARM_TASK_ID; git branch -q codex-swarm/$CODEX_SWARM_TASK_ID/x"
+    record = run(swarm(), "SHELL " + spoil, "WRITE x x", worktree=True)
+    tree = record["worktree"]
+    assert record["outcome"] == "succeeded" and tree["path"] in record["warnings"][0] and "not committed" in record["warnings"][0]
+    assert "update-ref" in tree["unsaved"] and open(os.path.join(tree["path"], "x")).read() == "x\n"
+
+
+def test_the_worktree_is_locked_while_its_task_runs_and_only_then(swarm, repo, gate):
+    app, locked = swarm(), lambda: any(line.startswith("locked") for line in git(repo, "worktree", "list", "--porcelain"))
+    first, = app.start([{"prompt": gate.wait, "worktree": True}])
+    assert locked()
+    gate.open()
+    app.wait([first], 60, cms.Call())
+    assert app.record(first)["outcome"] == "succeeded" and not locked()
+    gate.path.unlink()
+    second, = app.start([{"prompt": gate.wait, "task_id": first}])
+    eventually(locked)
+    gate.open()
+    app.wait([second], 60, cms.Call())
+    assert not locked()
 
 
 SANDBOXES = [

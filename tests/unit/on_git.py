@@ -1,0 +1,51 @@
+"""What the tests of worktrees share: git as a user runs it, git as the server runs it, and looks at both."""
+import hashlib
+import os
+import pathlib
+import subprocess
+
+from codex_mcp_swarm import Git, Host
+
+BRANCH = "codex-swarm/0123456789ab"
+
+
+def sh(cwd, *words, **env):
+    done = subprocess.run(words, cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env}, encoding="utf-8", errors="surrogateescape")
+    assert done.returncode == 0, done.stdout
+    return done.stdout.rstrip("\n")
+
+
+def ours(**more):
+    """A Git as the server has it, in an environment without any identity or configuration but the repository's."""
+    return Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent", **more})
+
+
+def snapshot(repo):
+    """Everything that is the user's: each file with its digest, the index, HEAD, the status and the configuration."""
+    files = {str(p.relative_to(repo)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(pathlib.Path(repo).rglob("*"))
+             if p.is_file() and ".git" not in p.relative_to(repo).parts}
+    git = {name: (repo / ".git" / name).read_bytes() for name in ("HEAD", "config", "index") if (repo / ".git" / name).exists()}
+    return files, git
+
+
+def counts(tree):
+    return tree.files_changed, tree.insertions, tree.deletions
+
+
+def save(tree, message="x"):
+    """The snapshot, which has nothing to warn of."""
+    found, warnings = ours().snapshot(tree, message)
+    assert warnings == []
+    return found
+
+
+def log_of(repo, branch=BRANCH):
+    return sh(repo, "git", "log", "--format=%s", branch).splitlines()
+
+
+def files_of(repo, branch=BRANCH):
+    return sh(repo, "git", "ls-tree", "-r", "--name-only", "-z", branch).strip("\0").split("\0")
+
+
+def branches(repo):
+    return sh(repo, "git", "for-each-ref", "--format=%(refname:short)").splitlines()

@@ -1,0 +1,374 @@
+"""The snapshot at the end of a task: everything that changed is on its branch, whatever the task did to its worktree."""
+import concurrent.futures
+import os
+import pathlib
+import socket
+import time
+
+import pytest
+
+import codex_mcp_swarm as cms
+from codex_mcp_swarm import Git, GitError, Host
+from .on_git import BRANCH, counts, files_of, log_of, ours, save, sh, snapshot
+
+IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
+
+
+@pytest.fixture
+def place(tree):
+    return pathlib.Path(tree.path)
+
+
+def agent(tree, *words):
+    """git as the task runs it, in its worktree."""
+    return sh(tree.path, "git", *words)
+
+
+def index_of(tree):
+    return pathlib.Path(tree.git_dir, "index").read_bytes()
+
+
+def commit(tree, name, text="x\n"):
+    pathlib.Path(tree.path, name).write_text(text)
+    agent(tree, "add", name)
+    agent(tree, "commit", "-q", "-m", "adds " + name)
+
+
+def show(repo, name, branch=BRANCH):
+    return sh(repo, "git", "show", "%s:%s" % (branch, name))
+
+
+# -- where the task left its HEAD -------------------------------------------------------------------------
+@pytest.mark.parametrize("words, on", [(("checkout", "-q", "-b", "other"), "`other`"), (("checkout", "-q", "--detach"), "detached")], ids=["another branch", "no branch"])
+def test_work_on_another_branch_is_on_the_branch_of_the_task_all_the_same(repo, tree, place, words, on):
+    agent(tree, *words)
+    commit(tree, "committed")
+    (place / "left").write_text("1\n")
+    head = agent(tree, "rev-parse", "HEAD")
+    found, warnings = ours().snapshot(tree, "by us")
+    assert log_of(repo) == ["by us", "adds committed", "first"] and counts(found) == (2, 2, 0)
+    assert agent(tree, "rev-parse", "HEAD") == head and agent(tree, "status", "--porcelain") == "?? left"
+    assert len(warnings) == 1 and on in warnings[0] and BRANCH in warnings[0]
+
+
+def test_commits_that_the_task_left_behind_on_its_branch_stay_reachable(repo, tree, place):
+    commit(tree, "one")
+    tip = agent(tree, "rev-parse", "HEAD")
+    agent(tree, "checkout", "-q", "-b", "other", "HEAD~1")
+    commit(tree, "two")
+    _, warnings = ours().snapshot(tree, "by us")
+    assert sh(repo, "git", "rev-parse", BRANCH + "^2") == tip and files_of(repo) == ["README", "two"]
+    assert any(tip[:12] in w and "second parent" in w for w in warnings)
+
+
+def test_an_amended_a_rebased_and_a_reset_branch_are_taken_as_they_are(repo, tree, place):
+    commit(tree, "one")
+    commit(tree, "two")
+    agent(tree, "reset", "-q", "--soft", "HEAD~2")
+    agent(tree, "commit", "-q", "--amend", "-m", "amended")
+    (place / "three").write_text("3\n")
+    found = save(tree, "by us")
+    assert log_of(repo) == ["by us", "amended"] and files_of(repo) == ["README", "one", "three", "two"] and counts(found) == (3, 3, 0)
+
+
+def test_a_branch_that_the_task_deleted_is_made_again(repo, tree, place):
+    agent(tree, "checkout", "-q", "--detach")
+    agent(tree, "branch", "-q", "-D", BRANCH)
+    (place / "x").write_text("1\n")
+    ours().snapshot(tree, "by us")
+    assert log_of(repo) == ["by us", "first"] and files_of(repo) == ["README", "x"]
+
+
+def test_a_head_without_a_commit_loses_nothing(repo, tree, place):
+    agent(tree, "checkout", "-q", "--orphan", "new")
+    (place / "x").write_text("1\n")
+    ours().snapshot(tree, "by us")
+    assert log_of(repo) == ["by us", "first"] and files_of(repo) == ["README", "x"]
+
+
+def test_a_branch_that_cannot_be_moved_is_an_error_and_the_files_stay(repo, tree, place):
+    agent(tree, "checkout", "-q", "--detach")
+    agent(tree, "branch", "-q", "-D", BRANCH)
+    agent(tree, "branch", "-q", BRANCH + "/below")
+    (place / "x").write_text("1\n")
+    with pytest.raises(GitError) as caught:
+        ours().snapshot(tree, "by us")
+    assert "update-ref" in str(caught.value) and (place / "x").read_text() == "1\n"
+
+
+# -- the index of the task --------------------------------------------------------------------------------
+def test_what_the_task_staged_stays_staged_byte_for_byte(repo, tree, place):
+    (place / "staged").write_text("staged\n")
+    agent(tree, "add", "staged")
+    (place / "staged").write_text("then changed\n")
+    (place / "new").write_text("1\n")
+    before = index_of(tree)
+    save(tree)
+    assert index_of(tree) == before and show(repo, "staged") == "then changed" and files_of(repo) == ["README", "new", "staged"]
+
+
+def test_where_nothing_was_staged_nothing_is_afterwards_and_the_worktree_is_clean(repo, tree, place):
+    (place / "README").write_text("changed\n")
+    (place / "new").write_text("1\n")
+    save(tree)
+    assert agent(tree, "status", "--porcelain") == ""
+    ours().release(tree)
+    sh(repo, "git", "worktree", "remove", tree.path)
+    assert files_of(repo) == ["README", "new"]
+
+
+def test_an_index_that_something_else_has_locked_is_left_alone(repo, tree, place):
+    pathlib.Path(tree.git_dir, "index.lock").write_text("")
+    (place / "new").write_text("1\n")
+    before = index_of(tree)
+    save(tree)
+    assert index_of(tree) == before and files_of(repo) == ["README", "new"] and os.path.exists(os.path.join(tree.git_dir, "index.lock"))
+
+
+@pytest.mark.parametrize("bit", ["--assume-unchanged", "--skip-worktree"])
+def test_a_file_that_the_tasks_index_is_told_to_overlook_is_taken(repo, tree, place, bit):
+    agent(tree, "update-index", bit, "README")
+    (place / "README").write_text("changed\n")
+    save(tree)
+    assert show(repo, "README") == "changed"
+
+
+def test_a_broken_index_of_the_task_does_not_matter(repo, tree, place):
+    pathlib.Path(tree.git_dir, "index").write_bytes(b"garbage")
+    (place / "new").write_text("1\n")
+    found, warnings = ours().snapshot(tree, "x")
+    assert files_of(repo) == ["README", "new"] and found.head == sh(repo, "git", "rev-parse", BRANCH) and "index" in warnings[0]
+
+
+def test_a_second_snapshot_takes_what_changed_within_the_same_second_and_size(repo, tree, place):
+    for text in ("one\n", "two\n", "six\n"):
+        (place / "new").write_text(text)
+        save(tree, text)
+    assert show(repo, "new") == "six" and log_of(repo) == ["six", "two", "one", "first"]
+
+
+# -- every kind of change ---------------------------------------------------------------------------------
+def test_files_links_and_directories_may_take_each_others_place(repo, tree, place):
+    for name in ("file", "dir/in", "link-to-be/in", "x"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("1\n")
+    save(tree)
+    (place / "file").unlink()
+    (place / "file").mkdir()
+    (place / "file" / "in").write_text("2\n")
+    sh(tree.path, "rm", "-r", "dir", "link-to-be", "x")
+    (place / "dir").write_text("now a file\n")
+    os.symlink("/etc", str(place / "link-to-be"))
+    os.symlink("nowhere", str(place / "x"))
+    save(tree)
+    rows = sh(repo, "git", "ls-tree", "-r", BRANCH).splitlines()
+    assert sorted((row[:6], row.split("\t")[1]) for row in rows) == [
+        ("100644", "README"), ("100644", "dir"), ("100644", "file/in"), ("120000", "link-to-be"), ("120000", "x")]
+
+
+NAMES = ["with space", "quote\"s'", "new\nline", "tab\t", "\u00e4 \u20ac", "-dash", ":(exclude)x", "back\\slash", "*", os.fsdecode(b"not \xff utf-8")]
+
+
+def test_a_file_may_have_any_name(repo, tree, place):
+    for name in NAMES:
+        (place / name).write_text("1\n")
+    assert counts(save(tree)) == (len(NAMES), len(NAMES), 0)
+    for name in NAMES[::2]:
+        (place / name).unlink()
+    assert counts(save(tree)) == (len(NAMES) // 2, len(NAMES) // 2, 0)
+    assert sorted(files_of(repo)) == sorted(["README", *NAMES[1::2]])
+
+
+def test_a_pipe_a_socket_and_a_device_hold_nothing_up(repo, tree, place):
+    os.mkfifo(str(place / "pipe"))
+    (place / "README").unlink()
+    os.mkfifo(str(place / "README"))
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        os.chdir(tree.path)
+        listening.bind("socket")
+    finally:
+        os.chdir("/")
+        listening.close()
+    (place / "x").write_text("1\n")
+    ours().snapshot(tree, "x")
+    assert "x" in files_of(repo) and not {"pipe", "socket"} & set(files_of(repo))
+
+
+def test_a_sparse_checkout_is_not_taken_for_deletions(repo, tree, place):
+    for name in ("in/a", "out/b"):
+        (place / name).parent.mkdir()
+        (place / name).write_text("1\n")
+    save(tree)
+    agent(tree, "sparse-checkout", "set", "in")
+    assert not (place / "out").exists()
+    (place / "in" / "a").write_text("2\n")
+    ours().snapshot(tree, "x")
+    assert files_of(repo) == ["README", "in/a", "out/b"] and show(repo, "in/a") == "2"
+
+
+def test_line_ends_that_git_cannot_keep_do_not_stop_it(repo, tree, place):
+    sh(repo, "git", "config", "core.autocrlf", "input")
+    sh(repo, "git", "config", "core.safecrlf", "true")
+    (place / "mixed").write_bytes(b"a\r\nb\n")
+    save(tree)
+    assert "mixed" in files_of(repo)
+
+
+# -- what cannot be taken is told ------------------------------------------------------------------------
+def test_a_repository_that_the_task_made_is_left_out_and_named(repo, tree, place):
+    for name in ("with commit", "without"):
+        sh(tree.path, "git", "init", "-q", name)
+        (place / name / "f").write_text("1\n")
+    sh(place / "with commit", "git", *IDENTITY, "commit", "-q", "--allow-empty", "-m", "x")
+    (place / "x").write_text("1\n")
+    found, warnings = ours().snapshot(tree, "x")
+    assert files_of(repo) == ["README", "x"] and found.left_out["count"] == 2
+    assert "with commit/" in warnings[0] and "repository of its own" in warnings[0] and tree.path in warnings[0]
+
+
+def test_a_directory_of_the_project_stays_part_of_it_when_a_task_makes_it_a_repository(repo, tree, place):
+    (place / "dir").mkdir()
+    (place / "dir" / "a").write_text("1\n")
+    save(tree)
+    sh(place / "dir", "git", "init", "-q")
+    (place / "dir" / "a").write_text("2\n")
+    ours().snapshot(tree, "x")
+    assert show(repo, "dir/a") == "2"
+
+
+def test_a_file_over_the_limit_is_left_out_and_named(repo, tree, place):
+    for name in ("big \u00e4", "README"):
+        with open(str(place / name), "wb") as f:
+            f.truncate(cms.SNAPSHOT_FILE_BYTES + 1)
+    with open(str(place / "just fits"), "wb") as f:
+        f.truncate(1000)
+    found, warnings = ours().snapshot(tree, "x")
+    assert files_of(repo) == ["README", "just fits"] and show(repo, "README") == "a repository" and found.left_out["count"] == 2
+    assert "big \u00e4" in warnings[0] and "over 100 MiB" in warnings[0]
+
+
+def test_a_file_that_git_cannot_take_is_named_and_the_rest_is_taken(repo, tree, place):
+    sh(repo, "git", "config", "filter.broken.clean", "false")
+    sh(repo, "git", "config", "filter.broken.required", "true")
+    (place / ".gitattributes").write_text("*.bad filter=broken\n")
+    for number in range(20):
+        (place / ("%d.good" % number)).write_text("1\n")
+    (place / "7.bad").write_text("1\n")
+    found, warnings = ours().snapshot(tree, "x")
+    assert len(files_of(repo)) == 22 and "7.bad" not in files_of(repo)
+    assert found.left_out["count"] == 1 and "7.bad" in warnings[0] and "filter" in warnings[0]
+
+
+@pytest.mark.parametrize("how, word", [("merge", "merge"), ("rebase", "rebase"), ("cherry-pick", "cherry-pick")])
+def test_an_unfinished_merge_is_committed_as_it_lies_there_with_a_warning(repo, tree, place, how, word):
+    agent(tree, "checkout", "-q", "-b", "theirs")
+    commit(tree, "README", "theirs\n")
+    agent(tree, "checkout", "-q", BRANCH)
+    commit(tree, "README", "ours\n")
+    agent(tree, "config", "core.editor", "true")
+    assert os.system("cd '%s' && git %s theirs >/dev/null 2>&1" % (tree.path, how)) != 0
+    before, head = index_of(tree), agent(tree, "rev-parse", "HEAD")
+    _, warnings = ours().snapshot(tree, "x")
+    assert "<<<<<<<" in show(repo, "README")
+    assert any("%s unfinished" % word in w for w in warnings) and any("README" in w and "conflict markers" in w for w in warnings)
+    assert index_of(tree) == before and agent(tree, "status", "--porcelain").startswith(("UU", "AA"))
+    assert how != "rebase" or agent(tree, "rev-parse", "HEAD") == head
+
+
+# -- safety -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("key", ["filter.x.clean", "filter.x.process", "core.fsmonitor", "diff.external"])
+@pytest.mark.parametrize("known", [False, True], ids=["new to git", "known to git"])
+def test_no_program_of_an_embedded_repository_is_run(repo, tree, place, tmp_path, key, known):
+    evil = tmp_path / "evil.sh"
+    evil.write_text("#!/bin/sh\ntouch %s\ncat\n" % (tmp_path / "ran"))
+    evil.chmod(0o755)
+    sub = place / "sub"
+    sh(tree.path, "git", "init", "-q", "sub")
+    (sub / "f").write_text("1\n")
+    sh(sub, "git", *IDENTITY, "add", "f")
+    sh(sub, "git", *IDENTITY, "commit", "-q", "-m", "x")
+    if known:
+        agent(tree, "add", "sub")
+        agent(tree, "commit", "-q", "-m", "embeds")
+    sh(sub, "git", "config", key, str(evil))
+    (sub / ".gitattributes").write_text("* filter=x\n")
+    (sub / "f").write_text("2\n")
+    os.utime(str(sub / "f"), (1, 1))
+    (place / "x").write_text("1\n")
+    ours().snapshot(tree, "x")
+    assert "x" in files_of(repo) and not (tmp_path / "ran").exists()
+
+
+def test_a_git_that_hangs_is_given_up_within_the_bound(repo, tree, place):
+    sh(repo, "git", "config", "filter.slow.clean", "sleep 600")
+    (place / ".gitattributes").write_text("*.slow filter=slow\n")
+    (place / "x.slow").write_text("1\n")
+    began = time.monotonic()
+    with pytest.raises(GitError) as caught:
+        Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, within_s=1.5).snapshot(tree, "x")
+    assert time.monotonic() - began < 30 and ("gave up" in str(caught.value) or "used up" in str(caught.value))
+    assert (place / "x.slow").read_text() == "1\n" and log_of(repo) == ["first"]
+
+
+def test_after_one_that_was_killed_half_way_the_next_snapshot_takes_everything(repo, tree, place):
+    pathlib.Path(tree.git_dir, cms.OWN_INDEX).write_bytes(b"half an ind")
+    pathlib.Path(tree.git_dir, cms.OWN_INDEX + ".lock").write_bytes(b"")
+    (place / "x").write_text("1\n")
+    save(tree)
+    assert files_of(repo) == ["README", "x"]
+
+
+def test_snapshots_of_many_tasks_of_one_repository_at_once_all_succeed(repo, tmp_path):
+    trees = [ours().add_worktree(*ours().head(str(repo)), str(tmp_path / str(n)), "codex-swarm/%d" % n) for n in range(12)]
+    for number, tree in enumerate(trees):
+        pathlib.Path(tree.path, "x").write_text("%d\n" % number)
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        assert all(counts(found) == (1, 1, 0) for found in pool.map(save, trees))
+    assert [show(repo, "x", "codex-swarm/%d" % n) for n in range(12)] == [str(n) for n in range(12)]
+
+
+def test_the_users_checkout_is_byte_for_byte_what_it_was(repo, tree, place):
+    (repo / "README").write_text("edited\n")
+    sh(repo, "git", "stash", "-q")
+    (repo / "README").write_text("edited again\n")
+    before = snapshot(repo)
+    (place / "README").write_text("by the task\n")
+    (place / "x").write_text("1\n")
+    save(tree)
+    assert snapshot(repo) == before and sh(repo, "git", "stash", "list").count("\n") == 0
+
+
+def test_git_gc_between_the_snapshot_and_the_merge_loses_nothing(repo, tree, place):
+    (place / "x").write_text("1\n")
+    save(tree)
+    sh(repo, "git", "reflog", "expire", "--expire=now", "--all")
+    sh(repo, "git", "gc", "-q", "--prune=now")
+    sh(repo, "git", "merge", "-q", BRANCH)
+    assert (repo / "x").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("what", ["the worktree", "the repository"])
+def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so(repo, tree, tmp_path, what):
+    (tmp_path / ("tree" if what == "the worktree" else "repo")).rename(tmp_path / "elsewhere")
+    with pytest.raises(GitError):
+        ours().snapshot(tree, "x")
+
+
+# -- the lock ---------------------------------------------------------------------------------------------
+def test_a_worktree_is_locked_until_it_is_released_and_can_be_locked_again(repo, tree):
+    locked = lambda: any(line.startswith("locked ") for line in sh(repo, "git", "worktree", "list", "--porcelain").splitlines())
+    assert locked()
+    ours().release(tree)
+    assert not locked()
+    ours().hold(tree)
+    ours().hold(tree)
+    assert locked()
+
+
+def test_a_lock_of_the_users_own_is_not_taken_away(repo, tree):
+    ours().release(tree)
+    sh(repo, "git", "worktree", "lock", "--reason", "mine", tree.path)
+    ours().hold(tree)
+    ours().release(tree)
+    assert "locked mine" in sh(repo, "git", "worktree", "list", "--porcelain")
