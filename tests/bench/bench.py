@@ -18,6 +18,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Callable, NamedTuple
 
@@ -448,6 +449,75 @@ def real(sides, runs):
             name: lambda server=server: timed_ms(parallel_through, server) for name, server in servers.items()}})
     return [Row("a trivial task of the real codex, end to end", "ms", one),
             Row(f"{TASKS_PARALLEL} of them in parallel", "ms", many)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Worktrees
+
+FILES, FILES_PER_DIRECTORY, FILES_CHANGED = 50_000, 100, 100
+
+
+def big_repository(path):
+    """A repository of FILES small files in one commit."""
+    for number in range(FILES):
+        directory = os.path.join(path, f"{number // 2500}", f"{number // FILES_PER_DIRECTORY}")
+        if number % FILES_PER_DIRECTORY == 0:
+            os.makedirs(directory)
+        with open(os.path.join(directory, f"file{number}"), "w") as f:
+            f.write(f"{number}\n" * 20)
+    for words in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "first"), ("gc", "-q")):
+        plain_git(path, *words)
+
+
+def plain_git(cwd, *words):
+    subprocess.run(("git", "-c", "gc.auto=0", "-c", "user.name=B", "-c", "user.email=b@example.invalid", *words), cwd=cwd, check=True, stdout=subprocess.DEVNULL)
+
+
+def change(path):
+    """What a task does: FILES_CHANGED files edited, as many made."""
+    for number in range(0, FILES, FILES // FILES_CHANGED):
+        directory = os.path.join(path, f"{number // 2500}", f"{number // FILES_PER_DIRECTORY}")
+        for name, mode in ((f"file{number}", "a"), ("new", "w")):
+            with open(os.path.join(directory, name), mode) as f:
+                f.write(os.urandom(20).hex() + "\n")
+
+
+def worktree_ms(repository, make, save):
+    """(to make a worktree, to commit what a task changed in it); removed again after that."""
+    path = os.path.join(os.path.dirname(repository), os.urandom(6).hex())
+    took = {}
+    tree = timed(took, "make", make, path)
+    change(path)
+    timed(took, "save", save, tree or path)
+    plain_git(repository, "worktree", "remove", "--force", "--force", path)
+    return took["make"], took["save"]
+
+
+def timed(took, name, function, *args):
+    began = time.perf_counter()
+    value = function(*args)
+    took[name] = (time.perf_counter() - began) * 1000
+    return value
+
+
+@bench("worktree", runs=7)
+def worktree(_sides, runs):
+    sys.path.insert(0, rig.CHECKOUT)
+    import codex_mcp_swarm as cms
+    with tempfile.TemporaryDirectory(dir=rig.CACHE) as scratch:
+        repository = os.path.join(scratch, "repository")
+        big_repository(repository)
+        git = cms.Git(cms.Host(), {**os.environ, "GIT_AUTHOR_NAME": "B"})
+        name = os.path.basename
+        samples = interleaved(runs, {
+            "ours": lambda: worktree_ms(repository, lambda path: git.add_worktree(*git.head(repository), path, "swarm/" + name(path)),
+                                        lambda tree: git.snapshot(tree, "x")),
+            "base": lambda: worktree_ms(repository, lambda path: plain_git(repository, "worktree", "add", "-q", "-b", name(path), path),
+                                        lambda path: (plain_git(path, "add", "-A"), plain_git(path, "commit", "-q", "-m", "x")))})
+    each = lambda index: {side: [both[index] for both in pairs] for side, pairs in samples.items()}
+    met = lambda ours, peer, base: ours <= 1.2 * base
+    return [Row(f"a worktree of {FILES:,} files (bare: git worktree add)", "ms", each(0), "<= 1.2 x git", met),
+            Row(f"the snapshot of {2 * FILES_CHANGED} changes there (bare: git add -A, git commit)", "ms", each(1), "<= 1.2 x git", met)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

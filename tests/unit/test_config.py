@@ -105,6 +105,7 @@ GIVEN = [
     ([], {"XDG_STATE_HOME": "/s"}, "root", "/s/codex-swarm"), ([], {"XDG_STATE_HOME": "/s"}, "worktree_dir", "/s/codex-swarm/worktrees"),
     ([], {"CODEX_SWARM_TASK_DIR": "/t", "XDG_STATE_HOME": "/s"}, "root", "/t"), ([], {"CODEX_SWARM_TASK_DIR": "/t"}, "worktree_dir", "/t/worktrees"),
     ([], {"CODEX_SWARM_WORKTREE_DIR": "/w", "CODEX_SWARM_TASK_DIR": "/t"}, "worktree_dir", "/w"), ([], {"CODEX_SWARM_TASK_DIR": ""}, "root", None),
+    ([], {"CODEX_SWARM_WORKTREE_SETUP": " npm ci "}, "worktree_setup", "npm ci"), ([], {"CODEX_SWARM_WORKTREE_SETUP": ""}, "worktree_setup", ""),
     ([], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "c"), (["--codex-bin", "d"], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "d"),
     (["--codex-bin=d"], {}, "codex_bin", "d"), ([], {"CODEX_HOME": "/h"}, "codex_home", "/h"),
     ([], {"CODEX_SWARM_TASK_MAX_AGE": "0"}, "task_max_age_s", 0.0), ([], {"CODEX_SWARM_TASK_MAX_AGE": "3600.5"}, "task_max_age_s", 3600.5),

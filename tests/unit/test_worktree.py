@@ -1,0 +1,423 @@
+"""Making a worktree: what it starts from, what comes along, and that the user's checkout never notices."""
+import concurrent.futures
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import codex_mcp_swarm as cms
+from codex_mcp_swarm import GitError
+from .on_git import BRANCH, branches, files_of, log_of, ours, save, sh, snapshot
+
+IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
+
+
+@pytest.fixture
+def make(repo, tmp_path):
+    """A factory of worktrees of `repo`, as the server makes them."""
+    def make(carry=False, base="HEAD", cwd=repo, name="tree", branch=BRANCH):
+        return ours().add_worktree(*ours().head(str(cwd), base), str(tmp_path / name), branch, carry)
+    return make
+
+
+def put(top, **files):
+    for name, text in files.items():
+        path = pathlib.Path(str(top), name.replace("__", "/").replace("_", "."))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def commit(top, message="more"):
+    sh(top, "git", "add", "-A")
+    sh(top, "git", "commit", "-q", "-m", message)
+    return sh(top, "git", "rev-parse", "HEAD")
+
+
+def all_files(top):
+    return sorted(str(p.relative_to(str(top))) for p in pathlib.Path(str(top)).rglob("*") if ".git" not in p.parts and not p.is_dir())
+
+
+def nothing_left(repo, tmp_path):
+    admin = repo / ".git" / "worktrees"
+    assert branches(repo) == ["main"] and not (tmp_path / "tree").exists()
+    assert not admin.exists() or os.listdir(str(admin)) == []
+
+
+# -- base -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["main", "refs/heads/main", "HEAD~1", "v1", "annotated", "sha", "short", "origin/there"])
+def test_a_worktree_may_start_from_anything_that_names_a_commit(repo, make, name):
+    first = sh(repo, "git", "rev-parse", "HEAD")
+    sh(repo, "git", "tag", "v1")
+    sh(repo, "git", *IDENTITY, "tag", "-a", "annotated", "-m", "x")
+    sh(repo, "git", "update-ref", "refs/remotes/origin/there", first)
+    put(repo, new="1\n")
+    second = commit(repo)
+    tree = make(base={"sha": first, "short": first[:9]}.get(name, name))
+    assert tree.base == tree.start == (second if name in ("main", "refs/heads/main") else first)
+    assert sh(tree.path, "git", "rev-parse", "HEAD") == tree.base and (pathlib.Path(tree.path) / "new").exists() == (tree.base == second)
+
+
+def test_a_branch_made_from_a_remote_one_does_not_track_it(repo, make):
+    sh(repo, "git", "remote", "add", "origin", "/nonexistent")
+    sh(repo, "git", "config", "branch.autoSetupMerge", "always")
+    sh(repo, "git", "update-ref", "refs/remotes/origin/there", "HEAD")
+    before = snapshot(repo)
+    make(base="origin/there")
+    assert snapshot(repo) == before
+
+
+@pytest.mark.parametrize("base, words", [
+    ("nowhere", "`nowhere` names no commit"), ("--all", "names no commit"), ("main..main", "names no commit"), ("HEAD:README", "names no commit"), ("", "names no commit"),
+    ("0" * 40, "names no commit"), ("a\0b", "null"), ("twice", "ambiguous"), ("-", "names no commit")])
+def test_a_base_that_is_no_commit_or_two_is_refused_and_nothing_is_made(repo, tmp_path, base, words):
+    put(repo, new="1\n")
+    sh(repo, "git", "tag", "twice")
+    commit(repo)
+    sh(repo, "git", "branch", "twice")
+    with pytest.raises(GitError) as caught:
+        ours().head(str(repo), base)
+    assert words in str(caught.value)
+    assert sh(repo, "git", "for-each-ref", "--format=%(refname)").splitlines() == ["refs/heads/main", "refs/heads/twice", "refs/tags/twice"]
+
+
+def test_in_a_repository_without_a_commit_on_head_another_base_can_be_named(repo, make):
+    sh(repo, "git", "checkout", "-q", "--orphan", "empty")
+    assert log_of(repo, make(base="main").branch) == ["first"]
+
+
+def test_a_bare_repository_is_refused_in_words(tmp_path):
+    sh(tmp_path, "git", "init", "-q", "--bare", "place")
+    with pytest.raises(GitError) as caught:
+        ours().head(str(tmp_path / "place"))
+    assert "bare" in str(caught.value) and "`cwd`" in str(caught.value)
+
+
+def test_a_shallow_clone_is_a_start_like_any_other(repo, tmp_path):
+    put(repo, new="1\n")
+    commit(repo)
+    sh(tmp_path, "git", "clone", "-q", "--depth=1", "file://%s" % repo, "shallow")
+    tree = ours().add_worktree(*ours().head(str(tmp_path / "shallow")), str(tmp_path / "tree"), BRANCH)
+    put(tree.path, x="1\n")
+    save(tree)
+    assert files_of(tmp_path / "shallow") == ["README", "new", "x"]
+
+
+def test_a_partial_clone_gets_its_files_and_its_snapshot(repo, tmp_path):
+    sh(repo, "git", "config", "uploadpack.allowFilter", "true")
+    put(repo, new="1\n")
+    commit(repo)
+    sh(tmp_path, "git", "clone", "-q", "--filter=blob:none", "file://%s" % repo, "partial")
+    tree = ours().add_worktree(*ours().head(str(tmp_path / "partial"), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
+    put(tree.path, x="1\n")
+    save(tree)
+    assert files_of(tmp_path / "partial") == ["README", "x"]
+
+
+def test_a_submodule_as_the_working_directory_gets_a_worktree_of_the_submodule(with_submodule, tmp_path):
+    tree = ours().add_worktree(*ours().head(str(with_submodule / "sub")), str(tmp_path / "tree"), BRANCH)
+    put(tree.path, x="1\n")
+    save(tree)
+    assert files_of(with_submodule / "sub") == ["inside", "x"] and branches(with_submodule) == ["main"]
+
+
+# -- include_changes --------------------------------------------------------------------------------------
+@pytest.fixture
+def busy(repo):
+    """A checkout with every kind of change that is not committed."""
+    put(repo, deleted="1\n", staged_then_changed="1\n", _gitignore="*.log\n")
+    commit(repo)
+    put(repo, README="edited\n", staged="staged\n", untracked="new\n", staged_then_changed="2\n", dir__deep="deep\n", x_log="ignored\n")
+    (repo / "deleted").unlink()
+    sh(repo, "git", "add", "staged", "staged.then.changed")
+    put(repo, staged_then_changed="3\n")
+    return repo
+
+
+def test_what_is_not_committed_comes_along_as_one_commit_below_the_work(busy, make):
+    tree = make(carry=True)
+    assert all_files(tree.path) == [".gitignore", "README", "dir/deep", "staged", "staged.then.changed", "untracked"]
+    read = lambda name: (pathlib.Path(tree.path) / name).read_text()
+    assert (read("README"), read("staged.then.changed")) == ("edited\n", "3\n")
+    assert tree.base == sh(busy, "git", "rev-parse", "HEAD") == sh(busy, "git", "rev-parse", BRANCH + "^") and tree.baseline == sh(busy, "git", "rev-parse", BRANCH)
+    assert tree.carried["count"] == 6 and sh(tree.path, "git", "status", "--porcelain") == ""
+    put(tree.path, work="1\n")
+    found = save(tree)
+    assert (found.files_changed, found.commits) == (1, 1)
+
+
+def test_the_checkout_whose_changes_come_along_does_not_notice(busy, make):
+    before, stashed = snapshot(busy), sh(busy, "git", "stash", "list")
+    make(carry=True)
+    assert snapshot(busy) == before and sh(busy, "git", "stash", "list") == stashed and not (busy / ".git" / "index.lock").exists()
+
+
+def test_without_changes_there_is_no_commit_for_them(repo, make):
+    tree = make(carry=True)
+    assert (tree.baseline, tree.carried, tree.start) == (None, {}, tree.base)
+
+
+def test_an_index_that_is_locked_does_not_stop_the_changes_from_coming_along(busy, make):
+    (busy / ".git" / "index.lock").write_text("")
+    assert make(carry=True).carried["count"] == 6 and (busy / ".git" / "index.lock").exists()
+
+
+def test_an_unmerged_checkout_comes_along_as_it_lies_there(repo, make):
+    sh(repo, "git", "checkout", "-q", "-b", "theirs")
+    put(repo, README="theirs\n")
+    commit(repo)
+    sh(repo, "git", "checkout", "-q", "main")
+    put(repo, README="ours\n")
+    commit(repo)
+    assert os.system("git -C '%s' merge -q theirs >/dev/null 2>&1" % repo) != 0
+    before = snapshot(repo)
+    tree = make(carry=True)
+    assert "<<<<<<<" in (pathlib.Path(tree.path) / "README").read_text() and snapshot(repo) == before
+
+
+def test_a_repository_inside_the_checkout_does_not_come_along_and_is_named(repo, make, tmp_path):
+    sh(repo, "git", "init", "-q", "inner")
+    sh(repo, "git", "-C", "inner", "config", "core.fsmonitor", "touch %s" % (tmp_path / "ran"))
+    put(repo, inner__f="1\n", x="1\n")
+    tree = make(carry=True)
+    assert all_files(tree.path) == ["README", "x"] and tree.left_out["first"] == ["inner/ (a repository of its own)"] and not (tmp_path / "ran").exists()
+
+
+def test_the_changes_of_a_linked_worktree_are_those_of_that_worktree(busy, make):
+    other = make(name="other", branch="other")
+    put(other.path, only_here="1\n")
+    tree = make(carry=True, cwd=other.path)
+    assert "only.here" in all_files(tree.path) and "untracked" not in all_files(tree.path)
+
+
+# -- .worktreeinclude -------------------------------------------------------------------------------------
+@pytest.fixture
+def including(repo):
+    """A checkout with ignored files, some of which `.worktreeinclude` names."""
+    put(repo, _gitignore=".env*\ncache/\nsecret\n*.key\nlinks/\n", _worktreeinclude=".env*\n!.env.prod\ncache/keep/\n*.key\nlinks/\nREADME\nplain\n")
+    commit(repo)
+    put(repo, _env="A=1\n", _env_prod="B=2\n", cache__keep__a="a\n", cache__drop__b="b\n", secret="s\n", plain="not ignored\n")
+    return repo
+
+
+def test_only_files_that_are_ignored_and_named_are_copied_with_mode_and_time(including, make):
+    os.chmod(str(including / ".env"), 0o640)
+    os.utime(str(including / ".env"), (1_000_000_000, 1_000_000_000))
+    tree = make()
+    assert set(all_files(tree.path)) - set(files_of(including)) == {".env", "cache/keep/a"}
+    there = os.stat(os.path.join(tree.path, ".env"))
+    assert (there.st_mode & 0o777, there.st_mtime) == (0o640, 1_000_000_000) and there.st_nlink == 1
+    assert tree.copied == {"count": 2, "first": [".env", "cache/keep/a"]}
+    assert save(tree).files_changed == 0 and ".env" not in files_of(including)
+
+
+def test_the_record_names_what_only_the_checkout_has(including, make):
+    put(including, README="edited\n")
+    tree = make()
+    assert tree.unseen == {"changed": {"count": 1, "first": ["README"]}, "untracked": {"count": 1, "first": ["plain"]},
+                           "ignored": {"count": 2, "first": [".env.prod", "secret"]}}
+    tree = make(carry=True, name="second", branch="second")
+    assert set(tree.unseen) == {"ignored"} and tree.carried["count"] == 2
+
+
+def test_no_link_that_leads_out_of_the_tree_is_copied_and_none_is_followed(including, make, tmp_path):
+    (tmp_path / "outside").mkdir()
+    put(tmp_path / "outside", x_key="stolen\n")
+    put(including, links__file="1\n")
+    for name, to in (("links/out", str(tmp_path / "outside" / "x.key")), ("links/up", "../../outside/x.key"), ("links/absolute", str(including / "secret")),
+                     ("links/in", "file"), ("links/across", "../secret"), ("links/dir", "../../outside"), ("a.key", "/etc/passwd")):
+        os.symlink(to, str(including / name))
+    tree = make()
+    top = pathlib.Path(tree.path)
+    assert all_files(top / "links") == ["across", "file", "in"] and os.readlink(str(top / "links" / "in")) == "file"
+    assert not os.path.lexists(str(top / "a.key")) and tree.unseen["not_copied"]["count"] == 5
+    assert all("leads elsewhere" in name for name in tree.unseen["not_copied"]["first"])
+
+
+def test_a_directory_that_the_base_has_as_a_link_is_not_written_through(including, make, tmp_path):
+    (tmp_path / "outside").mkdir()
+    sh(including, "git", "checkout", "-q", "-b", "linked")
+    sh(including, "rm", "-r", "cache")
+    os.symlink(str(tmp_path / "outside"), str(including / "cache"))
+    sh(including, "git", "add", "-f", "cache")
+    sh(including, "git", "commit", "-q", "-m", "a link")
+    sh(including, "git", "checkout", "-q", "main")
+    put(including, cache__keep__a="a\n")
+    tree = make(base="linked")
+    assert os.listdir(str(tmp_path / "outside")) == [] and "cache/keep/a" in tree.unseen["not_copied"]["first"][0]
+
+
+def test_a_file_that_the_base_has_itself_is_not_overwritten(including, make):
+    sh(including, "git", "checkout", "-q", "-b", "tracked")
+    sh(including, "git", "add", "-f", ".env")
+    sh(including, "git", "commit", "-q", "-m", "tracks it")
+    sh(including, "git", "checkout", "-q", "main")
+    put(including, _env="mine\n")
+    tree = make(base="tracked")
+    assert (pathlib.Path(tree.path) / ".env").read_text() == "A=1\n" and "it is there already" in tree.unseen["not_copied"]["first"][0]
+
+
+def test_pipes_and_sockets_and_repositories_among_the_named_files_hold_nothing_up(including, make, monkeypatch):
+    os.mkfifo(str(including / "cache" / "keep" / "pipe"))
+    sh(including, "git", "init", "-q", "cache/keep/inner")
+    put(including, cache__keep__inner__f="1\n")
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(including / "cache" / "keep")
+        listening.bind("socket")
+    tree = make()
+    assert all_files(pathlib.Path(tree.path) / "cache") == ["keep/a"]
+    assert tree.unseen["not_copied"]["first"] == ["cache/keep/inner/ (a repository of its own)"]
+
+
+NAMES = ["with space", "new\nline", "quote\"s'", "\u00e4 \u20ac", "-dash", os.fsdecode(b"not \xff utf-8")]
+
+
+def test_a_copied_file_may_have_any_name(including, make):
+    for name in NAMES:
+        (including / "cache" / "keep" / name).write_text("1\n")
+    tree = make()
+    assert sorted(os.listdir(os.path.join(tree.path, "cache", "keep"))) == sorted(["a", *NAMES])
+
+
+def test_a_file_that_may_not_be_read_is_named(including, make):
+    os.chmod(str(including / ".env"), 0)
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    assert make().unseen["not_copied"]["first"] == [".env (Permission denied)"]
+
+
+# -- submodules -------------------------------------------------------------------------------------------
+@pytest.fixture
+def with_submodule(repo, tmp_path, monkeypatch):
+    """`repo` with the submodule `sub`, cloned from a place that is gone by now."""
+    library = tmp_path / "library"
+    sh(tmp_path, "git", "init", "-q", "-b", "main", str(library))
+    put(library, inside="1\n")
+    sh(library, "git", "add", ".")
+    sh(library, "git", *IDENTITY, "commit", "-q", "-m", "x")
+    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name", "a/library", str(library), "sub")
+    commit(repo, "adds sub")
+    sh(repo / "sub", "git", "config", "user.name", "Test")
+    sh(repo / "sub", "git", "config", "user.email", "test@example.invalid")
+    library.rename(tmp_path / "gone")
+    return repo
+
+
+def test_submodules_are_checked_out_from_what_the_repository_has(with_submodule, make):
+    before = snapshot(with_submodule)
+    tree = make()
+    sub = pathlib.Path(tree.path) / "sub"
+    assert (sub / "inside").read_text() == "1\n" and tree.submodules == {"sub": "a/library"} and snapshot(with_submodule) == before
+    assert sh(sub, "git", "rev-parse", "HEAD") == sh(with_submodule / "sub", "git", "rev-parse", "HEAD")
+    assert sh(sub, "git", "config", "remote.origin.url") == sh(with_submodule / "sub", "git", "config", "remote.origin.url")
+    assert sh(tree.path, "git", "status", "--porcelain") == "" and save(tree).files_changed == 0
+
+
+def test_a_submodule_that_the_repository_does_not_have_stays_empty_and_nothing_is_fetched(with_submodule, make, tmp_path):
+    (with_submodule / ".git" / "modules").rename(tmp_path / "taken away")
+    (tmp_path / "gone").rename(tmp_path / "library")            # it could be fetched now
+    tree = make()
+    assert os.listdir(os.path.join(tree.path, "sub")) == [] and tree.submodules == {}
+
+
+def test_work_inside_a_submodule_is_told_and_the_rest_is_committed(with_submodule, make):
+    tree = make()
+    put(tree.path, sub__inside="2\n", x="1\n")
+    _, warnings = ours().snapshot(tree, "x")
+    assert len(warnings) == 1 and "`sub`" in warnings[0] and tree.path in warnings[0] and "x" in files_of(with_submodule)
+    sh(pathlib.Path(tree.path) / "sub", "git", *IDENTITY, "commit", "-q", "-a", "-m", "x")
+    found, warnings = ours().snapshot(tree, "x")
+    assert found.left_out["first"] == ["sub (commits in a submodule)"] and "`sub" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["../../evil", "..", "-x", "a/../../b", ""])
+def test_a_submodule_with_a_name_that_leads_elsewhere_is_passed_over(with_submodule, make, tmp_path, name):
+    put(with_submodule, _gitmodules="[submodule \"%s\"]\n\tpath = sub\n\turl = x\n" % name)
+    commit(with_submodule)
+    tree = make()
+    assert tree.submodules == {} and os.listdir(os.path.join(tree.path, "sub")) == []
+
+
+# -- all or nothing, many at once -------------------------------------------------------------------------
+def test_32_worktrees_of_one_repository_made_at_once_are_all_made(repo, tmp_path):
+    """Each in a process of its own, as 32 servers would."""
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
+              "tree = git.add_worktree(*git.head(sys.argv[3]), sys.argv[4] + sys.argv[5], 'codex-swarm/' + sys.argv[5], True); print(tree.base)")
+    put(repo, untracked="1\n")
+    before = snapshot(repo)
+    children = [subprocess.Popen([sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], str(repo), str(tmp_path / "tree-"), str(n)],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) for n in range(32)]
+    said = [child.communicate(timeout=120) for child in children]
+    assert [err for _, err in said if err] == [] and {out.decode().strip() for out, _ in said} == {sh(repo, "git", "rev-parse", "HEAD")}
+    assert all(all_files(tmp_path / ("tree-%d" % n)) == ["README", "untracked"] for n in range(32))
+    assert len(branches(repo)) == 33 and snapshot(repo) == before
+
+
+def test_a_server_that_makes_one_waits_for_another_that_does(repo, tmp_path):
+    held = os.open(str(repo / ".git"), os.O_RDONLY)
+    cms.fcntl.flock(held, cms.fcntl.LOCK_EX)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        made = pool.submit(ours().add_worktree, *ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            made.result(timeout=0.5)
+        assert branches(repo) == ["main"]
+        os.close(held)
+        assert made.result(timeout=60).branch == BRANCH
+
+
+def test_a_ref_lock_that_something_else_holds_for_a_moment_is_waited_for(repo, tmp_path):
+    (repo / ".git" / "refs" / "heads" / "codex-swarm").mkdir()
+    lock = repo / ".git" / "refs" / "heads" / (BRANCH + ".lock")
+    lock.write_text("")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        made = pool.submit(ours().add_worktree, *ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            made.result(timeout=0.5)
+        lock.unlink()
+        assert made.result(timeout=60).branch == BRANCH
+
+
+def test_a_disk_that_fills_up_half_way_leaves_nothing(repo, tmp_path):
+    """A limit on the size of files stands in for it: git and the copying meet it in the middle of their work."""
+    put(repo, large="x" * 300_000)
+    commit(repo)
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
+              "git.add_worktree(*git.head(sys.argv[3]), sys.argv[4], sys.argv[5])")
+    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"],
+                           str(repo), str(tmp_path / "tree"), BRANCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode != 0 and b"GitError" in done.stderr, done.stderr
+    nothing_left(repo, tmp_path)
+
+
+def test_a_copy_that_does_not_fit_leaves_nothing(including, tmp_path):
+    put(including, cache__keep__large="x" * 300_000)
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
+              "git.add_worktree(*git.head(sys.argv[3]), sys.argv[4], sys.argv[5])")
+    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"],
+                           str(including), str(tmp_path / "tree"), BRANCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode != 0 and b"File too large" in done.stderr, done.stderr
+    nothing_left(including, tmp_path)
+
+
+def test_a_filter_that_fails_at_the_checkout_leaves_nothing(repo, make, tmp_path):
+    sh(repo, "git", "config", "filter.broken.clean", "cat")
+    sh(repo, "git", "config", "filter.broken.smudge", "false")
+    sh(repo, "git", "config", "filter.broken.required", "true")
+    put(repo, _gitattributes="*.bad filter=broken\n", x_bad="1\n")
+    commit(repo)
+    with pytest.raises(GitError) as caught:
+        make()
+    assert "x.bad" in str(caught.value)
+    nothing_left(repo, tmp_path)
+
+
+def test_a_worktree_with_changes_copies_and_submodules_is_taken_back_without_a_trace(with_submodule, make, tmp_path):
+    put(with_submodule, _gitignore=".env\n", _worktreeinclude=".env\n", _env="1\n")
+    before = snapshot(with_submodule)
+    tree = make(carry=True)
+    assert tree.baseline and tree.copied and tree.submodules
+    ours().drop_untouched(str(with_submodule), tree)
+    nothing_left(with_submodule, tmp_path)
+    assert snapshot(with_submodule) == before
