@@ -1502,14 +1502,15 @@ class Git:
         place, branch = self._place(tree), f"refs/heads/{tree.branch}"
         head, tip = self.commit_of(tree.path, "HEAD", place), self.commit_of(tree.path, branch, place)
         parents = [head or tip or tree.start]
-        if tip and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
+        on = self.run(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place, allowed=(0, 1)).out.strip()
+        if tip and tip != head and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
             parents.append(tip)
         scratch = {**place, "GIT_INDEX_FILE": self._scratch(tree, parents[0])}
         left_out = self._take(tree.path, scratch, self._changes(tree.path, scratch))
         written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
         if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
             new = self._commit(tree.path, written, parents, message, place)
-        follow = new != parents[0] and self._nothing_staged(tree, branch, place)
+        follow = new != parents[0] and on == branch and self._nothing_staged(tree, place)
         if new != tip:
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new), env=place)
         if follow:
@@ -1517,13 +1518,13 @@ class Git:
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
         named = some([f"{path} ({why})" for path, why in left_out.items()])
         tree = tree._replace(head=new, left_out=named)
-        return self._described(tree, parents, [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else [])
+        return self._described(tree, on, parents, [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else [])
 
-    def _described(self, tree: Worktree, parents: Sequence[str], warnings: List[str]) -> Tuple[Worktree, List[str]]:
+    def _described(self, tree: Worktree, on: str, parents: Sequence[str], warnings: List[str]) -> Tuple[Worktree, List[str]]:
         """`tree` with its counts, and all warnings. The work is safe by now: what cannot be told is a warning itself."""
         try:
             tree = self._measured(tree, self._place(tree))
-            warnings += self._warnings(tree, parents, self._place(tree))
+            warnings += self._warnings(tree, on, parents, self._place(tree))
         except GitError as error:
             warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
         return tree, warnings
@@ -1598,10 +1599,9 @@ class Git:
         text = message.encode("utf-8", "replace").decode("utf-8")
         return self(cwd, *identity, "commit-tree", written, *words, env=env, stdin=text)
 
-    def _nothing_staged(self, tree: Worktree, branch: str, place: Mapping[str, str]) -> bool:
-        """Whether the task's index holds just what its HEAD does, and HEAD is the branch that we are about to move."""
-        on = self.run(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place, allowed=(0, 1)).out.strip()
-        return on == branch and self.run(tree.path, "diff-index", "--cached", "--quiet", "HEAD", env=place, allowed=(0, 1, 128)).code == 0
+    def _nothing_staged(self, tree: Worktree, place: Mapping[str, str]) -> bool:
+        """Whether the task's index holds just what its HEAD does."""
+        return self.run(tree.path, "diff-index", "--cached", "--quiet", "HEAD", env=place, allowed=(0, 1, 128)).code == 0
 
     def _follow(self, tree: Worktree, scratch: str) -> None:
         """The branch moved below an index in which nothing was staged: keep it so, or `git status` there would show
@@ -1612,17 +1612,17 @@ class Git:
             copy_file(scratch, index + ".lock")
             os.rename(index + ".lock", index)
 
-    def _warnings(self, tree: Worktree, parents: Sequence[str], place: Mapping[str, str]) -> List[str]:
-        """What whoever takes over the branch should know of the state that the task left."""
+    def _warnings(self, tree: Worktree, on: str, parents: Sequence[str], place: Mapping[str, str]) -> List[str]:
+        """What whoever takes over the branch should know of the state that the task left, `on` this ref or none."""
         found = []
-        on = self.run(tree.path, "symbolic-ref", "--quiet", "--short", "HEAD", env=place, allowed=(0, 1)).out.strip()
-        if on != tree.branch:
-            found.append(f"The task left `{on or 'a detached HEAD'}` checked out; what it did is on `{tree.branch}` all the same")
+        if on != f"refs/heads/{tree.branch}":
+            found.append(f"The task left {'`' + on[len('refs/heads/'):] + '`' if on else 'a detached HEAD'} checked out; what it did is on `{tree.branch}` all the same")
         if len(parents) > 1:
             found.append(f"The task left commits of `{tree.branch}` behind: {parents[1][:12]} is a second parent there, its changes are not in the files")
         unfinished = {word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(tree.git_dir, name))}
         found += [f"The task left a {word} unfinished" for word in sorted(unfinished)]
-        unmerged = self(tree.path, "diff", "--name-only", "--diff-filter=U", "-z", env=place).split("\0")[:-1]
+        rows = self(tree.path, "ls-files", "--unmerged", "-z", env=place).split("\0")[:-1]
+        unmerged = sorted({row.partition("\t")[2] for row in rows})
         if unmerged:
             found.append(f"Unmerged, with conflict markers as they are: {told(some(unmerged))}")
         for path, name in tree.submodules.items():
