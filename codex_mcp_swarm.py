@@ -1251,6 +1251,7 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
     "maintenance.auto=false", "diff.ignoreSubmodules=all", "submodule.recurse=false") for word in ("-c", setting))
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
+COPIED = "codex-swarm-copied"               # the names of the copied files, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
@@ -1268,7 +1269,7 @@ def in_repository(directory: str) -> bool:
 
 def some(names: Sequence[str]) -> Dict[str, Any]:
     """A list of files as a record holds it; empty for none."""
-    return {"count": len(names), "first": [legible(name) for name in names[:NAMES_SHOWN]]} if names else {}
+    return {"count": len(names), "first": [clip(legible(name), LABEL_CHARS) for name in names[:NAMES_SHOWN]]} if names else {}
 
 
 def legible(name: str) -> str:
@@ -1279,7 +1280,7 @@ def legible(name: str) -> str:
 def told(files: Mapping[str, Any]) -> str:
     """`some` in words."""
     more = files["count"] - len(files["first"])
-    return ", ".join(f"`{clip(name, LABEL_CHARS)}`" for name in files["first"]) + (f" and {more} more" if more else "")
+    return ", ".join(f"`{name}`" for name in files["first"]) + (f" and {more} more" if more else "")
 
 
 class Change(NamedTuple):
@@ -1366,7 +1367,9 @@ class Git:
             copy_file(os.path.join(tree.git_dir, "index"), self._own_index(tree, tree.start))
             tree = self._submodules(top, tree)
             copied, refused = self._include(top, path)
-            return tree._replace(copied=some(copied), unseen=self._unseen(top, tree, set(copied), refused))
+            with open(os.path.join(tree.git_dir, COPIED), "wb", opener=private) as f:
+                f.write(os.fsencode("".join(name + "\0" for name in copied)))
+            return tree._replace(copied=some(copied), unseen={**tree.unseen, **self._unseen(top, tree, set(copied), refused)})
         except (GitError, OSError):
             self._discard(top, path, branch)
             raise
@@ -1415,7 +1418,8 @@ class Git:
         if carried:
             message = f"Uncommitted changes of the checkout, as {tree.branch} began\n"
             tree = tree._replace(baseline=self._commit(tree.path, written, [tree.base], message), carried=some(carried))
-        return tree._replace(left_out=some([f"{path} ({why})" for path, why in left_out.items()]))
+        missing = some([f"{path} ({why})" for path, why in left_out.items()])
+        return tree._replace(unseen={"not_carried": missing} if missing else {})
 
     def _submodules(self, top: str, tree: Worktree) -> Worktree:
         """Check out the submodules whose commit is in the repository already, each as a clone with hard links; never the network."""
@@ -1506,7 +1510,8 @@ class Git:
         if tip and tip != head and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
             parents.append(tip)
         scratch = {**place, "GIT_INDEX_FILE": self._scratch(tree, parents[0])}
-        left_out = self._take(tree.path, scratch, self._changes(tree.path, scratch))
+        copied = self._copied(tree)         # no longer ignored, should the task have changed .gitignore; secrets all the same
+        left_out = self._take(tree.path, scratch, [c for c in self._changes(tree.path, scratch) if c.xy != "??" or c.path not in copied])
         written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
         if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
             new = self._commit(tree.path, written, parents, message, place)
@@ -1528,6 +1533,12 @@ class Git:
         except GitError as error:
             warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
         return tree, warnings
+
+    @staticmethod
+    def _copied(tree: Worktree) -> Set[str]:
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(tree.git_dir, COPIED), "rb") as f:
+            return set(os.fsdecode(f.read()).split("\0"))
+        return set()
 
     @staticmethod
     def _own_index(tree: Worktree, commit: str) -> str:
@@ -2297,6 +2308,7 @@ class Swarm:
     def _source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
         """(top, base commit) for a worktree. Raises: ToolError."""
         try:
+            self._check_ours(cwd)
             source = self.git.head(cwd, options.get("base", "HEAD"))
             if options.get("include_changes") and source != self.git.head(cwd):
                 raise GitError("`include_changes` does not go with that `base`", "The changes were made on top of HEAD, which is another commit",
@@ -2304,6 +2316,19 @@ class Swarm:
             return source
         except GitError as error:
             raise ToolError(f"`worktree` is not possible: {error.what}", error.why, error.fix)
+
+    def _check_ours(self, cwd: str) -> None:
+        """A worktree of ours as the source of another one: a task may have replaced its `.git`, and git then runs the
+        filters that a task configured, with the rights of the server. Raises: GitError."""
+        if not is_inside(cwd, self.config.worktree_dir):
+            return
+        name = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
+        with contextlib.suppress(ToolError, *UNREADABLE):
+            made = self.store.get(name).spec().worktree
+            if made is not None and os.path.realpath(self.git(cwd, "rev-parse", "--absolute-git-dir")) == os.path.realpath(made.git_dir):
+                return
+        raise GitError(f"{cwd} does not belong to the worktree of task {name} any more", "Its `.git` leads elsewhere, and git would do what that says",
+                       "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
 
     def _cwd(self, given: str) -> str:
         try:
@@ -2965,6 +2990,8 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         tree = record["worktree"]
         counts = f", {tree['files_changed']} files changed, +{tree['insertions']} -{tree['deletions']}" if "files_changed" in tree else ""
         yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
+        yield from (f"{words}: {told(tree[key])}" for key, words in (("carried", "uncommitted changes that came along"), ("copied", "copied")) if key in tree)
+        yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in tree.get("unseen", {}).items())
     if "usage" in record:
         yield f"usage: {record['usage']['input_tokens']} tokens in, {record['usage']['output_tokens']} out"
     yield from (f"warning: {text}" for text in record.get("warnings", ()))

@@ -38,6 +38,28 @@ async def test_work_in_a_worktree_is_merged_back_by_plain_git(lab):
     assert (lab.repo / "part" / "notes.txt").read_text() == "better notes\n"
 
 
+async def test_the_work_is_on_the_branch_although_codex_cannot_commit_and_a_copied_secret_is_not(lab):
+    (lab.repo / ".gitignore").write_text(".env\n")
+    (lab.repo / ".worktreeinclude").write_text(".env\n")
+    lab.git("add", ".")
+    lab.git("commit", "--quiet", "--message", "ignores")
+    (lab.repo / ".env").write_text("TOKEN=secret\n")
+    (lab.repo / "story.txt").write_text("my draft\n")
+    edits = (
+        "@shell cat .env >/dev/null && echo and so it went >> story.txt && echo better > part/notes.txt && rm .gitignore\n"
+        "@shell echo new > new.txt; git add -A; git commit -qm mine || echo refused > commit.txt\n@say done"
+    )
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex", prompt=edits, worktree={"include_changes": True})
+    tree = record["worktree"]
+    assert tree["carried"]["first"] == ["story.txt"] and tree["copied"]["first"] == [".env"]
+    changed = lab.git("diff", "--name-only", tree["baseline"], tree["branch"]).split()
+    assert changed == [".gitignore", "commit.txt", "new.txt", "part/notes.txt", "story.txt"]
+    assert lab.git("show", tree["branch"] + ":story.txt") == "my draft\nand so it went\n"
+    assert (tree["commits"], tree["files_changed"]) == (1, 5)
+    assert (lab.repo / "story.txt").read_text() == "my draft\n"
+
+
 async def test_codex_works_in_the_same_subdirectory_of_the_worktree(lab):
     async with lab.connect() as swarm:
         record = await swarm.call("codex", prompt="@shell echo here > where.txt", worktree=True, cwd="part")

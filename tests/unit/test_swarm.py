@@ -137,6 +137,25 @@ def test_work_that_could_not_be_committed_is_told(swarm, repo):
     assert "update-ref" in tree["unsaved"] and open(os.path.join(tree["path"], "x")).read() == "x\n"
 
 
+def test_a_worktree_can_start_from_the_worktree_of_another_task(swarm, repo):
+    app = swarm()
+    first = run(app, "WRITE one 1", worktree=True)
+    second = run(app, "SHELL cat one > two", worktree=True, cwd=first["worktree"]["path"])
+    assert git(repo, "ls-tree", "--name-only", second["worktree"]["branch"]) == ["README", "one", "two"]
+    assert second["worktree"]["base"] == first["worktree"]["head"]
+
+
+@pytest.mark.parametrize("where", ["", "inner"])
+def test_no_worktree_starts_from_one_whose_git_directory_a_task_replaced(swarm, tmp_path, where):
+    """git would run what that directory configures, outside of the sandbox."""
+    evil = "git init -q . && git config filter.x.smudge 'touch %s; cat' && echo '* filter=x' > .gitattributes && echo x > f" % (tmp_path / "ran")
+    app = swarm()
+    first = run(app, "SHELL mkdir -p inner && cd ./%s && rm -f .git && %s && git add . && git -c user.name=a -c user.email=a@b commit -qm x" % (where, evil), worktree=True)
+    with pytest.raises(ToolError) as caught:
+        app.start([{"prompt": "x", "worktree": True, "cwd": os.path.join(first["worktree"]["path"], where)}])
+    assert first["task_id"] in str(caught.value) and "`.git` leads elsewhere" in str(caught.value) and not (tmp_path / "ran").exists()
+
+
 def test_the_worktree_is_locked_while_its_task_runs_and_only_then(swarm, repo, gate):
     app, locked = swarm(), lambda: any(line.startswith("locked") for line in git(repo, "worktree", "list", "--porcelain"))
     first, = app.start([{"prompt": gate.wait, "worktree": True}])

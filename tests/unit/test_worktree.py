@@ -182,7 +182,7 @@ def test_a_repository_inside_the_checkout_does_not_come_along_and_is_named(repo,
     sh(repo, "git", "-C", "inner", "config", "core.fsmonitor", "touch %s" % (tmp_path / "ran"))
     put(repo, inner__f="1\n", x="1\n")
     tree = make(carry=True)
-    assert all_files(tree.path) == ["README", "x"] and tree.left_out["first"] == ["inner/ (a repository of its own)"] and not (tmp_path / "ran").exists()
+    assert all_files(tree.path) == ["README", "x"] and tree.unseen["not_carried"]["first"] == ["inner/ (a repository of its own)"] and not (tmp_path / "ran").exists()
 
 
 def test_the_changes_of_a_linked_worktree_are_those_of_that_worktree(busy, make):
@@ -211,6 +211,15 @@ def test_only_files_that_are_ignored_and_named_are_copied_with_mode_and_time(inc
     assert (there.st_mode & 0o777, there.st_mtime) == (0o640, 1_000_000_000) and there.st_nlink == 1
     assert tree.copied == {"count": 2, "first": [".env", "cache/keep/a"]}
     assert save(tree).files_changed == 0 and ".env" not in files_of(including)
+
+
+def test_a_copied_file_is_not_committed_even_when_the_task_no_longer_ignores_it(including, make):
+    tree = make()
+    (pathlib.Path(tree.path) / ".gitignore").write_text("")
+    put(tree.path, x="1\n")
+    save(tree)
+    assert ".env" not in files_of(including) and "x" in files_of(including)
+    assert (pathlib.Path(tree.path) / ".env").read_text() == "A=1\n"
 
 
 def test_the_record_names_what_only_the_checkout_has(including, make):
