@@ -41,7 +41,7 @@ import stat
 import sys
 import threading
 import time
-from typing import IO, Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import IO, Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 try:
     import fcntl
@@ -70,6 +70,7 @@ SNAPSHOT_S = 60.0                   # for all git commands at the end of a task 
 UNLOCK_S = 5.0
 SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
 NAMES_SHOWN = 5                     # of a list of files in a record
+FILES_KEPT = 500                    # of those that a task touched
 MAX_TIMEOUT_S = 7 * 86400.0
 MAX_CALLS = 256                     # tools/call under way at once
 MAX_TASKS_PER_CALL = 100
@@ -280,6 +281,7 @@ class Worktree(NamedTuple):
     submodules: Mapping[str, str] = {}          # path -> name, of those that were checked out
     unseen: Mapping[str, Any] = {}              # what only the caller's checkout has, by kind
     left_out: Mapping[str, Any] = {}            # what the snapshot could not take
+    files: Tuple[str, ...] = ()                 # that differ, relative; the first FILES_KEPT
     unsaved: Optional[str] = None               # why there is no snapshot: the work is in `path` alone
 
     @property
@@ -363,6 +365,7 @@ class Progress(NamedTuple):
     tools: Mapping[str, int] = {}               # item type -> how many
     last_command: str = ""
     last_file: str = ""
+    files: Tuple[str, ...] = ()                 # that codex said it edits, absolute; the first FILES_KEPT
     warnings: Tuple[str, ...] = ()
     usage: Optional[Usage] = None               # of the whole thread
     retries: int = 0
@@ -384,6 +387,7 @@ class Report(NamedTuple):
     worktree: Optional[Worktree] = None
     tools: Mapping[str, int] = {}
     warnings: Tuple[str, ...] = ()
+    files: Tuple[str, ...] = ()                 # of a task without a worktree: what codex said it edited
     in_events: bool = False                     # the disk was full: the content is only in events.jsonl
 
     @classmethod
@@ -790,7 +794,7 @@ def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
     if row.phase is Phase.COMMAND:
         p = p._replace(last_command=label)
     elif row.phase is Phase.EDIT:
-        p = p._replace(last_file=label)
+        p = p._replace(last_file=label, files=tuple(dict.fromkeys((*p.files, *_paths(item))))[:FILES_KEPT])
     return _rest(p._replace(open_items=still_open))
 
 
@@ -832,9 +836,13 @@ def bare_command(command: str) -> str:
     return words[0] if len(words) == 1 else command
 
 
-def _files(item: Mapping[str, Any]) -> str:
+def _paths(item: Mapping[str, Any]) -> List[str]:
     changes = item.get("changes")
-    paths = [_text(c.get("path")) for c in changes if isinstance(c, dict)] if isinstance(changes, list) else []
+    return [_text(c.get("path")) for c in changes if isinstance(c, dict)] if isinstance(changes, list) else []
+
+
+def _files(item: Mapping[str, Any]) -> str:
+    paths = _paths(item)
     return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "") if paths else ""
 
 
@@ -1267,6 +1275,24 @@ def in_repository(directory: str) -> bool:
         directory = above
 
 
+def repository_of(directory: str) -> Tuple[str, str]:
+    """(what all checkouts of a repository have in common, top of this one); found without git, and good for comparing only.
+    Raises: OSError, ValueError."""
+    top = os.path.realpath(directory)
+    while not os.path.exists(os.path.join(top, ".git")):
+        if top == os.path.dirname(top):
+            return top, top
+        top = os.path.dirname(top)
+    common = os.path.join(top, ".git")
+    if os.path.isfile(common):
+        with open(common, encoding="utf-8") as f:
+            common = os.path.join(top, f.read(4096).partition("gitdir: ")[2].rstrip("\n"))
+        if os.path.isfile(os.path.join(common, "commondir")):
+            with open(os.path.join(common, "commondir"), encoding="utf-8") as f:
+                common = os.path.join(common, f.read(4096).rstrip("\n"))
+    return os.path.realpath(common), top
+
+
 def some(names: Sequence[str]) -> Dict[str, Any]:
     """A list of files as a record holds it; empty for none."""
     return {"count": len(names), "first": [clip(legible(name), LABEL_CHARS) for name in names[:NAMES_SHOWN]]} if names else {}
@@ -1651,8 +1677,9 @@ class Git:
         out = self(tree.path, "diff-tree", "-r", "-z", "--ignore-submodules=all", "--numstat", "--no-renames", tree.start, tree.head, env=place)
         rows = [row.split("\t") for row in out.split("\0") if row]
         total = lambda column: sum(int(row[column]) for row in rows if row[column].isdigit())
+        names = tuple(legible(row[2]) for row in rows[:FILES_KEPT])
         commits = int(self(tree.path, "rev-list", "--count", f"{tree.start}..{tree.head}", env=place))
-        return tree._replace(files_changed=len(rows), insertions=total(0), deletions=total(1), commits=commits)
+        return tree._replace(files_changed=len(rows), insertions=total(0), deletions=total(1), commits=commits, files=names)
 
     @staticmethod
     def _place(tree: Worktree) -> Dict[str, str]:
@@ -2125,7 +2152,8 @@ class Supervisor:
             outcome=end.outcome, elapsed_s=round(self.host.monotonic() - self.began, 3), ended_at=self.host.now(), exit_code=self.exit_code,
             thread_id=progress.thread_id or self.spec.thread_id, content=progress.message, thread_usage=progress.usage,
             usage=None if progress.usage is None or unknown else progress.usage.since(before or Usage()),
-            failure=failed if end.outcome is Outcome.FAILED else None, worktree=tree, tools=progress.tools, warnings=self.warnings)
+            failure=failed if end.outcome is Outcome.FAILED else None, worktree=tree, tools=progress.tools, warnings=self.warnings,
+            files=() if tree else progress.files)
         self._file(report, end)
 
     def _judge(self, exit_code: int, progress: Progress, stderr: str) -> Tuple[Outcome, Optional[Failure]]:
@@ -2234,6 +2262,15 @@ class Plan(NamedTuple):
     prompt: str
     worktree_from: Optional[Tuple[str, str]] = None
     carry: bool = False
+
+
+class Touched(NamedTuple):
+    """The files of a repository, relative to its top, that a task touched, and when it ran (Unix seconds)."""
+    task_id: str
+    repository: str
+    files: FrozenSet[str]
+    began_at: float
+    ended_at: float
 
 
 class Swarm:
@@ -2621,6 +2658,40 @@ class Swarm:
                 "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
                 "usage": p.usage and p.usage._asdict(), "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
 
+    def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
+        """Task id -> other task id -> the files that both touched while both ran, in the same repository. The others are
+        those of `task_ids` and whatever runs now. Of a running task, what codex edited with its own tool counts; of an
+        ended one in a worktree, everything that changed. Raises: OSError."""
+        found: Dict[str, Dict[str, Any]] = {}
+        touched = [t for t in (self._touched(i) for i in dict.fromkeys((*task_ids, *self.unended()))) if t is not None]
+        for i, one in enumerate(touched):
+            for other in touched[i + 1:]:
+                both = sorted(one.files & other.files)
+                if both and one.repository == other.repository and one.began_at < other.ended_at and other.began_at < one.ended_at:
+                    found.setdefault(one.task_id, {})[other.task_id] = some(both)
+                    found.setdefault(other.task_id, {})[one.task_id] = some(both)
+        return found
+
+    def _touched(self, task_id: str) -> Optional[Touched]:
+        try:
+            task = self.store.get(task_id)
+            spec, ended_at = task.spec(), float("inf")
+            tree = spec.worktree
+            if task.status().state is State.ENDED:
+                report = task.report()
+                ended_at, files = report.ended_at, report.files
+                if tree is not None and report.worktree is not None:
+                    files = tuple(os.path.join(tree.path, name) for name in report.worktree.files)
+            else:
+                files = self._tail(task).refresh().files
+            if not files:
+                return None
+            common, top = (os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir))), os.path.realpath(tree.path)) if tree else repository_of(spec.cwd)
+            inside = frozenset(os.path.relpath(os.path.realpath(f), top) for f in files)
+            return Touched(task_id, common, inside, spec.created_at, ended_at)
+        except (ToolError, *UNREADABLE):
+            return None
+
     def has_ended(self, task: TaskDir) -> bool:
         with self.changed:
             return self.ended.get(task.task_id, False)
@@ -2708,7 +2779,7 @@ def is_inside(path: str, directory: str) -> bool:
 
 
 def shown(tree: Worktree) -> Dict[str, Any]:
-    return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k != "git_dir"}
+    return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k not in ("git_dir", "files")}
 
 
 def age(now: float, then: float) -> float:
@@ -2805,7 +2876,8 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
       "Default: all tasks that have not ended.",
       obj({"task_ids": TASKS}), RECORDS, read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    return Answer({"tasks": [swarm.record(i) for i in args.get("task_ids", swarm.unended())]})
+    ids = args.get("task_ids", swarm.unended())
+    return Answer({"tasks": with_overlaps(swarm, [swarm.record(i) for i in ids])})
 
 
 @tool("codex_wait", "Wait for tasks",
@@ -2853,12 +2925,18 @@ def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
 
 def conclude(swarm: Swarm, wait: Wait) -> Answer:
     """The answer to a wait, from what is so now."""
-    records = [page(swarm.record(i), wait.offset, wait.max_chars) for i in wait.task_ids]
+    records = with_overlaps(swarm, [page(swarm.record(i), wait.offset, wait.max_chars) for i in wait.task_ids])
     running = [r["task_id"] for r in records if r["state"] != State.ENDED.value]
     more = {"still_running": running, "collect": COLLECT} if running else {}
     if wait.single:
         return Answer({**records[0], **more}, failed=not running and records[0]["outcome"] != Outcome.SUCCEEDED.value)
     return Answer({"tasks": records, "still_running": running, **more})
+
+
+def with_overlaps(swarm: Swarm, records: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """The records, each with `overlaps` where there are any: other task id -> files that both touched."""
+    found = swarm.overlaps([r["task_id"] for r in records])
+    return [{**r, "overlaps": found[r["task_id"]]} if r["task_id"] in found else r for r in records]
 
 
 def handle_is_over(swarm: Swarm, handle: Handle) -> Tuple[bool, str, float]:
@@ -2992,6 +3070,7 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
         yield from (f"{words}: {told(tree[key])}" for key, words in (("carried", "uncommitted changes that came along"), ("copied", "copied")) if key in tree)
         yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in tree.get("unseen", {}).items())
+    yield from (f"also touched by task {other}: {told(files)}" for other, files in record.get("overlaps", {}).items())
     if "usage" in record:
         yield f"usage: {record['usage']['input_tokens']} tokens in, {record['usage']['output_tokens']} out"
     yield from (f"warning: {text}" for text in record.get("warnings", ()))
