@@ -1000,8 +1000,10 @@ class Host:
         """Start a supervisor and hand it the task's lock and control FIFO by inheritance: a flock belongs to the
         open file, so there is no instant at which it is free. Returns the Popen. Raises: OSError."""
         import subprocess
+        program = os.path.abspath(__file__)
+        os.stat(program)                # a package manager may have removed it since we started
         with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
-            return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, os.path.abspath(__file__), os.path.join(root, "cache"),
+            return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, program, os.path.join(root, "cache"),
                                      directory, *map(str, fds)],
                                     cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                                     start_new_session=True, pass_fds=fds)
@@ -1120,13 +1122,21 @@ def make_directory(path: str, variable: str) -> os.stat_result:
         raise ToolError(f"`{path}` cannot be used", error.strerror or str(error), f"Make it writable, or name another directory in {variable}")
 
 
-def private_directory(path: str) -> None:
-    """Make `path` if need be, and close it to others. Raises: ToolError when it cannot be made, or is a link or somebody else's."""
+def own_directory(path: str) -> os.stat_result:
+    """Make `path` if need be. Raises: ToolError when it cannot be made, or others could change what is in it."""
     there = make_directory(path, "CODEX_SWARM_TASK_DIR")
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
         raise ToolError(f"`{path}` is not used for tasks", "It is a link or belongs to another user, who could then read or change them",
                         "Remove it, or name another directory in CODEX_SWARM_TASK_DIR")
-    if there.st_mode & 0o077:
+    if there.st_mode & 0o022:
+        raise ToolError(f"`{path}` is not used for tasks", "Other users can write there, and could then change them",
+                        "Name a directory of your own in CODEX_SWARM_TASK_DIR, or run `chmod go-w` on this one")
+    return there
+
+
+def private_directory(path: str) -> None:
+    """The same, and closed to others. Raises: ToolError."""
+    if own_directory(path).st_mode & 0o077:
         os.chmod(path, 0o700)
 
 
@@ -1417,8 +1427,8 @@ class Store:
         self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
 
     def prepare(self) -> None:
-        """Make ROOT. Raises: ToolError when it is not ours alone."""
-        private_directory(self.root)
+        """Make ROOT. It may hold other things, so its mode is left as it is. Raises: ToolError when others can change it."""
+        own_directory(self.root)
         private_directory(self.tasks)
 
     def ids(self) -> List[str]:
@@ -1925,8 +1935,8 @@ class Swarm:
                 task.discard()
             self._take_back(plans[len(ids):])
             done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
-            raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}. {done}",
-                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
+            raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
+                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory. If the program is gone, restart the server")
 
     def _take_back(self, plans: Sequence[Plan]) -> None:
         """Remove the worktrees that were made for tasks which then never ran."""
@@ -2357,8 +2367,15 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     swarm.wait(list(before), CANCEL_WAIT_S, Call())
     if unknown is not None:             # no reason to let the others run on
         raise ToolError(unknown.what, unknown.why, f"The others were stopped: {', '.join(before)}" if before else unknown.fix)
-    return Answer({"tasks": [{**swarm.record(i), **({"note": "It had already ended; nothing was changed"} if state == State.ENDED.value else {})}
-                             for i, state in before.items()]})
+    return Answer({"tasks": [_stopped(swarm.record(task_id), state) for task_id, state in before.items()]})
+
+
+def _stopped(record: Dict[str, Any], before: str) -> Dict[str, Any]:
+    if before == State.ENDED.value:
+        return {**record, "note": "It had already ended; nothing was changed"}
+    if record["state"] != State.ENDED.value:
+        return {**record, "note": f"It has not ended within {CANCEL_WAIT_S:.0f} s. Something may have stopped its supervisor, or a command of git hangs; call again, or codex_wait"}
+    return record
 
 
 def _started(swarm: Swarm, requests: Sequence[Mapping[str, Any]], call: Call, label: str = "") -> List[str]:

@@ -286,11 +286,20 @@ def test_the_tasks_directory_is_checked_like_the_root(tmp_path):
         cms.Store(str(tmp_path / "root")).prepare()
 
 
-def test_a_root_that_others_could_read_is_closed(tmp_path):
+def test_a_root_that_others_could_write_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "root").mkdir()
     os.chmod(str(tmp_path / "root"), 0o777)
+    with pytest.raises(ToolError, match="chmod go-w"):
+        cms.Store(str(tmp_path / "root")).prepare()
+    assert stat.S_IMODE(os.stat(str(tmp_path / "root")).st_mode) == 0o777 and os.listdir(str(tmp_path / "root")) == []
+
+
+def test_a_root_that_others_can_read_is_left_as_it_is_and_its_tasks_are_closed(tmp_path):
+    (tmp_path / "root" / "tasks").mkdir(parents=True)
+    for path in (tmp_path / "root", tmp_path / "root" / "tasks"):
+        os.chmod(str(path), 0o755)
     cms.Store(str(tmp_path / "root")).prepare()
-    assert stat.S_IMODE(os.stat(str(tmp_path / "root")).st_mode) == 0o700
+    assert [stat.S_IMODE(os.stat(str(tmp_path / path)).st_mode) for path in ("root", "root/tasks")] == [0o755, 0o700]
 
 
 # -- no room ------------------------------------------------------------------------------------------
