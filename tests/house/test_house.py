@@ -308,6 +308,16 @@ def test_the_readme_names_every_resource():
     assert [r.uri for r in cms.RESOURCES if "`%s`" % r.uri not in readme()] == []
 
 
+def test_the_readme_has_every_prompt_with_its_arguments():
+    rows = [row.split("|") for row in section("Resources and prompts").splitlines() if row.startswith("| `")]
+    assert {re.findall(r"`(\w+)`", row[1])[0]: re.findall(r"`(\w+)`", row[3]) for row in rows} == \
+        {p.name: [a.name for a in p.arguments] for p in cms.PROMPTS.values()}
+
+
+def test_the_readme_names_every_revision_that_is_spoken():
+    assert "%s to %s" % (cms.SUPPORTED[-1], cms.SUPPORTED[0]) in section("Clients")
+
+
 def test_every_file_that_the_readme_names_is_there():
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme())
     named = re.findall(r"`((?:tests|docs)/[\w./-]+)`", section("Development"))
