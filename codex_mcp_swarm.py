@@ -407,7 +407,6 @@ class Handle(NamedTuple):
 # ======================================================================================
 # Everything that decides where a task is and how it ended is here. To add a state, add it to State
 # and give it a row; tests/unit/test_life.py walks State x event and fails on a gap.
-EVENTS_OF_LIFE = ("launch", "spawned", "spawn_failed", "stop", "exited", "gone")
 TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.QUEUED:   {"launch": State.STARTING, "stop": State.ENDED},
     State.STARTING: {"spawned": State.RUNNING, "spawn_failed": State.ENDED, "stop": State.STOPPING, "gone": State.ENDED},
@@ -1297,9 +1296,13 @@ class Git:
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them
 #     cache/                bytecode of this program
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)      # passing want of the system: it says nothing about a task
+def raise_if_exhausted(error: Exception) -> None:
+    """A passing want of the system says nothing about a task; everything else that makes a record unreadable does."""
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        raise error
 
 
 class TaskDir:
@@ -1376,8 +1379,7 @@ class TaskDir:
         try:
             return Status.from_json(read_json(self.file("status.json")))
         except UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno in EXHAUSTED:
-                raise
+            raise_if_exhausted(error)
             return Status(State.RUNNING)
 
     def write_status(self, status: Status) -> Status:
@@ -1465,8 +1467,7 @@ class Store:
         try:
             return Handle.from_json(read_json(self._handle_file(handle_id, ".json"))) if re.fullmatch(HANDLE_ID, handle_id) else None
         except UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno in EXHAUSTED:
-                raise
+            raise_if_exhausted(error)
             return None
 
     def handle_end(self, handle_id: str) -> Optional[Dict[str, Any]]:
@@ -2078,8 +2079,7 @@ class Swarm:
                         found.append(task_id)
                         continue
                 except OSError as error:
-                    if error.errno in EXHAUSTED:
-                        raise
+                    raise_if_exhausted(error)
                 self.over.add(task_id)
         return found
 
@@ -2097,16 +2097,14 @@ class Swarm:
         try:
             status = task.status()
         except OSError as error:
-            if error.errno in EXHAUSTED:
-                raise
+            raise_if_exhausted(error)
             status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
         facts_of = self._ended_facts if status.state is State.ENDED else self._running_facts
         try:
             spec = task.spec()
             facts = facts_of(task, spec, status)
         except UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno in EXHAUSTED:
-                raise
+            raise_if_exhausted(error)
             note = f"spec.json of this task cannot be read: {type(error).__name__}. Look into `{task.path}`"
             spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(note,))
             facts = facts_of(task, spec, status)
@@ -2175,8 +2173,7 @@ class Swarm:
             except ToolError:
                 running = False
             except OSError as error:
-                if error.errno in EXHAUSTED:
-                    raise
+                raise_if_exhausted(error)
                 running = False
             if running:
                 doing.append((task_id, *self.doing(task)))
