@@ -3199,9 +3199,12 @@ class Subscriptions:
                 news.append(stream.notification(ident, "resources/updated", {"uri": uri}))
         for task_id in stream.task_ids:
             handle = self.swarm.store.handle(task_id)
-            state = stream.era.task_state(handle) if handle and isinstance(stream.era, Stateless) else None
-            if state is not None and stream.seen.get(task_id) != (state["status"], state["statusMessage"]):
-                stream.seen[task_id] = (state["status"], state["statusMessage"])
+            if handle is None or not isinstance(stream.era, Stateless):
+                continue
+            state = stream.era.task_state(handle)
+            seen = state["status"], [self.swarm.signature(i) for i in handle.wait.task_ids]     # not its text, which counts seconds
+            if stream.seen.get(task_id) != seen:
+                stream.seen[task_id] = seen
                 news.append(stream.notification(ident, "tasks", state))
         return news
 

@@ -123,6 +123,23 @@ def test_an_mcp_task_is_told_of_with_all_that_tasks_get_says(modern, gate):
     assert {k: v for k, v in told[0].items() if k != "_meta"} == {k: v for k, v in c.get(handle).items() if k not in ("_meta", "resultType")}
 
 
+def test_an_mcp_task_whose_run_does_nothing_new_is_not_told_of_again(modern, gate):
+    """The text counts seconds, which is no news. The updates of the list are the clock: they come by the same thread."""
+    c = modern(tasks=True)
+    handle = c.handle("codex", prompt="LINES 1\n" + gate.wait)["taskId"]
+    eventually(lambda: "starting" not in c.get(handle)["statusMessage"], what="the first event")
+    id, _ = listen(c, taskIds=[handle])
+    eventually(lambda: news(c, id, TASK_NEWS), what="what is so now")
+    clock, _ = listen(c, resourceSubscriptions=[LIST])
+    since = len(news(c, id, TASK_NEWS))
+    for updates in (1, 2, 3):
+        c.begin("SAY x")
+        eventually(lambda: len(news(c, clock)) >= updates, what="an update of the list")
+    assert news(c, id, TASK_NEWS)[since:] == []
+    gate.open()
+    assert c.get_end(handle)["status"] == "completed"
+
+
 def test_a_task_that_ended_before_the_stream_was_opened_is_told_of_once(modern):
     c = modern(tasks=True)
     handle = c.handle("codex", prompt="SAY done")["taskId"]
