@@ -5,7 +5,7 @@ One file, standard library only, Python 3.8 and newer, Linux and macOS.
 
     MCP client --stdio--> server process (any number, no state)      ROOT/tasks/<id>/       supervisor (one per task) --> codex exec
       main thread: reads stdin         creates, launches -------->   spec.json, prompt      the only writer of status.json,
-      call threads: one per tools/call stop ---------------------->  control (FIFO)         the only one who reaps codex,
+      call threads: one per slow call  stop ---------------------->  control (FIFO)         the only one who reaps codex,
       watchers: blocked in flock  <--- the kernel wakes them -----   lock (held for life)   adopts and kills whatever codex
                                                                      status.json (rename)   leaves behind; one thread, asleep
                                        reads what is new <--------   events.jsonl           in select(2) until something happens
@@ -25,6 +25,9 @@ Where do I add ...?
     an event or item of codex   floor 6: one EVENTS or ITEMS row, and a recording in tests/recordings
     a kind of failure           floor 1: FailureKind; floor 6: EVIDENCE and ADVICE rows
     a task state or outcome     floor 1: the enum; floor 4: its TRANSITIONS row
+    a resource or a prompt      floor 12: one RESOURCES or PROMPT_ROWS row
+    a protocol method           floor 13: `methods` of its era
+    a flag or variable          floor 14: `flags` or VARIABLES
 """
 from __future__ import annotations
 
@@ -1810,6 +1813,7 @@ class Swarm:
         self.tails: Dict[str, Tail] = {}
         self.threads: Dict[str, Optional[str]] = {}      # ended task -> its codex thread
         self.over: Set[str] = set()                      # tasks that were seen to have ended; only grows, so it needs no lock
+        self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
     # -- starting --------------------------------------------------------------------
     def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
@@ -1830,9 +1834,10 @@ class Swarm:
                     raise
         return self._launch(plans)
 
-    @staticmethod
-    def _named(label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
+    def _named(self, label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
         try:
+            if self.closing:
+                raise ToolError("The server is ending", "Its client has gone", "Call again")
             return act(*args)
         except ToolError as error:
             raise ToolError(f"`{label}[{index}]`: {error.what}" if label else error.what, error.why, error.fix, error.kind)
@@ -1920,6 +1925,8 @@ class Swarm:
             for plan in plans:
                 born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
             for i, hidden in enumerate(born):
+                if self.closing:
+                    raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
                 born[i], lock, control = hidden.appear()
                 try:
                     child = self.host.launch_supervisor(self.store.root, born[i].path, (lock, control))
@@ -3268,10 +3275,12 @@ class Server:
 
     def drain(self) -> None:
         """Give what is under way time to be done and answered; calls that only wait end with us, their tasks go on."""
+        end = self.swarm.host.monotonic() + EXIT_GRACE_S
+        self.swarm.closing = True
         with self.idle:
-            self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S / 2)
+            self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
         self.subscriptions.end()
-        self.wire.flush(EXIT_GRACE_S / 2)
+        self.wire.flush(max(0.0, end - self.swarm.host.monotonic()))
 
     def receive(self, line: Optional[bytes]) -> None:
         if line is None:

@@ -1,5 +1,8 @@
 """Requests run beside each other: a call that waits delays nothing."""
-from client import is_response, text_of
+import os
+import re
+
+from client import eventually, is_response, text_of
 
 
 def test_a_blocked_wait_delays_neither_ping_nor_status_nor_cancel(client, gate):
@@ -73,3 +76,13 @@ def test_many_requests_at_once_are_each_answered_once(client):
     for id in ids:
         assert "result" in c.result(id)
     assert len([m for m in c.log if is_response(m) and m["id"] in ids]) == len(ids)
+
+
+def test_a_client_that_goes_in_the_middle_of_a_batch_leaves_whole_tasks_or_none(client, root, repo):
+    c = client()
+    c.start_call("codex_batch", {"tasks": [{"prompt": "SAY %d" % i, "worktree": True} for i in range(8)]})
+    eventually(lambda: (root / "worktrees").exists() and os.listdir(str(root / "worktrees")), what="the first worktree")
+    assert c.close() == 0
+    tasks = os.listdir(str(root / "tasks"))
+    assert sorted(tasks) == sorted(os.listdir(str(root / "worktrees")))
+    assert all(re.fullmatch("[0-9a-f]{12}", name) for name in tasks)
