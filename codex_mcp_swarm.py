@@ -70,7 +70,8 @@ STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 GIT_TIMEOUT_S = 120.0
 MAX_TIMEOUT_S = 7 * 86400.0
-MAX_CALLS = 256                     # tools/call under way at once
+MAX_WAITS = 256                     # calls under way at once beyond which no waiting one is taken; each has a thread
+MAX_CALLS = 320                     # the same for all others
 MAX_TASKS_PER_CALL = 100
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_UNREAD_BYTES = 64 * 1024 * 1024 # what a client may leave unread before it is given up
@@ -2271,6 +2272,7 @@ class Tool(NamedTuple):
     read_only: bool = False
     destructive: bool = False
     always_load: bool = False
+    waits: bool = False             # as long as the tasks do
 
 
 def tool(name: str, title: str, description: str, args: Schema, returns: Schema, **traits: bool) -> Callable[[Any], Any]:
@@ -2297,7 +2299,7 @@ COLLECT = "codex_wait with these task_ids returns the results; codex_status show
 @tool("codex", "Run Codex",
       "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile codex_async. "
       "The result has `content` (the final message) and `threadId` for codex_reply.",
-      obj(RUN, ["prompt"]), RECORD, always_load=True)
+      obj(RUN, ["prompt"]), RECORD, always_load=True, waits=True)
 def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
@@ -2314,7 +2316,7 @@ def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "Run several Codex tasks in parallel and wait for all of them: one call instead of many. Each entry of `tasks` takes the arguments of codex; "
       "`defaults` are shared. wait=false returns the task_ids at once. If any entry is wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(), "wait": boolean("Default true")}, ["tasks"]),
-      RECORDS, always_load=True)
+      RECORDS, always_load=True, waits=True)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
@@ -2328,7 +2330,7 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
 @tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. "
       "It keeps the cwd, sandbox, model, profile and config of the thread's last task; arguments override them.",
-      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD)
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD, waits=True)
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues", "Pass `threadId`, or the `task_id` of the task that had it")
@@ -2348,7 +2350,7 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "nothing is stopped: call again. `offset` and `max_chars` page through a long `content`.",
       obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]), "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400),
            "offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}, ["task_ids"]),
-      RECORDS, read_only=True)
+      RECORDS, read_only=True, waits=True)
 def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     ids = tuple(dict.fromkeys(args["task_ids"]))
     for task_id in ids:
@@ -3329,7 +3331,7 @@ class Server:
             request = Request(ident, message["method"], params or {}, replies, era)
             if request.method == "tools/call":
                 found, arguments = _tool_called(request.params)
-                return self._begin(request, lambda call: era.run_tool(found, arguments, call))
+                return self._begin(request, lambda call: era.run_tool(found, arguments, call), found.waits)
         except ProtocolError as error:
             return self._error(ident, error, replies)
         if request.method in SLOW:
@@ -3343,12 +3345,12 @@ class Server:
         if taken or self.subscriptions.has(ident):
             raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
 
-    def _begin(self, request: Request, act: Callable[[Call], Dict[str, Any]]) -> None:
+    def _begin(self, request: Request, act: Callable[[Call], Dict[str, Any]], waits: bool = False) -> None:
         """Answer on a thread of its own what may take a while."""
         pending = Pending(request, Call(request.era.client))
         pending.call.tell = self._teller(pending)
         with self.idle:
-            crowded = len(self.calls) >= MAX_CALLS
+            crowded = len(self.calls) >= (MAX_WAITS if waits else MAX_CALLS)
             self.calls[request.id] = pending
             self.threads.add(pending)
         if not crowded:
@@ -3360,7 +3362,7 @@ class Server:
         self.answer(request, lambda: self._too_busy(request), pending)
 
     def _too_busy(self, request: Request) -> Dict[str, Any]:
-        error = ToolError("Too many calls are under way", f"Each takes a thread of the server, which has {MAX_CALLS} at most",
+        error = ToolError("Too many calls are under way", f"Each takes a thread of the server, which has {MAX_WAITS} at most for calls that wait",
                           "Wait for some of them; codex_batch and codex_wait take many tasks in one call")
         if request.method != "tools/call":
             raise ProtocolError(INTERNAL_ERROR, str(error))

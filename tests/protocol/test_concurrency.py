@@ -78,6 +78,17 @@ def test_many_requests_at_once_are_each_answered_once(client):
     assert len([m for m in c.log if is_response(m) and m["id"] in ids]) == len(ids)
 
 
+def test_waiting_calls_can_be_so_many_that_no_more_are_taken_but_never_keep_a_status_or_a_cancel_out(client, gate):
+    c = client()
+    task = c.begin(gate.wait)
+    waiting = [c.start_call("codex_wait", {"task_ids": [task]}) for _ in range(257)]
+    assert "Too many calls" in text_of(c.tool_result(waiting.pop()))
+    assert c.status(task)["state"] == "running"
+    assert c.request("resources/read", {"uri": "codex-swarm:///tasks/" + task})["result"]["contents"]
+    c.ok("codex_cancel", task_ids=[task])
+    assert {c.good(c.tool_result(call))["tasks"][0]["outcome"] for call in waiting} == {"cancelled"}
+
+
 def test_a_client_that_goes_in_the_middle_of_a_batch_leaves_whole_tasks_or_none(client, root, repo):
     c = client()
     c.start_call("codex_batch", {"tasks": [{"prompt": "SAY %d" % i, "worktree": True} for i in range(8)]})
