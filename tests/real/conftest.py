@@ -20,6 +20,7 @@ from .harness import CHECKOUT, Lab, until
 
 CACHE = CHECKOUT / ".cache"
 CODEX_PACKAGE = "@openai/codex@0.169.0"
+NODE_PACKAGE = "node@22.23.3"  # for packages that refuse the node of the machine as too old
 INSTALL_LIMIT_S = 600
 
 
@@ -48,6 +49,14 @@ def codex() -> Path:
     path = Path(given) if given else npm(CODEX_PACKAGE) / "codex"
     subprocess.run([str(path), "--version"], check=True, timeout=60)
     return path.absolute()
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """A node that every package here can run on."""
+    path = npm(NODE_PACKAGE) / "node"
+    subprocess.run([str(path), "--version"], check=True, timeout=60)
+    return path
 
 
 @pytest.fixture(scope="session")
