@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+from client import eventually
 from model_server import ModelServer
 
-from .harness import CHECKOUT, Lab, until
+from .harness import CHECKOUT, Lab, processes_of, until
 
 CACHE = CHECKOUT / ".cache"
 CODEX_PACKAGE = "@openai/codex@0.169.0"
@@ -84,6 +85,13 @@ async def lab(scratch: Path, codex: Path, model: ModelServer):
     finally:
         for process in lab.living():
             os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """When the test is over, no process that works below `tmp_path` may be left."""
+    yield
+    eventually(lambda: not processes_of(str(tmp_path)), timeout=10, what="the end of every process of the test")
 
 
 @pytest.fixture

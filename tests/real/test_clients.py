@@ -16,10 +16,9 @@ from typing import Any, Dict, List, Tuple
 
 import anyio
 import pytest
-from client import eventually
 
 from .conftest import npm
-from .harness import CHECKOUT, LIMIT_S, SERVER, processes_of
+from .harness import CHECKOUT, LIMIT_S, SERVER
 from .test_connect import TOOLS
 
 INSPECTOR_PACKAGE = "@modelcontextprotocol/inspector@2.12.0"
@@ -53,10 +52,8 @@ class Tap:
 
 
 @pytest.fixture
-def tap(tmp_path: Path):
-    """A tap; when the test is over, no process of it may be left."""
-    yield Tap(tmp_path / "tap")
-    eventually(lambda: not processes_of(str(tmp_path)), timeout=10, what="the end of every process of the test")
+def tap(nothing_left, tmp_path: Path) -> Tap:
+    return Tap(tmp_path / "tap")
 
 
 class Inspector:
