@@ -9,6 +9,7 @@ Two kinds of conversation, told apart as the specification does:
 
 What belongs to HTTP is done here: the check of Host and Origin, of the headers that repeat parts of the body, and
 the status codes. Everything else is what the server said, unchanged: JSON when it says one thing, else a stream.
+A request may be translated on its way to the server, so that a caller which knows other names reaches ours.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import select
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 from urllib.parse import urlsplit
 
 STATELESS = "2026-07-28"
@@ -67,8 +68,11 @@ class Child:
 class Bridge(ThreadingHTTPServer):
     """Serves `url` while it is entered; when it is left, every server process has ended."""
 
-    def __init__(self, command: List[str], environment: Dict[str, str], cwd: str) -> None:
+    def __init__(
+        self, command: List[str], environment: Dict[str, str], cwd: str, translate: Callable[[Any], Any] = lambda message: message
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.translate = translate
         self.url = "http://127.0.0.1:%d/mcp" % self.server_port
         self.sessions: Dict[str, Child] = {}
         self._start = (command, environment, cwd)
@@ -147,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         if child is None:
             return self._reply(404)
         with child.turn:
-            child.send(message)
+            child.send(self.server.translate(message))
             if "id" not in message:
                 return self._reply(202)
             *_, response = self._answers(child, message)
@@ -156,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _alone(self, message: Dict[str, Any]) -> None:
         child = self.server.child()
         try:
-            child.send(message)
+            child.send(self.server.translate(message))
             if "id" not in message:
                 return self._reply(202)
             self._relay(self._answers(child, message))
