@@ -34,6 +34,7 @@ NAMED_BY = {  # what `Mcp-Name` repeats
     "tasks/update": "taskId",
     "tasks/cancel": "taskId",
 }
+Translation = Callable[[Dict[str, Any]], Dict[str, Any]]  # of a message, on its way to the server
 HEADER_MISMATCH, PARSE_ERROR, METHOD_NOT_FOUND = -32020, -32700, -32601
 LIMIT_S = 30  # for one message of the server, and for its end
 
@@ -68,9 +69,9 @@ class Child:
 class Bridge(ThreadingHTTPServer):
     """Serves `url` while it is entered; when it is left, every server process has ended."""
 
-    def __init__(
-        self, command: List[str], environment: Dict[str, str], cwd: str, translate: Callable[[Any], Any] = lambda message: message
-    ) -> None:
+    daemon_threads = False  # so that `server_close` waits for the handlers, which end their processes
+
+    def __init__(self, command: List[str], environment: Dict[str, str], cwd: str, translate: Translation) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.translate = translate
         self.url = "http://127.0.0.1:%d/mcp" % self.server_port
@@ -86,7 +87,7 @@ class Bridge(ThreadingHTTPServer):
 
     def __exit__(self, *exc_info: object) -> None:
         self.shutdown()
-        self.server_close()  # waits for the handlers
+        self.server_close()
         for child in self.sessions.values():
             child.close()
 
@@ -132,8 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _from_here(self) -> bool:
         """Whether a page of another site cannot have sent this (DNS rebinding)."""
         origin = self.headers.get("Origin")
-        names = {urlsplit("//" + self.headers.get("Host", "")).hostname, urlsplit(origin).hostname if origin else "localhost"}
-        return names <= {"127.0.0.1", "localhost"}
+        named = ["//" + self.headers.get("Host", "")] + ([origin] if origin else [])
+        return all(urlsplit(url).hostname in ("127.0.0.1", "localhost") for url in named)
 
     def _mismatch(self, message: Dict[str, Any]) -> str:
         """What the headers say otherwise than the body, or leave out."""
@@ -172,8 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         while True:
             answer = child.receive(self.connection)
             if answer is None:
-                child.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": message["id"]}})
-                return
+                cancelled = {"requestId": message["id"], "reason": "the caller hung up"}
+                return child.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled})
             yield answer
             if "method" not in answer:
                 return

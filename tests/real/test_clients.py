@@ -60,8 +60,8 @@ class Inspector:
     def __init__(self, node: Path, tap: Tap, environment: Dict[str, str], cwd: Path) -> None:
         settings = ["%s=%s" % item for item in environment.items() if "CODEX" in item[0]]
         options = [word for setting in settings for word in ("-e", setting)]
-        inspector = npm(INSPECTOR_PACKAGE) / "mcp-inspector"
-        self.command = [str(node), str(inspector), "--cli", *tap.command, "--cwd", str(cwd), *options, "--format", "json"]
+        inspector = [str(node), str(npm(INSPECTOR_PACKAGE) / "mcp-inspector"), "--cli"]
+        self.command = [*inspector, *tap.command, "--cwd", str(cwd), *options, "--format", "json"]
         self.environment = environment
 
     def run(self, era: str, method: str, *words: str) -> Tuple[int, List[Any], List[Any]]:
@@ -169,26 +169,28 @@ def readme_setup(command: List[str]) -> str:
     [setup] = re.findall(r"```toml\n(\[mcp_servers\.codex-swarm\]\n.*?)```", (CHECKOUT / "README.md").read_text(), re.S)
     fetched = 'command = "uvx"\nargs = ["codex-mcp-swarm", '
     assert fetched in setup
-    return setup.replace(fetched, "command = %s\nargs = [%s, " % (json.dumps(command[0]), json.dumps(command[1:])[1:-1]))
+    ours = json.dumps(command[1:])[1:-1]
+    return setup.replace(fetched, "command = %s\nargs = [%s, " % (json.dumps(command[0]), ours))
 
 
 @pytest.mark.anyio
 async def test_codex_set_up_as_the_readme_says_gets_the_results_of_a_batch_of_codex_tasks(lab):
-    """The model of the outer codex calls our tool, and is then told what the two inner ones said."""
+    """The model of the outer codex looks for a tool, finds ours, calls it, and is told what the two inner ones said."""
     tap = Tap(lab.directory / "tap")
     with (lab.codex_home / "config.toml").open("a") as config:
         config.write("\n%s\n[mcp_servers.codex-swarm.env]\n" % readme_setup(tap.command))
         config.writelines("%s = %s\n" % (name, json.dumps(value)) for name, value in lab.environment.items())
     batch = {"tasks": [{"prompt": "@say one"}, {"prompt": "@say two"}], "defaults": {"cwd": str(lab.repo)}}
-    prompt = "@mcp codex_swarm codex_batch %s\n@say thank you" % json.dumps(batch)
+    prompt = "@search several codex tasks\n@mcp codex_swarm codex_batch %s\n@say thank you" % json.dumps(batch)
     with anyio.fail_after(LIMIT_S):
         command = [str(lab.codex), "exec", "--json", "-"]
         done = await anyio.run_process(command, input=prompt.encode(), cwd=lab.repo, env=lab.environment)
 
     last = lab.model.requests[-1]
     assert last.prompt == prompt
-    answer = last.items[-1]["output"]
+    found, answer = map(json.loads, last.tool_outputs)
+    assert (found[0]["name"], found[0]["tools"][0]["name"]) == ("mcp__codex_swarm", "codex_batch")
     records = json.loads(answer.partition("Output:\n")[2])["tasks"]
-    assert [(record["outcome"], record["content"]) for record in records] == [("succeeded", "one"), ("succeeded", "two")]
+    assert [record["content"] for record in records] == ["one", "two"]
     assert "thank you" in done.stdout.decode()
     assert tap.methods()[0] == "initialize"  # one server was started: the inner tasks start none
