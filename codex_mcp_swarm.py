@@ -2359,7 +2359,7 @@ def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 
 
 @tool("codex_cancel", "Stop tasks",
-      "Stop tasks and everything they started, and return their final state. Worktrees are kept. A task that has already ended is left as it is.",
+      "Stop (cancel) tasks and everything they started, and return their final state. Worktrees are kept. A task that has already ended is left as it is.",
       obj({"task_ids": TASKS}, ["task_ids"]), RECORDS, destructive=True)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     before: Dict[str, str] = {}
