@@ -350,6 +350,24 @@ async def test_the_server_is_gone_when_its_client_has_closed_and_all_tasks_go_on
     assert [(r["outcome"], r["content"]) for r in records] == [("succeeded", "still here")] * 2
 
 
+@in_every_mode
+async def test_a_client_that_closes_in_the_middle_of_a_call_leaves_its_task_to_the_next_server(lab, mode):
+    async with anyio.create_task_group() as calls, contextlib.AsyncExitStack() as first:
+        swarm = await first.enter_async_context(lab.connect(mode=mode))
+
+        async def run_until_closed():
+            with pytest.raises(mcp.MCPError):
+                await swarm.call("codex", prompt="@hold gate\n@say kept")
+
+        calls.start_soon(run_until_closed)
+        await until(lambda: lab.model.held("gate"), "the call waits for the model")
+    async with lab.connect(mode=mode) as swarm:
+        [task_id] = await running(swarm, 1)
+        lab.model.release("gate")
+        [record] = await swarm.wait(task_id)
+    assert (record["outcome"], record["content"]) == ("succeeded", "kept")
+
+
 # -- MCP Tasks -----------------------------------------------------------------------------------------
 def impersonal(result: types.CallToolResult) -> Dict[str, Any]:
     """A whole result, but for what differs between two runs of one prompt; its text keeps the form."""
@@ -553,3 +571,12 @@ async def test_a_call_that_does_not_wait_is_answered_at_once_where_handles_are_u
         assert len((await answer("codex_status"))["tasks"]) == 2
         stopped = (await answer("codex_cancel", task_ids=[one, two]))["tasks"]
     assert [record["outcome"] for record in stopped] == ["cancelled", "cancelled"]
+
+
+async def test_a_handle_that_is_cancelled_at_once_leaves_nothing_running(lab):
+    async with with_tasks(lab) as swarm:
+        for tool in ("codex", "codex_batch"):
+            handle = await handle_of(swarm, tool, **await arguments_for(swarm, tool, "@hold gate"))
+            await cancel(swarm.client.session, handle.task_id)
+            assert (await end_of(swarm.client.session, handle.task_id)).status == "cancelled"
+        await until(lambda: [process.pid for process in lab.living()] == [swarm.pid], "only the server is left")
