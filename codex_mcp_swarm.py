@@ -3414,7 +3414,7 @@ def expects_answer(message: Any) -> bool:
         return True
     if "method" in message:
         return "id" in message or not isinstance(message["method"], str)
-    return not ("id" in message and ("result" in message or "error" in message))
+    return not ("error" in message or ("id" in message and "result" in message))     # an error about a line whose id nobody could read has none
 
 
 def request_id(message: Any) -> Optional[RequestId]:
