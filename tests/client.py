@@ -146,6 +146,10 @@ class Client:
         while view:
             view = view[self.process.stdin.write(view):]
 
+    def expect(self, id, method, revision=None):
+        """What the answer to a request that is sent as bytes is checked against."""
+        self._sent[_key(id)] = method, revision
+
     def send(self, message):
         self.send_raw(json.dumps(message).encode("utf-8") + b"\n")
 
