@@ -3238,8 +3238,9 @@ class Server:
         self.subscriptions = Subscriptions(swarm, wire)
         self.session = Handshake(self)
         # Guards `calls` (request id -> what is under way) and `threads` (those whose thread has not finished: the id is
-        # free before the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
-        # `drain`. Nothing is called or locked while it is held.
+        # free when the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
+        # `drain`. Whether a call is cancelled is looked at, and what follows from that is sent, in one hold of it: what the
+        # reader has seen cancelled says nothing more. Sending never blocks; nothing else is called or locked meanwhile.
         self.idle = threading.Condition()
         self.calls: Dict[RequestId, Pending] = {}
         self.threads: Set[Pending] = set()
@@ -3356,10 +3357,9 @@ class Server:
             return request.replies.send({"jsonrpc": "2.0", "id": request.id, **out})
         with self.idle:
             del self.calls[request.id]
-            cancelled = pending.call.cancelled
+            request.replies.send(None if pending.call.cancelled else {"jsonrpc": "2.0", "id": request.id, **out})
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
-        request.replies.send(None if cancelled else {"jsonrpc": "2.0", "id": request.id, **out})
         with self.idle:
             self.threads.discard(pending)
             self.idle.notify_all()
@@ -3372,9 +3372,10 @@ class Server:
 
         def tell(text: str) -> None:
             """Only the thread of the call comes here, before it answers: no progress can follow the result."""
-            if not pending.call.cancelled and not self.wire.busy():
-                pending.told += 1
-                self.wire.send(pending.request.era.progress(token, pending.told, text))
+            with self.idle:
+                if not pending.call.cancelled and not self.wire.busy():
+                    pending.told += 1
+                    self.wire.send(pending.request.era.progress(token, pending.told, text))
         return tell
 
     def _notified(self, method: str, params: Any) -> None:
