@@ -945,6 +945,20 @@ class Done(NamedTuple):
     err: str
 
 
+class Stderr:
+    """stderr for a log: takes what fits now and drops the rest, since a client need not read it and no log is worth a wait."""
+
+    def write(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")
+        for start in range(0, len(data), select.PIPE_BUF):      # what a pipe that is writable takes at once
+            if not select.select([], [2], [], 0)[1]:
+                return
+            os.write(2, data[start:start + select.PIPE_BUF])
+
+    def flush(self) -> None:
+        pass
+
+
 class Host:
     """The operating system, as far as we need it. One per process."""
 
@@ -970,7 +984,7 @@ class Host:
             import logging
             if self._logger is None:
                 logging.raiseExceptions = False
-                handler = logging.FileHandler(self.log_file, encoding="utf-8") if self.log_file else logging.StreamHandler(sys.stderr)
+                handler = logging.FileHandler(self.log_file, encoding="utf-8") if self.log_file else logging.StreamHandler(Stderr())
                 handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s"))
                 self._logger = logging.Logger("codex_mcp_swarm", self.log_level)
                 self._logger.addHandler(handler)
