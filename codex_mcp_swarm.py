@@ -3549,6 +3549,11 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         os.read(wake, 1)
         end()
     own_signals()
+    for fd in (0, 1, 2):
+        try:
+            os.set_blocking(fd, True)                   # the mode belongs to the open file, which the parent may share and have set
+        except OSError:                                 # closed: no file of ours may get its number
+            os.open(os.devnull, os.O_RDWR)
     wake, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
