@@ -948,6 +948,20 @@ class Done(NamedTuple):
     err: str
 
 
+class Stderr:
+    """stderr for a log: takes what fits now and drops the rest, since a client need not read it and no log is worth a wait."""
+
+    def write(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")
+        for start in range(0, len(data), select.PIPE_BUF):      # what a pipe that is writable takes at once
+            if not select.select([], [2], [], 0)[1]:
+                return
+            os.write(2, data[start:start + select.PIPE_BUF])
+
+    def flush(self) -> None:
+        pass
+
+
 class Host:
     """The operating system, as far as we need it. One per process."""
 
@@ -973,7 +987,7 @@ class Host:
             import logging
             if self._logger is None:
                 logging.raiseExceptions = False
-                handler = logging.FileHandler(self.log_file, encoding="utf-8") if self.log_file else logging.StreamHandler(sys.stderr)
+                handler = logging.FileHandler(self.log_file, encoding="utf-8") if self.log_file else logging.StreamHandler(Stderr())
                 handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s"))
                 self._logger = logging.Logger("codex_mcp_swarm", self.log_level)
                 self._logger.addHandler(handler)
@@ -3264,8 +3278,9 @@ class Server:
         self.subscriptions = Subscriptions(swarm, wire)
         self.session = Handshake(self)
         # Guards `calls` (request id -> what is under way) and `threads` (those whose thread has not finished: the id is
-        # free before the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
-        # `drain`. Nothing is called or locked while it is held.
+        # free when the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
+        # `drain`. Whether a call is cancelled is looked at, and what follows from that is sent, in one hold of it: what the
+        # reader has seen cancelled says nothing more. Sending never blocks; nothing else is called or locked meanwhile.
         self.idle = threading.Condition()
         self.calls: Dict[RequestId, Pending] = {}
         self.threads: Set[Pending] = set()
@@ -3384,10 +3399,9 @@ class Server:
             return request.replies.send({"jsonrpc": "2.0", "id": request.id, **out})
         with self.idle:
             del self.calls[request.id]
-            cancelled = pending.call.cancelled
+            request.replies.send(None if pending.call.cancelled else {"jsonrpc": "2.0", "id": request.id, **out})
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
-        request.replies.send(None if cancelled else {"jsonrpc": "2.0", "id": request.id, **out})
         with self.idle:
             self.threads.discard(pending)
             self.idle.notify_all()
@@ -3400,9 +3414,10 @@ class Server:
 
         def tell(text: str) -> None:
             """Only the thread of the call comes here, before it answers: no progress can follow the result."""
-            if not pending.call.cancelled and not self.wire.busy():
-                pending.told += 1
-                self.wire.send(pending.request.era.progress(token, pending.told, text))
+            with self.idle:
+                if not pending.call.cancelled and not self.wire.busy():
+                    pending.told += 1
+                    self.wire.send(pending.request.era.progress(token, pending.told, text))
         return tell
 
     def _notified(self, method: str, params: Any) -> None:
@@ -3442,7 +3457,7 @@ def expects_answer(message: Any) -> bool:
         return True
     if "method" in message:
         return "id" in message or not isinstance(message["method"], str)
-    return not ("id" in message and ("result" in message or "error" in message))
+    return not ("error" in message or ("id" in message and "result" in message))     # an error about a line whose id nobody could read has none
 
 
 def request_id(message: Any) -> Optional[RequestId]:
@@ -3562,6 +3577,11 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         os.read(wake, 1)
         end()
     own_signals()
+    for fd in (0, 1, 2):
+        try:
+            os.set_blocking(fd, True)                   # the mode belongs to the open file, which the parent may share and have set
+        except OSError:                                 # closed: no file of ours may get its number
+            os.open(os.devnull, os.O_RDWR)
     wake, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)

@@ -50,13 +50,3 @@ def test_arguments_that_are_not_required_may_be_absent_empty_or_unknown(client, 
 def test_best_of_n_says_how_many_and_how_to_check(client):
     text = written(client(), "best_of_n", job="x", n="7", check="make remarkable")
     assert "7 independent attempts" in text and "`make remarkable`" in text
-
-
-@pytest.mark.parametrize("params, named", [
-    ({}, "prompt"), ({"name": "frobnicate"}, "frobnicate"), ({"name": 5}, "prompt"), ({"name": "fan_out"}, "jobs"),
-    ({"name": "fan_out", "arguments": {"jobs": ""}}, "jobs"), ({"name": "fan_out", "arguments": {"jobs": 5}}, "jobs"),
-    ({"name": "fan_out", "arguments": {"jobs": None}}, "jobs"), ({"name": "fan_out", "arguments": "x"}, "arguments")])
-def test_a_wrong_prompt_or_argument_is_invalid_params_and_named(client, params, named):
-    error = client().request("prompts/get", params)["error"]
-    assert error["code"] == -32602
-    assert named in error["message"]
