@@ -83,7 +83,7 @@ def test_waiting_calls_can_be_so_many_that_no_more_are_taken_but_never_keep_a_st
     task = c.begin(gate.wait)
     waiting = [c.start_call("codex_wait", {"task_ids": [task]}) for _ in range(257)]
     assert "Too many calls" in text_of(c.tool_result(waiting.pop()))
-    assert c.status(task)["state"] == "running"
+    assert c.status(task)["state"] in ("starting", "running")
     assert c.request("resources/read", {"uri": "codex-swarm:///tasks/" + task})["result"]["contents"]
     c.ok("codex_cancel", task_ids=[task])
     assert {c.good(c.tool_result(call))["tasks"][0]["outcome"] for call in waiting} == {"cancelled"}
