@@ -188,6 +188,27 @@ def test_taking_back_what_was_never_subscribed_to_is_no_error(client):
     assert client().request("resources/unsubscribe", {"uri": "codex-swarm:///nothing"})["result"] == {}
 
 
+def test_subscribing_again_loses_no_update(client, gate):
+    c = client()
+    task = c.begin(gate.wait)
+    c.request("resources/subscribe", {"uri": LIST + "/" + task})
+    gate.open()
+    c.collect(task)
+    c.request("resources/subscribe", {"uri": LIST + "/" + task})
+    c.request("resources/subscribe", {"uri": LIST})
+    eventually(lambda: {"uri": LIST + "/" + task} in legacy_news(c), what="the update about the end of the task")
+
+
+def test_streams_have_a_bound_and_say_so(modern):
+    c = modern()
+    for _ in range(100):
+        listen(c, resourceSubscriptions=[LIST])
+    error = c.request("subscriptions/listen", {"notifications": {}})["error"]
+    assert error["code"] == -32603 and "100 subscriptions" in error["message"]
+    error = c.request("subscriptions/listen", {"notifications": {"resourceSubscriptions": [LIST] * 1001}})["error"]
+    assert error["code"] == -32602 and "1,000" in error["message"]
+
+
 def test_both_kinds_of_subscription_are_told_each_in_its_own_way(client):
     c = client()
     c.request("resources/subscribe", {"uri": LIST})

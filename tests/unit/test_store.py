@@ -324,6 +324,30 @@ def test_a_task_for_which_there_is_no_room_leaves_nothing_behind(tasks, limit):
     assert os.listdir(tasks.tasks) == []
 
 
+NO_ROOM_FOR_AN_END = """
+import resource, sys
+import codex_mcp_swarm as cms
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+print(cms.Store(sys.argv[1]).end_handle("0" * 32, cms.HandleEnd(1.0, "completed", "x" * 1000)).status)
+"""
+
+
+def test_an_end_for_which_there_is_no_room_is_told_and_leaves_no_file(tasks):
+    os.makedirs(tasks.handles)
+    child = subprocess.run([sys.executable, "-c", NO_ROOM_FOR_AN_END, tasks.root], stdout=subprocess.PIPE, timeout=WAIT_S,
+                           env={"PYTHONPATH": os.path.dirname(cms.__file__)})
+    assert child.stdout.split() == [b"completed"]
+    assert os.listdir(tasks.handles) == []
+
+
+def test_the_first_end_of_a_handle_stays(tasks):
+    os.makedirs(tasks.handles)
+    first = cms.HandleEnd(1.0, "completed", "1 of 1 done", {"content": []})
+    assert tasks.end_handle("0" * 32, first) == first
+    assert tasks.end_handle("0" * 32, cms.HandleEnd(2.0, "cancelled", "")) == first == tasks.handle_end("0" * 32)
+    assert os.listdir(tasks.handles) == ["0" * 32 + ".end.json"]
+
+
 def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):
     task = make().advance("spawned")
     hidden, descriptors = TaskDir.create(tasks.tasks, task.dir.spec(), "another prompt"), sorted(os.listdir("/dev/fd"))
