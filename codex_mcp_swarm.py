@@ -5,7 +5,7 @@ One file, standard library only, Python 3.8 and newer, Linux and macOS.
 
     MCP client --stdio--> server process (any number, no state)      ROOT/tasks/<id>/       supervisor (one per task) --> codex exec
       main thread: reads stdin         creates, launches -------->   spec.json, prompt      the only writer of status.json,
-      call threads: one per tools/call stop ---------------------->  control (FIFO)         the only one who reaps codex,
+      call threads: one per slow call  stop ---------------------->  control (FIFO)         the only one who reaps codex,
       watchers: blocked in flock  <--- the kernel wakes them -----   lock (held for life)   adopts and kills whatever codex
                                                                      status.json (rename)   leaves behind; one thread, asleep
                                        reads what is new <--------   events.jsonl           in select(2) until something happens
@@ -25,6 +25,9 @@ Where do I add ...?
     an event or item of codex   floor 6: one EVENTS or ITEMS row, and a recording in tests/recordings
     a kind of failure           floor 1: FailureKind; floor 6: EVIDENCE and ADVICE rows
     a task state or outcome     floor 1: the enum; floor 4: its TRANSITIONS row
+    a resource or a prompt      floor 12: one RESOURCES or PROMPT_ROWS row
+    a protocol method           floor 13: `methods` of its era
+    a flag or variable          floor 14: `flags` or VARIABLES
 """
 from __future__ import annotations
 
@@ -72,7 +75,8 @@ SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (Gi
 NAMES_SHOWN = 5                     # of a list of files in a record
 FILES_KEPT = 500                    # of those that a task touched
 MAX_TIMEOUT_S = 7 * 86400.0
-MAX_CALLS = 256                     # tools/call under way at once
+MAX_WAITS = 256                     # calls under way at once beyond which no waiting one is taken; each has a thread
+MAX_CALLS = 320                     # the same for all others
 MAX_TASKS_PER_CALL = 100
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_UNREAD_BYTES = 64 * 1024 * 1024 # what a client may leave unread before it is given up
@@ -425,7 +429,25 @@ class Handle(NamedTuple):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Handle":
         fields = known_fields(cls, data)
-        return cls(**{**fields, "wait": Wait.from_json(fields["wait"])})
+        wait, at = Wait.from_json(fields["wait"]), fields["created_at"]
+        if not (wait.task_ids and all(isinstance(i, str) for i in wait.task_ids) and isinstance(at, (int, float))):
+            raise ValueError("not a handle")
+        return cls(**{**fields, "wait": wait})
+
+
+class HandleEnd(NamedTuple):
+    """How the wait of a handle ended: the status that the client is told, and the result where there is one. Written once."""
+    at: float
+    status: str
+    message: str
+    result: Optional[Mapping[str, Any]] = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "HandleEnd":
+        end = cls(**known_fields(cls, data))
+        if not (isinstance(end.at, (int, float)) and isinstance(end.status, str) and isinstance(end.message, str)):
+            raise ValueError("not the end of a handle")
+        return end
 
 
 # ======================================================================================
@@ -433,7 +455,6 @@ class Handle(NamedTuple):
 # ======================================================================================
 # Everything that decides where a task is and how it ended is here. To add a state, add it to State
 # and give it a row; tests/unit/test_life.py walks State x event and fails on a gap.
-EVENTS_OF_LIFE = ("launch", "spawned", "spawn_failed", "stop", "exited", "gone")
 TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.QUEUED:   {"launch": State.STARTING, "stop": State.ENDED},
     State.STARTING: {"spawned": State.RUNNING, "spawn_failed": State.ENDED, "stop": State.STOPPING, "gone": State.ENDED},
@@ -983,6 +1004,20 @@ class Done(NamedTuple):
     err: str
 
 
+class Stderr:
+    """stderr for a log: takes what fits now and drops the rest, since a client need not read it and no log is worth a wait."""
+
+    def write(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")
+        for start in range(0, len(data), select.PIPE_BUF):      # what a pipe that is writable takes at once
+            if not select.select([], [2], [], 0)[1]:
+                return
+            os.write(2, data[start:start + select.PIPE_BUF])
+
+    def flush(self) -> None:
+        pass
+
+
 class Host:
     """The operating system, as far as we need it. One per process."""
 
@@ -1008,7 +1043,7 @@ class Host:
             import logging
             if self._logger is None:
                 logging.raiseExceptions = False
-                handler = logging.FileHandler(self.log_file, encoding="utf-8") if self.log_file else logging.StreamHandler(sys.stderr)
+                handler = logging.FileHandler(self.log_file, encoding="utf-8") if self.log_file else logging.StreamHandler(Stderr())
                 handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s"))
                 self._logger = logging.Logger("codex_mcp_swarm", self.log_level)
                 self._logger.addHandler(handler)
@@ -1038,8 +1073,10 @@ class Host:
         """Start a supervisor and hand it the task's lock and control FIFO by inheritance: a flock belongs to the
         open file, so there is no instant at which it is free. Returns the Popen. Raises: OSError."""
         import subprocess
+        program = os.path.abspath(__file__)
+        os.stat(program)                # a package manager may have removed it since we started
         with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
-            return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, os.path.abspath(__file__), os.path.join(root, "cache"),
+            return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, program, os.path.join(root, "cache"),
                                      directory, *map(str, fds)],
                                     cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                                     start_new_session=True, pass_fds=fds)
@@ -1128,11 +1165,16 @@ def private(path: str, mode: int) -> int:
 def write_atomic(path: str, data: Mapping[str, Any]) -> None:
     """A reader sees the old file or the new one, never half of one, also after a power failure. Raises: OSError."""
     new = path + ".new"
-    with open(new, "w", encoding="utf-8", errors="replace", opener=private) as f:
-        json.dump(data, f, ensure_ascii=False, separators=(",", ":"))
-        f.flush()
-        os.fsync(f.fileno())
-    os.rename(new, path)
+    try:
+        with open(new, "w", encoding="utf-8", errors="replace", opener=private) as f:
+            json.dump(data, f, ensure_ascii=False, separators=(",", ":"))
+            f.flush()
+            os.fsync(f.fileno())
+        os.rename(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise
 
 
 def read_json(path: str) -> Dict[str, Any]:
@@ -1158,13 +1200,21 @@ def make_directory(path: str, variable: str) -> os.stat_result:
         raise ToolError(f"`{path}` cannot be used", error.strerror or str(error), f"Make it writable, or name another directory in {variable}")
 
 
-def private_directory(path: str) -> None:
-    """Make `path` if need be, and close it to others. Raises: ToolError when it cannot be made, or is a link or somebody else's."""
+def own_directory(path: str) -> os.stat_result:
+    """Make `path` if need be. Raises: ToolError when it cannot be made, or others could change what is in it."""
     there = make_directory(path, "CODEX_SWARM_TASK_DIR")
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
         raise ToolError(f"`{path}` is not used for tasks", "It is a link or belongs to another user, who could then read or change them",
                         "Remove it, or name another directory in CODEX_SWARM_TASK_DIR")
-    if there.st_mode & 0o077:
+    if there.st_mode & 0o022:
+        raise ToolError(f"`{path}` is not used for tasks", "Other users can write there, and could then change them",
+                        "Name a directory of your own in CODEX_SWARM_TASK_DIR, or run `chmod go-w` on this one")
+    return there
+
+
+def private_directory(path: str) -> None:
+    """The same, and closed to others. Raises: ToolError."""
+    if own_directory(path).st_mode & 0o077:
         os.chmod(path, 0o700)
 
 
@@ -1735,9 +1785,13 @@ def unfit(top: str, change: Change) -> str:
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them
 #     cache/                bytecode of this program
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)      # passing want of the system: it says nothing about a task
+def raise_if_exhausted(error: Exception) -> None:
+    """A passing want of the system says nothing about a task; everything else that makes a record unreadable does."""
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        raise error
 
 
 class TaskDir:
@@ -1814,8 +1868,7 @@ class TaskDir:
         try:
             return Status.from_json(read_json(self.file("status.json")))
         except UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno in EXHAUSTED:
-                raise
+            raise_if_exhausted(error)
             return Status(State.RUNNING)
 
     def write_status(self, status: Status) -> Status:
@@ -1866,8 +1919,8 @@ class Store:
         self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
 
     def prepare(self) -> None:
-        """Make ROOT. Raises: ToolError when it is not ours alone."""
-        private_directory(self.root)
+        """Make ROOT. It may hold other things, so its mode is left as it is. Raises: ToolError when others can change it."""
+        own_directory(self.root)
         private_directory(self.tasks)
 
     def ids(self) -> List[str]:
@@ -1904,25 +1957,30 @@ class Store:
         try:
             return Handle.from_json(read_json(self._handle_file(handle_id, ".json"))) if re.fullmatch(HANDLE_ID, handle_id) else None
         except UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno in EXHAUSTED:
-                raise
+            raise_if_exhausted(error)
             return None
 
-    def handle_end(self, handle_id: str) -> Optional[Dict[str, Any]]:
+    def handle_end(self, handle_id: str) -> Optional[HandleEnd]:
+        """None while there is none that can be read. Raises: OSError when the system is exhausted."""
         try:
-            return read_json(self._handle_file(handle_id, ".end.json"))
-        except (OSError, ValueError):
+            return HandleEnd.from_json(read_json(self._handle_file(handle_id, ".end.json")))
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
             return None
 
-    def end_handle(self, handle_id: str, end: Dict[str, Any]) -> Dict[str, Any]:
+    def end_handle(self, handle_id: str, end: HandleEnd) -> HandleEnd:
         """Write the end of a handle and return it; when another server was first, return what that one wrote."""
         name, mine = self._handle_file(handle_id, ".end.json"), self._handle_file(handle_id, f".{os.urandom(4).hex()}")
         try:
-            write_atomic(mine, end)
-            os.link(mine, name)                 # unlike rename it fails where there is one already
-        except FileExistsError:
-            return self.handle_end(handle_id) or end
-        except OSError:                         # a full disk: the next question finds the same end again
+            write_atomic(mine, to_json(end))
+            try:
+                os.link(mine, name)             # unlike rename it fails where there is one already
+            except FileExistsError:
+                there = self.handle_end(handle_id)
+                if there is not None:
+                    return there
+                os.rename(mine, name)           # that one was damaged
+        except OSError:                         # a full disk: as long as it is, whoever asks makes the end anew
             pass
         finally:
             with contextlib.suppress(OSError):
@@ -2287,6 +2345,7 @@ class Swarm:
         self.tails: Dict[str, Tail] = {}
         self.threads: Dict[str, Optional[str]] = {}      # ended task -> its codex thread
         self.over: Set[str] = set()                      # tasks that were seen to have ended; only grows, so it needs no lock
+        self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
     # -- starting --------------------------------------------------------------------
     def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
@@ -2307,9 +2366,10 @@ class Swarm:
                     raise
         return self._launch(plans)
 
-    @staticmethod
-    def _named(label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
+    def _named(self, label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
         try:
+            if self.closing:
+                raise ToolError("The server is ending", "Its client has gone", "Call again")
             return act(*args)
         except ToolError as error:
             raise ToolError(f"`{label}[{index}]`: {error.what}" if label else error.what, error.why, error.fix, error.kind)
@@ -2425,6 +2485,8 @@ class Swarm:
             for plan in plans:
                 born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
             for i, hidden in enumerate(born):
+                if self.closing:
+                    raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
                 born[i], lock, control = hidden.appear()
                 try:
                     child = self.host.launch_supervisor(self.store.root, born[i].path, (lock, control))
@@ -2441,8 +2503,8 @@ class Swarm:
                 task.discard()
             self._take_back(plans[len(ids):])
             done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
-            raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}. {done}",
-                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
+            raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
+                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory. If the program is gone, restart the server")
 
     def _take_back(self, plans: Sequence[Plan]) -> None:
         """Remove the worktrees that were made for tasks which then never ran."""
@@ -2584,8 +2646,7 @@ class Swarm:
                         found.append(task_id)
                         continue
                 except OSError as error:
-                    if error.errno in EXHAUSTED:
-                        raise
+                    raise_if_exhausted(error)
                 self.over.add(task_id)
         return found
 
@@ -2603,16 +2664,14 @@ class Swarm:
         try:
             status = task.status()
         except OSError as error:
-            if error.errno in EXHAUSTED:
-                raise
+            raise_if_exhausted(error)
             status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
         facts_of = self._ended_facts if status.state is State.ENDED else self._running_facts
         try:
             spec = task.spec()
             facts = facts_of(task, spec, status)
         except UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno in EXHAUSTED:
-                raise
+            raise_if_exhausted(error)
             note = f"spec.json of this task cannot be read: {type(error).__name__}. Look into `{task.path}`"
             spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(note,))
             facts = facts_of(task, spec, status)
@@ -2705,7 +2764,7 @@ class Swarm:
         return f"{total - len(doing)} of {total} done" + (f"; {', '.join(parts)}{more}" if parts else "")
 
     def look(self, task_ids: Sequence[str]) -> Tuple[List[str], str, float]:
-        """(those that have ended, a summary of all, when the last event came), also for tasks of other servers. A task
+        """(those that have ended, a summary of all, when the last event or end came), also for tasks of other servers. A task
         that is not there any more counts as ended. Raises: OSError when the system is exhausted."""
         doing, ended, last = [], [], 0.0
         for task_id in task_ids:
@@ -2715,25 +2774,29 @@ class Swarm:
             except ToolError:
                 running = False
             except OSError as error:
-                if error.errno in EXHAUSTED:
-                    raise
+                raise_if_exhausted(error)
                 running = False
             if running:
                 doing.append((task_id, *self.doing(task)))
                 last = max(last, self._tail(task).changed_at)
             else:
                 ended.append(task_id)
+                with contextlib.suppress(OSError):
+                    last = max(last, os.stat(os.path.join(self.store.tasks, task_id, "status.json")).st_mtime)
         return ended, self.summary(doing, len(task_ids)), last
 
     def signature(self, task_id: str) -> Any:
-        """Something that differs when the record of a task does; with no task, when the list of tasks does."""
+        """Something that differs when the record of a task does; with no task, when the list of tasks does.
+
+        Raises: OSError when the system is exhausted."""
         if not task_id:
             return tuple(self.store.ids()), tuple(self.unended())
         try:
             task = self.store.get(task_id)
             status = task.status()
             return status, None if status.state is State.ENDED else self._tail(task).refresh().events
-        except (ToolError, OSError):
+        except (ToolError, OSError) as error:
+            raise_if_exhausted(error)
             return None
 
     def doing(self, task: TaskDir) -> Tuple[Phase, str, float]:
@@ -2807,6 +2870,7 @@ class Tool(NamedTuple):
     read_only: bool = False
     destructive: bool = False
     always_load: bool = False
+    waits: bool = False             # as long as the tasks do
 
 
 def tool(name: str, title: str, description: str, args: Schema, returns: Schema, **traits: bool) -> Callable[[Any], Any]:
@@ -2833,7 +2897,7 @@ COLLECT = "codex_wait with these task_ids returns the results; codex_status show
 @tool("codex", "Run Codex",
       "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile codex_async. "
       "The result has `content` (the final message) and `threadId` for codex_reply.",
-      obj(RUN, ["prompt"]), RECORD, always_load=True)
+      obj(RUN, ["prompt"]), RECORD, always_load=True, waits=True)
 def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
@@ -2850,7 +2914,7 @@ def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "Run several Codex tasks in parallel and wait for all of them: one call instead of many. Each entry of `tasks` takes the arguments of codex; "
       "`defaults` are shared. wait=false returns the task_ids at once. If any entry is wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(), "wait": boolean("Default true")}, ["tasks"]),
-      RECORDS, always_load=True)
+      RECORDS, always_load=True, waits=True)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
@@ -2864,7 +2928,7 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
 @tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. "
       "It keeps the cwd, sandbox, model, profile and config of the thread's last task; arguments override them.",
-      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD)
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD, waits=True)
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues", "Pass `threadId`, or the `task_id` of the task that had it")
@@ -2885,7 +2949,7 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "nothing is stopped: call again. `offset` and `max_chars` page through a long `content`.",
       obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]), "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400),
            "offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}, ["task_ids"]),
-      RECORDS, read_only=True)
+      RECORDS, read_only=True, waits=True)
 def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     ids = tuple(dict.fromkeys(args["task_ids"]))
     for task_id in ids:
@@ -2894,7 +2958,7 @@ def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 
 
 @tool("codex_cancel", "Stop tasks",
-      "Stop tasks and everything they started, and return their final state. Worktrees are kept. A task that has already ended is left as it is.",
+      "Stop (cancel) tasks and everything they started, and return their final state. Worktrees are kept. A task that has already ended is left as it is.",
       obj({"task_ids": TASKS}, ["task_ids"]), RECORDS, destructive=True)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     before: Dict[str, str] = {}
@@ -2908,8 +2972,15 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     swarm.wait(list(before), CANCEL_WAIT_S, Call())
     if unknown is not None:             # no reason to let the others run on
         raise ToolError(unknown.what, unknown.why, f"The others were stopped: {', '.join(before)}" if before else unknown.fix)
-    return Answer({"tasks": [{**swarm.record(i), **({"note": "It had already ended; nothing was changed"} if state == State.ENDED.value else {})}
-                             for i, state in before.items()]})
+    return Answer({"tasks": [_stopped(swarm.record(task_id), state) for task_id, state in before.items()]})
+
+
+def _stopped(record: Dict[str, Any], before: str) -> Dict[str, Any]:
+    if before == State.ENDED.value:
+        return {**record, "note": "It had already ended; nothing was changed"}
+    if record["state"] != State.ENDED.value:
+        return {**record, "note": f"It has not ended within {CANCEL_WAIT_S:.0f} s. Something may have stopped its supervisor, or a command of git hangs; call again, or codex_wait"}
+    return record
 
 
 def _started(swarm: Swarm, requests: Sequence[Mapping[str, Any]], call: Call, label: str = "") -> List[str]:
@@ -2939,11 +3010,10 @@ def with_overlaps(swarm: Swarm, records: List[Dict[str, Any]]) -> List[Dict[str,
     return [{**r, "overlaps": found[r["task_id"]]} if r["task_id"] in found else r for r in records]
 
 
-def handle_is_over(swarm: Swarm, handle: Handle) -> Tuple[bool, str, float]:
-    """(whether what the handle waits for has come, a summary, when something last happened)."""
-    wait = handle.wait
+def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:
+    """(whether what is waited for has come, a summary, when something last happened)."""
     ended, summary, last = swarm.look(wait.task_ids)
-    timed_out = wait.timeout_s is not None and swarm.host.now() >= handle.created_at + wait.timeout_s
+    timed_out = wait.timeout_s is not None and swarm.host.now() >= since + wait.timeout_s
     enough = bool(ended) if wait.mode == "any" else len(ended) == len(wait.task_ids)
     return enough or timed_out, summary, last
 
@@ -3123,7 +3193,7 @@ def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
             total = os.fstat(f.fileno()).st_size
             f.seek(max(0, total - room))
             data = f.read()
-    except OSError:
+    except FileNotFoundError:
         return ""
     if len(data) == total:
         return data.decode("utf-8", "replace")
@@ -3246,16 +3316,17 @@ TASKS_EXTENSION = VENDOR + "tasks"
 SERVER_INFO = {"name": "codex-mcp-swarm", "version": __version__}
 LIST_TTL_MS = 60_000                # lists never change while a server runs; what is read does
 POLL_MS = 1_000                     # how often a client should ask for an MCP task
-SLOW = frozenset({"tools/call", "resources/read", "tasks/get", "tasks/cancel", "tasks/update"})     # answered on a thread of their own
+SLOW = frozenset({"resources/read", "resources/subscribe", "subscriptions/listen", "tasks/get", "tasks/cancel", "tasks/update"})   # a thread each, as tools/call
 CACHEABLE = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
+MAX_STREAMS, MAX_WATCHED = 100, 1_000       # subscriptions open at once, and what one of them may name
 RequestId = Union[str, int]
 
 
 class Wire:
     """Lines in, lines out. A thread of its own writes, so that a client which does not read holds up nobody; past
-    MAX_UNREAD_BYTES it is given up. `gone` is called once, when nobody reads any more."""
+    MAX_UNREAD_BYTES it is given up. `gone` is called, with the reason where one is to be told, when nobody reads any more."""
 
-    def __init__(self, rx: IO[bytes], tx: int, gone: Callable[[], None]) -> None:
+    def __init__(self, rx: IO[bytes], tx: int, gone: Callable[[str], None]) -> None:
         self.rx, self.tx, self.gone = rx, tx, gone
         # Guards `unread` (lines to be written) and `unread_bytes`, and `open`. Every sender takes it and notifies the
         # writer; the writer takes it and notifies `flush`. Nothing is called or locked while it is held.
@@ -3288,7 +3359,7 @@ class Wire:
                 self.unread_bytes += len(data)
                 self.changed.notify_all()
         if given_up:
-            self.gone()
+            self.gone(f"The client does not read: more than {MAX_UNREAD_BYTES:,} bytes wait for it. The server ends; its tasks go on")
 
     def busy(self) -> bool:
         """Whether the client is behind with reading; what can be left out should be."""
@@ -3313,7 +3384,7 @@ class Wire:
                 with self.changed:
                     self.open = False
                     self.changed.notify_all()
-                return self.gone()
+                return self.gone("")
             with self.changed:
                 self.unread_bytes -= len(data)
                 self.changed.notify_all()
@@ -3357,6 +3428,7 @@ class Request(NamedTuple):
 
 class Era:
     """What both eras do alike; `revision` decides which fields a client gets to see."""
+    tracks_tasks = False            # whether calls that wait are answered with a handle
 
     def __init__(self, server: "Server", revision: str, client: Client) -> None:
         self.server, self.revision, self.client = server, revision, client
@@ -3436,7 +3508,7 @@ class Era:
         about = server_facts(self.swarm, self.revision) if resource.name == "server-info" else {}
         try:
             text = resource.read(self.swarm, task_id, about)
-        except (ToolError, OSError) as error:
+        except ToolError as error:
             raise self.no_resource(request.params["uri"], f" ({error})")
         return {"contents": [{"uri": request.params["uri"], "mimeType": resource.mime_type, "text": text}]}
 
@@ -3467,11 +3539,10 @@ class Era:
     def prompts_get(self, request: Request) -> Dict[str, Any]:
         name, given = request.params.get("name"), request.params.get("arguments")
         prompt = PROMPTS.get(name) if isinstance(name, str) else None
-        if prompt is None or not (given is None or isinstance(given, dict)):
-            raise ProtocolError(INVALID_PARAMS, f"Unknown prompt: {_show(name)}" if prompt is None else "`arguments` must be an object")
-        given = given or {}
-        wrong = [f"`{k}` must be a string" for k, v in given.items() if not isinstance(v, str)]
-        wrong += [f"`{a.name}` is required" for a in prompt.arguments if a.required and not given.get(a.name)]
+        if prompt is None:
+            raise ProtocolError(INVALID_PARAMS, f"Unknown prompt: {_show(name)}")
+        given = {} if given is None else given
+        wrong = problems(obj({a.name: string(minLength=int(a.required)) for a in prompt.arguments}, [a.name for a in prompt.arguments if a.required]), given)
         if wrong:
             raise ProtocolError(INVALID_PARAMS, "; ".join(wrong))
         text = prompt.write({a.name: given.get(a.name, "") for a in prompt.arguments})
@@ -3484,12 +3555,13 @@ class Handshake(Era):
     def __init__(self, server: "Server") -> None:
         super().__init__(server, REVISIONS[0], Client())
         self.begun = False
+        self.stateless = frozenset(Stateless(server, {}, self.client).methods)
         self.methods.update({"initialize": self.initialize, "ping": lambda request: {}, "resources/subscribe": self.subscribe,
                              "resources/unsubscribe": self.unsubscribe})
 
     def check(self, method: str) -> None:
         """Raises: ProtocolError when the session does not know the method, or has not begun."""
-        known = method in self.methods or method == "tools/call" or not self.begun and method in Stateless(self.server, {}, self.client).methods
+        known = method in self.methods or method == "tools/call" or not self.begun and method in self.stateless
         if not known:
             raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
         if not self.begun and method not in ("initialize", "ping"):
@@ -3509,14 +3581,14 @@ class Handshake(Era):
 
     def subscribe(self, request: Request) -> Dict[str, Any]:
         self.resource(request.params)
-        self.server.subscriptions.add(None, Stream(self, {request.params["uri"]}, set()))
+        self.server.subscriptions.watch(self, watched([request.params["uri"]], self.swarm))
         return {}
 
     def unsubscribe(self, request: Request) -> Dict[str, Any]:
         uri = request.params.get("uri")
         if not isinstance(uri, str):
             raise ProtocolError(INVALID_PARAMS, "`uri` is missing, or not a string")
-        self.server.subscriptions.remove(None, uri)
+        self.server.subscriptions.close(None, uri)
         return {}
 
 
@@ -3576,11 +3648,11 @@ class Stateless(Era):
             raise ProtocolError(INVALID_PARAMS, "`resourceSubscriptions` and `taskIds` must be arrays of strings")
         if "taskIds" in wanted:
             self.need_tasks()
-        stream = Stream(self, {u for u in uris if self._exists(u)}, {i for i in ids if self.swarm.store.handle(i) is not None})
-        honoured = {**({"resourceSubscriptions": sorted(stream.uris)} if "resourceSubscriptions" in wanted else {}),
-                    **({"taskIds": sorted(stream.task_ids)} if "taskIds" in wanted else {})}
-        self.server.subscriptions.add(request.id, stream, stream.notification(request.id, "subscriptions/acknowledged", {"notifications": honoured}))
-        raise NoAnswerYet
+        if len(uris) + len(ids) > MAX_WATCHED:
+            raise ProtocolError(INVALID_PARAMS, f"A stream may name {MAX_WATCHED:,} resources and tasks; open another one for the rest")
+        honoured = {"resourceSubscriptions": sorted({u for u in uris if self._exists(u)}), "taskIds": sorted({i for i in ids if self.swarm.store.handle(i)})}
+        stream = Stream(self, request.id, {**watched(honoured["resourceSubscriptions"], self.swarm), **dict.fromkeys(honoured["taskIds"])})
+        raise Opened(stream, stream.notification("subscriptions/acknowledged", {"notifications": {k: v for k, v in honoured.items() if k in wanted}}))
 
     def _exists(self, uri: str) -> bool:
         try:
@@ -3590,26 +3662,28 @@ class Stateless(Era):
 
     # -- the Tasks extension: a tools/call that goes on after its answer -------------------
     def wait_result(self, wait: Wait, call: Call) -> Dict[str, Any]:
-        if not self.tracks_tasks:
-            return super().wait_result(wait, call)
         now = self.swarm.host.now()
+        if not self.tracks_tasks or (not wait.owned and is_over(self.swarm, wait, now)[0]):
+            return super().wait_result(wait, call)
         handle = Handle(os.urandom(16).hex(), now, wait, self.client.name)
         try:
             self.swarm.store.write_handle(handle)
-        except OSError as error:
-            raise ToolError("The MCP task could not be recorded", error.strerror or str(error), f"The tasks {', '.join(wait.task_ids)} go on: codex_wait collects them")
-        return {**self._task(handle, "working", "started", now), "resultType": "task"}
+        except (OSError, ToolError) as error:
+            raise ToolError("The MCP task could not be recorded", str(error), f"Start nothing again: the tasks {', '.join(wait.task_ids)} go on, and codex_wait collects them")
+        return {**self._task(handle, "working", "started", now, now), "resultType": "task"}
 
     def _handle(self, params: Mapping[str, Any]) -> Handle:
-        task_id = params.get("taskId")
-        handle = self.swarm.store.handle(task_id) if isinstance(task_id, str) else None
+        handle_id = params.get("taskId")
+        handle = self.swarm.store.handle(handle_id) if isinstance(handle_id, str) else None
         if handle is None:
-            raise ProtocolError(INVALID_PARAMS, f"Unknown taskId: {_show(task_id)}")
+            raise ProtocolError(INVALID_PARAMS, f"Unknown taskId: {_show(handle_id)}")
         return handle
 
-    def _task(self, handle: Handle, status: str, message: str, updated_at: float) -> Dict[str, Any]:
+    def _task(self, handle: Handle, status: str, message: str, updated_at: float, kept_since: float) -> Dict[str, Any]:
+        """The retention counts from the end, MCP's `ttlMs` from the beginning."""
+        ttl_s = max(0.0, kept_since - handle.created_at) + self.swarm.config.task_max_age_s
         return {"taskId": handle.handle_id, "status": status, "statusMessage": message, "createdAt": utc(handle.created_at), "lastUpdatedAt": utc(updated_at),
-                "ttlMs": int(self.swarm.config.task_max_age_s * 1000), "pollIntervalMs": POLL_MS}
+                "ttlMs": int(ttl_s * 1000), "pollIntervalMs": POLL_MS}
 
     def tasks_get(self, request: Request) -> Dict[str, Any]:
         return self.task_state(self._handle(request.params))
@@ -3618,24 +3692,24 @@ class Stateless(Era):
         """Where an MCP task is; its end is written when it is first seen, and never changes after."""
         end = self.swarm.store.handle_end(handle.handle_id)
         if end is None:
-            over, message, at = handle_is_over(self.swarm, handle)
-            cancelled = self.swarm.store.is_cancelled(handle.handle_id)
+            over, message, at = is_over(self.swarm, handle.wait, handle.created_at)
+            cancelled, now = self.swarm.store.is_cancelled(handle.handle_id), self.swarm.host.now()
             if not over and not (cancelled and not handle.wait.owned):
-                return self._task(handle, "working", message, max(at, handle.created_at))
-            end = self.swarm.store.end_handle(handle.handle_id, {"at": self.swarm.host.now(), "message": message, **self._end(handle, cancelled)})
-        return {**self._task(handle, end["status"], end["message"], end["at"]), **({"result": end["result"]} if "result" in end else {})}
+                return self._task(handle, "working", message, max(at, handle.created_at), now)
+            end = self.swarm.store.end_handle(handle.handle_id, self._end(handle, message, cancelled, now))
+        return {**self._task(handle, end.status, end.message, end.at, end.at), **({"result": end.result} if end.result else {})}
 
-    def _end(self, handle: Handle, cancelled: bool) -> Dict[str, Any]:
+    def _end(self, handle: Handle, message: str, cancelled: bool, now: float) -> HandleEnd:
         """A cancelled wait is cancelled; a cancelled run only if the stop came before its end."""
         era = Stateless(self.server, {}, Client(handle.client))
         try:
             records = [self.swarm.record(i) for i in handle.wait.task_ids]
             if cancelled and (not handle.wait.owned or any(r.get("outcome") == Outcome.CANCELLED.value for r in records)):
-                return {"status": "cancelled"}
+                return HandleEnd(now, "cancelled", message)
             result = era.call_result(conclude(self.swarm, handle.wait))
         except ToolError as error:              # a task's directory has been removed
             result = era.error_result(error)
-        return {"status": "completed", "result": era.finish("tools/call", result)}
+        return HandleEnd(now, "completed", message, era.finish("tools/call", result))
 
     def tasks_update(self, request: Request) -> Dict[str, Any]:
         self._handle(request.params)            # our tasks never ask for input, so there is nothing to take
@@ -3643,27 +3717,39 @@ class Stateless(Era):
 
     def tasks_cancel(self, request: Request) -> Dict[str, Any]:
         handle = self._handle(request.params)
-        if self.swarm.store.handle_end(handle.handle_id) is None:
-            self.swarm.store.mark_cancelled(handle.handle_id)
-            if handle.wait.owned:
-                self.swarm.stop(handle.wait.task_ids)
+        if self.task_state(handle)["status"] == "working":
+            try:
+                self.swarm.store.mark_cancelled(handle.handle_id)
+            finally:
+                if handle.wait.owned:
+                    self.swarm.stop(handle.wait.task_ids)
         return {}
 
 
-class NoAnswerYet(Exception):
-    """Raised by a method whose request stays open: a stream."""
-
-
 class Stream:
-    """What a client wants to be told of: by `subscriptions/listen` (tagged with its id) or `resources/subscribe` (id None)."""
+    """What one client wants to be told of: by `subscriptions/listen` (tagged with its id) or `resources/subscribe` (id None).
 
-    def __init__(self, era: Era, uris: Set[str], task_ids: Set[str]) -> None:
-        self.era, self.uris, self.task_ids = era, uris, task_ids
-        self.seen: Dict[str, Any] = {}          # what was last told of each; touched by the teller's thread alone
+    `seen` has what it was last told of each URI and handle; guarded by Subscriptions.changed once it is open."""
 
-    def notification(self, ident: Optional[RequestId], method: str, params: Dict[str, Any]) -> Dict[str, Any]:
-        tag = {} if ident is None else {"_meta": {VENDOR + "subscriptionId": ident}}
+    def __init__(self, era: Era, ident: Optional[RequestId], seen: Dict[str, Any]) -> None:
+        self.era, self.ident, self.seen = era, ident, seen
+
+    def notification(self, method: str, params: Dict[str, Any]) -> Dict[str, Any]:
+        tag = {} if self.ident is None else {"_meta": {VENDOR + "subscriptionId": self.ident}}
         return {"jsonrpc": "2.0", "method": f"notifications/{method}", "params": {**params, **tag}}
+
+
+class Opened(Exception):
+    """Raised by a method whose request stays open: a stream, and what is sent first on it."""
+
+    def __init__(self, stream: Stream, first: Dict[str, Any]) -> None:
+        self.stream, self.first = stream, first
+
+
+def watched(uris: Iterable[str], swarm: Swarm) -> Dict[str, Any]:
+    """What is so now of those of the URIs that ever change: that is no news. Raises: OSError when the system is exhausted."""
+    found = {uri: find_resource(uri) for uri in uris}
+    return {uri: swarm.signature(there[1]) for uri, there in found.items() if there and there[0].changes}
 
 
 class Subscriptions:
@@ -3671,34 +3757,46 @@ class Subscriptions:
 
     def __init__(self, swarm: Swarm, wire: Wire) -> None:
         self.swarm, self.wire = swarm, wire
-        # Guards `streams` and `teller`; the reader adds and removes, the teller reads; notified when the last one goes.
+        # Guards `streams`, what each has `seen`, and `teller`. Whoever opens or closes a stream takes it, and the teller, to
+        # tell; notified when a stream is closed. Only the Wire's is taken while it is held.
         self.changed = threading.Condition()
         self.streams: Dict[Optional[RequestId], Stream] = {}
         self.teller: Optional[threading.Thread] = None
 
-    def add(self, ident: Optional[RequestId], stream: Stream, acknowledgement: Optional[Dict[str, Any]] = None) -> None:
-        self._look(ident, stream)               # what is so now is not news ...
-        for task_id in stream.task_ids:
-            stream.seen.pop(task_id, None)      # ... but an MCP task may have ended since the client last asked, and then nothing would follow
+    def open(self, stream: Stream, first: Optional[Dict[str, Any]] = None) -> None:
+        """Raises: ProtocolError when there is no room for it."""
         with self.changed:
-            if acknowledgement is not None:
-                self.wire.send(acknowledgement)
-            there = self.streams.get(ident)
-            if there is not None:               # resources/subscribe again
-                stream.uris |= there.uris
-                stream.seen = {**there.seen, **stream.seen}
-            self.streams[ident] = stream
+            if len(self.streams) >= MAX_STREAMS:
+                raise ProtocolError(INTERNAL_ERROR, f"{MAX_STREAMS} subscriptions are open: end some of them, or name more in one")
             if self.teller is None:
-                self.teller = threading.Thread(target=self._tell, name="teller", daemon=True)
-                self.teller.start()
+                teller = threading.Thread(target=self._tell, name="teller", daemon=True)
+                try:
+                    teller.start()
+                except RuntimeError:
+                    raise ProtocolError(INTERNAL_ERROR, "The system has no thread left: try again later")
+                self.teller = teller
+            self.streams[stream.ident] = stream
+            if first is not None:
+                self.wire.send(first)
 
-    def remove(self, ident: Optional[RequestId], uri: Optional[str] = None) -> None:
-        """Take back one uri of the session's subscriptions, or a whole stream."""
+    def watch(self, era: Era, seen: Dict[str, Any]) -> None:
+        """Add to what the session is told of. Raises: ProtocolError when there is no room for it."""
+        with self.changed:
+            there = self.streams.get(None)
+            if there is not None and len(there.seen) < MAX_WATCHED:
+                there.seen = {**seen, **there.seen}
+            elif there is not None:
+                raise ProtocolError(INTERNAL_ERROR, f"{MAX_WATCHED:,} resources are subscribed to: unsubscribe from some of them")
+            elif seen:
+                self.open(Stream(era, None, seen))
+
+    def close(self, ident: Optional[RequestId], uri: Optional[str] = None) -> None:
+        """End a stream silently, or take one URI back from it."""
         with self.changed:
             stream = self.streams.get(ident)
             if stream is not None and uri is not None:
-                stream.uris = stream.uris - {uri}
-            if stream is not None and (uri is None or not stream.uris):
+                stream.seen.pop(uri, None)
+            if stream is not None and (uri is None or not stream.seen):
                 del self.streams[ident]
             self.changed.notify_all()
 
@@ -3722,34 +3820,37 @@ class Subscriptions:
                 if not self.streams:
                     self.teller = None
                     return
-                streams = list(self.streams.items())
-            for ident, stream in streams:
-                try:
-                    news = self._look(ident, stream)
-                except (OSError, ToolError):    # the system is exhausted: what is new now will still be new next time
-                    continue
-                for message in news:
-                    with self.changed:
-                        if self.streams.get(ident) is not stream:
-                            break
-                        self.wire.send(message)
+                wanted: Dict[str, List[Stream]] = {}
+                for stream in self.streams.values():
+                    for key, told in stream.seen.items():
+                        if key.startswith(SCHEME) or told is None or told[0] == "working":      # the end of an MCP task is told once
+                            wanted.setdefault(key, []).append(stream)
+            for key, streams in wanted.items():
+                if not self.wire.busy():        # else the client is behind; what is new now will still be new next time
+                    self._tell_of(key, streams)
 
-    def _look(self, ident: Optional[RequestId], stream: Stream) -> List[Dict[str, Any]]:
-        """What is new to a stream, as notifications."""
-        news = []
-        for uri in stream.uris:
-            found = find_resource(uri)
-            state = self.swarm.signature(found[1]) if found and found[0].changes else None
-            if stream.seen.get(uri) != state:
-                stream.seen[uri] = state
-                news.append(stream.notification(ident, "resources/updated", {"uri": uri}))
-        for task_id in stream.task_ids:
-            handle = self.swarm.store.handle(task_id)
-            state = stream.era.task_state(handle) if handle and isinstance(stream.era, Stateless) else None
-            if state is not None and stream.seen.get(task_id) != (state["status"], state["statusMessage"]):
-                stream.seen[task_id] = (state["status"], state["statusMessage"])
-                news.append(stream.notification(ident, "tasks", state))
-        return news
+    def _tell_of(self, key: str, streams: Sequence[Stream]) -> None:
+        try:
+            now, method, params = self._look(key, streams[0].era)
+        except (OSError, SwarmError):           # the system is exhausted: as above
+            return
+        except Exception:                       # a bug of ours must not end the news of all others
+            return self.swarm.host.log("ERROR", f"no news of {key}", trace=True)
+        with self.changed:
+            for stream in streams:
+                if self.streams.get(stream.ident) is stream and stream.seen.get(key, now) != now:
+                    stream.seen[key] = now
+                    self.wire.send(stream.notification(method, params))
+
+    def _look(self, key: str, era: Era) -> Tuple[Any, str, Dict[str, Any]]:
+        """What is so now of a URI or a handle, and the notification that says so."""
+        if key.startswith(SCHEME):
+            return watched([key], self.swarm)[key], "resources/updated", {"uri": key}
+        handle = self.swarm.store.handle(key)
+        if handle is None or not isinstance(era, Stateless):
+            raise ToolError("The handle has been removed")
+        state = era.task_state(handle)          # not its text: that counts seconds
+        return (state["status"], [self.swarm.signature(i) for i in handle.wait.task_ids]), "tasks", state
 
 
 def client_named(info: Any) -> Client:
@@ -3798,8 +3899,9 @@ class Server:
         self.subscriptions = Subscriptions(swarm, wire)
         self.session = Handshake(self)
         # Guards `calls` (request id -> what is under way) and `threads` (those whose thread has not finished: the id is
-        # free before the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
-        # `drain`. Nothing is called or locked while it is held.
+        # free when the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
+        # `drain`. Whether a call is cancelled is looked at, and what follows from that is sent, in one hold of it: what the
+        # reader has seen cancelled says nothing more. Sending never blocks. Taken before Subscriptions.changed, never after.
         self.idle = threading.Condition()
         self.calls: Dict[RequestId, Pending] = {}
         self.threads: Set[Pending] = set()
@@ -3811,10 +3913,12 @@ class Server:
 
     def drain(self) -> None:
         """Give what is under way time to be done and answered; calls that only wait end with us, their tasks go on."""
+        end = self.swarm.host.monotonic() + EXIT_GRACE_S
+        self.swarm.closing = True
         with self.idle:
-            self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S / 2)
+            self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
         self.subscriptions.end()
-        self.wire.flush(EXIT_GRACE_S / 2)
+        self.wire.flush(max(0.0, end - self.swarm.host.monotonic()))
 
     def receive(self, line: Optional[bytes]) -> None:
         if line is None:
@@ -3863,7 +3967,7 @@ class Server:
             request = Request(ident, message["method"], params or {}, replies, era)
             if request.method == "tools/call":
                 found, arguments = _tool_called(request.params)
-                return self._begin(request, lambda call: era.run_tool(found, arguments, call))
+                return self._begin(request, lambda call: era.run_tool(found, arguments, call), found.waits and not era.tracks_tasks)
         except ProtocolError as error:
             return self._error(ident, error, replies)
         if request.method in SLOW:
@@ -3877,24 +3981,24 @@ class Server:
         if taken or self.subscriptions.has(ident):
             raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
 
-    def _begin(self, request: Request, act: Callable[[Call], Dict[str, Any]]) -> None:
+    def _begin(self, request: Request, act: Callable[[Call], Dict[str, Any]], waits: bool = False) -> None:
         """Answer on a thread of its own what may take a while."""
         pending = Pending(request, Call(request.era.client))
         pending.call.tell = self._teller(pending)
         with self.idle:
-            crowded = len(self.calls) >= MAX_CALLS
+            calls = len(self.calls)
             self.calls[request.id] = pending
             self.threads.add(pending)
-        if not crowded:
+        if calls < (MAX_WAITS if waits else MAX_CALLS):
             try:
                 threading.Thread(target=self.answer, args=(request, lambda: act(pending.call), pending), name=f"call-{request.id}", daemon=True).start()
                 return
             except RuntimeError:            # the system has no thread left
                 pass
-        self.answer(request, lambda: self._too_busy(request), pending)
+        self.answer(request, lambda: self._too_busy(request, calls), pending)
 
-    def _too_busy(self, request: Request) -> Dict[str, Any]:
-        error = ToolError("Too many calls are under way", f"Each takes a thread of the server, which has {MAX_CALLS} at most",
+    def _too_busy(self, request: Request, calls: int) -> Dict[str, Any]:
+        error = ToolError("Too many calls are under way", f"There are {calls}, and each takes a thread of the server",
                           "Wait for some of them; codex_batch and codex_wait take many tasks in one call")
         if request.method != "tools/call":
             raise ProtocolError(INTERNAL_ERROR, str(error))
@@ -3902,12 +4006,16 @@ class Server:
 
     def answer(self, request: Request, act: Callable[[], Dict[str, Any]], pending: Optional[Pending] = None) -> None:
         """The one boundary between exceptions and the wire. A cancelled call gets no answer."""
+        opened: Optional[Opened] = None
+        out: Dict[str, Any] = {}
         try:
-            out: Dict[str, Any] = {"result": request.era.finish(request.method, act())}
-        except NoAnswerYet:
-            return
+            out = {"result": request.era.finish(request.method, act())}
+        except Opened as stream:
+            opened = stream
         except ProtocolError as error:
             out = error_member(error)
+        except OSError as error:
+            out = error_member(ProtocolError(INTERNAL_ERROR, f"The system refused: {error.strerror}: {error.filename}. Mend that, or run fewer tasks at once"))
         except Exception:                   # a bug of ours: say so, and go on serving
             reference = os.urandom(4).hex()
             self.swarm.host.log("ERROR", f"internal error {reference} in {request.method}", trace=True)
@@ -3916,13 +4024,22 @@ class Server:
             return request.replies.send({"jsonrpc": "2.0", "id": request.id, **out})
         with self.idle:
             del self.calls[request.id]
-            cancelled = pending.call.cancelled
+            if opened is not None and not pending.call.cancelled:
+                out = self._open(opened)
+            request.replies.send({"jsonrpc": "2.0", "id": request.id, **out} if out and not pending.call.cancelled else None)
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
-        request.replies.send(None if cancelled else {"jsonrpc": "2.0", "id": request.id, **out})
         with self.idle:
             self.threads.discard(pending)
             self.idle.notify_all()
+
+    def _open(self, opened: Opened) -> Dict[str, Any]:
+        """Nothing, or the error that is the answer."""
+        try:
+            self.subscriptions.open(opened.stream, opened.first)
+            return {}
+        except ProtocolError as error:
+            return error_member(error)
 
     def _teller(self, pending: Pending) -> Optional[Callable[[str], None]]:
         meta = pending.request.params.get("_meta")
@@ -3932,9 +4049,10 @@ class Server:
 
         def tell(text: str) -> None:
             """Only the thread of the call comes here, before it answers: no progress can follow the result."""
-            if not pending.call.cancelled and not self.wire.busy():
-                pending.told += 1
-                self.wire.send(pending.request.era.progress(token, pending.told, text))
+            with self.idle:
+                if not pending.call.cancelled and not self.wire.busy():
+                    pending.told += 1
+                    self.wire.send(pending.request.era.progress(token, pending.told, text))
         return tell
 
     def _notified(self, method: str, params: Any) -> None:
@@ -3944,13 +4062,13 @@ class Server:
         ident = params.get("requestId")
         if not isinstance(ident, (str, int)) or isinstance(ident, bool):
             return
-        self.subscriptions.remove(ident)
         with self.idle:
             pending = self.calls.get(ident)
-            if pending is None:
-                return
-            pending.call.cancel_reason = str(params.get("reason") or "")
-            pending.call.cancelled = True
+            if pending is not None:
+                pending.call.cancel_reason = str(params.get("reason") or "")
+                pending.call.cancelled = True
+        if pending is None:
+            self.subscriptions.close(ident)
         self.swarm.wake()
 
     def _error(self, ident: Optional[RequestId], error: ProtocolError, replies: Optional[Replies] = None) -> None:
@@ -3974,7 +4092,7 @@ def expects_answer(message: Any) -> bool:
         return True
     if "method" in message:
         return "id" in message or not isinstance(message["method"], str)
-    return not ("id" in message and ("result" in message or "error" in message))
+    return not ("error" in message or ("id" in message and "result" in message))     # an error about a line whose id nobody could read has none
 
 
 def request_id(message: Any) -> Optional[RequestId]:
@@ -4095,14 +4213,24 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         os.read(wake, 1)
         end()
     own_signals()
+    for fd in (0, 1, 2):
+        try:
+            os.set_blocking(fd, True)                   # the mode belongs to the open file, which the parent may share and have set
+        except OSError:                                 # closed: no file of ours may get its number
+            os.open(os.devnull, os.O_RDWR)
     wake, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     rx, tx = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)        # no child ever reads what is meant for us
     os.dup2(2, 1)                                       # no stray print ever tears a line of the protocol
-    wire = Wire(rx, tx, gone=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    server = Server(Swarm(config, Host(config.log_file, config.log_level), environ), wire)
+    host = Host(config.log_file, config.log_level)
+
+    def gone(why: str) -> None:
+        if why:
+            host.log("ERROR", why)
+        os.kill(os.getpid(), signal.SIGTERM)
+    server = Server(Swarm(config, host, environ), Wire(rx, tx, gone))
     threading.Thread(target=end_on_signal, name="signals", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)

@@ -146,6 +146,12 @@ class Client:
         while view:
             view = view[self.process.stdin.write(view):]
 
+    def expect(self, id, method, revision=None, progress_token=None):
+        """What the answer to a request that is sent as bytes is checked against, and its progress."""
+        self._sent[_key(id)] = method, revision
+        if revision == MODERN:
+            self._modern_tokens.add(_key(progress_token))
+
     def send(self, message):
         self.send_raw(json.dumps(message).encode("utf-8") + b"\n")
 

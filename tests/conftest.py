@@ -29,7 +29,10 @@ def root(tmp_path):
 @pytest.fixture
 def repo(tmp_path):
     """A git repository with one commit and an identity of its own."""
-    repo = tmp_path / "repo"
+    return new_repository(tmp_path / "repo")
+
+
+def new_repository(repo):
     repo.mkdir()
     git(repo, "init", "-q", "-b", "main")
     git(repo, "config", "user.name", "Test")
@@ -46,6 +49,15 @@ def fake(tmp_path, root):
 
     The interpreter of the tests comes first on PATH, so that `fake_codex` runs on it and starts fast.
     """
+    return environment(tmp_path, root)
+
+
+def command(*flags):
+    """The command line of a server."""
+    return [sys.executable, str(SERVER), *flags]
+
+
+def environment(tmp_path, root):
     home = tmp_path / "home"
     home.mkdir()
     return {
@@ -65,7 +77,7 @@ def server(fake, repo):
     started = []
 
     def start(*flags, env=None, cwd=None):
-        client = Client([sys.executable, str(SERVER), *flags], env=dict(fake, **(env or {})), cwd=str(cwd or repo))
+        client = Client(command(*flags), env=dict(fake, **(env or {})), cwd=str(cwd or repo))
         started.append(client)
         return client
 

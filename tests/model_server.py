@@ -6,6 +6,8 @@ that message which starts with `@` is a directive; they are carried out from top
 
     @shell COMMAND        call codex's shell tool with COMMAND
     @patch BODY           call codex's apply_patch tool; `\\n` in BODY stands for a new line
+    @search WORDS         look with codex's tool_search for tools that were not shown at first
+    @mcp SERVER TOOL JSON call a tool of an MCP server with these arguments
     @say TEXT             answer TEXT
     @recall               answer everything that the thread said before this message
     @hold GATE            answer nothing until `release(GATE)`: lets a test watch a run without sleeping
@@ -37,7 +39,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 HOLD_LIMIT_S = 300  # a gate that nobody opens: long enough for any test, short enough to end
-TOOL_CALLS = ("shell", "patch")
+TOOL_CALLS = ("shell", "patch", "search", "mcp")
 
 
 class Failure(NamedTuple):
@@ -114,9 +116,9 @@ class Request:
     def tool_outputs(self) -> List[str]:
         """What the tool calls of this turn gave back."""
         return [
-            json.dumps(item["output"])
+            json.dumps(item["tools"] if item["type"] == "tool_search_output" else item["output"])
             for item in self.items[self._last_user + 1 :]
-            if item["type"].endswith("_call_output")
+            if item["type"].endswith(("_call_output", "tool_search_output"))
         ]
 
     @property
@@ -326,9 +328,20 @@ def _patch(body: str, request: Request) -> Dict[str, Any]:
     return {"type": "custom_tool_call", "name": "apply_patch", "input": patch}
 
 
+def _search(words: str, request: Request) -> Dict[str, Any]:
+    return {"type": "tool_search_call", "execution": "client", "arguments": {"query": words}}
+
+
+def _mcp(call: str, request: Request) -> Dict[str, Any]:
+    server, tool, arguments = call.split(" ", 2)
+    return {"type": "function_call", "namespace": "mcp__" + server, "name": tool, "arguments": arguments}
+
+
 ANSWERS: Dict[str, Callable[[str, Request], Dict[str, Any]]] = {
     "shell": _shell,
     "patch": _patch,
+    "search": _search,
+    "mcp": _mcp,
     "say": lambda text, request: _message(text),
     "recall": lambda _, request: _message("before this: " + request.memory),
 }

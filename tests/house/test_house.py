@@ -133,9 +133,9 @@ def handlers():
         yield from ((function.name, n) for n in ast.walk(function) if isinstance(n, ast.ExceptHandler) and id(n) not in inner)
 
 
-def test_everything_is_caught_only_at_the_three_boundaries():
+def test_everything_is_caught_only_at_the_boundary_of_each_kind_of_thread_and_process():
     broad = [name for name, h in handlers() if h.type is None or (isinstance(h.type, ast.Name) and h.type.id == "Exception")]
-    assert sorted(broad) == ["answer", "supervisor_main", "until_the_end"]
+    assert sorted(broad) == ["_tell_of", "answer", "supervisor_main", "until_the_end"]
 
 
 def test_what_catches_even_the_end_of_the_program_raises_it_again():
@@ -306,6 +306,16 @@ def test_the_readme_names_every_key_state_outcome_and_kind():
 
 def test_the_readme_names_every_resource():
     assert [r.uri for r in cms.RESOURCES if "`%s`" % r.uri not in readme()] == []
+
+
+def test_the_readme_has_every_prompt_with_its_arguments():
+    rows = [row.split("|") for row in section("Resources and prompts").splitlines() if row.startswith("| `")]
+    assert {re.findall(r"`(\w+)`", row[1])[0]: re.findall(r"`(\w+)`", row[3]) for row in rows} == \
+        {p.name: [a.name for a in p.arguments] for p in cms.PROMPTS.values()}
+
+
+def test_the_readme_names_every_revision_that_is_spoken():
+    assert "%s to %s" % (cms.SUPPORTED[-1], cms.SUPPORTED[0]) in section("Clients")
 
 
 def test_every_file_that_the_readme_names_is_there():

@@ -1,5 +1,8 @@
 """Requests run beside each other: a call that waits delays nothing."""
-from client import is_response, text_of
+import os
+import re
+
+from client import eventually, is_response, text_of
 
 
 def test_a_blocked_wait_delays_neither_ping_nor_status_nor_cancel(client, gate):
@@ -73,3 +76,24 @@ def test_many_requests_at_once_are_each_answered_once(client):
     for id in ids:
         assert "result" in c.result(id)
     assert len([m for m in c.log if is_response(m) and m["id"] in ids]) == len(ids)
+
+
+def test_waiting_calls_can_be_so_many_that_no_more_are_taken_but_never_keep_a_status_or_a_cancel_out(client, gate):
+    c = client()
+    task = c.begin(gate.wait)
+    waiting = [c.start_call("codex_wait", {"task_ids": [task]}) for _ in range(257)]
+    assert "Too many calls" in text_of(c.tool_result(waiting.pop()))
+    assert c.status(task)["state"] in ("starting", "running")
+    assert c.request("resources/read", {"uri": "codex-swarm:///tasks/" + task})["result"]["contents"]
+    c.ok("codex_cancel", task_ids=[task])
+    assert {c.good(c.tool_result(call))["tasks"][0]["outcome"] for call in waiting} == {"cancelled"}
+
+
+def test_a_client_that_goes_in_the_middle_of_a_batch_leaves_whole_tasks_or_none(client, root, repo):
+    c = client()
+    c.start_call("codex_batch", {"tasks": [{"prompt": "SAY %d" % i, "worktree": True} for i in range(8)]})
+    eventually(lambda: (root / "worktrees").exists() and os.listdir(str(root / "worktrees")), what="the first worktree")
+    assert c.close() == 0
+    tasks = os.listdir(str(root / "tasks"))
+    assert sorted(tasks) == sorted(os.listdir(str(root / "worktrees")))
+    assert all(re.fullmatch("[0-9a-f]{12}", name) for name in tasks)

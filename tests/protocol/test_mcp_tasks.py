@@ -1,4 +1,5 @@
 """The Tasks extension of 2026-07-28: a call answers with a handle at once, and any server on the same ROOT knows how it goes on."""
+import json
 import os
 import shutil
 import signal
@@ -75,10 +76,12 @@ def test_the_result_of_a_task_is_what_the_blocking_call_would_have_returned(mode
     assert {k for k in ours if ours[k] != theirs[k]} <= FIELDS | {"truncated"}
 
 
-def test_the_result_of_a_wait_is_the_one_of_the_blocking_wait(modern):
+def test_the_result_of_a_wait_is_the_one_of_the_blocking_wait(modern, gate):
     c = modern(tasks=True)
-    ids = [c.begin("SAY a"), c.begin("FAIL b")]
-    end = c.get_end(c.handle("codex_wait", task_ids=ids)["taskId"])
+    ids = [c.begin(gate.wait + "\nSAY a"), c.begin("FAIL b")]
+    handle = c.handle("codex_wait", task_ids=ids)["taskId"]
+    gate.open()
+    end = c.get_end(handle)
     assert end["result"] == c.result(c.start_call("codex_wait", {"task_ids": ids}, envelope=envelope()))["result"]
 
 
@@ -108,11 +111,13 @@ def test_the_status_message_tells_what_is_done_and_what_runs(modern, tmp_path):
     assert c.get_end(handle["taskId"])["statusMessage"].startswith("2 of 2 done")
 
 
-def test_a_wait_for_any_is_over_with_the_first_and_a_wait_with_a_limit_at_its_limit(modern, gate):
+def test_a_wait_for_any_is_over_with_the_first_and_a_wait_with_a_limit_at_its_limit(modern, gate, tmp_path):
     c = modern(tasks=True)
-    slow, quick = c.begin(gate.wait), c.begin("SAY quick")
-    for arguments in ({"task_ids": [slow, quick], "mode": "any"}, {"task_ids": [slow], "timeout_s": 0.1}):
-        end = c.get_end(c.handle("codex_wait", **arguments)["taskId"])
+    slow, quick = c.begin(gate.wait), c.begin("WAITFILE %s" % (tmp_path / "on"))
+    handles = [c.handle("codex_wait", **arguments) for arguments in ({"task_ids": [slow, quick], "mode": "any"}, {"task_ids": [slow], "timeout_s": 0.1})]
+    (tmp_path / "on").write_text("")
+    for handle in handles:
+        end = c.get_end(handle["taskId"])
         assert end["result"]["structuredContent"]["still_running"] == [slow]
     gate.open()
 
@@ -145,7 +150,7 @@ def test_cancelling_the_task_of_a_wait_ends_the_wait_and_stops_nothing(modern, g
     assert c.get_end(handle["taskId"])["status"] == "cancelled"
     assert c.status(task)["state"] in ("starting", "running")
     gate.open()
-    assert c.get_end(c.handle("codex_wait", task_ids=[task])["taskId"])["result"]["structuredContent"]["tasks"][0]["content"] == "went on"
+    assert modern().collect(task)[0]["content"] == "went on"
     assert c.get(handle["taskId"])["status"] == "cancelled"
 
 
@@ -155,6 +160,54 @@ def test_another_server_can_cancel(modern, gate):
     other = modern(tasks=True)
     other.request("tasks/cancel", {"taskId": handle["taskId"]})
     assert other.get_end(handle["taskId"])["status"] == c.get_end(handle["taskId"])["status"] == "cancelled"
+
+
+def test_a_wait_that_is_over_when_it_comes_is_answered_with_its_result(modern, gate):
+    c = modern(tasks=True)
+    task = c.begin(gate.wait)
+    assert c.call("codex_wait", {"task_ids": [task], "timeout_s": 0})["structuredContent"]["still_running"] == [task]
+    c.ok("codex_cancel", task_ids=[task])
+    assert c.call("codex_wait", {"task_ids": [task]})["structuredContent"]["tasks"][0]["outcome"] == "cancelled"
+
+
+def test_a_cancel_after_an_end_that_nobody_has_seen_yet_changes_nothing(modern, root):
+    c = modern(tasks=True)
+    handle = c.handle("codex_batch", tasks=[{"prompt": "SAY done"}, {"prompt": "SLEEP 1000"}])["taskId"]
+    running(c, 1)
+    c.ok("codex_cancel", task_ids=[task.name for task in task_dirs(root)])
+    assert c.request("tasks/cancel", {"taskId": handle})["result"]
+    end = c.get(handle)
+    assert (end["status"], text_of(end["result"]).count("done") > 0) == ("completed", True)
+
+
+@pytest.mark.parametrize("damaged", ["{}", "", '{"at": "x", "status": 5, "message": null}'])
+def test_a_damaged_end_is_made_anew_and_ends_no_subscription(modern, root, damaged):
+    c = modern(tasks=True)
+    handle = c.handle("codex", prompt="SAY done")["taskId"]
+    end = c.get_end(handle)
+    kept, = (root / "handles").glob("*.end.json")
+    kept.write_text(damaged)
+    assert c.get(handle)["result"] == end["result"]
+    assert json.loads(kept.read_text())["status"] == "completed"
+
+
+def test_a_handle_that_cannot_be_written_leaves_the_task_to_codex_wait_and_says_so(modern, root, tmp_path):
+    c = modern(tasks=True)
+    root.mkdir()
+    (root / "handles").symlink_to(tmp_path)
+    answer = c.refused("codex", {"prompt": "SAY done"})
+    task, = task_dirs(root)
+    assert task.name in answer and "codex_wait" in answer
+    assert modern().collect(task.name)[0]["content"] == "done"
+
+
+def test_the_time_of_the_last_update_never_goes_back(modern, root):
+    c = modern(tasks=True)
+    handle = c.handle("codex_batch", tasks=[{"prompt": "SAY done"}, {"prompt": "SLEEP 1000"}])["taskId"]
+    eventually(lambda: c.get(handle)["statusMessage"].startswith("1 of 2 done"), what="the end of the first task")
+    first, = [task for task in task_dirs(root) if (task / "report.json").exists()]
+    os.utime(str(first / "status.json"), (4e9, 4e9))
+    assert c.get(handle)["lastUpdatedAt"].startswith("2096-")
 
 
 def test_a_terminal_state_never_changes(modern, root):
@@ -208,10 +261,9 @@ def test_an_update_is_taken_and_changes_nothing(modern, responses):
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/update", "tasks/cancel"])
-@pytest.mark.parametrize("known", [True, False])
-def test_a_request_that_does_not_declare_the_extension_is_told_what_it_misses(modern, method, known):
+def test_a_request_that_does_not_declare_the_extension_is_told_so_also_of_a_task_that_there_is(modern, method):
     c = modern(tasks=True)
-    task_id = c.handle("codex", prompt="SAY done")["taskId"] if known else "0" * 32
+    task_id = c.handle("codex", prompt="SAY done")["taskId"]
     error = c.request(method, {"taskId": task_id}, envelope=envelope())["error"]
     assert (error["code"], error["data"]) == (-32021, {"requiredCapabilities": {"extensions": {TASKS: {}}}})
 

@@ -77,21 +77,6 @@ def test_the_events_of_a_flood_stay_small_enough_to_send(client):
     assert c.result_chars(request) < 2000000
 
 
-@pytest.mark.parametrize("uri", [
-    "codex-swarm:///nothing", "codex-swarm:///tasks/0123456789ab", "codex-swarm:///tasks/0123456789ab/events",
-    "codex-swarm:///tasks/../server-info", "codex-swarm:///tasks/..%2f..%2fetc", "codex-swarm:///tasks/", "file:///etc/passwd",
-    "codex-swarm://tasks", "", "tasks", "codex-swarm:///tasks/{task_id}",
-])
-def test_an_unknown_resource_is_not_found_and_named(client, uri):
-    error = client().request("resources/read", {"uri": uri})["error"]
-    assert (error["code"], error["data"]) == (-32002, {"uri": uri})
-
-
-@pytest.mark.parametrize("params", [None, {}, {"uri": None}, {"uri": 5}, {"uri": ["codex-swarm:///tasks"]}])
-def test_reading_without_a_uri_is_invalid_params(client, params):
-    assert client().request("resources/read", params)["error"]["code"] == -32602
-
-
 def test_no_resource_shows_a_secret_of_the_environment(client):
     c = client(env={"CODEX_API_KEY": "remarkable-secret", "OPENAI_API_KEY": "remarkable-secret"})
     assert not any(re.search("remarkable-secret", read(c, uri)) for uri in FIXED)

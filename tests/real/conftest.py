@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+from client import eventually
 from model_server import ModelServer
 
-from .harness import CHECKOUT, Lab, until
+from .harness import CHECKOUT, Lab, processes_of, until
 
 CACHE = CHECKOUT / ".cache"
 CODEX_PACKAGE = "@openai/codex@0.169.0"
+NODE_PACKAGE = "node@22.23.3"  # for packages that refuse the node of the machine as too old
 INSTALL_LIMIT_S = 600
 
 
@@ -51,6 +53,14 @@ def codex() -> Path:
 
 
 @pytest.fixture(scope="session")
+def node() -> Path:
+    """A node that every package here can run on."""
+    path = npm(NODE_PACKAGE) / "node"
+    subprocess.run([str(path), "--version"], check=True, timeout=60)
+    return path
+
+
+@pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     """A directory for the whole run. Not below /tmp, where codex trusts less and sandboxes write more."""
     CACHE.mkdir(exist_ok=True)
@@ -75,6 +85,13 @@ async def lab(scratch: Path, codex: Path, model: ModelServer):
     finally:
         for process in lab.living():
             os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """When the test is over, no process that works below `tmp_path` may be left."""
+    yield
+    eventually(lambda: not processes_of(str(tmp_path)), timeout=10, what="the end of every process of the test")
 
 
 @pytest.fixture

@@ -160,9 +160,9 @@ class Lab:
 
     @contextlib.asynccontextmanager
     async def connect(
-        self, *flags: str, mode: Optional[str] = "legacy", env: Optional[Dict[str, str]] = None
+        self, *flags: str, mode: Optional[str] = "legacy", env: Optional[Dict[str, str]] = None, **options: Any
     ) -> AsyncIterator[Swarm]:
-        """A server of its own and the SDK client on it; `mode=None` is the client's default mode."""
+        """A server of its own and the SDK client on it, with `options`; `mode=None` is the client's default mode."""
         pid_file = self.directory / ("server-%s.pid" % secrets.token_hex(4))
         parameters = StdioServerParameters(
             command="/bin/sh",
@@ -170,10 +170,13 @@ class Lab:
             env={**self.environment, **(env or {})},
             cwd=self.repo,
         )
-        options = {} if mode is None else {"mode": mode}
+        if mode is not None:
+            options["mode"] = mode
         try:
             async with Client(parameters, read_timeout_seconds=LIMIT_S, **options) as client:
-                yield Swarm(client, int(pid_file.read_text()))
+                # A client that is told the revision says nothing at first, so the server may not have begun.
+                pid = await until(lambda: pid_file.exists() and pid_file.read_text(), "the server has begun")
+                yield Swarm(client, int(pid))
         except Exception as error:
             raise only_cause(error) from None
 

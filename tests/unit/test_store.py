@@ -286,11 +286,20 @@ def test_the_tasks_directory_is_checked_like_the_root(tmp_path):
         cms.Store(str(tmp_path / "root")).prepare()
 
 
-def test_a_root_that_others_could_read_is_closed(tmp_path):
+def test_a_root_that_others_could_write_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "root").mkdir()
     os.chmod(str(tmp_path / "root"), 0o777)
+    with pytest.raises(ToolError, match="chmod go-w"):
+        cms.Store(str(tmp_path / "root")).prepare()
+    assert stat.S_IMODE(os.stat(str(tmp_path / "root")).st_mode) == 0o777 and os.listdir(str(tmp_path / "root")) == []
+
+
+def test_a_root_that_others_can_read_is_left_as_it_is_and_its_tasks_are_closed(tmp_path):
+    (tmp_path / "root" / "tasks").mkdir(parents=True)
+    for path in (tmp_path / "root", tmp_path / "root" / "tasks"):
+        os.chmod(str(path), 0o755)
     cms.Store(str(tmp_path / "root")).prepare()
-    assert stat.S_IMODE(os.stat(str(tmp_path / "root")).st_mode) == 0o700
+    assert [stat.S_IMODE(os.stat(str(tmp_path / path)).st_mode) for path in ("root", "root/tasks")] == [0o755, 0o700]
 
 
 # -- no room ------------------------------------------------------------------------------------------
@@ -313,6 +322,30 @@ def test_a_task_for_which_there_is_no_room_leaves_nothing_behind(tasks, limit):
                            env={"PYTHONPATH": os.path.dirname(cms.__file__)})
     assert child.stdout.split() == [b"%d" % errno.EFBIG, b"0"]
     assert os.listdir(tasks.tasks) == []
+
+
+NO_ROOM_FOR_AN_END = """
+import resource, sys
+import codex_mcp_swarm as cms
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+print(cms.Store(sys.argv[1]).end_handle("0" * 32, cms.HandleEnd(1.0, "completed", "x" * 1000)).status)
+"""
+
+
+def test_an_end_for_which_there_is_no_room_is_told_and_leaves_no_file(tasks):
+    os.makedirs(tasks.handles)
+    child = subprocess.run([sys.executable, "-c", NO_ROOM_FOR_AN_END, tasks.root], stdout=subprocess.PIPE, timeout=WAIT_S,
+                           env={"PYTHONPATH": os.path.dirname(cms.__file__)})
+    assert child.stdout.split() == [b"completed"]
+    assert os.listdir(tasks.handles) == []
+
+
+def test_the_first_end_of_a_handle_stays(tasks):
+    os.makedirs(tasks.handles)
+    first = cms.HandleEnd(1.0, "completed", "1 of 1 done", {"content": []})
+    assert tasks.end_handle("0" * 32, first) == first
+    assert tasks.end_handle("0" * 32, cms.HandleEnd(2.0, "cancelled", "")) == first == tasks.handle_end("0" * 32)
+    assert os.listdir(tasks.handles) == ["0" * 32 + ".end.json"]
 
 
 def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):

@@ -1,6 +1,8 @@
 """The application: what is checked before anything starts, what a reply takes over, and where codex is found."""
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import FailureKind, ToolError
 
-from .helpers import WAIT_S, begin, ended, run
+from .helpers import WAIT_S, begin, ended, parent_of, run
 from .test_supervisor import SERVER, codex_script, working
 
 NOWHERE = "01a1fae2-9a16-7c70-9702-579ef587dc24"
@@ -33,6 +35,31 @@ def seen(app, *lines, **arguments):
 
 
 # -- all or nothing -----------------------------------------------------------------------------------
+def test_a_program_that_was_removed_under_a_running_server_is_an_error_and_no_lost_task(tmp_path, root, repo, fake):
+    program = tmp_path / "codex_mcp_swarm.py"
+    shutil.copy(cms.__file__, str(program))
+    script = ("import os, codex_mcp_swarm as cms\nos.unlink(%r)\n"
+              "try:\n    cms.Swarm(cms.Config(%r, %r, %r), cms.Host(), dict(os.environ)).start([{'prompt': 'SAY x', 'cwd': %r}])\n"
+              "except cms.ToolError as error:\n    print(error)" % (str(program), str(root), str(root / "worktrees"), fake["CODEX_SWARM_CODEX_BIN"], str(repo)))
+    done = subprocess.run([sys.executable, "-B", "-c", script], stdout=subprocess.PIPE, timeout=WAIT_S, check=True, cwd=str(tmp_path))
+    assert str(program).encode() in done.stdout and b"restart the server" in done.stdout
+    assert os.listdir(str(root / "tasks")) == []
+
+
+def test_a_cancel_that_cannot_reach_a_stopped_supervisor_says_so(swarm, monkeypatch):
+    monkeypatch.setattr(cms, "CANCEL_WAIT_S", 0.1)
+    app = swarm()
+    task = begin(app, "LINES 1", "SLEEP 1000")
+    supervisor = parent_of(working(task))
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        record, = cms.codex_cancel(app, {"task_ids": [task.task_id]}, cms.Call()).data["tasks"]
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert record["state"] == "running" and "supervisor" in record["note"]
+    assert ended(app, [task.task_id])[0]["outcome"] == "cancelled"
+
+
 @pytest.fixture
 def outside(tmp_path):
     """A plain directory, a file, and a repository without a commit."""
