@@ -714,7 +714,7 @@ def toml(value: Any, depth: int = 0) -> str:
 
 
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
-WORKTREE = {"base": string(minLength=1, maxLength=1_000), "include_changes": boolean(), "setup": boolean()}
+WORKTREE = {"base": string(), "include_changes": boolean(), "setup": boolean()}
 FLAGS: Tuple[Flag, ...] = (
     Flag("prompt", string("What to do", minLength=1, maxLength=MAX_PROMPT_CHARS), repeated=False),
     Flag("model", string("Model name", minLength=1), lambda v: [f"--model={v}"]),
@@ -727,7 +727,7 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("developer-instructions", string("Added as a developer message"), _setting("developer_instructions")),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt")),
     Flag("worktree", {**obj(WORKTREE), "type": ["boolean", "object"], "description":
-         "Run in a git worktree and branch of its own: true, or from another `base` than HEAD, or with uncommitted changes included"}, repeated=False),
+         "Run in a git worktree and branch of its own; from another `base` than HEAD, or with uncommitted changes"}, repeated=False),
     Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S), repeated=False),
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}

@@ -96,7 +96,7 @@ def test_an_argument_under_two_names_is_refused(given, name):
 @pytest.mark.parametrize("value, wrong", [
     (True, []), (False, []), ({}, []), ({"base": "main", "include_changes": True, "setup": False}, []),
     ("yes", ["`worktree` must be a boolean or an object, not \"yes\""]), (1, ["`worktree` must be a boolean or an object, not 1"]),
-    ({"base": ""}, ["`worktree.base` is empty"]), ({"setup": "rm -rf /"}, ["`worktree.setup` must be a boolean, not \"rm -rf /\""]),
+    ({"base": 5}, ["`worktree.base` must be a string, not 5"]), ({"setup": "rm -rf /"}, ["`worktree.setup` must be a boolean, not \"rm -rf /\""]),
 ])
 def test_a_worktree_is_a_boolean_or_an_object_whose_setup_is_never_a_command(value, wrong):
     assert problems(cms.RUN["worktree"], value, "worktree") == wrong
