@@ -1546,9 +1546,9 @@ class Git:
         """What the checkout at `top` has that the task does not see; an ignored directory counts as one."""
         status = self(top, "status", "--porcelain=v2", "-z", "--untracked-files=normal", "--ignored=traditional", "--no-renames", "--ignore-submodules=all")
         kinds: Dict[str, List[str]] = {"changed": [], "untracked": [], "ignored": []}
+        there = copied | {name[:at + 1] for name in copied for at, c in enumerate(name) if c == "/"}     # with the directories
         for change in _changes_in(status):
-            within = change.path if change.path.endswith("/") else None
-            if change.xy == "!!" and (change.path in copied or (within and any(name.startswith(within) for name in copied))):
+            if change.xy == "!!" and change.path in there:
                 continue
             kinds[{"!!": "ignored", "??": "untracked"}.get(change.xy, "changed")].append(change.path)
         if tree.carried:
@@ -2114,7 +2114,8 @@ class Supervisor:
         if code == 0 or self.status.state is State.STOPPING:
             return None
         tail = self.task.tail("setup.log").strip()[-600:]
-        return failure(FailureKind.SETUP, f"`{self.spec.setup}` ended with exit status {code}: {tail}")
+        how = f"was killed by {signal_name(-code)}" if code is not None and code < 0 else f"ended with exit status {code}"
+        return failure(FailureKind.SETUP, f"`{clip(self.spec.setup, LABEL_CHARS)}` {how}: {tail}")
 
     def _spawn(self) -> Optional[Failure]:
         task, environ = self.task, {**self.environ, TASK_ENV: self.spec.task_id}
@@ -3294,7 +3295,7 @@ To go on meanwhile: codex_async, or codex_batch with wait=false; then collect wi
 codex_status shows what runs, codex_cancel stops it, codex_reply continues a thread.
 
 Tasks know nothing of this conversation: put into `prompt` all that Codex needs, and set `cwd`.
-Tasks that change files: `worktree: true` gives each a git worktree and a branch `codex-swarm/<task_id>`, committed when the task succeeds; \
+Tasks that change files: `worktree: true` gives each a git worktree and a branch `codex-swarm/<task_id>`, committed however it ends; \
 bring it home with `git merge codex-swarm/<task_id>`. Without it, tasks in one directory see each other's changes.
 `sandbox`: read-only to look, workspace-write to change files, danger-full-access for everything. Codex never asks for approval here.
 Nothing is lost when a call ends early or the server restarts: `still_running` names the tasks; call codex_wait with these ids, also later and from another session.

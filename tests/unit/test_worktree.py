@@ -430,3 +430,39 @@ def test_a_worktree_with_changes_copies_and_submodules_is_taken_back_without_a_t
     ours().drop_untouched(str(with_submodule), tree)
     nothing_left(with_submodule, tmp_path)
     assert snapshot(with_submodule) == before
+
+
+# -- the repository as users have it ----------------------------------------------------------------------
+@pytest.mark.parametrize("lock", ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "refs/heads/main.lock"])
+def test_a_lock_that_somebody_left_in_the_repository_holds_nothing_up(repo, make, lock):
+    (repo / ".git" / lock).write_text("")
+    put(repo, untracked="1\n")
+    tree = make(carry=True)
+    put(tree.path, x="1\n")
+    save(tree)
+    assert files_of(repo) == ["README", "untracked", "x"] and (repo / ".git" / lock).exists()
+
+
+def test_a_filter_of_the_users_works_on_the_way_in_and_out(repo, make):
+    """As git-lfs does: what is in the tree is not what is in the repository."""
+    sh(repo, "git", "config", "filter.swap.clean", "tr a-z A-Z")
+    sh(repo, "git", "config", "filter.swap.smudge", "tr A-Z a-z")
+    sh(repo, "git", "config", "filter.swap.required", "true")
+    put(repo, _gitattributes="*.swap filter=swap\n", x_swap="text\n")
+    commit(repo)
+    tree = make()
+    assert (pathlib.Path(tree.path) / "x.swap").read_text() == "text\n" and save(tree).files_changed == 0
+    put(tree.path, x_swap="other\n")
+    assert save(tree).files_changed == 1 and sh(repo, "git", "show", BRANCH + ":x.swap") == "OTHER"
+
+
+def test_a_repository_of_sha256_names_works_alike(tmp_path):
+    sh(tmp_path, "git", "init", "-q", "-b", "main", "--object-format=sha256", "place")
+    put(tmp_path / "place", README="1\n", untracked="1\n")
+    sh(tmp_path / "place", "git", "add", "README")
+    sh(tmp_path / "place", "git", *IDENTITY, "commit", "-q", "-m", "first")
+    tree = ours().add_worktree(*ours().head(str(tmp_path / "place")), str(tmp_path / "tree"), BRANCH, True)
+    put(tree.path, x="1\n")
+    sh(tree.path, "git", "checkout", "-q", "--detach")
+    sh(tree.path, "git", "branch", "-q", "-D", BRANCH)
+    assert ours().snapshot(tree, "x")[0].commits == 1 and files_of(tmp_path / "place") == ["README", "untracked", "x"]
