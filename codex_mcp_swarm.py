@@ -1712,12 +1712,23 @@ class Git:
         unmerged = sorted({row.partition("\t")[2] for row in rows})
         if unmerged:
             found.append(f"Unmerged, with conflict markers as they are: {told(some(unmerged))}")
+        marked = sorted(self._marked(tree, place) - set(unmerged))
+        if marked:
+            found.append(f"Conflict markers are left in {told(some(marked))}")
         for path, name in tree.submodules.items():
             inside = {"GIT_DIR": os.path.join(tree.git_dir, "modules", name), "GIT_WORK_TREE": os.path.join(tree.path, path)}
             with contextlib.suppress(GitError):
                 if self._changes(tree.path, inside):
                     found.append(f"Changes inside the submodule `{path}` are not on the branch, only in `{tree.path}`")
         return found
+
+    def _marked(self, tree: Worktree, place: Mapping[str, str]) -> Set[str]:
+        """The changed files that hold both ends of a conflict."""
+        if not tree.files or not tree.head:
+            return set()
+        words = ("grep", "--no-color", "--basic-regexp", "-l", "-z", "-I", "--all-match", "-e", "^<<<<<<< ", "-e", "^>>>>>>> ", tree.head, "--")
+        out = self.run(tree.path, *words, *tree.files, env={**place, "GIT_LITERAL_PATHSPECS": "1"}, allowed=(0, 1)).out
+        return {row.partition(":")[2] for row in out.split("\0") if row}
 
     def _measured(self, tree: Worktree, place: Mapping[str, str]) -> Worktree:
         """`tree` with what lies between its start and its head."""

@@ -22,7 +22,8 @@ def test_what_changed_is_committed_and_merges_back(repo, tree):
     found = save(tree, "the title\n\nand the rest\n")
     assert log_of(repo) == ["the title", "first"]
     assert (*counts(found), found.commits, found.head) == (2, 3, 1, 1, sh(repo, "git", "rev-parse", BRANCH))
-    assert found._replace(head=None, files_changed=None, insertions=None, deletions=None, commits=None) == tree
+    assert found.files == ("README", "new/file \u00e4\n\u20ac")
+    assert found._replace(head=None, files_changed=None, insertions=None, deletions=None, commits=None, files=()) == tree
     sh(repo, "git", "merge", "--quiet", BRANCH)
     assert (repo / "README").read_text() == "changed\nand longer\n"
 

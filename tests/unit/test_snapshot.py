@@ -272,6 +272,15 @@ def test_an_unfinished_merge_is_committed_as_it_lies_there_with_a_warning(repo, 
     assert how != "rebase" or agent(tree, "rev-parse", "HEAD") == head
 
 
+def test_conflict_markers_that_a_task_committed_are_told_and_a_heading_is_none(repo, tree, place):
+    (place / "marked (1)").write_text("a\n<<<<<<< ours\nb\n=======\nc\n>>>>>>> theirs\n")
+    (place / "heading").write_text("Heading\n=======\n<<<<<<< only one end\n")
+    agent(tree, "add", "-A")
+    agent(tree, "commit", "-q", "-m", "resolved, it says")
+    found, warnings = ours().snapshot(tree, "x")
+    assert warnings == ["Conflict markers are left in `marked (1)`"] and found.commits == 1
+
+
 # -- safety -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("key", ["filter.x.clean", "filter.x.process", "core.fsmonitor", "diff.external"])
 @pytest.mark.parametrize("known", [False, True], ids=["new to git", "known to git"])
