@@ -1604,6 +1604,7 @@ class Supervisor:
         self.spec = task.spec()
         self.status = Status.from_json(read_json(task.file("status.json")))
         self.began = host.monotonic()
+        self.before_s = max(0.0, host.now() - self.spec.created_at)     # from the request to here
         self.exit_code: Optional[int] = None
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
         self.recorded: Set[int] = set()                 # descendants seen when the stop began (where orphans cannot be adopted)
@@ -1730,7 +1731,7 @@ class Supervisor:
         if unknown and progress.usage:
             self.warnings = add_warning(self.warnings, "The usage of this turn is unknown: codex counts the whole thread, which began elsewhere")
         report = Report(
-            outcome=end.outcome, elapsed_s=round(self.host.monotonic() - self.began, 3), ended_at=self.host.now(), exit_code=self.exit_code,
+            outcome=end.outcome, elapsed_s=round(self.before_s + self.host.monotonic() - self.began, 3), ended_at=self.host.now(), exit_code=self.exit_code,
             thread_id=progress.thread_id or self.spec.thread_id, content=progress.message, thread_usage=progress.usage,
             usage=None if progress.usage is None or unknown else progress.usage.since(before or Usage()),
             failure=failed if end.outcome is Outcome.FAILED else None, worktree=tree, tools=progress.tools, warnings=self.warnings)
@@ -1816,6 +1817,11 @@ class Client(NamedTuple):
     @property
     def result_chars(self) -> int:
         return RESULT_CHARS_CODEX if self.name == CODEX_CLIENT else RESULT_CHARS
+
+    @property
+    def shows_structured(self) -> bool:
+        """Whether its model sees structuredContent, and that alone. Source: Claude Code 2.1.329, Codex 0.169.0."""
+        return self.name in (CODEX_CLIENT, "claude-code")
 
 
 class Call:
@@ -1978,6 +1984,7 @@ class Swarm:
                     os.close(lock)
                     os.close(control)
                 ids.append(born[i].task_id)
+                self.host.log("INFO", f"{ids[-1]}: launched in {plans[i].spec.cwd}")
                 with contextlib.suppress(RuntimeError):         # no thread left: a later wait watches it
                     self._watch(born[i], child)
             return ids
@@ -2063,8 +2070,10 @@ class Swarm:
         def until_the_end() -> None:
             try:
                 task.join()
-                if task.status().outcome is Outcome.LOST and self.host.kill_marked(task.task_id):
-                    self.host.log("INFO", f"{task.task_id}: its supervisor was killed; killed what it left running")
+                outcome = task.status().outcome
+                self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
+                if outcome is Outcome.LOST and self.host.kill_marked(task.task_id):
+                    self.host.log("WARNING", f"{task.task_id}: its supervisor was killed; killed what it left running")
             except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
                 if os.path.isdir(task.path):        # else it has been removed
                     self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
@@ -2339,8 +2348,8 @@ TASKS = arr(TASK, minItems=1, maxItems=500)
 NAMELESS: Mapping[str, Schema] = {name: {k: v for k, v in schema.items() if k != "description"} for name, schema in RUN.items()}
 REPLY: Mapping[str, Schema] = {**{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"]}
 RECORD = obj({"task_id": string(), "state": string(), "outcome": string(), "threadId": string(), "content": string(), "failure": obj(),
-              "usage": obj(), "worktree": obj(), "warnings": arr(string()), "progress": obj()}, ["task_id", "state"])
-RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())}, ["tasks"])
+              "usage": obj(), "worktree": obj(), "warnings": arr(string()), "progress": obj()})
+RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())})        # nothing is required: TypeScript clients check errors, too
 COLLECT = "codex_wait with these task_ids returns the results; codex_status shows what they do"
 
 
@@ -2592,14 +2601,14 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"[{record['truncated']['total_chars']:,} characters in all; {record['truncated']['how']}]"
 
 
-def present(data: Dict[str, Any], budget: int, structured: bool) -> Tuple[Optional[Dict[str, Any]], str]:
-    """(structuredContent, text), together within `budget`. Claude Code and Codex show their models the first alone
-    where there is one, so it gets what it needs before the text does."""
+def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool = False) -> Tuple[Optional[Dict[str, Any]], str]:
+    """(structuredContent, text), together within `budget`. Where both go out the first gets what it needs before the text
+    does; `text_too` when the client's model may see the text alone: then they share evenly."""
     room = budget - 200                                 # the envelope
-    shaped = fit(data, room - min(2_000, room // 6))
+    shaped = fit(data, room - (room // 2 if structured and text_too else min(2_000, room // 6)))
     text, room = render(shaped), room - (size(shaped) if structured else 0)
     if size(text) > room:
-        text = prefix(text, room - 60) + "… (cut; structuredContent has all of it)"
+        text = prefix(text, room - 120) + "… (cut here: codex_wait returns the rest with `offset`, 10,000 characters with `max_chars` 10000)"
     return (shaped if structured else None), text
 
 
@@ -2647,7 +2656,7 @@ def _pretty(data: Any) -> str:
 
 SCHEME = "codex-swarm:///"
 RESOURCES: Tuple[Resource, ...] = (
-    Resource(SCHEME + "server-info", "server-info", "Version, codex, paths and limits of this server", "application/json",
+    Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex", "application/json",
              lambda swarm, task_id, about: _pretty(about), changes=False),
     Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
              lambda swarm, task_id, about: _pretty(to_json(swarm.config)), changes=False),
@@ -2917,7 +2926,7 @@ class Era:
         return self.call_result(block(self.swarm, wait, call))
 
     def call_result(self, answer: Answer) -> Dict[str, Any]:
-        structured, text = present(answer.data, self.client.result_chars, self.since("2025-06-18"))
+        structured, text = present(answer.data, self.client.result_chars, self.since("2025-06-18"), not self.client.shows_structured)
         if answer.failed:
             text = clip_middle(text, ERROR_CHARS)
         result: Dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": answer.failed}
@@ -3110,7 +3119,7 @@ class Stateless(Era):
             self.swarm.store.write_handle(handle)
         except (OSError, ToolError) as error:
             raise ToolError("The MCP task could not be recorded", str(error), f"Start nothing again: the tasks {', '.join(wait.task_ids)} go on, and codex_wait collects them")
-        return {**self._task(handle, "working", "started", now, now), "resultType": "task"}
+        return {**self._task(handle, "working", f"started {', '.join(wait.task_ids[:20])}", now, now), "resultType": "task"}
 
     def _handle(self, params: Mapping[str, Any]) -> Handle:
         handle_id = params.get("taskId")
@@ -3145,7 +3154,7 @@ class Stateless(Era):
         try:
             records = [self.swarm.record(i) for i in handle.wait.task_ids]
             if cancelled and (not handle.wait.owned or any(r.get("outcome") == Outcome.CANCELLED.value for r in records)):
-                return HandleEnd(now, "cancelled", message)
+                return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(handle.wait.task_ids[:20])}")
             result = era.call_result(conclude(self.swarm, handle.wait))
         except ToolError as error:              # a task's directory has been removed
             result = era.error_result(error)
@@ -3313,7 +3322,9 @@ def clip_middle(text: str, limit: int) -> str:
 def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
     facts: Dict[str, Any] = {**SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform,
                              "pid": os.getpid(), "protocol": revision, "protocols": list(SUPPORTED), "tasks_dir": swarm.store.tasks,
-                             "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS)}
+                             "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS),
+                             "limits": {"tasks_per_call": MAX_TASKS_PER_CALL, "prompt_chars": MAX_PROMPT_CHARS, "result_chars": RESULT_CHARS, "frame_bytes": MAX_FRAME_BYTES,
+                                        "waiting_calls": MAX_WAITS, "subscriptions": MAX_STREAMS}}
     try:
         codex_path = find_codex(swarm.config.codex_bin, swarm.search_path)
         done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
@@ -3348,6 +3359,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until the end of input."""
+        self.swarm.host.log("INFO", f"codex-mcp-swarm {__version__} serves, tasks in {self.swarm.config.root}")
         for line in self.wire.lines():
             self.receive(line)
 
@@ -3355,6 +3367,7 @@ class Server:
         """Give what is under way time to be done and answered; calls that only wait end with us, their tasks go on."""
         end = self.swarm.host.monotonic() + EXIT_GRACE_S
         self.swarm.closing = True
+        self.swarm.host.log("INFO", f"ending with {len(self.calls)} calls under way; the tasks go on")
         with self.idle:
             self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
         self.subscriptions.end()
@@ -3404,6 +3417,7 @@ class Server:
             if params is not None and not isinstance(params, dict):
                 raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
             self._check_free(ident)
+            self.swarm.host.log("DEBUG", f"request {_show(ident)}: {message['method']}, revision {era.revision}")
             request = Request(ident, message["method"], params or {}, replies, era)
             if request.method == "tools/call":
                 found, arguments = _tool_called(request.params)
