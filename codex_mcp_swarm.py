@@ -1001,7 +1001,7 @@ class Host:
         """To CODEX_SWARM_LOG, or to stderr. `trace` adds the traceback of the exception being handled."""
         if LOG_LEVELS.index(level) < LOG_LEVELS.index(self.log_level):
             return
-        with contextlib.suppress(OSError):          # a full disk, a closed stderr or no descriptor left is no reason to fail
+        with contextlib.suppress(OSError, ImportError, AttributeError):     # a full disk, a closed stderr, or no descriptor left for the import
             import logging
             if self._logger is None:
                 logging.raiseExceptions = False
@@ -1448,13 +1448,19 @@ class TaskDir:
             time.sleep(1)                   # no descriptor left: the one case in which asking again is all there is
 
     def stop(self) -> None:
-        """Ask the supervisor to stop the task; without one there is nobody to ask (ENXIO), so no pid is ever trusted."""
-        with contextlib.suppress(OSError):
-            fd = os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK)
+        """Ask the supervisor to stop the task; without one there is nobody to ask (ENXIO), so no pid is ever trusted.
+        Blocks while the system has no descriptor left: a stop must not be lost."""
+        while True:
             try:
-                os.write(fd, b"c")
-            finally:
-                os.close(fd)
+                fd = os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    return
+            time.sleep(0.1)
+        with contextlib.suppress(OSError):          # it has just ended, or has orders enough to read
+            os.write(fd, b"c")
+        os.close(fd)
 
     def stderr_tail(self) -> str:
         try:
@@ -1863,6 +1869,7 @@ class Swarm:
         self.tails: Dict[str, Tail] = {}
         self.threads: Dict[str, Optional[str]] = {}      # ended task -> its codex thread
         self.over: Set[str] = set()                      # tasks that were seen to have ended; only grows, so it needs no lock
+        self.buried: Set[str] = set()                    # lost tasks whose leftovers were killed; only grows
         self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
     # -- starting --------------------------------------------------------------------
@@ -1973,10 +1980,10 @@ class Swarm:
         self.host.prepare_to_launch()
         try:
             for plan in plans:
+                self._go_on()
                 born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
             for i, hidden in enumerate(born):
-                if self.closing:
-                    raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
+                self._go_on()
                 born[i], lock, control = hidden.appear()
                 try:
                     child = self.host.launch_supervisor(self.store.root, born[i].path, (lock, control))
@@ -1996,6 +2003,10 @@ class Swarm:
             done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
             raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
                             "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory. If the program is gone, restart the server")
+
+    def _go_on(self) -> None:
+        if self.closing:
+            raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
 
     def _take_back(self, plans: Sequence[Plan]) -> None:
         """Remove the worktrees that were made for tasks which then never ran."""
@@ -2178,7 +2189,8 @@ class Swarm:
             report = task.report()
             if report.in_events:
                 report = report._replace(content=self._tail(task).refresh().message)
-        except UNREADABLE:
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
             report = self._salvage(task, spec, status)
         with self._cache_lock:
             self.tails.pop(task.task_id, None)
@@ -2195,6 +2207,9 @@ class Swarm:
         last = tail.changed_at or spec.created_at
         came = "before codex wrote anything" if not progress.events else f"after {progress.events} events, while {progress.phase.value}"
         lost = status.outcome is Outcome.LOST
+        if lost and task.task_id not in self.buried:
+            self.buried.add(task.task_id)
+            self.host.kill_marked(task.task_id)     # whoever launched it may have been killed as well
         note = "The supervisor left no report" if lost else "report.json cannot be read"
         return Report(status.outcome or Outcome.LOST, max(0.0, last - spec.created_at), last, status.exit_code, progress.thread_id or spec.thread_id, progress.message,
                       thread_usage=progress.usage, failure=failure(FailureKind.LOST, f"The supervisor of the task ended without a report {came}") if lost else None,
@@ -2426,6 +2441,8 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
             before[task_id] = swarm.record(task_id)["state"]
         except ToolError as error:
             unknown = error
+        except OSError:                 # the system is exhausted: all the more reason to stop something
+            before[task_id] = ""
     swarm.stop(list(before))
     swarm.wait(list(before), CANCEL_WAIT_S, Call())
     if unknown is not None:             # no reason to let the others run on
@@ -2454,12 +2471,20 @@ def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
 
 def conclude(swarm: Swarm, wait: Wait) -> Answer:
     """The answer to a wait, from what is so now."""
-    records = [page(swarm.record(i), wait.offset, wait.max_chars) for i in wait.task_ids]
+    records = [page(record_of(swarm, i), wait.offset, wait.max_chars) for i in wait.task_ids]
     running = [r["task_id"] for r in records if r["state"] != State.ENDED.value]
     more = {"still_running": running, "collect": COLLECT} if running else {}
     if wait.single:
         return Answer({**records[0], **more}, failed=not running and records[0]["outcome"] != Outcome.SUCCEEDED.value)
     return Answer({"tasks": records, "still_running": running, **more})
+
+
+def record_of(swarm: Swarm, task_id: str) -> Dict[str, Any]:
+    """The record of a task; one whose directory was removed meanwhile must not hide those of the others."""
+    try:
+        return swarm.record(task_id)
+    except ToolError as error:
+        return {"task_id": task_id, "state": State.ENDED.value, "outcome": Outcome.LOST.value, "failure": to_json(failure(FailureKind.LOST, str(error)))}
 
 
 def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:
@@ -3151,14 +3176,10 @@ class Stateless(Era):
     def _end(self, handle: Handle, message: str, cancelled: bool, now: float) -> HandleEnd:
         """A cancelled wait is cancelled; a cancelled run only if the stop came before its end."""
         era = Stateless(self.server, {}, Client(handle.client))
-        try:
-            records = [self.swarm.record(i) for i in handle.wait.task_ids]
-            if cancelled and (not handle.wait.owned or any(r.get("outcome") == Outcome.CANCELLED.value for r in records)):
-                return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(handle.wait.task_ids[:20])}")
-            result = era.call_result(conclude(self.swarm, handle.wait))
-        except ToolError as error:              # a task's directory has been removed
-            result = era.error_result(error)
-        return HandleEnd(now, "completed", message, era.finish("tools/call", result))
+        outcomes = [record_of(self.swarm, task_id).get("outcome") for task_id in handle.wait.task_ids]
+        if cancelled and (not handle.wait.owned or Outcome.CANCELLED.value in outcomes):
+            return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(handle.wait.task_ids[:20])}")
+        return HandleEnd(now, "completed", message, era.finish("tools/call", era.call_result(conclude(self.swarm, handle.wait))))
 
     def tasks_update(self, request: Request) -> Dict[str, Any]:
         self._handle(request.params)            # our tasks never ask for input, so there is nothing to take
