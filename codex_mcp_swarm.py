@@ -1039,7 +1039,7 @@ class Host:
         """To CODEX_SWARM_LOG, or to stderr. `trace` adds the traceback of the exception being handled."""
         if LOG_LEVELS.index(level) < LOG_LEVELS.index(self.log_level):
             return
-        with contextlib.suppress(OSError):          # a full disk, a closed stderr or no descriptor left is no reason to fail
+        with contextlib.suppress(OSError, ImportError, AttributeError):     # a full disk, a closed stderr, or no descriptor left for the import
             import logging
             if self._logger is None:
                 logging.raiseExceptions = False
@@ -1907,13 +1907,19 @@ class TaskDir:
             time.sleep(1)                   # no descriptor left: the one case in which asking again is all there is
 
     def stop(self) -> None:
-        """Ask the supervisor to stop the task; without one there is nobody to ask (ENXIO), so no pid is ever trusted."""
-        with contextlib.suppress(OSError):
-            fd = os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK)
+        """Ask the supervisor to stop the task; without one there is nobody to ask (ENXIO), so no pid is ever trusted.
+        Blocks while the system has no descriptor left: a stop must not be lost."""
+        while True:
             try:
-                os.write(fd, b"c")
-            finally:
-                os.close(fd)
+                fd = os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    return
+            time.sleep(0.1)
+        with contextlib.suppress(OSError):          # it has just ended, or has orders enough to read
+            os.write(fd, b"c")
+        os.close(fd)
 
     def tail(self, name: str) -> str:
         """The last LOG_TAIL_BYTES of a log; nothing when there is none."""
@@ -2064,6 +2070,7 @@ class Supervisor:
         self.spec = task.spec()
         self.status = Status.from_json(read_json(task.file("status.json")))
         self.began = host.monotonic()
+        self.before_s = max(0.0, host.now() - self.spec.created_at)     # from the request to here
         self.child: Optional[int] = None                # what runs now: the setup command, then codex
         self.exit_code: Optional[int] = None            # ... and how it ended
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
@@ -2219,7 +2226,7 @@ class Supervisor:
         if unknown and progress.usage:
             self.warnings = add_warning(self.warnings, "The usage of this turn is unknown: codex counts the whole thread, which began elsewhere")
         report = Report(
-            outcome=end.outcome, elapsed_s=round(self.host.monotonic() - self.began, 3), ended_at=self.host.now(), exit_code=self.exit_code,
+            outcome=end.outcome, elapsed_s=round(self.before_s + self.host.monotonic() - self.began, 3), ended_at=self.host.now(), exit_code=self.exit_code,
             thread_id=progress.thread_id or self.spec.thread_id, content=progress.message, thread_usage=progress.usage,
             usage=None if progress.usage is None or unknown else progress.usage.since(before or Usage()),
             failure=failed if end.outcome is Outcome.FAILED else None, worktree=tree, tools=progress.tools, warnings=self.warnings,
@@ -2306,6 +2313,11 @@ class Client(NamedTuple):
     def result_chars(self) -> int:
         return RESULT_CHARS_CODEX if self.name == CODEX_CLIENT else RESULT_CHARS
 
+    @property
+    def shows_structured(self) -> bool:
+        """Whether its model sees structuredContent, and that alone. Source: Claude Code 2.1.329, Codex 0.169.0."""
+        return self.name in (CODEX_CLIENT, "claude-code")
+
 
 class Call:
     """All that the application sees of a request: whom it serves, whether it was cancelled, and a way to tell of progress."""
@@ -2357,6 +2369,7 @@ class Swarm:
         self.tails: Dict[str, Tail] = {}
         self.threads: Dict[str, Optional[str]] = {}      # ended task -> its codex thread
         self.over: Set[str] = set()                      # tasks that were seen to have ended; only grows, so it needs no lock
+        self.buried: Set[str] = set()                    # lost tasks whose leftovers were killed; only grows
         self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
     # -- starting --------------------------------------------------------------------
@@ -2495,10 +2508,10 @@ class Swarm:
         self.host.prepare_to_launch()
         try:
             for plan in plans:
+                self._go_on()
                 born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
             for i, hidden in enumerate(born):
-                if self.closing:
-                    raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
+                self._go_on()
                 born[i], lock, control = hidden.appear()
                 try:
                     child = self.host.launch_supervisor(self.store.root, born[i].path, (lock, control))
@@ -2506,6 +2519,7 @@ class Swarm:
                     os.close(lock)
                     os.close(control)
                 ids.append(born[i].task_id)
+                self.host.log("INFO", f"{ids[-1]}: launched in {plans[i].spec.cwd}")
                 with contextlib.suppress(RuntimeError):         # no thread left: a later wait watches it
                     self._watch(born[i], child)
             return ids
@@ -2517,6 +2531,10 @@ class Swarm:
             done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
             raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
                             "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory. If the program is gone, restart the server")
+
+    def _go_on(self) -> None:
+        if self.closing:
+            raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
 
     def _take_back(self, plans: Sequence[Plan]) -> None:
         """Remove the worktrees that were made for tasks which then never ran."""
@@ -2591,8 +2609,10 @@ class Swarm:
         def until_the_end() -> None:
             try:
                 task.join()
-                if task.status().outcome is Outcome.LOST and self.host.kill_marked(task.task_id):
-                    self.host.log("INFO", f"{task.task_id}: its supervisor was killed; killed what it left running")
+                outcome = task.status().outcome
+                self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
+                if outcome is Outcome.LOST and self.host.kill_marked(task.task_id):
+                    self.host.log("WARNING", f"{task.task_id}: its supervisor was killed; killed what it left running")
             except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
                 if os.path.isdir(task.path):        # else it has been removed
                     self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
@@ -2697,7 +2717,8 @@ class Swarm:
             report = task.report()
             if report.in_events:
                 report = report._replace(content=self._tail(task).refresh().message)
-        except UNREADABLE:
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
             report = self._salvage(task, spec, status)
         with self._cache_lock:
             self.tails.pop(task.task_id, None)
@@ -2714,6 +2735,9 @@ class Swarm:
         last = tail.changed_at or spec.created_at
         came = "before codex wrote anything" if not progress.events else f"after {progress.events} events, while {progress.phase.value}"
         lost = status.outcome is Outcome.LOST
+        if lost and task.task_id not in self.buried:
+            self.buried.add(task.task_id)
+            self.host.kill_marked(task.task_id)     # whoever launched it may have been killed as well
         note = "The supervisor left no report" if lost else "report.json cannot be read"
         return Report(status.outcome or Outcome.LOST, max(0.0, last - spec.created_at), last, status.exit_code, progress.thread_id or spec.thread_id, progress.message,
                       thread_usage=progress.usage, failure=failure(FailureKind.LOST, f"The supervisor of the task ended without a report {came}") if lost else None,
@@ -2901,8 +2925,8 @@ TASKS = arr(TASK, minItems=1, maxItems=500)
 NAMELESS: Mapping[str, Schema] = {name: {k: v for k, v in schema.items() if k != "description"} for name, schema in RUN.items()}
 REPLY: Mapping[str, Schema] = {**{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"]}
 RECORD = obj({"task_id": string(), "state": string(), "outcome": string(), "threadId": string(), "content": string(), "failure": obj(),
-              "usage": obj(), "worktree": obj(), "warnings": arr(string()), "progress": obj()}, ["task_id", "state"])
-RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())}, ["tasks"])
+              "usage": obj(), "worktree": obj(), "warnings": arr(string()), "progress": obj()})
+RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())})        # nothing is required: TypeScript clients check errors, too
 COLLECT = "codex_wait with these task_ids returns the results; codex_status shows what they do"
 
 
@@ -2980,6 +3004,8 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
             before[task_id] = swarm.record(task_id)["state"]
         except ToolError as error:
             unknown = error
+        except OSError:                 # the system is exhausted: all the more reason to stop something
+            before[task_id] = ""
     swarm.stop(list(before))
     swarm.wait(list(before), CANCEL_WAIT_S, Call())
     if unknown is not None:             # no reason to let the others run on
@@ -3008,7 +3034,7 @@ def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
 
 def conclude(swarm: Swarm, wait: Wait) -> Answer:
     """The answer to a wait, from what is so now."""
-    records = with_overlaps(swarm, [page(swarm.record(i), wait.offset, wait.max_chars) for i in wait.task_ids])
+    records = with_overlaps(swarm, [page(record_of(swarm, i), wait.offset, wait.max_chars) for i in wait.task_ids])
     running = [r["task_id"] for r in records if r["state"] != State.ENDED.value]
     more = {"still_running": running, "collect": COLLECT} if running else {}
     if wait.single:
@@ -3020,6 +3046,14 @@ def with_overlaps(swarm: Swarm, records: List[Dict[str, Any]]) -> List[Dict[str,
     """The records, each with `overlaps` where there are any: other task id -> files that both touched."""
     found = swarm.overlaps([r["task_id"] for r in records])
     return [{**r, "overlaps": found[r["task_id"]]} if r["task_id"] in found else r for r in records]
+
+
+def record_of(swarm: Swarm, task_id: str) -> Dict[str, Any]:
+    """The record of a task; one whose directory was removed meanwhile must not hide those of the others."""
+    try:
+        return swarm.record(task_id)
+    except ToolError as error:
+        return {"task_id": task_id, "state": State.ENDED.value, "outcome": Outcome.LOST.value, "failure": to_json(failure(FailureKind.LOST, str(error)))}
 
 
 def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:
@@ -3164,14 +3198,14 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"[{record['truncated']['total_chars']:,} characters in all; {record['truncated']['how']}]"
 
 
-def present(data: Dict[str, Any], budget: int, structured: bool) -> Tuple[Optional[Dict[str, Any]], str]:
-    """(structuredContent, text), together within `budget`. Claude Code and Codex show their models the first alone
-    where there is one, so it gets what it needs before the text does."""
+def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool = False) -> Tuple[Optional[Dict[str, Any]], str]:
+    """(structuredContent, text), together within `budget`. Where both go out the first gets what it needs before the text
+    does; `text_too` when the client's model may see the text alone: then they share evenly."""
     room = budget - 200                                 # the envelope
-    shaped = fit(data, room - min(2_000, room // 6))
+    shaped = fit(data, room - (room // 2 if structured and text_too else min(2_000, room // 6)))
     text, room = render(shaped), room - (size(shaped) if structured else 0)
     if size(text) > room:
-        text = prefix(text, room - 60) + "… (cut; structuredContent has all of it)"
+        text = prefix(text, room - 120) + "… (cut here: codex_wait returns the rest with `offset`, 10,000 characters with `max_chars` 10000)"
     return (shaped if structured else None), text
 
 
@@ -3219,7 +3253,7 @@ def _pretty(data: Any) -> str:
 
 SCHEME = "codex-swarm:///"
 RESOURCES: Tuple[Resource, ...] = (
-    Resource(SCHEME + "server-info", "server-info", "Version, codex, paths and limits of this server", "application/json",
+    Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex", "application/json",
              lambda swarm, task_id, about: _pretty(about), changes=False),
     Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
              lambda swarm, task_id, about: _pretty(to_json(swarm.config)), changes=False),
@@ -3489,7 +3523,7 @@ class Era:
         return self.call_result(block(self.swarm, wait, call))
 
     def call_result(self, answer: Answer) -> Dict[str, Any]:
-        structured, text = present(answer.data, self.client.result_chars, self.since("2025-06-18"))
+        structured, text = present(answer.data, self.client.result_chars, self.since("2025-06-18"), not self.client.shows_structured)
         if answer.failed:
             text = clip_middle(text, ERROR_CHARS)
         result: Dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": answer.failed}
@@ -3682,7 +3716,7 @@ class Stateless(Era):
             self.swarm.store.write_handle(handle)
         except (OSError, ToolError) as error:
             raise ToolError("The MCP task could not be recorded", str(error), f"Start nothing again: the tasks {', '.join(wait.task_ids)} go on, and codex_wait collects them")
-        return {**self._task(handle, "working", "started", now, now), "resultType": "task"}
+        return {**self._task(handle, "working", f"started {', '.join(wait.task_ids[:20])}", now, now), "resultType": "task"}
 
     def _handle(self, params: Mapping[str, Any]) -> Handle:
         handle_id = params.get("taskId")
@@ -3714,14 +3748,10 @@ class Stateless(Era):
     def _end(self, handle: Handle, message: str, cancelled: bool, now: float) -> HandleEnd:
         """A cancelled wait is cancelled; a cancelled run only if the stop came before its end."""
         era = Stateless(self.server, {}, Client(handle.client))
-        try:
-            records = [self.swarm.record(i) for i in handle.wait.task_ids]
-            if cancelled and (not handle.wait.owned or any(r.get("outcome") == Outcome.CANCELLED.value for r in records)):
-                return HandleEnd(now, "cancelled", message)
-            result = era.call_result(conclude(self.swarm, handle.wait))
-        except ToolError as error:              # a task's directory has been removed
-            result = era.error_result(error)
-        return HandleEnd(now, "completed", message, era.finish("tools/call", result))
+        outcomes = [record_of(self.swarm, task_id).get("outcome") for task_id in handle.wait.task_ids]
+        if cancelled and (not handle.wait.owned or Outcome.CANCELLED.value in outcomes):
+            return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(handle.wait.task_ids[:20])}")
+        return HandleEnd(now, "completed", message, era.finish("tools/call", era.call_result(conclude(self.swarm, handle.wait))))
 
     def tasks_update(self, request: Request) -> Dict[str, Any]:
         self._handle(request.params)            # our tasks never ask for input, so there is nothing to take
@@ -3885,7 +3915,9 @@ def clip_middle(text: str, limit: int) -> str:
 def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
     facts: Dict[str, Any] = {**SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform,
                              "pid": os.getpid(), "protocol": revision, "protocols": list(SUPPORTED), "tasks_dir": swarm.store.tasks,
-                             "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS)}
+                             "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS),
+                             "limits": {"tasks_per_call": MAX_TASKS_PER_CALL, "prompt_chars": MAX_PROMPT_CHARS, "result_chars": RESULT_CHARS, "frame_bytes": MAX_FRAME_BYTES,
+                                        "waiting_calls": MAX_WAITS, "subscriptions": MAX_STREAMS}}
     try:
         codex_path = find_codex(swarm.config.codex_bin, swarm.search_path)
         done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
@@ -3920,6 +3952,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until the end of input."""
+        self.swarm.host.log("INFO", f"codex-mcp-swarm {__version__} serves, tasks in {self.swarm.config.root}")
         for line in self.wire.lines():
             self.receive(line)
 
@@ -3927,6 +3960,7 @@ class Server:
         """Give what is under way time to be done and answered; calls that only wait end with us, their tasks go on."""
         end = self.swarm.host.monotonic() + EXIT_GRACE_S
         self.swarm.closing = True
+        self.swarm.host.log("INFO", f"ending with {len(self.calls)} calls under way; the tasks go on")
         with self.idle:
             self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
         self.subscriptions.end()
@@ -3976,6 +4010,7 @@ class Server:
             if params is not None and not isinstance(params, dict):
                 raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
             self._check_free(ident)
+            self.swarm.host.log("DEBUG", f"request {_show(ident)}: {message['method']}, revision {era.revision}")
             request = Request(ident, message["method"], params or {}, replies, era)
             if request.method == "tools/call":
                 found, arguments = _tool_called(request.params)

@@ -66,6 +66,15 @@ def test_on_a_terminal_it_says_what_it_is_and_does_not_hang(fake):
 
 def test_the_log_goes_where_it_was_sent_and_not_to_stderr(client, tmp_path):
     c = client(env={"CODEX_SWARM_LOG": str(tmp_path / "log"), "CODEX_SWARM_LOG_LEVEL": "DEBUG"})
-    c.ok("codex", prompt="SAY x")
+    task = c.ok("codex", prompt="SAY x")["task_id"]
     assert c.close() == 0
     assert c.stderr == ""
+    log = (tmp_path / "log").read_text()
+    assert [words for words in ("serves", "tools/call", task + ": launched", task + ": succeeded", "ending") if words not in log] == []
+
+
+def test_the_log_has_what_its_level_says(client, tmp_path):
+    c = client(env={"CODEX_SWARM_LOG": str(tmp_path / "log"), "CODEX_SWARM_LOG_LEVEL": "INFO"})
+    c.ok("codex", prompt="SAY x")
+    assert c.close() == 0
+    assert {line.split()[2] for line in (tmp_path / "log").read_text().splitlines()} == {"INFO"}

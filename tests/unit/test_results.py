@@ -51,6 +51,22 @@ def result(data, name, revision, failed=False):
     return out, len(cms.Wire.encode(out).decode("utf-8")) - 1
 
 
+def test_a_client_whose_model_may_see_the_text_alone_gets_half_of_the_room_for_it():
+    data = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 30_000}
+    for name, least in (("some-editor", 15_000), ("claude-code", 1_000)):
+        out, length = result(data, name, "2025-11-25")
+        assert len(out["content"][0]["text"]) > least and "codex_wait" in out["content"][0]["text"] and length < 40_000
+    assert len(out["structuredContent"]["content"]) == 30_000
+
+
+def test_an_error_with_a_failure_fits_the_schema_that_clients_check_it_against():
+    era = Handshake(None)
+    structured = era.error_result(cms.ToolError("no", kind=cms.FailureKind.AUTH))["structuredContent"]
+    assert structured["failure"]["kind"] == "auth"
+    for found in cms.TOOLS.values():
+        assert [key for key in found.returns.get("required", ()) if key not in structured] == []
+
+
 def batches():
     chance = random.Random(8)
     for count in [1, 1, 1, 2, 3, 5, 10, 40, 120]:

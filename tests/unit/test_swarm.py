@@ -1,6 +1,7 @@
 """The application: what is checked before anything starts, what a reply takes over, and where codex is found."""
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,23 @@ def test_a_program_that_was_removed_under_a_running_server_is_an_error_and_no_lo
     done = subprocess.run([sys.executable, "-B", "-c", script], stdout=subprocess.PIPE, timeout=WAIT_S, check=True, cwd=str(tmp_path))
     assert str(program).encode() in done.stdout and b"restart the server" in done.stdout
     assert os.listdir(str(root / "tasks")) == []
+
+
+def test_a_stop_waits_for_a_descriptor_rather_than_be_lost(swarm):
+    app = swarm()
+    task = begin(app, "LINES 1", "SLEEP 1000")
+    working(task)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    stopper = threading.Thread(target=app.stop, args=([task.task_id],), daemon=True)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        stopper.start()
+        stopper.join(0.3)
+        assert stopper.is_alive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    stopper.join(WAIT_S)
+    assert ended(app, [task.task_id])[0]["outcome"] == "cancelled"
 
 
 def test_a_cancel_that_cannot_reach_a_stopped_supervisor_says_so(swarm, monkeypatch):
