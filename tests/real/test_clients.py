@@ -19,7 +19,7 @@ import pytest
 
 from .conftest import npm
 from .harness import CHECKOUT, LIMIT_S, SERVER
-from .test_connect import TOOLS
+from .test_sdk import TOOLS
 
 INSPECTOR_PACKAGE = "@modelcontextprotocol/inspector@2.12.0"
 CLAUDE_PACKAGE = "@anthropic-ai/claude-code@2.1.329"
