@@ -2048,13 +2048,15 @@ class Tail:
     def _lines(self, f: IO[bytes]) -> Iterator[bytes]:
         """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one."""
         f.seek(self.offset)
-        rest = b""
+        begun: List[bytes] = []             # the pieces of the line that has not ended yet
         while True:
             chunk = f.read(1 << 20)
             if not chunk:
                 return
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
+            piece, *pieces = chunk.split(b"\n")
+            begun.append(piece)
+            for piece in pieces:
+                line, begun = b"".join(begun), [piece]
                 self.offset += len(line) + 1
                 yield line
 
