@@ -1307,7 +1307,7 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false", "core.ignoreStat=false",
     "core.splitIndex=false", "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
-    "maintenance.auto=false", "diff.ignoreSubmodules=all", "submodule.recurse=false") for word in ("-c", setting))
+    "maintenance.auto=false", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
 COPIED = "codex-swarm-copied"               # the names of the copied files, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
@@ -1374,7 +1374,9 @@ class Git:
         self.host, self.within_s = host, within_s
         self.give_up = None if within_s is None else host.monotonic() + within_s
         self.environ = {k: v for k, v in environ.items() if not k.startswith("GIT_")}
-        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C")
+        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C",
+                            PYTHONSAFEPATH="1")         # a filter of the user's, `python -m ...`, imports nothing from the tree
+        self.said: List[str] = []       # what the last look for changes could not read
 
     def __call__(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "") -> str:
         """git's standard output, without the last newline. Blocks up to GIT_TIMEOUT_S. Raises: GitError."""
@@ -1486,7 +1488,8 @@ class Git:
         if os.path.exists(os.path.join(own, "index")):
             copy_file(os.path.join(own, "index"), scratch)
         place = {"GIT_DIR": own, "GIT_WORK_TREE": top, "GIT_INDEX_FILE": scratch}
-        changes = self._changes(top, place)
+        secret = self._copied(own)          # when `top` is a worktree of ours
+        changes = [c for c in self._changes(top, place) if c.xy != "??" or c.path not in secret]
         left_out = self._take(top, place, changes)
         carried = [c.path for c in changes if c.path not in left_out]
         written = self(top, "write-tree", "--missing-ok", env=place)
@@ -1501,9 +1504,12 @@ class Git:
         """Check out the submodules whose commit is in the repository already, each as a clone with hard links; never the network."""
         if not os.path.isfile(os.path.join(tree.path, ".gitmodules")):
             return tree
-        rows = self(tree.path, "config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.path$").split("\0")
-        names = {path: key[len("submodule."):-len(".path")] for key, _, path in (row.partition("\n") for row in rows if row)}
-        listed = self(tree.path, "ls-files", "--stage", "-z", "--", *names).split("\0")
+        try:
+            rows = self.run(tree.path, "config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.path$", allowed=(0, 1)).out.split("\0")
+        except GitError:                # damaged: then there are none that could be checked out
+            return tree
+        names = {path: key[len("submodule."):-len(".path")] for key, _, path in (row.partition("\n") for row in rows if row) if path}
+        listed = self(tree.path, "ls-files", "--stage", "-z", "--", *(f":(literal){path}" for path in names)).split("\0") if names else []
         done = {}
         for mode, commit, path in ((row[:6], row.split(" ")[1], row.partition("\t")[2]) for row in listed if row):
             if mode == "160000" and self._submodule(top, tree, names.get(path, ""), path, commit):
@@ -1586,8 +1592,11 @@ class Git:
         if tip and tip != head and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
             parents.append(tip)
         scratch = {**place, "GIT_INDEX_FILE": self._scratch(tree, parents[0])}
-        copied = self._copied(tree)         # no longer ignored, should the task have changed .gitignore; secrets all the same
-        left_out = self._take(tree.path, scratch, [c for c in self._changes(tree.path, scratch) if c.xy != "??" or c.path not in copied])
+        copied, changes = self._copied(tree.git_dir), self._changes(tree.path, scratch)
+        secret = [c.path for c in changes if c.xy == "??" and c.path in copied]       # not ignored any more; secrets all the same
+        left_out = self._take(tree.path, scratch, [c for c in changes if c.path not in secret])
+        left_out.update({path: "copied from the checkout as an ignored file" for path in secret})
+        left_out.update({path: "a submodule that is not checked out, with files in it" for path in self._hollow(tree, scratch)})
         written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
         if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
             new = self._commit(tree.path, written, parents, message, place)
@@ -1597,9 +1606,28 @@ class Git:
         if follow:
             self._follow(tree, scratch["GIT_INDEX_FILE"])
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
+        self._forget_indexes(tree, new)
         named = some([f"{path} ({why})" for path, why in left_out.items()])
-        tree = tree._replace(head=new, left_out=named)
-        return self._described(tree, on, parents, [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else [])
+        warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
+        warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}" for line in dict.fromkeys(self.said)]
+        return self._described(tree._replace(head=new, left_out=named), on, parents, warnings)
+
+    def _hollow(self, tree: Worktree, place: Mapping[str, str]) -> List[str]:
+        """The submodules that are not checked out although there are files in their place: git never looks there."""
+        rows = self(tree.path, "ls-files", "--stage", "-z", env=place).split("\0")
+        paths = [row.partition("\t")[2] for row in rows if row.startswith("160000 ")]
+        found = []
+        for path in set(paths) - set(tree.submodules):
+            with contextlib.suppress(OSError):
+                if os.listdir(os.path.join(tree.path, path)):
+                    found.append(path)
+        return sorted(found)
+
+    def _forget_indexes(self, tree: Worktree, but: str) -> None:
+        for name in os.listdir(tree.git_dir):
+            if name.startswith(OWN_INDEX + "-") and name != f"{OWN_INDEX}-{but}":
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(tree.git_dir, name))
 
     def _described(self, tree: Worktree, on: str, parents: Sequence[str], warnings: List[str]) -> Tuple[Worktree, List[str]]:
         """`tree` with its counts, and all warnings. The work is safe by now: what cannot be told is a warning itself."""
@@ -1611,8 +1639,8 @@ class Git:
         return tree, warnings
 
     @staticmethod
-    def _copied(tree: Worktree) -> Set[str]:
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(tree.git_dir, COPIED), "rb") as f:
+    def _copied(git_dir: str) -> Set[str]:
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, COPIED), "rb") as f:
             return set(os.fsdecode(f.read()).split("\0"))
         return set()
 
@@ -1634,7 +1662,9 @@ class Git:
         return scratch
 
     def _changes(self, top: str, place: Mapping[str, str]) -> List[Change]:
-        return _changes_in(self(top, "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty", env=place))
+        done = self.run(top, "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty", env=place)
+        self.said = [line for line in done.err.splitlines() if line.startswith("warning: could not")]
+        return _changes_in(done.out)
 
     def _take(self, top: str, place: Mapping[str, str], changes: Sequence[Change]) -> Dict[str, str]:
         """Put what changed on disk into the index of `place`. Returns what was left out: path -> why. Raises: GitError."""
@@ -1653,10 +1683,16 @@ class Git:
             self(top, "update-index", "--force-remove", "-z", "--stdin", env=place, stdin="".join(path + "\0" for path in gone if path not in outside))
         if there:
             try:
-                self(top, "update-index", "--add", "--replace", "-z", "--stdin", env=place, stdin="".join(there))
+                left_out.update(self._add(top, place, there))
             except GitError:
                 left_out.update(self._take_one_by_one(top, place, there))
         return left_out
+
+    def _add(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
+        """Returns the names that git passes over without an error, such as `.Git/x`. Raises: GitError."""
+        done = self.run(top, "update-index", "--add", "--replace", "-z", "--stdin", env=place, stdin="".join(there))
+        passed = "Ignoring path "
+        return {line[len(passed):]: "git takes no file of this name" for line in done.err.splitlines() if line.startswith(passed)}
 
     def _outside(self, top: str, place: Mapping[str, str]) -> Set[str]:
         """The files that a sparse checkout leaves away on purpose, as the index of the checkout itself has it."""
@@ -1668,8 +1704,7 @@ class Git:
     def _take_one_by_one(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
         """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone."""
         try:
-            self(top, "update-index", "--add", "--replace", "-z", "--stdin", env=place, stdin="".join(there))
-            return {}
+            return self._add(top, place, there)
         except GitError as error:
             if len(there) == 1:
                 return {there[0][:-1]: error.why}
@@ -1696,8 +1731,11 @@ class Git:
         index = os.path.join(tree.git_dir, "index")
         with contextlib.suppress(OSError):
             os.close(os.open(index + ".lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            copy_file(scratch, index + ".lock")
-            os.rename(index + ".lock", index)
+            try:
+                copy_file(scratch, index + ".lock")
+                os.rename(index + ".lock", index)
+            except OSError:
+                os.unlink(index + ".lock")
 
     def _warnings(self, tree: Worktree, on: str, parents: Sequence[str], place: Mapping[str, str]) -> List[str]:
         """What whoever takes over the branch should know of the state that the task left, `on` this ref or none."""
@@ -1757,9 +1795,14 @@ def _changes_in(status: str) -> List[Change]:
         elif row[0] == "u":
             parts = row.split(" ", 10)
             found.append(Change("UU", parts[10], "", parts[6]))
-        else:
+        elif row[0] in "?!":
             found.append(Change(row[0] * 2, row[2:]))
     return found
+
+
+def leads_out(top: str, link: str) -> bool:
+    to, top = os.path.realpath(os.path.join(top, link)), os.path.realpath(top)
+    return os.path.isabs(os.readlink(os.path.join(top, link))) or os.path.commonpath([to, top]) != top
 
 
 def unfit(top: str, change: Change) -> str:
@@ -1774,6 +1817,8 @@ def unfit(top: str, change: Change) -> str:
         return error.strerror or "cannot be read"
     if not (stat.S_ISREG(there.st_mode) or stat.S_ISLNK(there.st_mode)):
         return "no ordinary file"
+    if change.xy == "??" and stat.S_ISLNK(there.st_mode) and leads_out(top, change.path):
+        return "a link that leads out of the tree"      # merged, it could take the place of an ignored directory of the user's
     return f"over {SNAPSHOT_FILE_BYTES >> 20} MiB" if there.st_size > SNAPSHOT_FILE_BYTES else ""
 
 
@@ -2222,6 +2267,7 @@ class Supervisor:
         for warning in (*progress.warnings, *rejections(stderr)):
             self.warnings = add_warning(self.warnings, warning)
         tree = self._bring_home(end, progress)
+        self._sweep()                           # a filter of the user's may have left something running
         assert end.outcome is not None
         before = self.spec.usage_before
         unknown = self.spec.thread_id is not None and before is None
@@ -2422,7 +2468,7 @@ class Swarm:
             arguments["sandbox"] = "workspace-write"
         spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.search_path), cwd, arguments, overrides,
                     self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
-                    usage_before, owner.worktree if owner and owner.worktree and is_inside(cwd, owner.worktree.path) else None,
+                    usage_before, self._tree_around(cwd, owner),
                     title_of(request["prompt"]), self._warnings(arguments))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
         if source and options.get("setup", True):
@@ -2440,6 +2486,15 @@ class Swarm:
             return source
         except GitError as error:
             raise ToolError(f"`worktree` is not possible: {error.what}", error.why, error.fix)
+
+    def _tree_around(self, cwd: str, owner: Optional[Spec]) -> Optional[Worktree]:
+        """The worktree of ours that a task in `cwd` works in: that of its thread's last task, or the one that was made there."""
+        trees = [owner.worktree] if owner else []
+        if is_inside(cwd, self.config.worktree_dir):
+            with contextlib.suppress(ToolError, *UNREADABLE):
+                name = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
+                trees.append(self.store.get(name).spec().worktree)
+        return next((tree for tree in trees if tree is not None and is_inside(cwd, tree.path)), None)
 
     def _check_ours(self, cwd: str) -> None:
         """A worktree of ours as the source of another one: a task may have replaced its `.git`, and git then runs the

@@ -148,6 +148,42 @@ def test_a_second_snapshot_takes_what_changed_within_the_same_second_and_size(re
 
 
 # -- every kind of change ---------------------------------------------------------------------------------
+def test_a_new_link_that_leads_out_of_the_tree_is_left_out_and_named(repo, tree, place):
+    """Merged, it would take the place of what the user has there: git thinks little of an ignored directory."""
+    put_aside = repo / "node_modules"
+    put_aside.mkdir()
+    os.symlink(str(put_aside), str(place / "node_modules"))
+    os.symlink("../outside", str(place / "relative"))
+    os.symlink("README", str(place / "inside"))
+    found, warnings = ours().snapshot(tree, "x")
+    assert files_of(repo) == ["README", "inside"] and found.left_out["count"] == 2
+    assert all(name in warnings[0] for name in ("node_modules", "relative", "leads out"))
+
+
+@pytest.mark.parametrize("name", [".Git/x", "git~1/x"])
+def test_a_name_that_git_passes_over_in_silence_is_named(repo, tree, place, name):
+    (place / name).parent.mkdir()
+    (place / name).write_text("1\n")
+    (place / "ok").write_text("1\n")
+    found, warnings = ours().snapshot(tree, "x")
+    assert files_of(repo) == ["README", "ok"] and name in warnings[0] and found.left_out["count"] == 1
+
+
+def test_a_stash_that_git_status_tells_of_is_no_file(repo, tree, place):
+    sh(repo, "git", "config", "status.showStash", "true")
+    (repo / "README").write_text("stashed\n")
+    sh(repo, "git", "stash")
+    (place / "x").write_text("1\n")
+    assert counts(save(tree)) == (1, 1, 0)
+
+
+def test_only_the_last_index_of_ours_is_kept(tree, place):
+    for text in "abc":
+        (place / "x").write_text(text)
+        found = save(tree)
+    assert [name for name in os.listdir(tree.git_dir) if name.startswith(cms.OWN_INDEX)] == ["%s-%s" % (cms.OWN_INDEX, found.head)]
+
+
 def test_files_links_and_directories_may_take_each_others_place(repo, tree, place):
     for name in ("file", "dir/in", "link-to-be/in", "x"):
         (place / name).parent.mkdir(exist_ok=True)
@@ -158,7 +194,7 @@ def test_files_links_and_directories_may_take_each_others_place(repo, tree, plac
     (place / "file" / "in").write_text("2\n")
     sh(tree.path, "rm", "-r", "dir", "link-to-be", "x")
     (place / "dir").write_text("now a file\n")
-    os.symlink("/etc", str(place / "link-to-be"))
+    os.symlink("file", str(place / "link-to-be"))
     os.symlink("nowhere", str(place / "x"))
     save(tree)
     rows = sh(repo, "git", "ls-tree", "-r", BRANCH).splitlines()

@@ -35,6 +35,18 @@ def seen(app, *lines, **arguments):
     return json.loads(run(app, "ARGV", *lines, **arguments)["content"])
 
 
+def test_a_reply_in_a_worktree_is_committed_also_after_a_reply_elsewhere(swarm, repo):
+    app = swarm()
+    first = run(app, "WRITE a 1", worktree=True)
+    tree, branch = first["worktree"]["path"], first["worktree"]["branch"]
+    run(app, "SAY elsewhere", threadId=first["threadId"], cwd=str(repo))
+    back = run(app, "WRITE b 2", threadId=first["threadId"], cwd=tree)
+    again = run(app, "WRITE c 3", threadId=first["threadId"])
+    other = run(app, "WRITE d 4", cwd=tree)
+    assert [record["worktree"]["branch"] for record in (back, again, other)] == [branch] * 3
+    assert git(repo, "ls-tree", "-r", "--name-only", branch) == ["README", "a", "b", "c", "d"]
+
+
 # -- all or nothing -----------------------------------------------------------------------------------
 def test_a_program_that_was_removed_under_a_running_server_is_an_error_and_no_lost_task(tmp_path, root, repo, fake):
     program = tmp_path / "codex_mcp_swarm.py"

@@ -217,9 +217,17 @@ def test_a_copied_file_is_not_committed_even_when_the_task_no_longer_ignores_it(
     tree = make()
     (pathlib.Path(tree.path) / ".gitignore").write_text("")
     put(tree.path, x="1\n")
-    save(tree)
+    found, warnings = ours().snapshot(tree, "x")
     assert ".env" not in files_of(including) and "x" in files_of(including)
     assert (pathlib.Path(tree.path) / ".env").read_text() == "A=1\n"
+    assert len(warnings) == 1 and "`.env (copied" in warnings[0] and found.left_out["count"] == 2
+
+
+def test_a_copied_file_is_not_carried_into_another_worktree_either(including, make):
+    first = make()
+    (pathlib.Path(first.path) / ".gitignore").write_text("")
+    second = make(carry=True, cwd=first.path, name="second", branch=BRANCH + "2")
+    assert ".env" not in files_of(including, BRANCH + "2") and ".env" not in str(second.carried)
 
 
 def test_the_record_names_what_only_the_checkout_has(including, make):
@@ -322,6 +330,21 @@ def test_a_submodule_that_the_repository_does_not_have_stays_empty_and_nothing_i
     (tmp_path / "gone").rename(tmp_path / "library")            # it could be fetched now
     tree = make()
     assert os.listdir(os.path.join(tree.path, "sub")) == [] and tree.submodules == {}
+
+
+def test_files_in_the_place_of_a_submodule_that_is_not_checked_out_are_named(with_submodule, make, tmp_path):
+    (with_submodule / ".git" / "modules").rename(tmp_path / "taken away")
+    tree = make()
+    put(tree.path, sub__precious="1\n", x="1\n")
+    found, warnings = ours().snapshot(tree, "x")
+    assert found.left_out["first"] == ["sub (a submodule that is not checked out, with files in it)"] and "sub" in warnings[0]
+
+
+@pytest.mark.parametrize("text", ["", "[submodule", "[submodule \"x\"]\n\tpath\n", "[submodule \"x\"]\n\tpath = :(top)\n"])
+def test_a_list_of_submodules_that_is_empty_or_damaged_is_no_reason_to_refuse(repo, make, text):
+    (repo / ".gitmodules").write_text(text)
+    commit(repo)
+    assert make().submodules == {}
 
 
 def test_work_inside_a_submodule_is_told_and_the_rest_is_committed(with_submodule, make):
