@@ -1592,11 +1592,7 @@ class Git:
         if tip and tip != head and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
             parents.append(tip)
         scratch = {**place, "GIT_INDEX_FILE": self._scratch(tree, parents[0])}
-        copied, changes = self._copied(tree.git_dir), self._changes(tree.path, scratch)
-        secret = [c.path for c in changes if c.xy == "??" and c.path in copied]       # not ignored any more; secrets all the same
-        left_out = self._take(tree.path, scratch, [c for c in changes if c.path not in secret])
-        left_out.update({path: "copied from the checkout as an ignored file" for path in secret})
-        left_out.update({path: "a submodule that is not checked out, with files in it" for path in self._hollow(tree, scratch)})
+        left_out = self._take_all(tree, scratch)
         written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
         if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
             new = self._commit(tree.path, written, parents, message, place)
@@ -1611,6 +1607,15 @@ class Git:
         warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}" for line in dict.fromkeys(self.said)]
         return self._described(tree._replace(head=new, left_out=named), on, parents, warnings)
+
+    def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Dict[str, str]:
+        """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why. Raises: GitError."""
+        copied, changes = self._copied(tree.git_dir), self._changes(tree.path, scratch)
+        secret = [c.path for c in changes if c.xy == "??" and c.path in copied]       # not ignored any more; secrets all the same
+        left_out = self._take(tree.path, scratch, [c for c in changes if c.path not in secret])
+        left_out.update({path: "copied from the checkout as an ignored file" for path in secret})
+        left_out.update({path: "a submodule that is not checked out, with files in it" for path in self._hollow(tree, scratch)})
+        return left_out
 
     def _hollow(self, tree: Worktree, place: Mapping[str, str]) -> List[str]:
         """The submodules that are not checked out although there are files in their place: git never looks there."""
@@ -2017,16 +2022,15 @@ class Store:
 
     def handle(self, handle_id: str) -> Optional[Handle]:
         """None when there is none of this id. Raises: OSError when the system is exhausted."""
-        try:
-            return Handle.from_json(read_json(self._handle_file(handle_id, ".json"))) if re.fullmatch(HANDLE_ID, handle_id) else None
-        except UNREADABLE as error:
-            raise_if_exhausted(error)
-            return None
+        return self._kept(Handle, handle_id, ".json") if re.fullmatch(HANDLE_ID, handle_id) else None
 
     def handle_end(self, handle_id: str) -> Optional[HandleEnd]:
         """None while there is none that can be read. Raises: OSError when the system is exhausted."""
+        return self._kept(HandleEnd, handle_id, ".end.json")
+
+    def _kept(self, kind: Any, handle_id: str, suffix: str) -> Any:
         try:
-            return HandleEnd.from_json(read_json(self._handle_file(handle_id, ".end.json")))
+            return kind.from_json(read_json(self._handle_file(handle_id, suffix)))
         except UNREADABLE as error:
             raise_if_exhausted(error)
             return None
@@ -2490,24 +2494,29 @@ class Swarm:
 
     def _tree_around(self, cwd: str, owner: Optional[Spec]) -> Optional[Worktree]:
         """The worktree of ours that a task in `cwd` works in: that of its thread's last task, or the one that was made there."""
-        trees = [owner.worktree] if owner else []
-        if is_inside(cwd, self.config.worktree_dir):
-            with contextlib.suppress(ToolError, *UNREADABLE):
-                name = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
-                trees.append(self.store.get(name).spec().worktree)
+        trees = (owner.worktree if owner else None, self._made_around(cwd)[1])
         return next((tree for tree in trees if tree is not None and is_inside(cwd, tree.path)), None)
+
+    def _made_around(self, cwd: str) -> Tuple[str, Optional[Worktree]]:
+        """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree, where its record tells."""
+        if not is_inside(cwd, self.config.worktree_dir):
+            return "", None
+        task_id = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
+        try:
+            return task_id, self.store.get(task_id).spec().worktree
+        except (ToolError, *UNREADABLE):
+            return task_id, None
 
     def _check_ours(self, cwd: str) -> None:
         """A worktree of ours as the source of another one: a task may have replaced its `.git`, and git then runs the
         filters that a task configured, with the rights of the server. Raises: GitError."""
-        if not is_inside(cwd, self.config.worktree_dir):
+        task_id, made = self._made_around(cwd)
+        if not task_id:
             return
-        name = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
-        with contextlib.suppress(ToolError, *UNREADABLE):
-            made = self.store.get(name).spec().worktree
+        with contextlib.suppress(GitError):
             if made is not None and os.path.realpath(self.git(cwd, "rev-parse", "--absolute-git-dir")) == os.path.realpath(made.git_dir):
                 return
-        raise GitError(f"{cwd} does not belong to the worktree of task {name} any more", "Its `.git` leads elsewhere, and git would do what that says",
+        raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more", "Its `.git` leads elsewhere, and git would do what that says",
                        "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
 
     def _cwd(self, given: str) -> str:
@@ -2669,8 +2678,8 @@ class Swarm:
                 task.join()
                 outcome = task.status().outcome
                 self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
-                if outcome is Outcome.LOST and self.host.kill_marked(task.task_id):
-                    self.host.log("WARNING", f"{task.task_id}: its supervisor was killed; killed what it left running")
+                if outcome is Outcome.LOST:
+                    self._bury(task)
             except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
                 if os.path.isdir(task.path):        # else it has been removed
                     self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
@@ -2689,6 +2698,11 @@ class Swarm:
             with self.changed:
                 del self.ended[task.task_id]
             raise
+
+    def _bury(self, task: TaskDir) -> None:
+        if self.host.kill_marked(task.task_id):
+            self.host.log("WARNING", f"{task.task_id}: its supervisor was killed; killed what it left running")
+        self.buried.add(task.task_id)
 
     def wake(self) -> None:
         """Let every waiting call look again at whether it was cancelled."""
@@ -2793,9 +2807,8 @@ class Swarm:
         last = tail.changed_at or spec.created_at
         came = "before codex wrote anything" if not progress.events else f"after {progress.events} events, while {progress.phase.value}"
         lost = status.outcome is Outcome.LOST
-        if lost and task.task_id not in self.buried:
-            self.buried.add(task.task_id)
-            self.host.kill_marked(task.task_id)     # whoever launched it may have been killed as well
+        if lost and task.task_id not in self.buried:        # whoever launched it may have been killed as well
+            self._bury(task)
         note = "The supervisor left no report" if lost else "report.json cannot be read"
         return Report(status.outcome or Outcome.LOST, max(0.0, last - spec.created_at), last, status.exit_code, progress.thread_id or spec.thread_id, progress.message,
                       thread_usage=progress.usage, failure=failure(FailureKind.LOST, f"The supervisor of the task ended without a report {came}") if lost else None,
@@ -3422,6 +3435,7 @@ LIST_TTL_MS = 60_000                # lists never change while a server runs; wh
 POLL_MS = 1_000                     # how often a client should ask for an MCP task
 SLOW = frozenset({"resources/read", "resources/subscribe", "subscriptions/listen", "tasks/get", "tasks/cancel", "tasks/update"})   # a thread each, as tools/call
 CACHEABLE = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
+DATED = CACHEABLE | {"server/discover", "resources/read"}       # results that say how long they hold
 MAX_STREAMS, MAX_WATCHED = 100, 1_000       # subscriptions open at once, and what one of them may name
 RequestId = Union[str, int]
 
@@ -3573,7 +3587,7 @@ class Era:
             answer = found.run(self.swarm, checked, call)
             return self.wait_result(answer, call) if isinstance(answer, Wait) else self.call_result(answer)
         except OSError as error:
-            return self.error_result(ToolError("The system refused", f"{error.strerror}: {error.filename}", "Mend that, or run fewer tasks at once"))
+            return self.error_result(system_refused(error))
         except ToolError as error:
             return self.error_result(error)
 
@@ -3736,7 +3750,7 @@ class Stateless(Era):
 
     def finish(self, method: str, result: Dict[str, Any]) -> Dict[str, Any]:
         lasting = {"ttlMs": LIST_TTL_MS if method in CACHEABLE else 0, "cacheScope": "private"}
-        return {"resultType": "complete", **result, **(lasting if method in CACHEABLE | {"server/discover", "resources/read"} else {}),
+        return {"resultType": "complete", **result, **(lasting if method in DATED else {}),
                 "_meta": {**result.get("_meta", {}), VENDOR + "serverInfo": SERVER_INFO}}
 
     def discover(self, request: Request) -> Dict[str, Any]:
@@ -3806,8 +3820,7 @@ class Stateless(Era):
     def _end(self, handle: Handle, message: str, cancelled: bool, now: float) -> HandleEnd:
         """A cancelled wait is cancelled; a cancelled run only if the stop came before its end."""
         era = Stateless(self.server, {}, Client(handle.client))
-        outcomes = [record_of(self.swarm, task_id).get("outcome") for task_id in handle.wait.task_ids]
-        if cancelled and (not handle.wait.owned or Outcome.CANCELLED.value in outcomes):
+        if cancelled and not (handle.wait.owned and all(record_of(self.swarm, i).get("outcome") != Outcome.CANCELLED.value for i in handle.wait.task_ids)):
             return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(handle.wait.task_ids[:20])}")
         return HandleEnd(now, "completed", message, era.finish("tools/call", era.call_result(conclude(self.swarm, handle.wait))))
 
@@ -3951,6 +3964,10 @@ class Subscriptions:
             raise ToolError("The handle has been removed")
         state = era.task_state(handle)          # not its text: that counts seconds
         return (state["status"], [self.swarm.signature(i) for i in handle.wait.task_ids]), "tasks", state
+
+
+def system_refused(error: OSError) -> ToolError:
+    return ToolError("The system refused", f"{error.strerror}: {error.filename}", "Mend that, or run fewer tasks at once")
 
 
 def client_named(info: Any) -> Client:
@@ -4120,7 +4137,7 @@ class Server:
         except ProtocolError as error:
             out = error_member(error)
         except OSError as error:
-            out = error_member(ProtocolError(INTERNAL_ERROR, f"The system refused: {error.strerror}: {error.filename}. Mend that, or run fewer tasks at once"))
+            out = error_member(ProtocolError(INTERNAL_ERROR, str(system_refused(error))))
         except Exception:                   # a bug of ours: say so, and go on serving
             reference = os.urandom(4).hex()
             self.swarm.host.log("ERROR", f"internal error {reference} in {request.method}", trace=True)
@@ -4148,8 +4165,8 @@ class Server:
 
     def _teller(self, pending: Pending) -> Optional[Callable[[str], None]]:
         meta = pending.request.params.get("_meta")
-        token = meta.get("progressToken") if isinstance(meta, dict) else None
-        if not isinstance(token, (str, int)) or isinstance(token, bool):
+        token = as_id(meta.get("progressToken")) if isinstance(meta, dict) else None
+        if token is None:
             return None
 
         def tell(text: str) -> None:
@@ -4164,8 +4181,8 @@ class Server:
         """Notifications are never answered, and unknown ones are nobody's error."""
         if method != "notifications/cancelled" or not isinstance(params, dict):
             return
-        ident = params.get("requestId")
-        if not isinstance(ident, (str, int)) or isinstance(ident, bool):
+        ident = as_id(params.get("requestId"))
+        if ident is None:
             return
         with self.idle:
             pending = self.calls.get(ident)
@@ -4200,9 +4217,13 @@ def expects_answer(message: Any) -> bool:
     return not ("error" in message or ("id" in message and "result" in message))     # an error about a line whose id nobody could read has none
 
 
+def as_id(value: Any) -> Optional[RequestId]:
+    """`value`, if it can name a request or its progress."""
+    return value if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+
+
 def request_id(message: Any) -> Optional[RequestId]:
-    ident = message.get("id") if isinstance(message, dict) else None
-    return ident if isinstance(ident, (str, int)) and not isinstance(ident, bool) else None
+    return as_id(message.get("id")) if isinstance(message, dict) else None
 
 
 def error_member(error: ProtocolError) -> Dict[str, Any]:
@@ -4307,6 +4328,19 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     return value
 
 
+def claim_standard_descriptors() -> Tuple[IO[bytes], int]:
+    """(where messages come from, the descriptor that they go to), which nobody else in this process then has."""
+    for fd in (0, 1, 2):
+        try:
+            os.set_blocking(fd, True)                   # the mode belongs to the open file, which the parent may share and have set
+        except OSError:                                 # closed: no file of ours may get its number
+            os.open(os.devnull, os.O_RDWR)
+    rx, tx = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)        # no child ever reads what is meant for us
+    os.dup2(2, 1)                                       # no stray print ever tears a line of the protocol
+    return rx, tx
+
+
 def serve(config: Config, environ: Mapping[str, str]) -> int:
     """Serve MCP on standard input and output until either ends or a signal comes; then the process ends. Tasks go on."""
     def end() -> None:
@@ -4318,17 +4352,10 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         os.read(wake, 1)
         end()
     own_signals()
-    for fd in (0, 1, 2):
-        try:
-            os.set_blocking(fd, True)                   # the mode belongs to the open file, which the parent may share and have set
-        except OSError:                                 # closed: no file of ours may get its number
-            os.open(os.devnull, os.O_RDWR)
+    rx, tx = claim_standard_descriptors()
     wake, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    rx, tx = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)        # no child ever reads what is meant for us
-    os.dup2(2, 1)                                       # no stray print ever tears a line of the protocol
     host = Host(config.log_file, config.log_level)
 
     def gone(why: str) -> None:

@@ -404,24 +404,26 @@ def test_a_ref_lock_that_something_else_holds_for_a_moment_is_waited_for(repo, t
         assert made.result(timeout=60).branch == BRANCH
 
 
-def test_a_disk_that_fills_up_half_way_leaves_nothing(repo, tmp_path):
-    """A limit on the size of files stands in for it: git and the copying meet it in the middle of their work."""
-    put(repo, large="x" * 300_000)
-    commit(repo)
+def make_with_little_room(repo, tmp_path):
+    """A worktree made in a process of its own. A limit on the size of files stands in for a full disk: git and the copying
+    meet it in the middle of their work."""
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
               "git.add_worktree(*git.head(sys.argv[3]), sys.argv[4], sys.argv[5])")
-    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"],
+    return subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"],
                            str(repo), str(tmp_path / "tree"), BRANCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+
+
+def test_a_disk_that_fills_up_half_way_leaves_nothing(repo, tmp_path):
+    put(repo, large="x" * 300_000)
+    commit(repo)
+    done = make_with_little_room(repo, tmp_path)
     assert done.returncode != 0 and b"GitError" in done.stderr, done.stderr
     nothing_left(repo, tmp_path)
 
 
 def test_a_copy_that_does_not_fit_leaves_nothing(including, tmp_path):
     put(including, cache__keep__large="x" * 300_000)
-    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
-              "git.add_worktree(*git.head(sys.argv[3]), sys.argv[4], sys.argv[5])")
-    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"],
-                           str(including), str(tmp_path / "tree"), BRANCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = make_with_little_room(including, tmp_path)
     assert done.returncode != 0 and b"File too large" in done.stderr, done.stderr
     nothing_left(including, tmp_path)
 
