@@ -327,7 +327,7 @@ class Spec(NamedTuple):
     title: str = ""                             # the first line of the prompt, cut
     warnings: Tuple[str, ...] = ()
     setup: str = ""                             # the server's shell command that prepares the worktree
-    setup_from: str = ""                        # the checkout that it is told of
+    checkout: str = ""                          # the top directory that the worktree was made from
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Spec":
@@ -1423,6 +1423,18 @@ class Git:
             raise GitError(f"`base`: `{name}` is ambiguous", clip(found.err, 300), f"Write it in full, such as refs/heads/{name}")
         return top, found.out.strip()
 
+    @contextlib.contextmanager
+    def aside(self, place: Mapping[str, str]) -> Iterator[Dict[str, str]]:
+        """`place` with an index and an object directory of its own, both gone afterwards: whatever git makes then, the
+        repository does not notice. Raises: GitError, OSError."""
+        import tempfile
+        objects = os.path.join(place["GIT_DIR"], self(place["GIT_DIR"], "rev-parse", "--git-path", "objects", env=place))
+        quoted = objects.replace("\\", r"\\").replace('"', r'\"').replace("\n", r"\n")
+        with tempfile.TemporaryDirectory(prefix="codex-swarm-") as there:
+            os.mkdir(os.path.join(there, "objects"))
+            yield {**place, "GIT_INDEX_FILE": os.path.join(there, "index"), "GIT_OBJECT_DIRECTORY": os.path.join(there, "objects"),
+                   "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
+
     # -- making ----------------------------------------------------------------------
     def add_worktree(self, top: str, base: str, path: str, branch: str, carry: bool = False) -> Worktree:
         """A new locked worktree at `path` on the new `branch`, from the commit `base`; with `carry`, on top of it a
@@ -1591,7 +1603,8 @@ class Git:
         on = self.run(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place, allowed=(0, 1)).out.strip()
         if tip and tip != head and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
             parents.append(tip)
-        scratch = {**place, "GIT_INDEX_FILE": self._scratch(tree, parents[0])}
+        scratch = {**place, "GIT_INDEX_FILE": os.path.join(tree.git_dir, OWN_INDEX)}
+        self._fill(tree, parents[0], scratch)
         left_out = self._take_all(tree, scratch)
         written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
         if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
@@ -1654,18 +1667,17 @@ class Git:
     def _own_index(tree: Worktree, commit: str) -> str:
         return os.path.join(tree.git_dir, f"{OWN_INDEX}-{commit}")
 
-    def _scratch(self, tree: Worktree, commit: str) -> str:
-        """An index that holds `commit`. The one that we kept knows the times of the files, so unchanged ones need not be
-        read; the task's own is never used: it may be told to overlook changes."""
-        scratch, kept = os.path.join(tree.git_dir, OWN_INDEX), self._own_index(tree, commit)
-        for left in (scratch, scratch + ".lock"):
+    def _fill(self, tree: Worktree, commit: str, scratch: Mapping[str, str]) -> None:
+        """Make the index of `scratch` hold `commit`. The one that we kept knows the times of the files, so unchanged ones need
+        not be read; the task's own is never used: it may be told to overlook changes."""
+        index, kept = scratch["GIT_INDEX_FILE"], self._own_index(tree, commit)
+        for left in (index, index + ".lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(left)
         if os.path.exists(kept):
-            copy_file(kept, scratch)
+            copy_file(kept, index)
         else:
-            self(tree.path, "read-tree", commit, env={**self._place(tree), "GIT_INDEX_FILE": scratch})
-        return scratch
+            self(tree.path, "read-tree", commit, env=scratch)
 
     def _changes(self, top: str, place: Mapping[str, str]) -> List[Change]:
         done = self.run(top, "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty", env=place)
@@ -2173,7 +2185,7 @@ class Supervisor:
     def _set_up(self) -> Optional[Failure]:
         """Run the server's own command in the new worktree, as our user and outside of codex's sandbox."""
         assert self.spec.worktree is not None
-        argv = ["/bin/sh", "-c", self.spec.setup, "setup", self.spec.setup_from]
+        argv = ["/bin/sh", "-c", self.spec.setup, "setup", self.spec.checkout]
         try:
             with open(os.devnull, "rb") as nothing, open(self.task.file("setup.log"), "ab", opener=private) as log:
                 self.child = self.host.spawn(argv, self.spec.worktree.path, {**self.environ, TASK_ENV: self.spec.task_id}, nothing, log, log)
@@ -2476,8 +2488,8 @@ class Swarm:
                     usage_before, self._tree_around(cwd, owner),
                     title_of(request["prompt"]), self._warnings(arguments))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
-        if source and options.get("setup", True):
-            spec = spec._replace(setup=self.config.worktree_setup, setup_from=source[0])
+        if source:
+            spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
         return Plan(spec, request["prompt"], source, options.get("include_changes", False))
 
     def _source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
