@@ -35,6 +35,7 @@ import collections
 import contextlib
 import enum
 import errno
+import fnmatch
 import json
 import os
 import re
@@ -69,10 +70,14 @@ EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to b
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 GIT_TIMEOUT_S = 120.0               # for one git command
+VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
 SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
 NAMES_SHOWN = 5                     # of a list of files in a record
+HUNKS_SHOWN = 5                     # of the conflicts in one file
+FILES_SHOWN = 20                    # with conflicts, of a pair of tasks
+HUNK_CHARS = 1_500
 FILES_KEPT = 500                    # of those that a task touched
 MAX_TIMEOUT_S = 7 * 86400.0
 MAX_WAITS = 256                     # calls under way at once beyond which no waiting one is taken; each has a thread
@@ -245,6 +250,7 @@ class Config(NamedTuple):
     skip_git_repo_check: bool = False
     ephemeral: bool = False
     worktree_setup: str = ""                    # a shell command
+    merge_verify: str = ""                      # a shell command
     task_max_age_s: float = 86400.0
     log_file: Optional[str] = None
     log_level: str = "WARNING"
@@ -392,6 +398,7 @@ class Report(NamedTuple):
     tools: Mapping[str, int] = {}
     warnings: Tuple[str, ...] = ()
     files: Tuple[str, ...] = ()                 # of a task without a worktree: what codex said it edited
+    outside_write_paths: Tuple[str, ...] = ()   # changed although its `write_paths` do not cover it; relative to the repository
     in_events: bool = False                     # the disk was full: the content is only in events.jsonl
 
     @classmethod
@@ -609,6 +616,17 @@ def _suggestion(key: str, names: Iterable[str]) -> str:
     return f" (did you mean `{close[0]}`?)" if close else f"; there are: {', '.join(names)}"
 
 
+BOUNDS = frozenset({"minLength", "maxLength", "pattern", "minItems", "maxItems", "minimum", "maximum"})
+
+
+def without_bounds(schema: Any) -> Any:
+    """The schema as it is listed: every model pays for each word of it, and a wrong value is told of in our own words."""
+    if not isinstance(schema, dict):
+        return schema
+    return {key: {name: without_bounds(entry) for name, entry in value.items()} if key == "properties" else without_bounds(value)
+            for key, value in schema.items() if key not in BOUNDS}
+
+
 def _show(value: Any) -> str:
     """A value as an error message shows it. Deep or huge values are cut, never an error of their own."""
     try:
@@ -633,6 +651,11 @@ def clip(text: str, limit: int) -> str:
     head = text[:4 * limit]
     line = " ".join(head.split())
     return line if len(line) <= limit and len(head) == len(text) else line[:limit - 1] + "…"
+
+
+def clip_middle(text: str, limit: int) -> str:
+    half = (limit - 60) // 2
+    return text if len(text) <= limit else f"{text[:half]}\n… ({len(text) - 2 * half:,} characters cut here) …\n{text[-half:]}"
 
 
 def canonical(schema: Mapping[str, Any], value: Any, at: str = "") -> Any:
@@ -728,6 +751,7 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt")),
     Flag("worktree", {**obj(WORKTREE), "type": ["boolean", "object"], "description":
          "Run in a git worktree and branch of its own; from another `base` than HEAD, or with uncommitted changes"}, repeated=False),
+    Flag("write_paths", arr(string(minLength=1), "Globs; changes elsewhere are reported", maxItems=100)),
     Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S), repeated=False),
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
@@ -1081,6 +1105,11 @@ class Host:
                                     cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                                     start_new_session=True, pass_fds=fds)
 
+    def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Any:
+        """Start a command in a session of its own, its output to `log`. Returns the Popen; the caller waits for it. Raises: OSError."""
+        import subprocess
+        return subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
     def spawn(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> int:
         """Start codex in a session of its own, to die with us. Only the single-threaded supervisor calls this, so
         preexec_fn is safe. Returns the pid; the caller reaps. Raises: OSError."""
@@ -1367,6 +1396,70 @@ class Change(NamedTuple):
     on_disk: str = ""                       # 000000 when it is gone
 
 
+class Changed(NamedTuple):
+    """A file that differs between two trees; `status` as git has it (A, M, D, T). A binary file has no counts."""
+    status: str
+    path: str
+    insertions: Optional[int] = None
+    deletions: Optional[int] = None
+
+
+class Conflict(NamedTuple):
+    """A file that two sides changed in ways that git cannot unite."""
+    path: str
+    kind: str                               # git's word for it: contents, modify/delete, binary, ...
+    hunks: Tuple[Mapping[str, Any], ...] = ()       # {line, text}: with both versions between markers
+    more_hunks: int = 0
+
+
+class Part(NamedTuple):
+    """What one task brings to a merge."""
+    task_id: str
+    title: str
+    head: str
+    start: str                              # the commit that the task began with
+    own: bool                               # only what came after `start` belongs to it: below are changes that its caller never committed
+
+    @property
+    def name(self) -> str:
+        return f"task {self.task_id}"
+
+
+class Merged(NamedTuple):
+    """Parts brought together one after the other, on top of a commit."""
+    commit: str
+    task_ids: Tuple[str, ...]               # those that are in it
+    conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
+    first: Tuple[str, Tuple[str, ...]]      # the same, up to the first conflict
+
+
+def covers(glob: str, name: str) -> bool:
+    """Whether the glob names the file or a directory above it: `*` and `?` stop at `/`, `**` does not. In time that is linear
+    in the length of both, whatever the glob."""
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob.strip("/"), re.S)
+
+    def skipped(states: Set[int], before: str) -> Set[int]:
+        """With those that are reached without reading: a star may stand for nothing, `**/` only where a name begins."""
+        for at in range(len(parts)):
+            if at in states and (parts[at] in ("*", "**") or parts[at] == "**/" and before in ("", "/")):
+                states.add(at + 1)
+        return states
+    states = skipped({0}, "")
+    for c in name:
+        if c == "/" and len(parts) in states:
+            return True
+        stay = {at for at in states if at < len(parts) and (parts[at] in ("**", "**/") or parts[at] == "*" and c != "/")}
+        step = {at + 1 for at in states if at < len(parts) and _stands_for(parts[at], c)}
+        states = skipped(stay | step, c)
+    return len(parts) in states
+
+
+def _stands_for(part: str, c: str) -> bool:
+    if len(part) > 2 and part[0] == "[":
+        return fnmatch.fnmatchcase(c, part) and c != "/"
+    return c == part or part == "?" and c != "/"
+
+
 class Git:
     """git on one machine. `within_s` bounds everything that this object does, all commands together."""
 
@@ -1482,8 +1575,9 @@ class Git:
         if path:
             with contextlib.suppress(GitError):
                 self(top, "worktree", "remove", "--force", "--force", path)
-        with contextlib.suppress(GitError):
-            self(top, "update-ref", "-d", f"refs/heads/{branch}")
+        if branch:
+            with contextlib.suppress(GitError):
+                self(top, "update-ref", "-d", f"refs/heads/{branch}")
 
     def drop_untouched(self, top: str, tree: Worktree) -> None:
         """Take back a worktree in which nothing has run. Where there is anything to lose after all, it stays."""
@@ -1495,22 +1589,27 @@ class Git:
 
     def _carry(self, top: str, tree: Worktree) -> Worktree:
         """`tree` with a commit of what is not committed in `top`, as it lies there. The index of `top` is copied, never written."""
-        own = self(top, "rev-parse", "--absolute-git-dir")
         scratch = os.path.join(tree.git_dir, OWN_INDEX)
-        if os.path.exists(os.path.join(own, "index")):
-            copy_file(os.path.join(own, "index"), scratch)
-        place = {"GIT_DIR": own, "GIT_WORK_TREE": top, "GIT_INDEX_FILE": scratch}
-        secret = self._copied(own)          # when `top` is a worktree of ours
-        changes = [c for c in self._changes(top, place) if c.xy != "??" or c.path not in secret]
-        left_out = self._take(top, place, changes)
+        written, changes, left_out = self._lying(top, {"GIT_INDEX_FILE": scratch})
         carried = [c.path for c in changes if c.path not in left_out]
-        written = self(top, "write-tree", "--missing-ok", env=place)
         os.unlink(scratch)
         if carried:
             message = f"Uncommitted changes of the checkout, as {tree.branch} began\n"
             tree = tree._replace(baseline=self._commit(tree.path, written, [tree.base], message), carried=some(carried))
         missing = some([f"{path} ({why})" for path, why in left_out.items()])
         return tree._replace(unseen={"not_carried": missing} if missing else {})
+
+    def _lying(self, top: str, aside: Mapping[str, str]) -> Tuple[str, List[Change], Dict[str, str]]:
+        """(the tree object of what lies in the checkout `top`, the changes in it, those left out of it and why), made with the
+        index of `aside`: that of `top` is copied, never written. Raises: GitError, OSError."""
+        own = self(top, "rev-parse", "--absolute-git-dir")
+        if os.path.exists(os.path.join(own, "index")):
+            copy_file(os.path.join(own, "index"), aside["GIT_INDEX_FILE"])
+        place = {**aside, "GIT_DIR": own, "GIT_WORK_TREE": top}
+        secret = self._copied(own)          # when `top` is a worktree of ours
+        changes = [c for c in self._changes(top, place) if c.xy != "??" or c.path not in secret]
+        left_out = self._take(top, place, changes)
+        return self(top, "write-tree", "--missing-ok", env=place), changes, left_out
 
     def _submodules(self, top: str, tree: Worktree) -> Worktree:
         """Check out the submodules whose commit is in the repository already, each as a clone with hard links; never the network."""
@@ -1801,6 +1900,183 @@ class Git:
     @staticmethod
     def _place(tree: Worktree) -> Dict[str, str]:
         return {"GIT_DIR": tree.git_dir, "GIT_WORK_TREE": tree.path}
+
+    # -- comparing -------------------------------------------------------------------
+    def state(self, tree: Worktree, aside: Mapping[str, str]) -> str:
+        """The tree object of what lies in the worktree now. Raises: GitError, OSError."""
+        scratch = {**aside, **self._place(tree)}
+        self._fill(tree, self.commit_of(tree.path, "HEAD", scratch) or tree.start, scratch)
+        self._take_all(tree, scratch)
+        return self(tree.path, "write-tree", "--missing-ok", env=scratch)
+
+    def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str]:
+        """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there now)."""
+        start = self.commit_of(top, "HEAD") or self.run(top, "hash-object", "-t", "tree", "--stdin").out.strip()
+        return start, self._lying(top, aside)[0]
+
+    def changed(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
+        """The files that differ between two commits or trees, those below `paths` (globs) only. Raises: GitError."""
+        out = self(place["GIT_DIR"], "diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--ignore-submodules=none", old, new, "--", *paths,
+                   env={**place, "GIT_GLOB_PATHSPECS": "1"})
+        words, status, counts = iter(out.split("\0")), {}, {}
+        for word in filter(None, words):
+            if word[0] == ":":
+                status[next(words)] = word[-1]
+            else:
+                insertions, deletions, path = word.split("\t", 2)
+                counts[path] = (int(insertions), int(deletions)) if insertions != "-" else (None, None)
+        return [Changed(status[path], path, *counts.get(path, (None, None))) for path in status]
+
+    # -- merging ---------------------------------------------------------------------
+    def check_merge_tree(self) -> None:
+        """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
+        said = self("/", "version")
+        found = re.search(r"(\d+)\.(\d+)", said)
+        if found is None or (int(found[1]), int(found[2])) < (2, 38):
+            raise GitError("codex_merge needs git 2.38 or newer", f"The server has {said}", "Update git, or see the changes with codex_diff and run `git merge` by hand")
+
+    def merge(self, top: str, onto: str, parts: Sequence[Part], squash: bool, place: Mapping[str, str]) -> Merged:
+        """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left out. Makes objects,
+        moves no ref, looks at no checkout. Raises: GitError."""
+        at, done, conflicts = onto, [], {}    # type: str, List[str], Dict[str, Sequence[Conflict]]
+        first: Optional[Tuple[str, Tuple[str, ...]]] = None
+        for part in parts:
+            at, found = self._merge_one(top, at, part, squash, place)
+            if found:
+                conflicts[part.task_id] = found
+                first = first or (at, tuple(done))
+            else:
+                done.append(part.task_id)
+        return Merged(at, tuple(done), conflicts, first or (at, tuple(done)))
+
+    def _merge_one(self, top: str, at: str, part: Part, squash: bool, place: Mapping[str, str]) -> Tuple[str, List[Conflict]]:
+        """(the commit that has `part` on top of `at`, nothing), or (`at`, the conflicts)."""
+        if self.holds(top, "merge-base", "--is-ancestor", part.head, at, env=place):
+            return at, []
+        squash = squash or part.own
+        if not squash and self.holds(top, "merge-base", "--is-ancestor", at, part.head, env=place):
+            return part.head, []
+        written, found = self._united(top, at, part, place)
+        if found:
+            return at, found
+        if squash and written == self(top, "rev-parse", at + "^{tree}", env=place):
+            return at, []
+        message = f"{part.title}\n\nCodex {part.name}\n" if squash else f"Merge {part.name}: {part.title}\n"
+        return self._commit(top, written, [at] if squash else [at, part.head], message, place), []
+
+    def _united(self, top: str, at: str, part: Part, place: Mapping[str, str]) -> Tuple[str, List[Conflict]]:
+        """(tree object, conflicts) of a merge that touches no checkout; where there are conflicts the files hold both versions
+        between markers. Source: git-merge-tree(1), section OUTPUT."""
+        ours, theirs = at, part.head
+        if part.own:        # as if the task had begun with a commit of its own that both sides share
+            start, *trees = (self(top, "rev-parse", commit + "^{tree}", env=place) for commit in (part.start, ours, theirs))
+            base = self._commit(top, start, [], "base", place)
+            ours, theirs = (self._commit(top, tree, [base], "side", place) for tree in trees)
+        done = self.run(top, "-c", "merge.conflictStyle=merge", "merge-tree", "--write-tree", "-z", ours, theirs, env=place, allowed=(0, 1))
+        files, _, said = done.out.partition("\0\0")
+        written, *rows = files.split("\0")
+        if done.code == 0:
+            return written, []
+        kinds: Dict[str, str] = {}
+        words = iter(said.split("\0"))
+        for count in words:
+            if not count.strip("\n"):
+                break
+            paths = [next(words) for _ in range(int(count))]
+            kind = next(words)
+            next(words)                             # the same as a sentence
+            if kind.startswith("CONFLICT"):
+                kinds.update({path: kind[len("CONFLICT ("):-1] for path in paths})
+        names = list(dict.fromkeys([row.partition("\t")[2] for row in rows if row] + list(kinds)))
+        label = {ours: "what is there already", theirs: part.name}
+        return written, [self._conflict(top, written, path, kinds.get(path, "conflict"), label, place) for path in names]
+
+    def _conflict(self, top: str, written: str, path: str, kind: str, label: Mapping[str, str], place: Mapping[str, str]) -> Conflict:
+        done = self.run(top, "cat-file", "blob", f"{written}:{path}", env=place, allowed=(0, 128))
+        if done.code == 0 and "\0" in done.out[:8000]:         # git's own test
+            return Conflict(legible(path), "binary")
+        text = legible(done.out) if done.code == 0 else ""
+        found = list(re.finditer(r"^<{7,} .*?^>{7,} [^\n]*$", text, re.M | re.S))
+        hunks = []
+        for match in found[:HUNKS_SHOWN]:
+            hunk = match.group()
+            for oid, words in label.items():
+                hunk = hunk.replace(f"< {oid}", f"< {words}").replace(f"> {oid}", f"> {words}")
+            hunks.append({"line": text.count("\n", 0, match.start()) + 1, "text": clip_middle(hunk, HUNK_CHARS)})
+        return Conflict(legible(path), kind, tuple(hunks), max(0, len(found) - HUNKS_SHOWN))
+
+    def update(self, tree: Worktree, part: Part) -> List[str]:
+        """Merge `part` into the worktree of a task that is to go on: files, index and branch. Where both changed the same, the files
+        hold both versions between markers, for the task to unite. What lies in the worktree is committed first. Returns the files
+        with conflicts. Raises: GitError, OSError."""
+        place = self._place(tree)
+        tree, _ = self.snapshot(tree, "What lay in the worktree before an update")
+        assert tree.head is not None
+        if self.run(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place, allowed=(0, 1)).out.strip() != f"refs/heads/{tree.branch}" \
+                or not self._nothing_staged(tree, place):
+            raise GitError(f"{tree.path} cannot be updated", f"The task left something else than `{tree.branch}` checked out, or changes staged",
+                           "Reply without `update_from`, and let the task put that in order")
+        if self.holds(tree.path, "merge-base", "--is-ancestor", part.head, tree.head, env=place):
+            return []
+        written, found = self._united(tree.path, tree.head, part, place)
+        message = f"Merge {part.name}: {part.title}\n" + "".join(f"\nconflict: {conflict.path}" for conflict in found)
+        new = self._commit(tree.path, written, [tree.head] if part.own else [tree.head, part.head], message, place)
+        self._check_free(tree, place, new)
+        self(tree.path, "read-tree", "-m", "-u", tree.head, new, env=place)
+        self(tree.path, "update-ref", "-m", "codex-mcp-swarm: update", f"refs/heads/{tree.branch}", new, tree.head, env=place)
+        return [conflict.path for conflict in found]
+
+    def _check_free(self, tree: Worktree, place: Mapping[str, str], new: str) -> None:
+        """git itself would overwrite ignored files without a word. Raises: GitError when a file of the commit `new` has to go where one lies
+        that is not in the head of `tree`."""
+        assert tree.head is not None
+        rows = self.changed(place, tree.head, new)
+        gone = {row.path for row in rows if row.status == "D"}
+        above = lambda path: (path[:at] for at, c in enumerate(path) if c == "/")
+        taken = [row.path for row in rows if row.status == "A" and not any(name in gone for name in above(row.path)) and (
+            os.path.lexists(os.path.join(tree.path, row.path))
+            or any(os.path.lexists(os.path.join(tree.path, name)) and not os.path.isdir(os.path.join(tree.path, name)) for name in above(row.path)))]
+        if taken:
+            raise GitError(f"{tree.path} cannot be updated", f"Files there would be overwritten that are not on its branch: {told(some(taken))}",
+                           "Move them away, or reply without `update_from`")
+
+    @contextlib.contextmanager
+    def scratch_worktree(self, top: str, commit: str, path: str) -> Iterator[None]:
+        """A worktree of the commit at `path`, on no branch, gone afterwards with all that was made in it. Raises: GitError."""
+        with self._alone(top):
+            self(top, "worktree", "add", "--quiet", "--detach", "--lock", "--reason", LOCK_REASON, path, commit)
+        try:
+            yield
+        finally:
+            self._discard(top, path, "")
+
+    def check_clean(self, top: str) -> str:
+        """The branch that is checked out in `top`, which has nothing uncommitted (untracked files aside). Raises: GitError."""
+        branch = self.run(top, "symbolic-ref", "--quiet", "HEAD", allowed=(0, 1)).out.strip()
+        if not branch:
+            raise GitError(f"No branch is checked out in {top}", "Its HEAD is detached, so there is nothing to move", "Leave `into` out: the merge then makes a branch")
+        own = self(top, "rev-parse", "--absolute-git-dir")
+        unfinished = next((word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(own, name))), None)
+        changed = [c.path for c in _changes_in(self(top, "status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames", "--ignore-submodules=dirty"))]
+        if changed or unfinished:
+            raise GitError(f"The checkout {top} is not clean", f"A {unfinished} is unfinished there" if unfinished else f"Not committed: {told(some(changed))}",
+                           "Commit or stash that, or leave `into` out: the merge then makes a branch")
+        return branch
+
+    def advance(self, top: str, onto: str, commit: str) -> str:
+        """Move the branch that is checked out in `top`, with index and files, from the commit `onto` forward to `commit`. Returns its
+        name. git itself refuses when a file that is untracked or ignored would be overwritten. Raises: GitError; nothing is changed then."""
+        with self._alone(top):              # two at once: git would write the files of one and move the branch for the other
+            branch = self.check_clean(top)
+            if self.commit_of(top, "HEAD") != onto:
+                raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {onto[:12]}", "Call again")
+            self(top, "merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat", "--quiet", commit)
+        return branch[len("refs/heads/"):]
+
+    def patch(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> str:
+        """The same as a patch, with renames. No program that the user's configuration names for showing files is run. Raises: GitError."""
+        return legible(self(place["GIT_DIR"], "diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", old, new, "--", *paths,
+                            env={**place, "GIT_GLOB_PATHSPECS": "1"}))
 
 
 def _changes_in(status: str) -> List[Change]:
@@ -2284,6 +2560,7 @@ class Supervisor:
         for warning in (*progress.warnings, *rejections(stderr)):
             self.warnings = add_warning(self.warnings, warning)
         tree = self._bring_home(end, progress)
+        outside = self._outside(tree, progress)
         self._sweep()                           # a filter of the user's may have left something running
         assert end.outcome is not None
         before = self.spec.usage_before
@@ -2295,7 +2572,7 @@ class Supervisor:
             thread_id=progress.thread_id or self.spec.thread_id, content=progress.message, thread_usage=progress.usage,
             usage=None if progress.usage is None or unknown else progress.usage.since(before or Usage()),
             failure=failed if end.outcome is Outcome.FAILED else None, worktree=tree, tools=progress.tools, warnings=self.warnings,
-            files=() if tree else progress.files)
+            files=() if tree else progress.files, outside_write_paths=outside)
         self._file(report, end)
 
     def _judge(self, exit_code: int, progress: Progress, stderr: str) -> Tuple[Outcome, Optional[Failure]]:
@@ -2328,6 +2605,22 @@ class Supervisor:
             self.warnings = add_warning(self.warnings, warning)
         Git(self.host, self.environ, UNLOCK_S).release(tree)
         return tree
+
+    def _outside(self, tree: Optional[Worktree], progress: Progress) -> Tuple[str, ...]:
+        """What the task changed although its `write_paths` do not cover it; without a worktree, as far as its events tell."""
+        globs = self.spec.arguments.get("write_paths")
+        if globs is None:
+            return ()
+        try:
+            if tree is not None and tree.head:
+                names = [c.path for c in Git(self.host, self.environ, UNLOCK_S).changed({"GIT_DIR": tree.git_dir}, tree.start, tree.head)]
+            else:
+                top = repository_of(self.spec.cwd)[1]
+                names = [os.path.relpath(os.path.realpath(file), top) for file in progress.files]
+        except (GitError, OSError, ValueError) as error:
+            self.warnings = add_warning(self.warnings, f"Whether the task kept to its `write_paths` is unknown: {error}")
+            return ()
+        return tuple(legible(n) for n in names if n.startswith("../") or not any(covers(glob, n) for glob in globs))[:FILES_KEPT]
 
     def _file(self, report: Report, end: Status) -> None:
         """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
@@ -2403,12 +2696,13 @@ class Call:
 
 
 class Plan(NamedTuple):
-    """A checked request, before anything exists: the spec, its prompt, (top, base) where a worktree is wanted, and
-    whether the uncommitted changes there go into it."""
+    """A checked request, before anything exists: the spec, its prompt, (top, base) where a worktree is wanted, whether the
+    uncommitted changes there go into it, and what is to be merged into the worktree of a reply."""
     spec: Spec
     prompt: str
     worktree_from: Optional[Tuple[str, str]] = None
     carry: bool = False
+    update_from: Optional[Part] = None
 
 
 class Touched(NamedTuple):
@@ -2420,11 +2714,33 @@ class Touched(NamedTuple):
     ended_at: float
 
 
+class Wish(NamedTuple):
+    """How tasks are to be merged."""
+    dry_run: bool = False
+    into: str = ""                      # a new branch, or HEAD
+    base: str = "HEAD"
+    squash: bool = False
+    partial: bool = False
+    cwd: str = ""
+
+
+class Side(NamedTuple):
+    """One side of a comparison: what a task worked on, and how to look at it."""
+    repository: str                     # git's directory that all checkouts have in common
+    tree: Optional[Worktree]
+    live: bool                          # what lies there now, not a commit
+    edited: Sequence[str]               # what codex said it edited
+    globs: Optional[Sequence[str]]      # its `write_paths`
+    top: str = ""                       # the checkout of a task without a worktree
+    within: Tuple[str, ...] = ()        # what is looked at unless the caller says
+    note: str = ""
+
+
 class Swarm:
     def __init__(self, config: Config, host: Host, environ: Mapping[str, str]) -> None:
         self.config, self.host = config, host
         self.store, self.git = Store(config.root), Git(host, environ)
-        self.search_path = environ.get("PATH", os.defpath)
+        self.environ = environ
         # Guards `ended`: task id -> whether its supervisor is gone, for every task that has a watcher. A watcher
         # notifies when it sets one, and `wake` when a call was cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
@@ -2454,7 +2770,21 @@ class Swarm:
                 except ToolError:
                     self._take_back(plans[:i])
                     raise
+            elif plan.update_from is not None:
+                plans[i] = self._updated(plan, plan.update_from)
         return self._launch(plans)
+
+    def _updated(self, plan: Plan, part: Part) -> Plan:
+        """Raises: ToolError."""
+        assert plan.spec.worktree is not None
+        try:
+            conflicts = self.git.update(plan.spec.worktree, part)
+        except OSError as error:
+            raise ToolError(f"{plan.spec.worktree.path} cannot be updated", error.strerror or str(error), "Reply without `update_from`")
+        if not conflicts:
+            return plan
+        warning = f"Merged {part.name} into the worktree with conflicts, marked in {told(some(conflicts))}: the task has to unite them"
+        return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)))
 
     def _named(self, label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
         try:
@@ -2483,14 +2813,28 @@ class Swarm:
         source = self._source(cwd, options) if wants_tree else None
         if wants_tree and not self._sandbox_is_set(arguments):
             arguments["sandbox"] = "workspace-write"
-        spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.search_path), cwd, arguments, overrides,
+        spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
                     self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
                     usage_before, self._tree_around(cwd, owner),
                     title_of(request["prompt"]), self._warnings(arguments))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
         if source:
             spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
-        return Plan(spec, request["prompt"], source, options.get("include_changes", False))
+        update = self._update(spec, request["update_from"]) if "update_from" in request else None
+        return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
+
+    def _update(self, spec: Spec, name: str) -> Part:
+        """What `update_from` names: the work of a task, or a branch, tag or commit. Raises: ToolError."""
+        tree = spec.worktree
+        if tree is None or spec.thread_id is None:
+            raise ToolError("`update_from` is for replies to a task with a worktree", "There is none to merge into", "Leave it out")
+        if os.path.isdir(os.path.join(self.store.tasks, name)):
+            return self._parts([name])[0][0]
+        place = {"GIT_DIR": tree.git_dir}
+        commit = self.git.commit_of(tree.git_dir, name, place) if not name.startswith("-") else None
+        if commit is None:
+            raise ToolError(f"`update_from`: `{clip(name, 100)}` names no task and no commit", "git finds none of that name there", "Pass a task_id, or a branch")
+        return Part(name, "", commit, commit, False)
 
     def _source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
         """(top, base commit) for a worktree. Raises: ToolError."""
@@ -2809,7 +3153,7 @@ class Swarm:
             self.threads[task.task_id] = report.thread_id
         tree = report.worktree or tree
         return {"threadId": report.thread_id, "content": report.content, "failure": report.failure and to_json(report.failure),
-                "usage": report.usage and report.usage._asdict(), "worktree": tree and shown(tree),
+                "usage": report.usage and report.usage._asdict(), "worktree": tree and shown(tree), "outside_write_paths": some(report.outside_write_paths),
                 "warnings": list(report.warnings), "exit_code": report.exit_code, "elapsed_s": round(report.elapsed_s, 1)}
 
     def _salvage(self, task: TaskDir, spec: Spec, status: Status) -> Report:
@@ -2869,6 +3213,216 @@ class Swarm:
             return Touched(task_id, common, inside, spec.created_at, ended_at)
         except (ToolError, *UNREADABLE):
             return None
+
+    # -- comparing -------------------------------------------------------------------
+    def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str]) -> Dict[str, Any]:
+        """What a task changed since it began, or, with `against`, how its result differs from that of another task: counts, and
+        as `content` a line a file (`view` stat or files) or the patch. Of a task that runs or was not saved, what lies in its
+        worktree now; of one without a worktree, what is not committed in its directory, whoever changed it. Reads only.
+
+        Raises: ToolError, OSError."""
+        side = self._side(task_id)
+        other = self._side(against) if against else None
+        if other is not None and other.repository != side.repository:
+            raise ToolError(f"Tasks {task_id} and {against} cannot be compared", f"One worked in {side.repository}, the other in {other.repository}",
+                            "Compare tasks of the same repository")
+        with self.git.aside({"GIT_DIR": side.repository}) as place:
+            start, end = self._ends(side, place)
+            old = self._ends(other, place)[1] if other else start
+            rows = self.git.changed(place, old, end, paths or side.within)
+            content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, side.globs) for row in rows)
+        total = lambda counts: sum(n or 0 for n in counts)
+        facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note}
+        return {"task_id": task_id, "view": view, **{k: v for k, v in facts.items() if v}, "files_changed": len(rows),
+                "insertions": total(r.insertions for r in rows), "deletions": total(r.deletions for r in rows), "content": content}
+
+    def _side(self, task_id: str) -> "Side":
+        """Raises: ToolError."""
+        task = self.store.get(task_id)
+        try:
+            spec, status = task.spec(), task.status()
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
+            raise ToolError(f"Task {task_id} cannot be compared", f"spec.json of it cannot be read: {type(error).__name__}", f"Look into `{task.path}`")
+        report: Optional[Report] = None
+        with contextlib.suppress(*UNREADABLE):
+            report = task.report() if status.state is State.ENDED else None
+        edited = report.files if report else self._tail(task).refresh().files
+        globs = spec.arguments.get("write_paths")
+        tree = report.worktree if report and report.worktree else spec.worktree
+        if tree is None:
+            return self._side_of_checkout(spec, edited, globs)
+        if not tree.head and not os.path.isdir(tree.path):
+            raise ToolError(f"There is nothing to compare of task {task_id}", f"Its work was never committed, and `{tree.path}` is gone", "See `warnings` of its record")
+        common = os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
+        return Side(common, tree, not tree.head, edited if not tree.head else (), globs)
+
+    def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> "Side":
+        if not os.path.isdir(spec.cwd) or not in_repository(spec.cwd):
+            raise ToolError(f"There is nothing to compare of task {spec.task_id}", f"It had no worktree, and {spec.cwd} is not in a git repository"
+                            + (f". Codex said that it edited {told(some(edited))}" if edited else ""), "Run tasks with `worktree: true`")
+        self._check_ours(spec.cwd)
+        common, top = repository_of(spec.cwd)
+        within = os.path.relpath(os.path.realpath(spec.cwd), top)
+        note = f"This task had no worktree: shown is all that is not committed in {spec.cwd}, whoever changed it"
+        return Side(common, None, True, [legible(os.path.relpath(os.path.realpath(f), top)) for f in edited], globs, top, () if within == "." else (within,), note)
+
+    def _ends(self, side: "Side", place: Mapping[str, str]) -> Tuple[str, str]:
+        """(the commit that it began with, the commit or tree object that it came to)."""
+        if side.tree is None:
+            return self.git.state_of_checkout(side.top, place)
+        return side.tree.start, side.tree.head or self.git.state(side.tree, place)
+
+    # -- merging ---------------------------------------------------------------------
+    def merge(self, task_ids: Sequence[str], call: Call, wish: "Wish") -> Dict[str, Any]:
+        """Bring the branches of ended tasks together on top of `wish.base`, in this order, all or none of them; where `wish.partial`,
+        those before the first conflict. Nothing but one ref is moved, and that after the server's verify command has passed.
+
+        Blocks for some milliseconds a task, and as long as the verify command runs, up to VERIFY_S. Raises: ToolError, OSError."""
+        self.git.check_merge_tree()
+        parts, checkout, common, warnings = self._parts(task_ids)
+        top, onto = self._target(self._cwd(wish.cwd) if wish.cwd else checkout, common, wish)
+        merge_id = self.host.new_task_id()
+        branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}") if wish.into != "HEAD" else ""
+        place = {"GIT_DIR": self.git(top, "rev-parse", "--absolute-git-dir"), "GIT_WORK_TREE": top}
+        with contextlib.ExitStack() as stack:
+            if wish.dry_run:
+                place = stack.enter_context(self.git.aside(place))
+            merged = self.git.merge(top, onto, parts, wish.squash, place)
+            conflicts, order = self._conflicts(top, onto, parts, merged, wish.squash, place)
+            commit, done = merged.first if wish.partial and not wish.dry_run else (merged.commit, merged.task_ids)
+            rows = self.git.changed(place, onto, commit)
+        total = lambda counts: sum(n or 0 for n in counts)
+        data: Dict[str, Any] = {
+                "dry_run": wish.dry_run, "onto": onto, "merged": list(done), "not_merged": [p.task_id for p in parts if p.task_id not in done], "conflicts": conflicts,
+                "suggested_order": order, "files_changed": len(rows), "insertions": total(r.insertions for r in rows), "deletions": total(r.deletions for r in rows),
+                "warnings": warnings}
+        if wish.dry_run or commit == onto or (merged.conflicts and not wish.partial):
+            none = {"merged": [], "not_merged": [p.task_id for p in parts]} if merged.conflicts and not wish.dry_run else {}
+            return {**data, **none}
+        data["verify"] = self._verify(top, commit, merge_id, call) if self.config.merge_verify else {}
+        if data["verify"].get("exit_status", 0) != 0:
+            return {**data, "merged": [], "not_merged": [p.task_id for p in parts]}
+        if wish.into == "HEAD":
+            branch = self.git.advance(top, onto, commit)
+        else:
+            self.git(top, "update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, "0" * len(commit))
+        return {**data, "branch": branch, "commit": commit}
+
+    def _parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
+        """(what each task brings, the checkout they came from, git's directory that all have in common, warnings). Raises: ToolError."""
+        parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
+        checkout, common, warnings = "", "", []     # type: str, str, List[str]
+        for task_id in dict.fromkeys(task_ids):
+            task = self.store.get(task_id)
+            try:
+                spec, status = task.spec(), task.status()
+                report = task.report() if status.state is State.ENDED else None
+            except UNREADABLE as error:
+                raise_if_exhausted(error)
+                spec, report, status = Spec(task_id, 0, "", ""), None, Status(State.ENDED, Outcome.LOST)
+            tree = report.worktree if report else spec.worktree
+            what = f"Task {task_id} cannot be merged"
+            if status.state is not State.ENDED:
+                raise ToolError(what, "It has not ended", "codex_wait for it, or codex_cancel it: what it has done is committed then")
+            if tree is None:
+                raise ToolError(what, "It had no worktree: what it did is in its directory already, not on a branch", "Leave it out")
+            if not tree.head:
+                raise ToolError(what, f"Its work was not committed: {tree.unsaved or 'its supervisor was killed'}. It is in `{tree.path}`",
+                                "A codex_reply to it commits it at its end")
+            there = os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
+            checkout, common = checkout or spec.checkout, common or there
+            if there != common:
+                raise ToolError(what, f"It belongs to the repository {there}, the others to {common}", "Merge the tasks of one repository at a time")
+            parts[tree.branch] = Part(task_id, spec.title or "Codex task", self._newest(common, tree), tree.start, tree.baseline is not None)
+            if status.outcome is not Outcome.SUCCEEDED:
+                warnings.append(f"Task {task_id} ended as {status.outcome and status.outcome.value}; what it did until then is merged all the same")
+            if tree.left_out:
+                warnings.append(f"Not on the branch of task {task_id}, only in `{tree.path}`: {told(tree.left_out)}")
+        return list(parts.values()), checkout, common, warnings
+
+    def _newest(self, common: str, tree: Worktree) -> str:
+        """What is on the task's branch now where that goes on from its result, else its result. Raises: ToolError."""
+        assert tree.head is not None
+        place = {"GIT_DIR": common}
+        if not os.path.isdir(common) or self.git.commit_of(common, tree.head, place) is None:
+            raise ToolError(f"The work of `{tree.branch}` cannot be merged", f"Its commit {tree.head} is not in {common}", "Restore that repository")
+        tip = self.git.commit_of(common, f"refs/heads/{tree.branch}", place)
+        return tip if tip and self.git.holds(common, "merge-base", "--is-ancestor", tree.head, tip, env=place) else tree.head
+
+    def _target(self, checkout: str, common: str, wish: "Wish") -> Tuple[str, str]:
+        """(top of the checkout, the commit to merge onto). Raises: ToolError."""
+        if not checkout or not os.path.isdir(checkout):
+            raise ToolError("The checkout that the tasks came from is not there any more", checkout, "Pass another checkout of the repository as `cwd`")
+        self._check_ours(checkout)
+        top, onto = self.git.head(checkout, wish.base)
+        if repository_of(top)[0] != common:
+            raise ToolError("The tasks belong to another repository", f"Theirs is {common}, `cwd` is in {repository_of(top)[0]}", "Leave `cwd` out")
+        if wish.into == "HEAD" and wish.base != "HEAD":
+            raise ToolError("`into: \"HEAD\"` does not go with that `base`", "HEAD can only move forward from where it is", "Leave one of the two out")
+        if wish.into == "HEAD" and not wish.dry_run:
+            self.git.check_clean(top)
+        return top, onto
+
+    def _free_branch(self, top: str, name: str) -> str:
+        """Raises: ToolError when no branch can be made under that name."""
+        if self.git.run(top, "check-ref-format", "--branch", name, allowed=(0, 1, 128)).code != 0 or name.startswith("-"):
+            raise ToolError(f"`into`: `{clip(name, 100)}` cannot be the name of a branch", "See git-check-ref-format(1)", "Pass another name, \"HEAD\", or none")
+        if self.git.commit_of(top, f"refs/heads/{name}") is not None:
+            raise ToolError(f"`into`: there is a branch `{name}` already", "A merge makes a new branch, or moves HEAD forward", "Pass a name that is free, \"HEAD\", or none")
+        return name
+
+    def _conflicts(self, top: str, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, place: Mapping[str, str]) -> Tuple[List[Dict[str, Any]], List[str]]:
+        """(who conflicts with whom, and where; an order in which as many as possible go in before the first conflict)."""
+        if not merged.conflicts:
+            return [], [part.task_id for part in parts]
+        alone = {part.task_id: self.git.merge(top, onto, [part], squash, place) for part in parts}
+        found: List[Dict[str, Any]] = []
+        rank = {part.task_id: len(parts) if alone[part.task_id].conflicts else 0 for part in parts}
+        for part in (p for p in parts if p.task_id in merged.conflicts):
+            mine, before = part.task_id, len(found)
+            if alone[mine].conflicts:
+                found.append({"tasks": [mine], "with": onto, "files": alone[mine].conflicts[mine]})
+                continue
+            for other in parts:
+                done = parts.index(other) > parts.index(part) and other.task_id in merged.conflicts         # that one looks at the pair
+                if other is part or done or alone[other.task_id].conflicts:
+                    continue
+                files = self.git.merge(top, alone[other.task_id].commit, [part], squash, place).conflicts.get(mine)
+                if files:
+                    found.append({"tasks": [other.task_id, mine], "files": files})
+                    rank[mine] += 1
+                    rank[other.task_id] += 1
+            if len(found) == before:                # no single one, only all of them together
+                found.append({"tasks": [*merged.task_ids, mine], "files": merged.conflicts[mine]})
+                rank[mine] += 1
+        order = sorted((part.task_id for part in parts), key=lambda task_id: rank[task_id])
+        return [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found], order
+
+    def _verify(self, top: str, commit: str, merge_id: str, call: Call) -> Dict[str, Any]:
+        """How the server's verify command ended on the merged commit, in a worktree that is gone afterwards. Everything it started is
+        killed at its end, or when the call is cancelled or the server ends. Raises: ToolError, OSError."""
+        import tempfile
+        make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
+        path, command = os.path.join(self.config.worktree_dir, f"merge-{merge_id}"), self.config.merge_verify
+        with self.git.scratch_worktree(top, commit, path), tempfile.TemporaryFile() as log:
+            child = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**self.environ, TASK_ENV: merge_id}, log)
+
+            def until_the_end() -> None:
+                child.wait()
+                self.wake()
+            threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
+            with self.changed:
+                self.changed.wait_for(lambda: child.returncode is not None or call.cancelled or self.closing, VERIFY_S)
+            status = child.returncode
+            self.host.signal_group(child.pid, signal.SIGKILL)
+            self.host.kill_marked(merge_id)
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            tail = log.read().decode("utf-8", "replace").strip()[-2_000:]
+        if status is None and (call.cancelled or self.closing):
+            raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
+        why = {} if status is not None else {"note": f"It was killed: it had not ended within {VERIFY_S:.0f} s"}
+        return {"command": clip(command, LABEL_CHARS), "exit_status": -signal.SIGKILL if status is None else status, "output": tail, **why}
 
     def has_ended(self, task: TaskDir) -> bool:
         with self.changed:
@@ -2964,6 +3518,13 @@ def shown(tree: Worktree) -> Dict[str, Any]:
     return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k not in ("git_dir", "files")}
 
 
+def _row(row: Changed, view: str, globs: Optional[Sequence[str]]) -> str:
+    name = legible(row.path).replace("\n", "\\n")
+    if view == "files":
+        return f"{row.status} {name}" + ("  (outside write_paths)" if globs is not None and not any(covers(glob, row.path) for glob in globs) else "")
+    return f"{'-' if row.insertions is None else row.insertions:>6} {'-' if row.deletions is None else row.deletions:>6}  {name}"
+
+
 def age(now: float, then: float) -> float:
     return round(max(0.0, now - then), 1)
 
@@ -3006,10 +3567,11 @@ THREAD = string("Codex thread", pattern=THREAD_ID)
 TASK = string(pattern=TASK_ID)
 TASKS = arr(TASK, minItems=1, maxItems=500)
 NAMELESS: Mapping[str, Schema] = {name: {k: v for k, v in schema.items() if k != "description"} for name, schema in RUN.items()}
-REPLY: Mapping[str, Schema] = {**{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"]}
-RECORD = obj({"task_id": string(), "state": string(), "outcome": string(), "threadId": string(), "content": string(), "failure": obj(),
-              "usage": obj(), "worktree": obj(), "warnings": arr(string()), "progress": obj()})
+REPLY: Mapping[str, Schema] = {**{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"],
+                               "update_from": string("Task or branch to merge into its worktree first", minLength=1, maxLength=1000)}
+RECORD = obj({"task_id": string(), "state": string(), "outcome": string(), "threadId": string(), "content": string()})
 RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())})        # nothing is required: TypeScript clients check errors, too
+PAGED = {"offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}
 COLLECT = "codex_wait with these task_ids returns the results; codex_status shows what they do"
 
 
@@ -3067,13 +3629,66 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "Wait until all (or any) of the tasks have ended and return their results. After timeout_s it returns what there is, with `still_running`; "
       "nothing is stopped: call again. `offset` and `max_chars` page through a long `content`.",
       obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]), "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400),
-           "offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}, ["task_ids"]),
+           **PAGED}, ["task_ids"]),
       RECORDS, read_only=True, waits=True)
 def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     ids = tuple(dict.fromkeys(args["task_ids"]))
     for task_id in ids:
         swarm.store.get(task_id)            # an unknown one is told of now
     return Wait(ids, False, args.get("mode", "all"), args.get("timeout_s"), False, args.get("offset", 0), args.get("max_chars"))
+
+
+@tool("codex_diff", "See what a task changed",
+      "Show what a task changed, also while it runs, or with `against` how its result differs from another task's: "
+      "lines per file (stat), status per file (files) or the patch, paged. `paths` (globs) narrows it.",
+      obj({"task_id": TASK, "against": TASK, "view": string(enum=["stat", "files", "patch"]), "paths": arr(string(minLength=1), maxItems=100), **PAGED}, ["task_id"]),
+      obj({"content": string(), "files_changed": integer()}), read_only=True)
+def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    data = swarm.diff(args["task_id"], args.get("against"), args.get("view", "stat"), args.get("paths", ()))
+    return Answer(page(data, args.get("offset", 0), args.get("max_chars")))
+
+
+@tool("codex_merge", "Merge the work of tasks",
+      "Merge the branches of ended tasks, in this order, into a new branch; the checkout stays as it is, unless `into` is HEAD: that moves the checked-out "
+      "branch, if it is clean. If any conflicts, nothing is merged (with `partial`, those before it are), and the answer says who conflicts, where, and what to do. "
+      "dry_run only tells.",
+      obj({"task_ids": TASKS, "dry_run": boolean(), "into": string("New branch, or HEAD", minLength=1, maxLength=200), "base": string("Default: HEAD", minLength=1),
+           "squash": boolean("One commit per task"), "partial": boolean(), "cwd": string(minLength=1)}, ["task_ids"]),
+      obj({"merged": arr(string()), "conflicts": arr(obj()), "branch": string(), "commit": string()}))
+def codex_merge(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    data = swarm.merge(args["task_ids"], call, Wish(**{k: v for k, v in args.items() if k != "task_ids"}))
+    data["advice"] = _next_step(data)
+    failed = not data["dry_run"] and bool(data["not_merged"]) and "commit" not in data
+    shown, room = list(data["conflicts"]), call.client.result_chars // 3
+    data["conflicts"] = _brief(shown, room)
+    while size(data["conflicts"]) > 2 * room and len(shown) > 1:
+        data["left_out"] = data.get("left_out", 0) + 1
+        data["conflicts"] = _brief(shown[:-data["left_out"]], room)
+    return Answer({key: value for key, value in data.items() if value not in ([], {}, "")}, failed)
+
+
+def _brief(conflicts: Sequence[Dict[str, Any]], budget: int) -> List[Dict[str, Any]]:
+    """The conflicts with their hunks cut to fair shares of the budget."""
+    few = [{**conflict, "files": conflict["files"][:FILES_SHOWN], **({"files_left_out": len(conflict["files"]) - FILES_SHOWN} if len(conflict["files"]) > FILES_SHOWN else {})}
+           for conflict in conflicts]
+    texts = [hunk["text"] for conflict in few for file in conflict["files"] for hunk in file.get("hunks", ())]
+    cut = iter([text if share >= size(text) else clip_middle(text, share) if share >= 120 else "" for text, share in zip(texts, shares([size(text) for text in texts], budget))])
+    return [{**conflict, "files": [{**file, "hunks": [{**hunk, "text": next(cut)} for hunk in file.get("hunks", ())]} for file in conflict["files"]]}
+            for conflict in few]
+
+
+def _next_step(data: Mapping[str, Any]) -> str:
+    """What to do with the answer to a merge."""
+    if data.get("verify", {}).get("exit_status", 0) != 0:
+        return "The verify command did not pass, so nothing was moved. Let codex_reply mend the task at fault, or leave that task out"
+    if "commit" in data and not data["conflicts"]:
+        return f"`{data['branch']}` holds it now"
+    if data["conflicts"]:
+        mine = data["conflicts"][0]["tasks"][-1]
+        other = data["conflicts"][0]["tasks"][0] if len(data["conflicts"][0]["tasks"]) > 1 else data["onto"]
+        return (f"codex_reply with task_id {mine} and `update_from` {other} brings that work into its worktree, conflicts marked in the files, and lets the task unite "
+                "them; put the conflict into the prompt, then merge again. Or merge without it")
+    return "No conflicts: call again without dry_run" if data["dry_run"] and data["files_changed"] else "There is nothing to merge: all of it is in there already"
 
 
 @tool("codex_cancel", "Stop tasks",
@@ -3173,7 +3788,8 @@ def _cut(record: Dict[str, Any], piece: str, offset: int, total: int) -> Dict[st
     truncated: Dict[str, Any] = {"total_chars": total, "offset": offset}
     if upto < total:
         truncated["next_offset"] = upto
-        truncated["how"] = f"codex_wait with task_ids [\"{record['task_id']}\"] and offset {upto} returns the rest"
+        call = "codex_diff with the same arguments" if "view" in record else f"codex_wait with task_ids [\"{record['task_id']}\"]"
+        truncated["how"] = f"{call} and offset {upto} returns the rest"
     return {**record, "content": piece, "truncated": truncated}
 
 
@@ -3243,7 +3859,7 @@ def render(data: Dict[str, Any]) -> str:
     """The same data as readable text."""
     lines = [line for record in records_of(data) for line in _record_lines(record)]
     if not records_of(data):
-        lines += ["No task is running."] if "tasks" in data else []
+        lines += ["No task is running."] if "tasks" in data else _merge_lines(data) if "onto" in data else []
     if data.get("still_running"):
         lines.append("Still running: " + ", ".join(data["still_running"]))
     lines += [f"{key}: {data[key]}" for key in ("left_out", "collect") if key in data]
@@ -3253,9 +3869,12 @@ def render(data: Dict[str, Any]) -> str:
 
 
 def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    head = f"Task {record['task_id']} {record.get('outcome', record['state'])}"
+    head = f"Task {record['task_id']} {record.get('outcome') or record.get('state', '')}".rstrip()
     head += f" ({record['title']})" if "title" in record else ""
     yield head + (f" after {record['elapsed_s']} s" if "elapsed_s" in record else "") + (f" (thread {record['threadId']})" if "threadId" in record else "")
+    if "view" in record:
+        compared = f"compared with task {record['against']}" if "against" in record else f"since {record['base'][:12]}"
+        yield f"{record['files_changed']} files changed, +{record['insertions']} -{record['deletions']}, {compared}" + (", as it is now" if "live" in record else "")
     if "failure" in record:
         why = record["failure"]
         yield f"{why['kind']}: {why['message']} {why['advice']}" + (" A retry can help." if why["retryable"] else "")
@@ -3269,6 +3888,7 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
         yield from (f"{words}: {told(tree[key])}" for key, words in (("carried", "uncommitted changes that came along"), ("copied", "copied")) if key in tree)
         yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in tree.get("unseen", {}).items())
+    yield from (f"{words}: {told(record[key])}" for key, words in (("outside_write_paths", "outside write_paths"), ("edited", "edited, as codex said")) if key in record)
     yield from (f"also touched by task {other}: {told(files)}" for other, files in record.get("overlaps", {}).items())
     if "usage" in record:
         yield f"usage: {record['usage']['input_tokens']} tokens in, {record['usage']['output_tokens']} out"
@@ -3281,6 +3901,26 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"[{record['truncated']['total_chars']:,} characters in all; {record['truncated']['how']}]"
 
 
+def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
+    verb = "Would be merged" if data["dry_run"] else "Merged"
+    counts = f", {data['files_changed']} files changed, +{data['insertions']} -{data['deletions']}" if "merged" in data else ""
+    yield f"{verb} onto {data['onto'][:12]}: {', '.join(data.get('merged', ['nothing']))}{counts}"
+    if "commit" in data:
+        yield f"branch {data['branch']}, commit {data['commit']}"
+    if "not_merged" in data:
+        yield f"Not merged: {', '.join(data['not_merged'])}"
+    for conflict in data.get("conflicts", ()):
+        who = f"Task {conflict['tasks'][0]} conflicts with {conflict['with'][:12]}" if "with" in conflict else f"Tasks {' and '.join(conflict['tasks'])} conflict"
+        yield f"{who} in " + ", ".join(f"`{file['path']}` ({file['kind']})" for file in conflict["files"])
+        yield from (f"`{file['path']}`, line {hunk['line']}:\n{hunk['text']}" for file in conflict["files"] for hunk in file["hunks"])
+    if "conflicts" in data:
+        yield f"Order in which most go in: {', '.join(data['suggested_order'])}"
+    if "verify" in data:
+        yield f"`{data['verify']['command']}` ended with exit status {data['verify']['exit_status']}\n{data['verify']['output']}".rstrip()
+    yield from (f"warning: {text}" for text in data.get("warnings", ()))
+    yield data["advice"]
+
+
 def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool = False) -> Tuple[Optional[Dict[str, Any]], str]:
     """(structuredContent, text), together within `budget`. Where both go out the first gets what it needs before the text
     does; `text_too` when the client's model may see the text alone: then they share evenly."""
@@ -3288,7 +3928,7 @@ def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool 
     shaped = fit(data, room - (room // 2 if structured and text_too else min(2_000, room // 6)))
     text, room = render(shaped), room - (size(shaped) if structured else 0)
     if size(text) > room:
-        text = prefix(text, room - 120) + "… (cut here: codex_wait returns the rest with `offset`, 10,000 characters with `max_chars` 10000)"
+        text = prefix(text, room - 120) + "… (cut here: codex_wait, for a diff codex_diff, returns the rest with `offset`, 10,000 characters with `max_chars` 10000)"
     return (shaped if structured else None), text
 
 
@@ -3582,7 +4222,7 @@ class Era:
         return {"tools": [self._tool(t) for t in TOOLS.values()]}
 
     def _tool(self, t: Tool) -> Dict[str, Any]:
-        out: Dict[str, Any] = {"name": t.name, "description": t.description, "inputSchema": t.args}
+        out: Dict[str, Any] = {"name": t.name, "description": t.description, "inputSchema": without_bounds(t.args)}
         if self.since("2025-06-18"):
             out.update(title=t.title, outputSchema=t.returns)
             if t.always_load:
@@ -3994,11 +4634,6 @@ def no_cursor(params: Dict[str, Any]) -> None:
     if params.get("cursor") is not None:
         raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
 
-def clip_middle(text: str, limit: int) -> str:
-    half = (limit - 60) // 2
-    return text if len(text) <= limit else f"{text[:half]}\n… ({len(text) - 2 * half:,} characters cut here) …\n{text[-half:]}"
-
-
 def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
     facts: Dict[str, Any] = {**SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform,
                              "pid": os.getpid(), "protocol": revision, "protocols": list(SUPPORTED), "tasks_dir": swarm.store.tasks,
@@ -4006,7 +4641,7 @@ def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
                              "limits": {"tasks_per_call": MAX_TASKS_PER_CALL, "prompt_chars": MAX_PROMPT_CHARS, "result_chars": RESULT_CHARS, "frame_bytes": MAX_FRAME_BYTES,
                                         "waiting_calls": MAX_WAITS, "subscriptions": MAX_STREAMS}}
     try:
-        codex_path = find_codex(swarm.config.codex_bin, swarm.search_path)
+        codex_path = find_codex(swarm.config.codex_bin, swarm.environ.get("PATH", os.defpath))
         done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
         facts["codex"] = {"path": codex_path, "version": clip(done.out or done.err, 100)}
     except (ToolError, OSError) as error:
@@ -4047,6 +4682,7 @@ class Server:
         """Give what is under way time to be done and answered; calls that only wait end with us, their tasks go on."""
         end = self.swarm.host.monotonic() + EXIT_GRACE_S
         self.swarm.closing = True
+        self.swarm.wake()
         self.swarm.host.log("INFO", f"ending with {len(self.calls)} calls under way; the tasks go on")
         with self.idle:
             self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
@@ -4255,6 +4891,7 @@ VARIABLES: Mapping[str, str] = {
     "CODEX_SWARM_TASK_DIR": "where tasks are kept (default: $XDG_STATE_HOME/codex-swarm, else ~/.local/state/codex-swarm)",
     "CODEX_SWARM_WORKTREE_DIR": "where git worktrees are made (default: worktrees in the task directory)",
     "CODEX_SWARM_WORKTREE_SETUP": "shell command that prepares each new worktree before codex starts in it; $1 is the caller's checkout",
+    "CODEX_SWARM_MERGE_VERIFY": "shell command that has to pass on what codex_merge made, before a branch is moved; $1 is the caller's checkout",
     "CODEX_SWARM_CODEX_BIN": "codex executable, path or name (default: codex); --codex-bin wins",
     "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are to be kept, in seconds (default: 86400); nothing is deleted yet",
     "CODEX_SWARM_LOG": "log file (default: stderr)",
@@ -4315,7 +4952,8 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
         root=root, worktree_dir=_directory(environ, "CODEX_SWARM_WORKTREE_DIR", os.path.join(root, "worktrees")), codex_bin=codex_bin,
         codex_home=environ.get("CODEX_HOME") or os.path.join(os.path.expanduser("~"), ".codex"), overrides=overrides,
         skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
-        worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), task_max_age_s=_seconds(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0),
+        worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), merge_verify=environ.get("CODEX_SWARM_MERGE_VERIFY", "").strip(),
+        task_max_age_s=_seconds(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0),
         log_file=log, log_level=level.upper())
 
 

@@ -38,7 +38,7 @@ def ended(swarm, ids):
 
 def run(swarm, *prompt, **arguments):
     """Run one task, whose prompt has these lines, to its end; its record. Argument names may have `_` for `-`."""
-    names = {name.replace("-", "_"): name for name in (*cms.RUN, "threadId", "task_id")}
+    names = {name.replace("-", "_"): name for name in (*cms.RUN, "threadId", "task_id", "update_from")}
     request = {names[key]: value for key, value in arguments.items()}
     return ended(swarm, swarm.start([{"prompt": "\n".join(prompt), **request}]))[0]
 

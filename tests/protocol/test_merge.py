@@ -1,0 +1,75 @@
+"""codex_merge as a client sees it: the answer, its text, its limits, and the errors."""
+import json
+
+import pytest
+
+from client import text_of
+from conftest import git
+
+
+@pytest.fixture
+def two(client, repo):
+    """A factory: a client, and two tasks that wrote the same file."""
+    def make(lines=1, **options):
+        c = client(**options)
+        write = "SHELL i=0; while [ $i -lt %d ]; do echo %%s $i; echo; i=$((i+1)); done > same" % lines
+        tasks = [{"prompt": write % word, "worktree": True} for word in ("first", "second")]
+        result = c.call("codex_batch", {"tasks": tasks}, timeout=60)
+        return c, [line.split()[1] for line in text_of(result).splitlines() if line.startswith("Task ")]
+    return make
+
+
+def test_a_conflict_is_an_error_whose_text_alone_says_who_where_and_what_to_do(two, repo):
+    c, (one, other) = two()
+    before = git(repo, "for-each-ref")
+    text = c.refused("codex_merge", {"task_ids": [one, other]})
+    assert "Tasks %s and %s conflict in `same` (contents)" % (one, other) in text and "<<<<<<<" in text and "first 0" in text and "second 0" in text
+    assert "codex_reply with task_id %s and `update_from` %s" % (other, one) in text
+    assert git(repo, "for-each-ref") == before
+
+
+def test_a_dry_run_with_a_conflict_is_no_error(two):
+    c, ids = two()
+    data = c.ok("codex_merge", task_ids=ids, dry_run=True)
+    assert data["conflicts"][0]["tasks"] == ids and data["merged"] == ids[:1] and data["not_merged"] == ids[1:]
+
+
+@pytest.mark.parametrize("name, limit", [("codex-mcp-client", 12_000), ("claude-code", 40_000), ("another", 40_000)])
+def test_huge_conflicts_stay_within_what_the_client_can_take(two, name, limit):
+    c, ids = two(lines=5000, name=name)
+    result = c.call("codex_merge", {"task_ids": ids, "dry_run": True})
+    assert not result["isError"] and len(json.dumps(result)) < limit * 1.05
+    assert result["structuredContent"]["conflicts"][0]["files"][0]["hunks"][0]["text"].startswith("<<<<<<<")
+    assert len(text_of(c.call("codex_merge", {"task_ids": ids}))) <= 9_500
+
+
+def test_the_merge_says_where_it_is(client, repo):
+    c = client()
+    ids = [c.ok("codex", prompt="WRITE f%d 1" % n, worktree=True)["task_id"] for n in range(2)]
+    result = c.call("codex_merge", {"task_ids": ids})
+    data = result["structuredContent"]
+    assert data["merged"] == ids and git(repo, "rev-parse", data["branch"]).strip() == data["commit"] and "conflicts" not in data
+    assert "branch " + data["branch"] in text_of(result) and "2 files changed" in text_of(result)
+    assert git(repo, "status", "--porcelain") == ""
+
+
+def test_conflicting_tasks_are_united_by_a_reply_and_then_merged(two, repo):
+    c, (one, other) = two()
+    reply = c.ok("codex_reply", task_id=other, update_from=one, prompt="SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' same; rm same.bak")
+    assert "conflicts" in reply["warnings"][0]
+    data = c.ok("codex_merge", task_ids=[one, reply["task_id"]], into="HEAD")
+    assert data["branch"] == "main" and (repo / "same").read_text() == "second 0\nfirst 0\n\n"
+
+
+def test_the_verify_command_comes_from_the_environment_of_the_server(client, repo):
+    c = client(env={"CODEX_SWARM_MERGE_VERIFY": "echo no; false"})
+    task_id = c.ok("codex", prompt="WRITE x 1", worktree=True)["task_id"]
+    text = c.refused("codex_merge", {"task_ids": [task_id]})
+    assert "`echo no; false` ended with exit status 1" in text and "\nno" in text and "nothing was moved" in text
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ({"task_ids": ["0" * 12]}, ["no task"]), ({"task_ids": []}, ["task_ids"]), ({}, ["task_ids", "required"]), ({"task_ids": ["0" * 12], "verify": "true"}, ["verify"])])
+def test_a_wrong_argument_is_refused_in_words(client, arguments, words):
+    text = client().refused("codex_merge", arguments)
+    assert [w for w in words if w not in text] == []

@@ -1,0 +1,477 @@
+"""codex_merge: who conflicts with whom and where, what is made, and that nothing of the user's moves unless the call says so."""
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import codex_mcp_swarm as cms
+from client import alive, eventually
+from .helpers import begin, ended, run
+from .on_git import branches, files_of, log_of, sh, snapshot
+
+LINES = "".join("line %d\n" % n for n in range(40))
+
+
+@pytest.fixture
+def lines(repo):
+    """`repo` with a file of 40 lines and a second one."""
+    (repo / "text").write_text(LINES)
+    (repo / "other").write_text("one\ntwo\n")
+    sh(repo, "git", "add", ".")
+    sh(repo, "git", "commit", "-qm", "lines")
+    return repo
+
+
+def work(s, *commands, **more):
+    """The ids of one task for each command, run side by side in worktrees of their own."""
+    ids = s.start([{"prompt": "SHELL " + command, "worktree": True, **more} for command in commands])
+    assert [r["outcome"] for r in ended(s, ids)] == ["succeeded"] * len(ids)
+    return ids
+
+
+def sed(line, text, name="text"):
+    return "sed -i.bak 's/^line %d$/%s/' %s && rm %s.bak" % (line, text, name, name)
+
+
+def merge(s, ids, call=None, **wish):
+    return s.merge(ids, call or cms.Call(), cms.Wish(**wish))
+
+
+def pairs(data):
+    return [(sorted(c["tasks"]), [f["path"] for f in c["files"]]) for c in data["conflicts"]]
+
+
+def refs(repo):
+    return sh(repo, "git", "for-each-ref")
+
+
+def objects(repo):
+    return sh(repo, "git", "count-objects", "-v")
+
+
+# -- the proof: four tasks of which two conflict ----------------------------------------------------------
+@pytest.fixture
+def four(swarm, lines):
+    s = swarm()
+    return s, work(s, sed(5, "five by the first"), sed(30, "thirty"), sed(5, "five by the third"), "echo new > new")
+
+
+def test_the_dry_run_names_both_tasks_the_file_and_the_hunk_and_writes_nothing(four, lines):
+    s, (one, two, three, four_) = four
+    before = snapshot(lines), refs(lines), objects(lines)
+    data = merge(s, [one, two, three, four_], dry_run=True)
+    assert pairs(data) == [(sorted([one, three]), ["text"])]
+    file = data["conflicts"][0]["files"][0]
+    assert file["kind"] == "contents" and len(file["hunks"]) == 1 and file["hunks"][0]["line"] == 6
+    assert file["hunks"][0]["text"] == "<<<<<<< what is there already\nfive by the first\n=======\nfive by the third\n>>>>>>> task " + three
+    assert data["merged"] == [one, two, four_] and data["not_merged"] == [three] and "commit" not in data
+    assert data["suggested_order"] == [two, four_, one, three]
+    assert (snapshot(lines), refs(lines), objects(lines)) == before
+
+
+def test_with_a_conflict_nothing_is_merged(four, lines):
+    s, ids = four
+    before = snapshot(lines), refs(lines)
+    data = merge(s, ids)
+    assert data["merged"] == [] and data["not_merged"] == ids and "commit" not in data and len(data["conflicts"]) == 1
+    assert (snapshot(lines), refs(lines)) == before
+
+
+def test_after_a_merge_of_the_others_the_checkout_is_byte_for_byte_what_it_was(four, lines):
+    s, (one, two, _, four_) = four
+    (lines / "mine").write_text("untracked\n")
+    (lines / "other").write_text("edited\n")
+    before, index = snapshot(lines), os.stat(str(lines / ".git" / "index"))
+    data = merge(s, [one, two, four_])
+    assert snapshot(lines) == before and os.stat(str(lines / ".git" / "index")).st_mtime_ns == index.st_mtime_ns
+    assert data["branch"].startswith("codex-swarm/merge-") and sh(lines, "git", "rev-parse", data["branch"]) == data["commit"]
+    text = sh(lines, "git", "show", data["branch"] + ":text").splitlines()
+    assert (text[5], text[30]) == ("five by the first", "thirty") and "new" in files_of(lines, data["branch"])
+    assert (data["files_changed"], data["insertions"], data["deletions"]) == (2, 3, 2)
+    for task_id in (one, two, four_):
+        sh(lines, "git", "merge-base", "--is-ancestor", "codex-swarm/" + task_id, data["branch"])
+
+
+def test_with_partial_those_before_the_first_conflict_are_merged_and_the_others_named(four, lines):
+    s, (one, two, three, four_) = four
+    data = merge(s, [two, one, three, four_], partial=True)
+    assert data["merged"] == [two, one] and data["not_merged"] == [three, four_] and "new" not in files_of(lines, data["branch"])
+
+
+def test_in_the_suggested_order_most_go_in(four, lines):
+    s, ids = four
+    order = merge(s, ids, dry_run=True)["suggested_order"]
+    assert len(merge(s, order, partial=True)["merged"]) == 3
+
+
+# -- conflicts of every kind ------------------------------------------------------------------------------
+@pytest.mark.parametrize("one, two, path, kind", [
+    ("rm text", sed(5, "x"), "text", "modify/delete"),
+    ("git mv text moved", "git mv text elsewhere", "text", "rename/rename"),
+    ("printf '\\000one' > new", "printf '\\000two' > new", "new", "binary"),
+    ("echo one > new", "echo two > new", "new", "contents"),
+    ("mkdir new && echo 1 > new/file", "echo two > new", "new", "file/directory")])
+def test_every_kind_of_conflict_is_named_with_its_file(swarm, lines, one, two, path, kind):
+    s = swarm()
+    data = merge(s, work(s, one, two), dry_run=True)
+    found = {f["path"].partition("~")[0]: f["kind"] for c in data["conflicts"] for f in c["files"]}
+    assert path in found and kind in found.values(), data["conflicts"]
+
+
+def test_a_conflict_with_what_was_committed_meanwhile_is_told_as_such(swarm, lines):
+    s = swarm()
+    ids = work(s, sed(5, "by the task"))
+    sh(lines, "sh", "-c", sed(5, "by the user"))
+    sh(lines, "git", "commit", "-qam", "mine")
+    data = merge(s, ids, dry_run=True)
+    assert [(c["tasks"], c["with"]) for c in data["conflicts"]] == [(ids, sh(lines, "git", "rev-parse", "HEAD"))]
+
+
+def test_each_conflicting_pair_is_named_once(swarm, lines):
+    s = swarm()
+    one, two, three = work(s, sed(5, "a"), sed(5, "b"), sed(5, "c"))
+    data = merge(s, [one, two, three], dry_run=True)
+    assert sorted(p for p, _ in pairs(data)) == sorted(sorted(p) for p in ([one, two], [one, three], [two, three]))
+
+
+def test_a_file_of_any_name_and_any_bytes_may_conflict(swarm, lines):
+    s = swarm()
+    name = "\"$(printf 'a\\nb \\303\\244')\""
+    data = merge(s, work(s, "printf 'x\\377\\n' > %s" % name, "printf 'y\\376\\n' > %s" % name), dry_run=True)
+    assert [f["path"] for f in data["conflicts"][0]["files"]] == ["a\nb \u00e4"] and "\ufffd" in data["conflicts"][0]["files"][0]["hunks"][0]["text"]
+
+
+def test_a_line_that_looks_like_a_marker_is_no_conflict(swarm, lines):
+    s = swarm()
+    assert merge(s, work(s, "printf '<<<<<<< x\\n=======\\n>>>>>>> y\\n' > doc", "echo 1 > b"), dry_run=True)["conflicts"] == []
+
+
+# -- what is made -----------------------------------------------------------------------------------------
+def test_one_task_on_an_unmoved_head_is_its_own_branch(swarm, lines):
+    s = swarm()
+    ids = work(s, "echo 1 > new")
+    assert merge(s, ids)["commit"] == sh(lines, "git", "rev-parse", "codex-swarm/" + ids[0])
+
+
+def test_squash_makes_one_commit_per_task_with_its_title(swarm, lines):
+    s = swarm()
+    ids = work(s, "echo 1 > a", "echo 2 > b")
+    data = merge(s, ids, squash=True)
+    assert log_of(lines, data["branch"]) == ["SHELL echo 2 > b", "SHELL echo 1 > a", "lines", "first"]
+    assert sh(lines, "git", "log", "--merges", "--format=%h", data["branch"]) == ""
+
+
+def test_a_merge_that_brings_nothing_makes_no_branch(swarm, lines):
+    s = swarm()
+    ids = work(s, "true", "echo 1 > a")
+    data = merge(s, [ids[0]])
+    assert "branch" not in data and data["files_changed"] == 0
+    sh(lines, "git", "merge", "-q", "codex-swarm/" + ids[1])
+    assert "commit" not in merge(s, ids)
+
+
+def test_commits_that_the_user_put_onto_the_tasks_branch_are_merged_too(swarm, lines):
+    s = swarm()
+    record = ended(s, work(s, "echo 1 > a"))[0]
+    path = pathlib.Path(record["worktree"]["path"])
+    (path / "by_hand").write_text("1\n")
+    sh(path, "git", "add", ".")
+    sh(path, "git", "commit", "-qm", "by hand")
+    assert "by_hand" in files_of(lines, merge(s, [record["task_id"]])["branch"])
+
+
+def test_a_task_and_its_reply_count_once_and_the_newest_work_is_taken(swarm, lines):
+    s = swarm()
+    first = work(s, "echo 1 > a")[0]
+    reply = run(s, "WRITE b 1", task_id=first)["task_id"]
+    data = merge(s, [first, reply])
+    assert data["merged"] == [reply] and {"a", "b"} <= set(files_of(lines, data["branch"]))
+
+
+def test_changes_that_the_caller_never_committed_are_not_merged_with_the_task(swarm, lines):
+    (lines / "other").write_text("not committed\n")
+    s = swarm()
+    ids = work(s, "echo 1 > a", "echo 2 > b", worktree={"include_changes": True})
+    data = merge(s, ids)
+    assert sh(lines, "git", "show", data["branch"] + ":other") == "one\ntwo" and {"a", "b"} <= set(files_of(lines, data["branch"]))
+    sh(lines, "git", "merge", "-q", "--ff-only", data["branch"])
+    assert (lines / "other").read_text() == "not committed\n" and sh(lines, "git", "status", "--porcelain") == " M other"
+
+
+def test_work_on_top_of_changes_that_were_never_committed_conflicts_until_they_are(swarm, lines):
+    (lines / "text").write_text(LINES.replace("line 5\n", "mine\n"))
+    s = swarm()
+    ids = work(s, "sed -i.bak 's/^mine$/mine and yours/' text && rm text.bak", worktree={"include_changes": True})
+    assert len(merge(s, ids, dry_run=True)["conflicts"]) == 1
+    sh(lines, "git", "commit", "-qam", "mine")
+    data = merge(s, ids)
+    assert data["conflicts"] == [] and "mine and yours" in sh(lines, "git", "show", data["branch"] + ":text")
+
+
+def test_another_base_can_be_merged_onto(swarm, lines):
+    sh(lines, "git", "branch", "release", "HEAD~1")
+    s = swarm()
+    data = merge(s, work(s, "echo 1 > a", worktree={"base": "release"}), base="release")
+    assert files_of(lines, data["branch"]) == ["README", "a"]
+
+
+def test_a_branch_of_the_callers_name_is_made_and_one_that_exists_is_refused(swarm, lines):
+    s = swarm()
+    ids = work(s, "echo 1 > a")
+    assert merge(s, ids, into="feature/x")["branch"] == "feature/x" and "feature/x" in branches(lines)
+    for name, words in (("feature/x", "already"), ("a..b", "cannot be the name"), ("-x", "cannot be the name")):
+        with pytest.raises(cms.ToolError) as caught:
+            merge(s, ids, into=name)
+        assert words in str(caught.value)
+
+
+def test_git_gc_between_the_run_and_the_merge_loses_nothing(swarm, lines):
+    s = swarm()
+    ids = work(s, "echo 1 > a", "echo 2 > b")
+    sh(lines, "git", "gc", "-q", "--prune=now")
+    assert {"a", "b"} <= set(files_of(lines, merge(s, ids)["branch"]))
+
+
+def test_no_hook_signature_or_setting_of_the_users_stops_a_merge(swarm, lines, tmp_path):
+    for setting in ("commit.gpgsign=true", "gpg.program=false", "merge.ff=only", "merge.conflictStyle=diff3", "merge.verifySignatures=true", "merge.autoStash=true", "core.editor=false"):
+        sh(lines, "git", "config", *setting.split("=", 1))
+    for hook in ("pre-commit", "commit-msg", "reference-transaction", "post-merge", "pre-merge-commit"):
+        path = lines / ".git" / "hooks" / hook
+        path.write_text("#!/bin/sh\ntouch %s\nexit 1\n" % (tmp_path / "ran"))
+        path.chmod(0o755)
+    s = swarm()
+    ids = work(s, "echo 1 > a", "echo 2 > b")
+    assert {"a", "b"} <= set(files_of(lines, merge(s, ids)["branch"])) and merge(s, ids, into="HEAD")["branch"] == "main"
+    assert not (tmp_path / "ran").exists()
+
+
+# -- into HEAD --------------------------------------------------------------------------------------------
+def test_into_head_moves_the_branch_with_index_and_files(swarm, lines):
+    s = swarm()
+    (lines / "mine").write_text("untracked\n")
+    data = merge(s, work(s, "echo 1 > a", sed(5, "five")), into="HEAD")
+    assert data["branch"] == "main" and sh(lines, "git", "rev-parse", "main") == data["commit"] and sh(lines, "git", "status", "--porcelain") == "?? mine"
+    assert (lines / "a").read_text() == "1\n" and "five\n" in (lines / "text").read_text()
+
+
+@pytest.mark.parametrize("make, words", [
+    (["sh", "-c", "echo x >> other"], "not clean"), (["sh", "-c", "echo x >> other; git add other"], "not clean"), (["git", "checkout", "-q", "--detach"], "No branch"),
+    (["sh", "-c", "git checkout -q -b x; echo a > other; git commit -qam a; git checkout -q main; echo b > other; git commit -qam b; git merge -q x || true"], "not clean"),
+    (["sh", "-c", "echo mine > a"], "a"), (["sh", "-c", "echo a > .git/info/exclude; echo mine > a"], "a"), (["sh", "-c", "touch .git/index.lock"], "index.lock")],
+    ids=["changed", "staged", "detached", "merging", "an untracked file in the way", "an ignored file in the way", "locked"])
+def test_into_head_refuses_a_checkout_in_which_something_could_be_lost(swarm, lines, make, words):
+    s = swarm()
+    ids = work(s, "echo 1 > a; git add -f a; echo 2 > other2")
+    sh(lines, *make)
+    before = snapshot(lines), refs(lines)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids, into="HEAD")
+    assert words in str(caught.value) and (snapshot(lines), refs(lines)) == before
+
+
+def test_into_head_with_a_conflict_moves_nothing(four, lines):
+    s, ids = four
+    before = snapshot(lines), refs(lines)
+    assert merge(s, ids, into="HEAD")["merged"] == []
+    assert (snapshot(lines), refs(lines)) == before
+
+
+def test_into_head_does_not_go_with_another_base(four, lines):
+    s, ids = four
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids[:1], into="HEAD", base="HEAD~1")
+    assert "base" in str(caught.value)
+
+
+def test_two_merges_into_head_at_once_lose_neither(swarm, lines):
+    s = swarm()
+    ids, said = work(s, *("echo %d > file%d" % (n, n) for n in range(6))), []
+
+    def one(task_id):
+        try:
+            said.append(merge(s, [task_id], into="HEAD")["merged"])
+        except cms.ToolError as error:
+            said.append(str(error))
+    threads = [threading.Thread(target=one, args=(i,)) for i in ids]
+    [t.start() for t in threads]
+    [t.join(60) for t in threads]
+    done = [i for i in ids if [i] in said]
+    assert done and len(said) == 6 and sh(lines, "git", "status", "--porcelain") == ""
+    assert [n for n, i in enumerate(ids) if i in done and not (lines / ("file%d" % n)).exists()] == []
+
+
+# -- the verify command -----------------------------------------------------------------------------------
+def test_the_verify_command_runs_on_the_merged_files_and_sees_the_checkout(swarm, lines, tmp_path):
+    s = swarm(merge_verify='cat a b > "%s"; pwd >> "%s"; echo "$1" >> "%s"' % ((tmp_path / "seen",) * 3))
+    data = merge(s, work(s, "echo 1 > a", "echo 2 > b"))
+    one, two, where, checkout = (tmp_path / "seen").read_text().splitlines()
+    assert (one, two, checkout) == ("1", "2", str(lines)) and data["verify"]["exit_status"] == 0
+    assert not os.path.exists(where) and "merge-" not in sh(lines, "git", "worktree", "list")
+
+
+@pytest.mark.parametrize("into", ["", "HEAD"])
+def test_a_verify_command_that_fails_leaves_every_ref_where_it_was(swarm, lines, into):
+    s = swarm(merge_verify="echo said this; exit 3")
+    ids = work(s, "echo 1 > a")
+    before = snapshot(lines), refs(lines)
+    data = merge(s, ids, into=into)
+    assert data["verify"]["exit_status"] == 3 and data["verify"]["output"] == "said this" and data["merged"] == [] and "commit" not in data
+    assert (snapshot(lines), refs(lines)) == before and "merge-" not in sh(lines, "git", "worktree", "list")
+
+
+@pytest.mark.parametrize("end", ["cancelled", "closing"])
+def test_a_verify_command_is_killed_with_all_it_started_when_the_call_or_the_server_ends(swarm, lines, tmp_path, end):
+    s = swarm(merge_verify="sleep 1000 & echo $! > %s; setsid sleep 1000 & echo $! >> %s; wait" % (tmp_path / "pid", tmp_path / "pid"))
+    ids, call, said = work(s, "echo 1 > a"), cms.Call(), []
+
+    def act():
+        try:
+            merge(s, ids, call)
+        except cms.ToolError as error:
+            said.append(str(error))
+    thread = threading.Thread(target=act)
+    thread.start()
+    pids = eventually(lambda: (tmp_path / "pid").exists() and len((tmp_path / "pid").read_text().split()) == 2 and (tmp_path / "pid").read_text().split(), what="the command")
+    if end == "cancelled":
+        call.cancelled = True
+    else:
+        s.closing = True
+    s.wake()
+    thread.join(60)
+    assert "cancelled" in said[0]
+    if sys.platform.startswith("linux"):
+        eventually(lambda: not any(alive(int(pid)) for pid in pids), what="the end of what it started")
+    assert "merge-" not in sh(lines, "git", "worktree", "list") and "merge-" not in refs(lines)
+
+
+def test_a_dry_run_does_not_run_the_verify_command(swarm, lines, tmp_path):
+    s = swarm(merge_verify="touch %s" % (tmp_path / "ran"))
+    merge(s, work(s, "echo 1 > a"), dry_run=True)
+    assert not (tmp_path / "ran").exists()
+
+
+# -- what cannot be merged --------------------------------------------------------------------------------
+def test_a_task_that_runs_is_refused(swarm, lines, gate):
+    s = swarm()
+    task = begin(s, gate.wait, worktree=True)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, [task.task_id])
+    assert "has not ended" in str(caught.value)
+    gate.open()
+    ended(s, [task.task_id])
+
+
+def test_a_task_without_a_worktree_is_refused(swarm, lines):
+    s = swarm()
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, [run(s, "SAY x")["task_id"]])
+    assert "no worktree" in str(caught.value)
+
+
+def test_tasks_of_two_repositories_are_refused(swarm, lines, tmp_path):
+    sh(tmp_path, "git", "clone", "-q", str(lines), str(tmp_path / "clone"))
+    s = swarm()
+    ids = work(s, "echo 1 > a") + work(s, "echo 2 > b", cwd=str(tmp_path / "clone"))
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids)
+    assert "one repository at a time" in str(caught.value)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids[:1], cwd=str(tmp_path / "clone"))
+    assert "another repository" in str(caught.value)
+
+
+def test_a_task_that_failed_is_merged_with_a_warning(swarm, lines):
+    s = swarm()
+    record = run(s, "WRITE a 1", "FAIL boom", worktree=True)
+    data = merge(s, [record["task_id"]])
+    assert "failed" in data["warnings"][0] and "a" in files_of(lines, data["branch"])
+
+
+def test_a_checkout_that_is_gone_can_be_replaced_by_another(swarm, lines, tmp_path):
+    sh(lines, "git", "worktree", "add", "-q", str(tmp_path / "linked"), "-b", "linked")
+    s = swarm()
+    ids = work(s, "echo 1 > a", cwd=str(tmp_path / "linked"))
+    sh(lines, "git", "worktree", "remove", str(tmp_path / "linked"))
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids)
+    assert "not there any more" in str(caught.value)
+    assert "a" in files_of(lines, merge(s, ids, cwd=str(lines))["branch"])
+
+
+def test_an_older_git_is_told_and_what_to_do_instead(swarm, lines, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").write_text('#!/bin/sh\ncase "$*" in *version) echo git version 2.37.9;; *) exec %s "$@";; esac\n' % sh(lines, "sh", "-c", "command -v git"))
+    (tmp_path / "bin" / "git").chmod(0o755)
+    s = swarm()
+    ids = work(s, "echo 1 > a")
+    monkeypatch.setenv("PATH", "%s:%s" % (tmp_path / "bin", os.environ["PATH"]))
+    with pytest.raises(cms.ToolError) as caught:
+        merge(swarm(), ids)
+    assert "2.38" in str(caught.value) and "codex_diff" in str(caught.value)
+
+
+def test_a_merge_that_is_killed_half_way_leaves_every_ref_where_it_was(swarm, lines, tmp_path):
+    s = swarm()
+    ids = work(s, "echo 1 > a", "echo 2 > b")
+    before = snapshot(lines), refs(lines)
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
+              "cms.Git.merge = lambda *a, act=cms.Git.merge: (act(*a), os.kill(os.getpid(), 9))\n"
+              "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees'), cms.Host(), os.environ)\n"
+              "s.merge(sys.argv[3:], cms.Call(), cms.Wish())")
+    done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), s.config.root, *ids], timeout=60)
+    assert done.returncode == -9 and (snapshot(lines), refs(lines)) == before
+    assert merge(s, ids)["merged"] == ids
+
+
+# -- uniting what conflicts -------------------------------------------------------------------------------
+def test_a_reply_with_update_from_unites_two_tasks_that_conflict(four, lines):
+    s, (one, two, three, four_) = four
+    reply = run(s, "SHELL grep -c '^<<<<<<<' text > marks; sed -i.bak -e '/^[<=>]\\{7\\}/d' text; rm text.bak", task_id=three, update_from=one)
+    assert "conflicts" in reply["warnings"][0] and "`text`" in reply["warnings"][0]
+    data = merge(s, [one, two, three, four_, reply["task_id"]])
+    text = sh(lines, "git", "show", data["branch"] + ":text").splitlines()
+    assert data["conflicts"] == [] and text[5:7] == ["five by the third", "five by the first"] and sh(lines, "git", "show", data["branch"] + ":marks") == "1"
+
+
+def test_markers_that_the_task_leaves_are_told(four):
+    s, (one, _, three, _) = four
+    reply = run(s, "SAY done", task_id=three, update_from=one)
+    assert any("Conflict markers are left in `text`" in w for w in reply["warnings"])
+
+
+def test_an_update_without_conflicts_brings_the_branch_into_the_worktree(swarm, lines):
+    s = swarm()
+    ids = work(s, "echo 1 > a")
+    (lines / "later").write_text("1\n")
+    sh(lines, "git", "add", ".")
+    sh(lines, "git", "commit", "-qm", "later")
+    reply = run(s, "SHELL ls > seen", task_id=ids[0], update_from="main")
+    assert {"a", "later", "seen"} <= set(files_of(lines, reply["worktree"]["branch"])) and "warnings" not in reply
+    tree = s.store.get(ids[0]).spec().worktree
+    assert sh(tree.path, "git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("name, words", [("nowhere", "names no task and no commit"), ("-x", "names no task and no commit"), ("0" * 12, "names no task and no commit")])
+def test_an_update_from_nothing_is_refused(swarm, lines, name, words):
+    s = swarm()
+    ids = work(s, "echo 1 > a")
+    with pytest.raises(cms.ToolError) as caught:
+        s.start([{"prompt": "x", "task_id": ids[0], "update_from": name}])
+    assert words in str(caught.value)
+
+
+def test_an_update_overwrites_no_file_that_only_the_worktree_has(swarm, lines):
+    s = swarm()
+    (lines / ".gitignore").write_text("kept\n")
+    sh(lines, "git", "add", ".")
+    sh(lines, "git", "commit", "-qm", "ignore")
+    ids = work(s, "echo mine > kept")
+    (lines / "kept").write_text("theirs\n")
+    sh(lines, "git", "add", "-f", "kept")
+    sh(lines, "git", "commit", "-qm", "kept")
+    with pytest.raises(cms.ToolError) as caught:
+        s.start([{"prompt": "x", "task_id": ids[0], "update_from": "main"}])
+    assert "kept" in str(caught.value) and pathlib.Path(s.store.get(ids[0]).spec().worktree.path, "kept").read_text() == "mine\n"
