@@ -4020,7 +4020,7 @@ Run these jobs as parallel Codex tasks, in one codex_batch call with `worktree: 
 {a['jobs']}
 
 Write each task's prompt so that it stands alone: Codex knows nothing of this conversation. When all have ended, tell me of each: outcome, what was \
-done, files changed. For every one that succeeded show the command that merges its branch, and warn of those that touch the same files. Continue a task \
+done, files changed. Then call codex_merge with `dry_run: true` for those that succeeded, and tell me which of them conflict. Continue a task \
 that needs more with codex_reply. Merge nothing until I say so."""),
     Prompt("plan_then_execute", "Plan, then execute", "Let Codex make a plan without changing anything; execute it in the same thread once I approve",
            (PromptArgument("goal", "What is to be achieved", True), CWD),
@@ -4046,8 +4046,8 @@ Start {a['n'] or '3'} independent attempts at this job in one codex_batch call w
 
 {a['job']}
 
-When all have ended, compare the branches: {('run `' + a['check'] + '` in each worktree; then ') if a['check'] else ''}correctness first, then the smaller \
-and clearer change. Show me a table of the attempts and name the best, with the command that merges its branch. Keep the others."""),
+When all have ended, compare what they did, with codex_diff: {('run `' + a['check'] + '` in each worktree; then ') if a['check'] else ''}correctness first, then \
+the smaller and clearer change. Show me a table of the attempts and name the best; codex_merge brings it home when I say so. Keep the others."""),
 )
 PROMPTS: Mapping[str, Prompt] = {prompt.name: prompt for prompt in PROMPT_ROWS}
 
@@ -4059,12 +4059,12 @@ def _in(arguments: Mapping[str, str]) -> str:
 INSTRUCTIONS = """\
 Runs Codex CLI tasks in parallel; each is a supervised process whose result is kept on disk. \
 One task: codex. Several: ONE codex_batch call, not many codex calls (clients run those one after another). \
-To go on meanwhile: codex_async, or codex_batch with wait=false; then collect with codex_wait, which costs nothing while it waits. \
-codex_status shows what runs, codex_cancel stops it, codex_reply continues a thread.
+To go on meanwhile: codex_async, or codex_batch with wait=false; then collect with codex_wait. \
+codex_status shows what runs, codex_cancel stops it, codex_reply continues a thread, codex_diff shows changes, codex_merge brings branches together.
 
 Tasks know nothing of this conversation: put into `prompt` all that Codex needs, and set `cwd`.
 Tasks that change files: `worktree: true` gives each a git worktree and a branch `codex-swarm/<task_id>`, committed however it ends; \
-bring it home with `git merge codex-swarm/<task_id>`. Without it, tasks in one directory see each other's changes.
+see it with codex_diff, bring it home with codex_merge (dry_run first; `into: "HEAD"` moves the checked-out branch). Without it, tasks in one directory see each other's changes.
 `sandbox`: read-only to look, workspace-write to change files, danger-full-access for everything. Codex never asks for approval here.
 Nothing is lost when a call ends early or the server restarts: `still_running` names the tasks; call codex_wait with these ids, also later and from another session.
 A failed task has `failure` with kind, message, whether a retry can help, and advice. A long `content` is cut; `truncated` says how to get the rest.

@@ -348,7 +348,7 @@ def test_tools_list_is_below_10000_bytes(revision):
 @pytest.mark.parametrize("tool", list(cms.TOOLS.values()), ids=lambda t: t.name)
 def test_a_description_is_at_most_60_words_and_does_not_shout(tool):
     assert len(tool.description.split()) <= 60 and tool.description.endswith(".")
-    assert [w for w in re.findall(r"\b[A-Z]{4,}\b", tool.description)] == []
+    assert [w for w in re.findall(r"\b[A-Z]{4,}\b", tool.description) if w != "HEAD"] == []
 
 
 def test_the_instructions_fit_and_their_beginning_stands_alone():
