@@ -1336,7 +1336,7 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false", "core.ignoreStat=false",
     "core.splitIndex=false", "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
-    "maintenance.auto=false", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
+    "maintenance.auto=false", "merge.conflictStyle=merge", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
 COPIED = "codex-swarm-copied"               # the names of the copied files, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
@@ -1413,16 +1413,13 @@ class Conflict(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one task brings to a merge."""
+    """What one task, or a branch, brings to a merge."""
     task_id: str
+    name: str                               # in words
     title: str
     head: str
     start: str                              # the commit that the task began with
     own: bool                               # only what came after `start` belongs to it: below are changes that its caller never committed
-
-    @property
-    def name(self) -> str:
-        return f"task {self.task_id}"
 
 
 class Merged(NamedTuple):
@@ -1972,7 +1969,10 @@ class Git:
             start, *trees = (self(top, "rev-parse", commit + "^{tree}", env=place) for commit in (part.start, ours, theirs))
             base = self._commit(top, start, [], "base", place)
             ours, theirs = (self._commit(top, tree, [base], "side", place) for tree in trees)
-        done = self.run(top, "-c", "merge.conflictStyle=merge", "merge-tree", "--write-tree", "-z", ours, theirs, env=place, allowed=(0, 1))
+        try:
+            done = self.run(top, "merge-tree", "--write-tree", "-z", ours, theirs, env=place, allowed=(0, 1))
+        except GitError as error:
+            raise GitError(f"git cannot merge {part.name} at all", error.why, "Leave it out, and see what it did with codex_diff")
         files, _, said = done.out.partition("\0\0")
         written, *rows = files.split("\0")
         if done.code == 0:
@@ -2823,18 +2823,27 @@ class Swarm:
         update = self._update(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
 
+    def _works_in(self, task_id: str, path: str) -> bool:
+        with contextlib.suppress(ToolError, *UNREADABLE):
+            tree = self.store.get(task_id).spec().worktree
+            return tree is not None and tree.path == path
+        return False
+
     def _update(self, spec: Spec, name: str) -> Part:
         """What `update_from` names: the work of a task, or a branch, tag or commit. Raises: ToolError."""
         tree = spec.worktree
         if tree is None or spec.thread_id is None:
             raise ToolError("`update_from` is for replies to a task with a worktree", "There is none to merge into", "Leave it out")
-        if os.path.isdir(os.path.join(self.store.tasks, name)):
+        busy = [task_id for task_id in self.unended() if self._works_in(task_id, tree.path)]
+        if busy:
+            raise ToolError(f"{tree.path} cannot be updated", f"Task {busy[0]} works there now, and files would change under it", "codex_wait for it, then reply")
+        if re.fullmatch(TASK_ID, name) and os.path.isdir(os.path.join(self.store.tasks, name)):
             return self._parts([name])[0][0]
         place = {"GIT_DIR": tree.git_dir}
         commit = self.git.commit_of(tree.git_dir, name, place) if not name.startswith("-") else None
         if commit is None:
             raise ToolError(f"`update_from`: `{clip(name, 100)}` names no task and no commit", "git finds none of that name there", "Pass a task_id, or a branch")
-        return Part(name, "", commit, commit, False)
+        return Part("", f"`{name}`", commit[:12], commit, commit, False)
 
     def _source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
         """(top, base commit) for a worktree. Raises: ToolError."""
@@ -3334,7 +3343,7 @@ class Swarm:
             checkout, common = checkout or spec.checkout, common or there
             if there != common:
                 raise ToolError(what, f"It belongs to the repository {there}, the others to {common}", "Merge the tasks of one repository at a time")
-            parts[tree.branch] = Part(task_id, spec.title or "Codex task", self._newest(common, tree), tree.start, tree.baseline is not None)
+            parts[tree.branch] = Part(task_id, f"task {task_id}", spec.title or "Codex task", self._newest(common, tree), tree.start, tree.baseline is not None)
             if status.outcome is not Outcome.SUCCEEDED:
                 warnings.append(f"Task {task_id} ended as {status.outcome and status.outcome.value}; what it did until then is merged all the same")
             if tree.left_out:
@@ -3412,8 +3421,7 @@ class Swarm:
                 child.wait()
                 self.wake()
             threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
-            with self.changed:
-                self.changed.wait_for(lambda: child.returncode is not None or call.cancelled or self.closing, VERIFY_S)
+            self._attend(lambda: child.returncode is not None or call.cancelled or self.closing, call, f"verifying the merge with `{clip(command, 60)}`")
             status = child.returncode
             self.host.signal_group(child.pid, signal.SIGKILL)
             self.host.kill_marked(merge_id)
@@ -3423,6 +3431,15 @@ class Swarm:
             raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
         why = {} if status is not None else {"note": f"It was killed: it had not ended within {VERIFY_S:.0f} s"}
         return {"command": clip(command, LABEL_CHARS), "exit_status": -signal.SIGKILL if status is None else status, "output": tail, **why}
+
+    def _attend(self, done: Callable[[], bool], call: Call, doing: str) -> None:
+        """Sleep until `done`, which `wake` makes look again, at most VERIFY_S, and tell the client every HEARTBEAT_S what goes on."""
+        began = self.host.monotonic()
+        while not done() and self.host.monotonic() < began + VERIFY_S:
+            if call.tell is not None:
+                call.tell(f"{doing} for {self.host.monotonic() - began:.0f} s")
+            with self.changed:
+                self.changed.wait_for(done, HEARTBEAT_S)
 
     def has_ended(self, task: TaskDir) -> bool:
         with self.changed:

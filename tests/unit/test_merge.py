@@ -454,6 +454,30 @@ def test_an_update_without_conflicts_brings_the_branch_into_the_worktree(swarm, 
     assert sh(tree.path, "git", "status", "--porcelain") == ""
 
 
+def test_a_worktree_in_which_another_task_works_is_not_updated(swarm, lines, gate):
+    s = swarm()
+    one, two = work(s, "echo 1 > a", "echo 2 > b")
+    path = s.store.get(one).spec().worktree.path
+    other = begin(s, gate.wait, cwd=path)
+    with pytest.raises(cms.ToolError) as caught:
+        s.start([{"prompt": "x", "task_id": one, "update_from": two}])
+    assert other.task_id in str(caught.value) and not os.path.exists(path + "/b")
+    gate.open()
+    ended(s, [other.task_id])
+
+
+def test_a_branch_without_a_common_history_is_named(swarm, lines):
+    s = swarm()
+    one, two = work(s, "echo 1 > a", "git checkout -q --orphan new; git rm -rfq .; echo 1 > b; git add .; git commit -qm b")
+    sh(lines, "git", "update-ref", "refs/heads/codex-swarm/" + two, sh(lines, "git", "rev-parse", "new"))
+    data = s.store.get(two)
+    report = data.report()
+    cms.write_atomic(data.file("report.json"), cms.to_json(report._replace(worktree=report.worktree._replace(head=sh(lines, "git", "rev-parse", "new")))))
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, [one, two], dry_run=True)
+    assert "git cannot merge task " + two in str(caught.value) and "unrelated" in str(caught.value)
+
+
 @pytest.mark.parametrize("name, words", [("nowhere", "names no task and no commit"), ("-x", "names no task and no commit"), ("0" * 12, "names no task and no commit")])
 def test_an_update_from_nothing_is_refused(swarm, lines, name, words):
     s = swarm()
