@@ -1924,6 +1924,11 @@ class Git:
                 counts[path] = (int(insertions), int(deletions)) if insertions != "-" else (None, None)
         return [Changed(status[path], path, *counts.get(path, (None, None))) for path in status]
 
+    def patch(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> str:
+        """The same as a patch, with renames. No program that the user's configuration names for showing files is run. Raises: GitError."""
+        return legible(self(place["GIT_DIR"], "diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", old, new, "--", *paths,
+                            env={**place, "GIT_GLOB_PATHSPECS": "1"}))
+
     # -- merging ---------------------------------------------------------------------
     def check_merge_tree(self) -> None:
         """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
@@ -2072,11 +2077,6 @@ class Git:
                 raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {onto[:12]}", "Call again")
             self(top, "merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat", "--quiet", commit)
         return branch[len("refs/heads/"):]
-
-    def patch(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> str:
-        """The same as a patch, with renames. No program that the user's configuration names for showing files is run. Raises: GitError."""
-        return legible(self(place["GIT_DIR"], "diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", old, new, "--", *paths,
-                            env={**place, "GIT_GLOB_PATHSPECS": "1"}))
 
 
 def _changes_in(status: str) -> List[Change]:
@@ -3274,7 +3274,7 @@ class Swarm:
         common, top = repository_of(spec.cwd)
         within = os.path.relpath(os.path.realpath(spec.cwd), top)
         note = f"This task had no worktree: shown is all that is not committed in {spec.cwd}, whoever changed it"
-        return Side(common, None, True, [legible(os.path.relpath(os.path.realpath(f), top)) for f in edited], globs, top, () if within == "." else (within,), note)
+        return Side(common, None, True, [legible(os.path.relpath(os.path.realpath(f), top)) for f in edited], globs, top, () if within == "." else (f":(literal){within}",), note)
 
     def _ends(self, side: "Side", place: Mapping[str, str]) -> Tuple[str, str]:
         """(the commit that it began with, the commit or tree object that it came to)."""

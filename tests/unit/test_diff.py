@@ -117,11 +117,11 @@ def test_without_a_worktree_it_is_what_is_not_committed_there_and_says_so(swarm,
 
 
 def test_without_a_worktree_only_the_directory_of_the_task_is_looked_at(swarm, repo):
-    (repo / "sub").mkdir()
+    (repo / "s[u]b*").mkdir()
     (repo / "outside").write_text("1\n")
     s = swarm()
-    record = run(s, "WRITE new 1", cwd=str(repo / "sub"))
-    assert rows(s.diff(record["task_id"], None, "files", ())) == [["A", "sub/new"]]
+    record = run(s, "WRITE new 1", cwd=str(repo / "s[u]b*"))
+    assert rows(s.diff(record["task_id"], None, "files", ())) == [["A", "s[u]b*/new"]]
     assert rows(s.diff(record["task_id"], None, "files", ("outside",))) == [["A", "outside"]]
 
 
