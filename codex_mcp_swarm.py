@@ -1397,9 +1397,12 @@ class Change(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A file that differs between two trees; `status` as git has it (A, M, D, T). A binary file has no counts."""
+    """A file that differs between two trees; `status` as git has it (A, M, D, T), mode and blob in the newer one. A binary file
+    has no counts."""
     status: str
     path: str
+    mode: str
+    blob: str
     insertions: Optional[int] = None
     deletions: Optional[int] = None
 
@@ -1428,6 +1431,11 @@ class Merged(NamedTuple):
     task_ids: Tuple[str, ...]               # those that are in it
     conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
     first: Tuple[str, Tuple[str, ...]]      # the same, up to the first conflict
+
+
+def total(rows: Sequence[Changed]) -> Tuple[int, int]:
+    """(insertions, deletions) of all of them."""
+    return sum(row.insertions or 0 for row in rows), sum(row.deletions or 0 for row in rows)
 
 
 def covers(glob: str, name: str) -> bool:
@@ -1484,7 +1492,7 @@ class Git:
             raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH and that the directory exists")
         if done.code not in allowed:
             said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or f"exit status {done.code}"]
-            raise GitError(f"`git {words[0]}` refused", clip(" ".join(said), 600), f"Try it by hand in `{cwd}`")
+            raise GitError(f"`git {words[2] if words[0] == '-c' else words[0]}` refused", clip(" ".join(said), 600), f"Try it by hand in `{cwd}`")
         return done
 
     def holds(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> bool:
@@ -1699,23 +1707,23 @@ class Git:
         on = self.run(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place, allowed=(0, 1)).out.strip()
         if tip and tip != head and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
             parents.append(tip)
-        scratch = {**place, "GIT_INDEX_FILE": os.path.join(tree.git_dir, OWN_INDEX)}
+        scratch = {**place, "GIT_INDEX_FILE": os.path.join(tree.git_dir, OWN_INDEX), "GIT_OPTIONAL_LOCKS": "1"}
         self._fill(tree, parents[0], scratch)
-        left_out = self._take_all(tree, scratch)
+        left_out = self._take_all(tree, scratch)        # its look keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
         written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
         if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
             new = self._commit(tree.path, written, parents, message, place)
-        follow = new != parents[0] and on == branch and self._nothing_staged(tree, place)
+        clean = self._nothing_staged(tree, place)
         if new != tip:
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new), env=place)
-        if follow:
+        if clean and new != parents[0] and on == branch:
             self._follow(tree, scratch["GIT_INDEX_FILE"])
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
         self._forget_indexes(tree, new)
         named = some([f"{path} ({why})" for path, why in left_out.items()])
         warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}" for line in dict.fromkeys(self.said)]
-        return self._described(tree._replace(head=new, left_out=named), on, parents, warnings)
+        return self._described(tree._replace(head=new, left_out=named), on, parents, clean, warnings)
 
     def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Dict[str, str]:
         """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why. Raises: GitError."""
@@ -1744,11 +1752,11 @@ class Git:
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(tree.git_dir, name))
 
-    def _described(self, tree: Worktree, on: str, parents: Sequence[str], warnings: List[str]) -> Tuple[Worktree, List[str]]:
+    def _described(self, tree: Worktree, on: str, parents: Sequence[str], clean: bool, warnings: List[str]) -> Tuple[Worktree, List[str]]:
         """`tree` with its counts, and all warnings. The work is safe by now: what cannot be told is a warning itself."""
         try:
-            tree = self._measured(tree, self._place(tree))
-            warnings += self._warnings(tree, on, parents, self._place(tree))
+            tree, blobs = self._measured(tree, self._place(tree))
+            warnings += self._warnings(tree, on, parents, clean, blobs, self._place(tree))
         except GitError as error:
             warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
         return tree, warnings
@@ -1851,7 +1859,7 @@ class Git:
             except OSError:
                 os.unlink(index + ".lock")
 
-    def _warnings(self, tree: Worktree, on: str, parents: Sequence[str], place: Mapping[str, str]) -> List[str]:
+    def _warnings(self, tree: Worktree, on: str, parents: Sequence[str], clean: bool, blobs: Mapping[str, str], place: Mapping[str, str]) -> List[str]:
         """What whoever takes over the branch should know of the state that the task left, `on` this ref or none."""
         found = []
         if on != f"refs/heads/{tree.branch}":
@@ -1860,11 +1868,11 @@ class Git:
             found.append(f"The task left commits of `{tree.branch}` behind: {parents[1][:12]} is a second parent there, its changes are not in the files")
         unfinished = {word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(tree.git_dir, name))}
         found += [f"The task left a {word} unfinished" for word in sorted(unfinished)]
-        rows = self(tree.path, "ls-files", "--unmerged", "-z", env=place).split("\0")[:-1]
+        rows = [] if clean else self(tree.path, "ls-files", "--unmerged", "-z", env=place).split("\0")[:-1]
         unmerged = sorted({row.partition("\t")[2] for row in rows})
         if unmerged:
             found.append(f"Unmerged, with conflict markers as they are: {told(some(unmerged))}")
-        marked = sorted(self._marked(tree, place) - set(unmerged))
+        marked = sorted(self._marked(tree, blobs, place) - set(unmerged))
         if marked:
             found.append(f"Conflict markers are left in {told(some(marked))}")
         for path, name in tree.submodules.items():
@@ -1874,25 +1882,24 @@ class Git:
                     found.append(f"Changes inside the submodule `{path}` are not on the branch, only in `{tree.path}`")
         return found
 
-    def _marked(self, tree: Worktree, place: Mapping[str, str]) -> Set[str]:
-        """The changed files that hold both ends of a conflict."""
-        if not tree.files or not tree.head:
+    def _marked(self, tree: Worktree, blobs: Mapping[str, str], place: Mapping[str, str]) -> Set[str]:
+        """Those that hold both ends of a conflict. Named by blob: by path, git would compare each one with all the tree."""
+        if not blobs:
             return set()
-        words = ("grep", "--no-color", "--basic-regexp", "-l", "-z", "-I", "--all-match", "-e", "^<<<<<<< ", "-e", "^>>>>>>> ", tree.head, "--")
-        out = self.run(tree.path, *words, *tree.files, env={**place, "GIT_LITERAL_PATHSPECS": "1"}, allowed=(0, 1)).out
-        return {row.partition(":")[2] for row in out.split("\0") if row}
+        words = ("grep", "--no-color", "--basic-regexp", "-l", "-z", "-I", "--all-match", "-e", "^<<<<<<< ", "-e", "^>>>>>>> ", *blobs.values(), "--")
+        found = self.run(tree.path, "-c", "core.warnAmbiguousRefs=false", *words, env=place, allowed=(0, 1)).out.split("\0")
+        return {path for path, blob in blobs.items() if blob in found}
 
-    def _measured(self, tree: Worktree, place: Mapping[str, str]) -> Worktree:
-        """`tree` with what lies between its start and its head."""
+    def _measured(self, tree: Worktree, place: Mapping[str, str]) -> Tuple[Worktree, Dict[str, str]]:
+        """`tree` with what lies between its start and its head, and the blobs of those files."""
         assert tree.head is not None
         if tree.head == tree.start:
-            return tree._replace(files_changed=0, insertions=0, deletions=0, commits=0)
-        out = self(tree.path, "diff-tree", "-r", "-z", "--ignore-submodules=all", "--numstat", "--no-renames", tree.start, tree.head, env=place)
-        rows = [row.split("\t") for row in out.split("\0") if row]
-        total = lambda column: sum(int(row[column]) for row in rows if row[column].isdigit())
-        names = tuple(legible(row[2]) for row in rows[:FILES_KEPT])
+            return tree._replace(files_changed=0, insertions=0, deletions=0, commits=0), {}
+        rows = self.changed(place, tree.start, tree.head)
         commits = int(self(tree.path, "rev-list", "--count", f"{tree.start}..{tree.head}", env=place))
-        return tree._replace(files_changed=len(rows), insertions=total(0), deletions=total(1), commits=commits, files=names)
+        blobs = {row.path: row.blob for row in [row for row in rows if row.mode.startswith("100")][:FILES_KEPT]}
+        return tree._replace(files_changed=len(rows), insertions=total(rows)[0], deletions=total(rows)[1], commits=commits,
+                             files=tuple(legible(row.path) for row in rows[:FILES_KEPT])), blobs
 
     @staticmethod
     def _place(tree: Worktree) -> Dict[str, str]:
@@ -1915,14 +1922,17 @@ class Git:
         """The files that differ between two commits or trees, those below `paths` (globs) only. Raises: GitError."""
         out = self(place["GIT_DIR"], "diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--ignore-submodules=none", old, new, "--", *paths,
                    env={**place, "GIT_GLOB_PATHSPECS": "1"})
-        words, status, counts = iter(out.split("\0")), {}, {}
+        words, found = iter(out.split("\0")), {}    # type: Iterator[str], Dict[str, Changed]
         for word in filter(None, words):
             if word[0] == ":":
-                status[next(words)] = word[-1]
+                _, mode, _, blob, status = word.split(" ")      # and the path in a cell of its own
+                path = next(words)
+                found[path] = Changed(status, path, mode, blob)
             else:
                 insertions, deletions, path = word.split("\t", 2)
-                counts[path] = (int(insertions), int(deletions)) if insertions != "-" else (None, None)
-        return [Changed(status[path], path, *counts.get(path, (None, None))) for path in status]
+                if insertions != "-":
+                    found[path] = found[path]._replace(insertions=int(insertions), deletions=int(deletions))
+        return list(found.values())
 
     def patch(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> str:
         """The same as a patch, with renames. No program that the user's configuration names for showing files is run. Raises: GitError."""
@@ -3240,10 +3250,9 @@ class Swarm:
             old = self._ends(other, place)[1] if other else start
             rows = self.git.changed(place, old, end, paths or side.within)
             content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, side.globs) for row in rows)
-        total = lambda counts: sum(n or 0 for n in counts)
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note}
         return {"task_id": task_id, "view": view, **{k: v for k, v in facts.items() if v}, "files_changed": len(rows),
-                "insertions": total(r.insertions for r in rows), "deletions": total(r.deletions for r in rows), "content": content}
+                "insertions": total(rows)[0], "deletions": total(rows)[1], "content": content}
 
     def _side(self, task_id: str) -> "Side":
         """Raises: ToolError."""
@@ -3301,10 +3310,9 @@ class Swarm:
             conflicts, order = self._conflicts(top, onto, parts, merged, wish.squash, place)
             commit, done = merged.first if wish.partial and not wish.dry_run else (merged.commit, merged.task_ids)
             rows = self.git.changed(place, onto, commit)
-        total = lambda counts: sum(n or 0 for n in counts)
         data: Dict[str, Any] = {
                 "dry_run": wish.dry_run, "onto": onto, "merged": list(done), "not_merged": [p.task_id for p in parts if p.task_id not in done], "conflicts": conflicts,
-                "suggested_order": order, "files_changed": len(rows), "insertions": total(r.insertions for r in rows), "deletions": total(r.deletions for r in rows),
+                "suggested_order": order, "files_changed": len(rows), "insertions": total(rows)[0], "deletions": total(rows)[1],
                 "warnings": warnings}
         if wish.dry_run or commit == onto or (merged.conflicts and not wish.partial):
             none = {"merged": [], "not_merged": [p.task_id for p in parts]} if merged.conflicts and not wish.dry_run else {}

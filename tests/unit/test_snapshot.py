@@ -317,6 +317,15 @@ def test_conflict_markers_that_a_task_committed_are_told_and_a_heading_is_none(r
     assert warnings == ["Conflict markers are left in `marked (1)`"] and found.commits == 1
 
 
+@pytest.mark.parametrize("name", ["a\tb", ":100644 100644 1 2 M", "1\t2\tx", "-x", "\xe4", b"\xff".decode("utf-8", "surrogateescape")])
+def test_conflict_markers_are_told_and_lines_counted_whatever_the_name(repo, tree, place, name):
+    for path in (name, "clean"):
+        (place / path).write_text("<<<<<<< ours\n=======\n>>>>>>> theirs\n" if path == name else "1\n")
+    found, warnings = ours().snapshot(tree, "x")
+    assert warnings == ["Conflict markers are left in `%s`" % " ".join(cms.legible(name).split())]
+    assert counts(found) == (2, 4, 0) and sorted(found.files) == sorted(["clean", cms.legible(name)])
+
+
 # -- safety -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("key", ["filter.x.clean", "filter.x.process", "core.fsmonitor", "diff.external"])
 @pytest.mark.parametrize("known", [False, True], ids=["new to git", "known to git"])
