@@ -1359,6 +1359,14 @@ def told(files: Mapping[str, Any]) -> str:
     return ", ".join(f"`{name}`" for name in files["first"]) + (f" and {more} more" if more else "")
 
 
+def waits_for(top: str) -> str:
+    """Why git takes for ever in `top`, where that can be seen: it reads these files, and a pipe has no end."""
+    read = (os.path.join(at, name) for at, _, names in os.walk(top) for name in names if name in (".gitignore", ".gitattributes"))
+    with contextlib.suppress(OSError):
+        return next((f"; it waits for the pipe `{path}`" for path in read if stat.S_ISFIFO(os.lstat(path).st_mode)), "")
+    return ""
+
+
 class Change(NamedTuple):
     """One line of `git status`: `xy` as git has it, `??` for a new file, `!!` for an ignored one."""
     xy: str
@@ -1374,7 +1382,7 @@ class Git:
         self.host, self.within_s = host, within_s
         self.give_up = None if within_s is None else host.monotonic() + within_s
         self.environ = {k: v for k, v in environ.items() if not k.startswith("GIT_")}
-        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C",
+        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_ASKPASS="", SSH_ASKPASS_REQUIRE="never", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C",
                             PYTHONSAFEPATH="1")         # a filter of the user's, `python -m ...`, imports nothing from the tree
         self.said: List[str] = []       # what the last look for changes could not read
 
@@ -1387,14 +1395,17 @@ class Git:
         """As above, for those who need more than the output. Raises: GitError for an exit status that is not `allowed`."""
         left = GIT_TIMEOUT_S if self.give_up is None else min(GIT_TIMEOUT_S, self.give_up - self.host.monotonic())
         if left <= 0:
-            raise GitError(f"`git {words[0]}` was not run", f"git had used up its {self.within_s:.0f} s", "See why git is slow there, for instance a filter that hangs")
+            raise GitError(f"`git {words[0]}` was not run", f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}", "See why git is slow there, for instance a filter that hangs")
         try:
             done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left, stdin.encode("utf-8", "surrogateescape"))
         except (OSError, ValueError) as error:
-            raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH and that the directory exists")
+            if isinstance(error, OSError) and not os.path.isdir(cwd):
+                raise GitError(f"There is no directory `{cwd}`", "It was deleted or moved", "Put it back, or see what `git worktree list` says")
+            raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH")
         if done.code not in allowed:
-            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or f"exit status {done.code}"]
-            raise GitError(f"`git {words[0]}` refused", clip(" ".join(said), 600), f"Try it by hand in `{cwd}`")
+            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or (f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}")]
+            slow = waits_for(cwd) if said[0].startswith("fatal: gave up") else ""
+            raise GitError(f"`git {words[0]}` refused", clip(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`" + (", and see that there is room" if "unable to write" in done.err else ""))
         return done
 
     def holds(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> bool:
@@ -1499,7 +1510,7 @@ class Git:
         scratch = os.path.join(tree.git_dir, OWN_INDEX)
         if os.path.exists(os.path.join(own, "index")):
             copy_file(os.path.join(own, "index"), scratch)
-        place = {"GIT_DIR": own, "GIT_WORK_TREE": top, "GIT_INDEX_FILE": scratch}
+        place = {**place_of(own, top), "GIT_INDEX_FILE": scratch}
         secret = self._copied(own)          # when `top` is a worktree of ours
         changes = [c for c in self._changes(top, place) if c.xy != "??" or c.path not in secret]
         left_out = self._take(top, place, changes)
@@ -1611,7 +1622,9 @@ class Git:
             new = self._commit(tree.path, written, parents, message, place)
         follow = new != parents[0] and on == branch and self._nothing_staged(tree, place)
         if new != tip:
-            self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new), env=place)
+            # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed may have left a lock
+            self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new),
+                 env={**place, "GIT_DIR": os.path.dirname(os.path.dirname(tree.git_dir))})
         if follow:
             self._follow(tree, scratch["GIT_INDEX_FILE"])
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
@@ -1721,9 +1734,13 @@ class Git:
 
     def _take_one_by_one(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
         """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place["GIT_INDEX_FILE"] + ".lock")        # of a git that was killed over it, for want of memory or by a limit
         try:
             return self._add(top, place, there)
         except GitError as error:
+            if self.give_up is not None and self.host.monotonic() >= self.give_up:
+                raise                   # it is not one file, it is the time
             if len(there) == 1:
                 return {there[0][:-1]: error.why}
             middle = len(there) // 2
@@ -1800,7 +1817,16 @@ class Git:
 
     @staticmethod
     def _place(tree: Worktree) -> Dict[str, str]:
-        return {"GIT_DIR": tree.git_dir, "GIT_WORK_TREE": tree.path}
+        return place_of(tree.git_dir, tree.path)
+
+
+def place_of(git_dir: str, top: str) -> Dict[str, str]:
+    """The environment in which git works on one checkout. Where a file system tells `a` from `A`, git shall too: a
+    repository that came from one which does not says otherwise, and git would pass over a file that was renamed so."""
+    place = {"GIT_DIR": git_dir, "GIT_WORK_TREE": top}
+    if not os.path.exists(os.path.join(git_dir, "hEaD")):
+        place.update(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="core.ignoreCase", GIT_CONFIG_VALUE_0="false")
+    return place
 
 
 def _changes_in(status: str) -> List[Change]:
