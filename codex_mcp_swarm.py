@@ -1309,9 +1309,9 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
     "maintenance.auto=false", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
-COPIED = "codex-swarm-copied"               # the names of the copied files, NUL after each
+COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark` says of each, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
-UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "rebase-merge": "rebase", "rebase-apply": "rebase"}
+UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
 def in_repository(directory: str) -> bool:
@@ -1469,7 +1469,7 @@ class Git:
             tree = self._submodules(top, tree)
             copied, refused = self._include(top, path)
             with open(os.path.join(tree.git_dir, COPIED), "wb", opener=private) as f:
-                f.write(os.fsencode("".join(name + "\0" for name in copied)))
+                f.write(os.fsencode("".join(f"{name}\0{mark(path, name)}\0" for name in copied)))
             return tree._replace(copied=some(copied), unseen={**tree.unseen, **self._unseen(top, tree, set(copied), refused)})
         except (GitError, OSError):
             self._discard(top, path, branch)
@@ -1512,7 +1512,7 @@ class Git:
             copy_file(os.path.join(own, "index"), scratch)
         place = {**place_of(own, top), "GIT_INDEX_FILE": scratch}
         secret = self._copied(own)          # when `top` is a worktree of ours
-        changes = [c for c in self._changes(top, place) if c.xy != "??" or c.path not in secret]
+        changes = [c for c in self._changes(top, place) if not is_secret(top, c, secret)]
         left_out = self._take(top, place, changes)
         carried = [c.path for c in changes if c.path not in left_out]
         written = self(top, "write-tree", "--missing-ok", env=place)
@@ -1637,7 +1637,7 @@ class Git:
     def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Dict[str, str]:
         """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why. Raises: GitError."""
         copied, changes = self._copied(tree.git_dir), self._changes(tree.path, scratch)
-        secret = [c.path for c in changes if c.xy == "??" and c.path in copied]       # not ignored any more; secrets all the same
+        secret = [c.path for c in changes if is_secret(tree.path, c, copied)]         # not ignored any more, or renamed
         left_out = self._take(tree.path, scratch, [c for c in changes if c.path not in secret])
         left_out.update({path: "copied from the checkout as an ignored file" for path in secret})
         left_out.update({path: "a submodule that is not checked out, with files in it" for path in self._hollow(tree, scratch)})
@@ -1673,7 +1673,7 @@ class Git:
     @staticmethod
     def _copied(git_dir: str) -> Set[str]:
         with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, COPIED), "rb") as f:
-            return set(os.fsdecode(f.read()).split("\0"))
+            return set(os.fsdecode(f.read()).split("\0")) - {""}
         return set()
 
     @staticmethod
@@ -1842,6 +1842,20 @@ def _changes_in(status: str) -> List[Change]:
         elif row[0] in "?!":
             found.append(Change(row[0] * 2, row[2:]))
     return found
+
+
+def mark(top: str, name: str) -> str:
+    """What stays of a file when it is renamed; no name begins like this. Empty when it is gone."""
+    try:
+        there = os.lstat(os.path.join(top, name))
+    except OSError:
+        return ""
+    return f"//{there.st_ino}/{there.st_size}/{there.st_mtime_ns}"
+
+
+def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
+    """Whether this is a file that was copied as an ignored one, also under another name. `copied`: names and marks."""
+    return bool(copied) and (change.xy == "??" and change.path in copied or mark(top, change.path) in copied)
 
 
 def leads_out(top: str, link: str) -> bool:

@@ -227,7 +227,8 @@ def test_pipes_and_sockets_in_the_checkout_do_not_come_along_and_hold_nothing_up
         monkeypatch.chdir(repo)
         listening.bind("socket")
     put(repo, x="1\n")
-    assert "x" in all_files(make(carry=True).path) and not {"pipe", "socket"} & set(files_of(repo))
+    tree = make(carry=True)
+    assert files_of(repo) == ["README", "x"] and tree.unseen["not_carried"]["first"] == ["README (no ordinary file)"]
 
 
 def test_a_file_renamed_only_by_case_comes_along_where_git_was_told_not_to_tell_them_apart(repo, make):
@@ -301,6 +302,22 @@ def test_a_copied_file_is_not_carried_into_another_worktree_either(including, ma
     (pathlib.Path(first.path) / ".gitignore").write_text("")
     second = make(carry=True, cwd=first.path, name="second", branch=BRANCH + "2")
     assert ".env" not in files_of(including, BRANCH + "2") and ".env" not in str(second.carried)
+
+
+@pytest.mark.parametrize("to", ["env.txt", "deep/x", "README"])
+def test_a_copied_file_that_the_task_renames_is_not_committed_and_not_carried_on(including, make, to):
+    tree = make()
+    top = pathlib.Path(tree.path)
+    put(top, x="1\n")
+    (top / "deep").mkdir()
+    (top / ".env").rename(top / to)
+    second = make(carry=True, cwd=tree.path, name="second", branch=BRANCH + "2")
+    found, warnings = ours().snapshot(tree, "x")
+    for branch in (BRANCH, BRANCH + "2"):
+        assert sh(including, "git", "diff", "--name-only", "main", branch) == "x"
+    assert second.carried["first"] == ["x"] and found.left_out["first"] == ["%s (copied from the checkout as an ignored file)" % to]
+    (top / to).write_text("no secret any more\n")
+    assert save(tree).files_changed == 2 and sh(including, "git", "show", "%s:%s" % (BRANCH, to)) == "no secret any more"
 
 
 def test_the_record_names_what_only_the_checkout_has(including, make):
