@@ -1309,7 +1309,7 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
     "maintenance.auto=false", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
-COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark` says of each, NUL after each
+COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
@@ -1395,7 +1395,8 @@ class Git:
         """As above, for those who need more than the output. Raises: GitError for an exit status that is not `allowed`."""
         left = GIT_TIMEOUT_S if self.give_up is None else min(GIT_TIMEOUT_S, self.give_up - self.host.monotonic())
         if left <= 0:
-            raise GitError(f"`git {words[0]}` was not run", f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}", "See why git is slow there, for instance a filter that hangs")
+            why = f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}"
+            raise GitError(f"`git {words[0]}` was not run", why, "See why git is slow there, for instance a filter that hangs")
         try:
             done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left, stdin.encode("utf-8", "surrogateescape"))
         except (OSError, ValueError) as error:
@@ -1403,9 +1404,11 @@ class Git:
                 raise GitError(f"There is no directory `{cwd}`", "It was deleted or moved", "Put it back, or see what `git worktree list` says")
             raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH")
         if done.code not in allowed:
-            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or (f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}")]
+            how = f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}"
+            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or how]
             slow = waits_for(cwd) if said[0].startswith("fatal: gave up") else ""
-            raise GitError(f"`git {words[0]}` refused", clip(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`" + (", and see that there is room" if "unable to write" in done.err else ""))
+            room = ", and see that there is room" if "unable to write" in done.err else ""
+            raise GitError(f"`git {words[0]}` refused", clip(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`{room}")
         return done
 
     def holds(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> bool:
@@ -1469,7 +1472,7 @@ class Git:
             tree = self._submodules(top, tree)
             copied, refused = self._include(top, path)
             with open(os.path.join(tree.git_dir, COPIED), "wb", opener=private) as f:
-                f.write(os.fsencode("".join(f"{name}\0{mark(path, name)}\0" for name in copied)))
+                f.write(os.fsencode("".join(f"{name}\0{mark_of(path, name)}\0" for name in copied)))
             return tree._replace(copied=some(copied), unseen={**tree.unseen, **self._unseen(top, tree, set(copied), refused)})
         except (GitError, OSError):
             self._discard(top, path, branch)
@@ -1844,7 +1847,7 @@ def _changes_in(status: str) -> List[Change]:
     return found
 
 
-def mark(top: str, name: str) -> str:
+def mark_of(top: str, name: str) -> str:
     """What stays of a file when it is renamed; no name begins like this. Empty when it is gone."""
     try:
         there = os.lstat(os.path.join(top, name))
@@ -1855,7 +1858,7 @@ def mark(top: str, name: str) -> str:
 
 def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
     """Whether this is a file that was copied as an ignored one, also under another name. `copied`: names and marks."""
-    return bool(copied) and (change.xy == "??" and change.path in copied or mark(top, change.path) in copied)
+    return bool(copied) and (change.xy == "??" and change.path in copied or mark_of(top, change.path) in copied)
 
 
 def leads_out(top: str, link: str) -> bool:

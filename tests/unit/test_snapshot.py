@@ -117,6 +117,19 @@ def test_a_head_without_a_commit_loses_nothing(repo, tree, place):
     assert log_of(repo) == ["by us", "first"] and files_of(repo) == ["README", "x"]
 
 
+def test_a_branch_that_moves_in_the_middle_is_not_moved_back(repo, tree, place):
+    """By a filter, which git runs while it takes the files."""
+    other = sh(repo, "git", "commit-tree", "-p", "HEAD", "-m", "somebody else's", "HEAD^{tree}")
+    sh(repo, "git", "config", "filter.races.clean", "git --git-dir='%s' update-ref refs/heads/%s %s; cat" % (repo / ".git", BRANCH, other))
+    (place / ".gitattributes").write_text("x filter=races\n")
+    (place / "x").write_text("1\n")
+    with pytest.raises(GitError) as caught:
+        ours().snapshot(tree, "by us")
+    assert "update-ref" in str(caught.value) and log_of(repo) == ["somebody else's", "first"]
+    save(tree, "by us")
+    assert log_of(repo) == ["by us", "somebody else's", "first"] and files_of(repo) == [".gitattributes", "README", "x"]
+
+
 def test_a_branch_that_cannot_be_moved_is_an_error_and_the_files_stay(repo, tree, place):
     agent(tree, "checkout", "-q", "--detach")
     agent(tree, "branch", "-q", "-D", BRANCH)

@@ -287,13 +287,16 @@ def test_only_files_that_are_ignored_and_named_are_copied_with_mode_and_time(inc
     assert save(tree).files_changed == 0 and ".env" not in files_of(including)
 
 
-def test_a_copied_file_is_not_committed_even_when_the_task_no_longer_ignores_it(including, make):
+@pytest.mark.parametrize("text", ["A=1\n", "A=1\nB=2\n"], ids=["as it was", "changed"])
+def test_a_copied_file_is_not_committed_even_when_the_task_no_longer_ignores_it(including, make, text):
     tree = make()
     (pathlib.Path(tree.path) / ".gitignore").write_text("")
     put(tree.path, x="1\n")
+    if text != "A=1\n":
+        put(tree.path, _env=text)
     found, warnings = ours().snapshot(tree, "x")
     assert ".env" not in files_of(including) and "x" in files_of(including)
-    assert (pathlib.Path(tree.path) / ".env").read_text() == "A=1\n"
+    assert (pathlib.Path(tree.path) / ".env").read_text() == text
     assert len(warnings) == 1 and "`.env (copied" in warnings[0] and found.left_out["count"] == 2
 
 
