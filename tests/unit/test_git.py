@@ -110,7 +110,7 @@ def test_no_setting_of_the_users_stops_a_commit(repo, tmp_path, settings):
 def test_nothing_that_would_ask_the_user_or_sign_is_ever_run(repo, tmp_path):
     """Each of these would hang for ever: nobody is there to answer."""
     asks = str(asking(tmp_path))
-    for name in ("gpg.program", "gpg.ssh.program", "core.editor", "sequence.editor", "core.pager", "core.askPass", "diff.external", "merge.tool"):
+    for name in ("gpg.program", "gpg.ssh.program", "core.editor", "sequence.editor", "core.pager", "core.askPass", "core.fsmonitor", "diff.external", "merge.tool"):
         sh(repo, "git", "config", name, asks)
     for name in ("commit.gpgSign", "tag.gpgSign", "log.showSignature", "rebase.gpgSign", "commit.verbose", "add.interactive.useBuiltin"):
         sh(repo, "git", "config", name, "true")
@@ -196,17 +196,17 @@ def test_a_repository_of_another_user_that_is_declared_safe_is_a_start_like_any_
 # -- where a worktree can start -----------------------------------------------------------------------
 def unborn(tmp_path):
     sh(tmp_path, "git", "init", "-q", "place")
-    return "no commit"
+    return "has no commit yet"
 
 
 def bare(tmp_path):
     sh(tmp_path, "git", "init", "-q", "--bare", "place")
-    return ""
+    return "bare"
 
 
 def no_repository(tmp_path):
     (tmp_path / "place").mkdir()
-    return ""
+    return "not a git repository"
 
 
 @pytest.mark.parametrize("make", [unborn, bare, no_repository])

@@ -156,6 +156,19 @@ def test_a_partial_clone_whose_server_wants_a_password_is_refused_and_nobody_is_
     assert BRANCH not in branches(partial) and not (tmp_path / "tree").exists() and not (partial / ".git" / "worktrees").exists()
 
 
+def test_ssh_is_told_not_to_ask_either(repo, tmp_path):
+    sh(repo, "git", "config", "uploadpack.allowFilter", "true")
+    put(repo, README="2\n")
+    commit(repo)
+    partial, asked = tmp_path / "partial", tmp_path / "asked"
+    sh(tmp_path, "git", "clone", "-q", "--filter=blob:none", "file://%s" % repo, str(partial))
+    sh(partial, "git", "remote", "set-url", "origin", "ssh://nowhere.invalid/x")
+    sh(partial, "git", "config", "core.sshCommand", "echo \"$SSH_ASKPASS_REQUIRE\" >'%s'; false" % asked)
+    with pytest.raises(GitError):
+        ours().add_worktree(*ours().head(str(partial), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
+    assert asked.read_text() == "never\n"
+
+
 def test_a_submodule_as_the_working_directory_gets_a_worktree_of_the_submodule(with_submodule, tmp_path):
     tree = ours().add_worktree(*ours().head(str(with_submodule / "sub")), str(tmp_path / "tree"), BRANCH)
     put(tree.path, x="1\n")
