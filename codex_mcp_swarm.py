@@ -1338,9 +1338,9 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
     "maintenance.auto=false", "merge.conflictStyle=merge", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
-COPIED = "codex-swarm-copied"               # the names of the copied files, NUL after each
+COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
-UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "rebase-merge": "rebase", "rebase-apply": "rebase"}
+UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
 def in_repository(directory: str) -> bool:
@@ -1386,6 +1386,14 @@ def told(files: Mapping[str, Any]) -> str:
     """`some` in words."""
     more = files["count"] - len(files["first"])
     return ", ".join(f"`{name}`" for name in files["first"]) + (f" and {more} more" if more else "")
+
+
+def waits_for(top: str) -> str:
+    """Why git takes for ever in `top`, where that can be seen: it reads these files, and a pipe has no end."""
+    read = (os.path.join(at, name) for at, _, names in os.walk(top) for name in names if name in (".gitignore", ".gitattributes"))
+    with contextlib.suppress(OSError):
+        return next((f"; it waits for the pipe `{path}`" for path in read if stat.S_ISFIFO(os.lstat(path).st_mode)), "")
+    return ""
 
 
 class Change(NamedTuple):
@@ -1472,7 +1480,7 @@ class Git:
         self.host, self.within_s = host, within_s
         self.give_up = None if within_s is None else host.monotonic() + within_s
         self.environ = {k: v for k, v in environ.items() if not k.startswith("GIT_")}
-        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C",
+        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_ASKPASS="", SSH_ASKPASS_REQUIRE="never", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C",
                             PYTHONSAFEPATH="1")         # a filter of the user's, `python -m ...`, imports nothing from the tree
         self.said: List[str] = []       # what the last look for changes could not read
 
@@ -1485,14 +1493,20 @@ class Git:
         """As above, for those who need more than the output. Raises: GitError for an exit status that is not `allowed`."""
         left = GIT_TIMEOUT_S if self.give_up is None else min(GIT_TIMEOUT_S, self.give_up - self.host.monotonic())
         if left <= 0:
-            raise GitError(f"`git {words[0]}` was not run", f"git had used up its {self.within_s:.0f} s", "See why git is slow there, for instance a filter that hangs")
+            why = f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}"
+            raise GitError(f"`git {words[0]}` was not run", why, "See why git is slow there, for instance a filter that hangs")
         try:
             done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left, stdin.encode("utf-8", "surrogateescape"))
         except (OSError, ValueError) as error:
-            raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH and that the directory exists")
+            if isinstance(error, OSError) and not os.path.isdir(cwd):
+                raise GitError(f"There is no directory `{cwd}`", "It was deleted or moved", "Put it back, or see what `git worktree list` says")
+            raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH")
         if done.code not in allowed:
-            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or f"exit status {done.code}"]
-            raise GitError(f"`git {words[2] if words[0] == '-c' else words[0]}` refused", clip(" ".join(said), 600), f"Try it by hand in `{cwd}`")
+            how = f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}"
+            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or how]
+            slow = waits_for(cwd) if said[0].startswith("fatal: gave up") else ""
+            room = ", and see that there is room" if "unable to write" in done.err else ""
+            raise GitError(f"`git {words[2] if words[0] == '-c' else words[0]}` refused", clip(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`{room}")
         return done
 
     def holds(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> bool:
@@ -1556,7 +1570,7 @@ class Git:
             tree = self._submodules(top, tree)
             copied, refused = self._include(top, path)
             with open(os.path.join(tree.git_dir, COPIED), "wb", opener=private) as f:
-                f.write(os.fsencode("".join(name + "\0" for name in copied)))
+                f.write(os.fsencode("".join(f"{name}\0{mark_of(path, name)}\0" for name in copied)))
             return tree._replace(copied=some(copied), unseen={**tree.unseen, **self._unseen(top, tree, set(copied), refused)})
         except (GitError, OSError):
             self._discard(top, path, branch)
@@ -1610,9 +1624,9 @@ class Git:
         own = self(top, "rev-parse", "--absolute-git-dir")
         if os.path.exists(os.path.join(own, "index")):
             copy_file(os.path.join(own, "index"), aside["GIT_INDEX_FILE"])
-        place = {**aside, "GIT_DIR": own, "GIT_WORK_TREE": top}
+        place = {**aside, **place_of(own, top)}
         secret = self._copied(own)          # when `top` is a worktree of ours
-        changes = [c for c in self._changes(top, place) if c.xy != "??" or c.path not in secret]
+        changes = [c for c in self._changes(top, place) if not is_secret(top, c, secret)]
         left_out = self._take(top, place, changes)
         return self(top, "write-tree", "--missing-ok", env=place), changes, left_out
 
@@ -1715,7 +1729,9 @@ class Git:
             new = self._commit(tree.path, written, parents, message, place)
         clean = self._nothing_staged(tree, place)
         if new != tip:
-            self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new), env=place)
+            # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed may have left a lock
+            self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new),
+                 env={**place, "GIT_DIR": os.path.dirname(os.path.dirname(tree.git_dir))})
         if clean and new != parents[0] and on == branch:
             self._follow(tree, scratch["GIT_INDEX_FILE"])
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
@@ -1728,7 +1744,7 @@ class Git:
     def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Dict[str, str]:
         """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why. Raises: GitError."""
         copied, changes = self._copied(tree.git_dir), self._changes(tree.path, scratch)
-        secret = [c.path for c in changes if c.xy == "??" and c.path in copied]       # not ignored any more; secrets all the same
+        secret = [c.path for c in changes if is_secret(tree.path, c, copied)]         # not ignored any more, or renamed
         left_out = self._take(tree.path, scratch, [c for c in changes if c.path not in secret])
         left_out.update({path: "copied from the checkout as an ignored file" for path in secret})
         left_out.update({path: "a submodule that is not checked out, with files in it" for path in self._hollow(tree, scratch)})
@@ -1764,7 +1780,7 @@ class Git:
     @staticmethod
     def _copied(git_dir: str) -> Set[str]:
         with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, COPIED), "rb") as f:
-            return set(os.fsdecode(f.read()).split("\0"))
+            return set(os.fsdecode(f.read()).split("\0")) - {""}
         return set()
 
     @staticmethod
@@ -1825,9 +1841,13 @@ class Git:
 
     def _take_one_by_one(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
         """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place["GIT_INDEX_FILE"] + ".lock")        # of a git that was killed over it, for want of memory or by a limit
         try:
             return self._add(top, place, there)
         except GitError as error:
+            if self.give_up is not None and self.host.monotonic() >= self.give_up:
+                raise                   # it is not one file, it is the time
             if len(there) == 1:
                 return {there[0][:-1]: error.why}
             middle = len(there) // 2
@@ -1903,7 +1923,7 @@ class Git:
 
     @staticmethod
     def _place(tree: Worktree) -> Dict[str, str]:
-        return {"GIT_DIR": tree.git_dir, "GIT_WORK_TREE": tree.path}
+        return place_of(tree.git_dir, tree.path)
 
     # -- comparing -------------------------------------------------------------------
     def state(self, tree: Worktree, aside: Mapping[str, str]) -> str:
@@ -2089,6 +2109,15 @@ class Git:
         return branch[len("refs/heads/"):]
 
 
+def place_of(git_dir: str, top: str) -> Dict[str, str]:
+    """The environment in which git works on one checkout. Where a file system tells `a` from `A`, git shall too: a
+    repository that came from one which does not says otherwise, and git would pass over a file that was renamed so."""
+    place = {"GIT_DIR": git_dir, "GIT_WORK_TREE": top}
+    if not os.path.exists(os.path.join(git_dir, "hEaD")):
+        place.update(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="core.ignoreCase", GIT_CONFIG_VALUE_0="false")
+    return place
+
+
 def _changes_in(status: str) -> List[Change]:
     """The lines of `git status --porcelain=v2 -z --no-renames`."""
     found = []
@@ -2102,6 +2131,20 @@ def _changes_in(status: str) -> List[Change]:
         elif row[0] in "?!":
             found.append(Change(row[0] * 2, row[2:]))
     return found
+
+
+def mark_of(top: str, name: str) -> str:
+    """What stays of a file when it is renamed; no name begins like this. Empty when it is gone."""
+    try:
+        there = os.lstat(os.path.join(top, name))
+    except OSError:
+        return ""
+    return f"//{there.st_ino}/{there.st_size}/{there.st_mtime_ns}"
+
+
+def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
+    """Whether this is a file that was copied as an ignored one, also under another name. `copied`: names and marks."""
+    return bool(copied) and (change.xy == "??" and change.path in copied or mark_of(top, change.path) in copied)
 
 
 def leads_out(top: str, link: str) -> bool:
@@ -3302,7 +3345,7 @@ class Swarm:
         top, onto = self._target(self._cwd(wish.cwd) if wish.cwd else checkout, common, wish)
         merge_id = self.host.new_task_id()
         branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}") if wish.into != "HEAD" else ""
-        place = {"GIT_DIR": self.git(top, "rev-parse", "--absolute-git-dir"), "GIT_WORK_TREE": top}
+        place = place_of(self.git(top, "rev-parse", "--absolute-git-dir"), top)
         with contextlib.ExitStack() as stack:
             if wish.dry_run:
                 place = stack.enter_context(self.git.aside(place))

@@ -150,6 +150,18 @@ def test_a_worktree_that_is_gone_at_the_end_is_told_and_the_run_is_judged_by_its
     assert record["outcome"] == "succeeded" and "not committed" in record["warnings"][0] and record["worktree"]["unsaved"]
 
 
+def test_a_reply_where_the_worktree_is_gone_is_refused_in_words_and_goes_on_when_it_is_back(client, repo, tmp_path):
+    c = client()
+    record = c.ok("codex", prompt="WRITE x 1", worktree=True)
+    path, elsewhere = record["worktree"]["path"], str(tmp_path / "elsewhere")
+    os.rename(path, elsewhere)
+    text = c.refused("codex_reply", {"prompt": "WRITE y 1", "threadId": record["threadId"]})
+    assert path in text and "does not exist" in text
+    os.rename(elsewhere, path)
+    assert c.ok("codex_reply", prompt="WRITE y 1", threadId=record["threadId"])["worktree"]["commits"] == 2
+    assert git(repo, "ls-tree", "--name-only", record["worktree"]["branch"]).split() == ["README", "x", "y"]
+
+
 def test_the_worktree_of_a_running_task_cannot_be_removed_by_hand(client, repo, gate):
     c = client()
     task = c.ok("codex_async", prompt=gate.wait, worktree=True)

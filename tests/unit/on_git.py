@@ -20,6 +20,14 @@ def ours(**more):
     return Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent", **more})
 
 
+def asking(tmp_path):
+    """A program that leaves `ran` and then waits for an answer for ever."""
+    program = tmp_path / "asks"
+    program.write_text("#!/bin/sh\necho \"$0 $*\" >>'%s'\nsleep 600\n" % (tmp_path / "ran"))
+    program.chmod(0o755)
+    return program
+
+
 def snapshot(repo):
     """Everything that is the user's: each file with its digest, the index, HEAD, the status and the configuration."""
     files = {str(p.relative_to(repo)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(pathlib.Path(repo).rglob("*"))

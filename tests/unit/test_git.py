@@ -6,7 +6,7 @@ import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import Git, GitError, Host
-from .on_git import BRANCH, branches, counts, files_of, log_of, ours, save, sh, snapshot
+from .on_git import BRANCH, asking, branches, counts, files_of, log_of, ours, save, sh, snapshot
 
 def test_a_worktree_is_a_copy_of_head_on_a_branch_of_its_own(repo, tree):
     assert (pathlib.Path(tree.path) / "README").read_text() == "a repository\n"
@@ -107,6 +107,22 @@ def test_no_setting_of_the_users_stops_a_commit(repo, tmp_path, settings):
     assert log_of(repo)[-1] == "first" and len(log_of(repo)) == 2
 
 
+def test_nothing_that_would_ask_the_user_or_sign_is_ever_run(repo, tmp_path):
+    """Each of these would hang for ever: nobody is there to answer."""
+    asks = str(asking(tmp_path))
+    for name in ("gpg.program", "gpg.ssh.program", "core.editor", "sequence.editor", "core.pager", "core.askPass", "core.fsmonitor", "diff.external", "merge.tool"):
+        sh(repo, "git", "config", name, asks)
+    for name in ("commit.gpgSign", "tag.gpgSign", "log.showSignature", "rebase.gpgSign", "commit.verbose", "add.interactive.useBuiltin"):
+        sh(repo, "git", "config", name, "true")
+    sh(repo, "git", "config", "user.signingKey", "x")
+    (repo / "README").write_text("edited\n")
+    git = ours(**dict.fromkeys(["EDITOR", "VISUAL", "PAGER", "SSH_ASKPASS", "GIT_ASKPASS", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR", "GIT_PAGER", "GIT_SSH"], asks), DISPLAY=":0")
+    tree = git.add_worktree(*git.head(str(repo)), str(tmp_path / "tree"), BRANCH, True)
+    (pathlib.Path(tree.path) / "x").write_text("1\n")
+    assert counts(git.snapshot(tree, "x")[0]) == (1, 1, 0) and not (tmp_path / "ran").exists()
+    assert "gpgsig" not in sh(repo, "git", "cat-file", "-p", BRANCH) + sh(repo, "git", "cat-file", "-p", BRANCH + "^")
+
+
 def test_the_git_environment_of_the_server_is_ignored(repo, tmp_path):
     other = tmp_path / "other"
     sh(tmp_path, "git", "init", "-q", str(other))
@@ -131,20 +147,66 @@ def test_without_any_identity_the_commit_is_made_all_the_same(repo, tmp_path):
     assert sh(repo, "git", "log", "-1", "--format=%an <%ae> %cn", BRANCH) == "codex-mcp-swarm <codex-mcp-swarm@localhost> codex-mcp-swarm"
 
 
+def test_line_ends_that_git_converts_are_no_changes_and_the_branch_has_its_own(repo, tmp_path):
+    sh(repo, "git", "config", "core.autocrlf", "true")
+    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    place = pathlib.Path(tree.path)
+    assert (place / "README").read_bytes() == b"a repository\r\n" and counts(save(tree)) == (0, 0, 0)
+    (place / "README").write_bytes(b"a repository\r\nchanged\r\n")
+    (place / "new").write_bytes(b"1\r\n")
+    assert counts(save(tree)) == (2, 2, 0)
+    assert [sh(repo, "git", "cat-file", "-s", BRANCH + ":" + name) for name in ("README", "new")] == ["21", "2"]
+
+
+# -- a repository that is somebody else's -------------------------------------------------------------
+@pytest.fixture
+def foreign(repo, tmp_path):
+    """`foreign(*safe)`: git as the server has it where another user owns `repo`, with these places as `safe.directory`. Who
+    may not give files away lets git itself take them for another user's, with the switch of git's own tests."""
+    def git_with(*safe):
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / ".gitconfig").write_text("".join("[safe]\n\tdirectory = %s\n" % path for path in safe))
+        path = os.environ["PATH"]
+        if os.geteuid() == 0:
+            sh(repo, "chown", "-R", "65534", ".")
+        else:
+            (tmp_path / "bin").mkdir()
+            (tmp_path / "bin" / "git").write_text("#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 PATH='%s' exec git \"$@\"\n" % path)
+            (tmp_path / "bin" / "git").chmod(0o755)
+            path = "%s:%s" % (tmp_path / "bin", path)
+        return ours(HOME=str(tmp_path / "home"), PATH=path)
+    return git_with
+
+
+def test_a_repository_of_another_user_is_refused_as_git_does(repo, foreign):
+    with pytest.raises(GitError) as caught:
+        foreign().head(str(repo))
+    assert "dubious ownership" in str(caught.value) and str(repo) in str(caught.value)
+
+
+def test_a_repository_of_another_user_that_is_declared_safe_is_a_start_like_any_other(repo, foreign, tmp_path):
+    git = foreign(repo, tmp_path / "tree")
+    (repo / "README").write_text("edited\n")
+    tree = git.add_worktree(*git.head(str(repo)), str(tmp_path / "tree"), BRANCH, True)
+    (pathlib.Path(tree.path) / "x").write_text("1\n")
+    found, warnings = git.snapshot(tree, "by us")
+    assert counts(found) == (1, 1, 0) and warnings == [] and sh(repo, "git", "-c", "safe.directory=*", "ls-files") == "README"
+
+
 # -- where a worktree can start -----------------------------------------------------------------------
 def unborn(tmp_path):
     sh(tmp_path, "git", "init", "-q", "place")
-    return "no commit"
+    return "has no commit yet"
 
 
 def bare(tmp_path):
     sh(tmp_path, "git", "init", "-q", "--bare", "place")
-    return ""
+    return "bare"
 
 
 def no_repository(tmp_path):
     (tmp_path / "place").mkdir()
-    return ""
+    return "not a git repository"
 
 
 @pytest.mark.parametrize("make", [unborn, bare, no_repository])
@@ -247,10 +309,11 @@ def test_a_replaced_git_file_leads_nowhere(repo, tree, tmp_path, how):
     assert snapshot(victim) == before and not (tmp_path / "ran").exists()
 
 
-def test_a_worktree_that_is_gone_is_an_error_that_says_so(tree):
+def test_a_worktree_that_is_gone_is_an_error_that_says_so(repo, tree):
     sh("/", "rm", "-r", tree.path)
-    with pytest.raises(GitError):
+    with pytest.raises(GitError) as caught:
         ours().snapshot(tree, "x")
+    assert "no directory `%s`" % tree.path in str(caught.value) and "Install" not in str(caught.value) and log_of(repo) == ["first"]
 
 
 def test_without_git_the_error_says_to_install_it(repo):

@@ -3,6 +3,8 @@ import concurrent.futures
 import os
 import pathlib
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -71,6 +73,35 @@ def test_an_amended_a_rebased_and_a_reset_branch_are_taken_as_they_are(repo, tre
     assert log_of(repo) == ["by us", "amended"] and files_of(repo) == ["README", "one", "three", "two"] and counts(found) == (3, 3, 0)
 
 
+def test_a_rebase_onto_what_the_user_committed_meanwhile_is_taken_as_it_is(repo, tree, place):
+    commit(tree, "one")
+    commit(tree, "two")
+    (repo / "theirs").write_text("1\n")
+    sh(repo, "git", "add", "theirs")
+    sh(repo, "git", "commit", "-q", "-m", "by the user")
+    agent(tree, "rebase", "-q", "main")
+    (place / "left").write_text("1\n")
+    found = save(tree, "by us")
+    assert log_of(repo) == ["by us", "adds two", "adds one", "by the user", "first"] and found.commits == 4
+    assert files_of(repo) == ["README", "left", "one", "theirs", "two"]
+
+
+@pytest.mark.parametrize("then, left", [("--continue", {"one", "two", "three", "left"}), ("--abort", {"one", "two", "three", "left"}), ("--quit", {"one", "two", "left"})])
+def test_a_rebase_that_the_task_is_in_the_middle_of_loses_nothing_then_or_later(repo, tree, place, then, left):
+    for name in ("one", "two", "three"):
+        commit(tree, name)
+    tip = agent(tree, "rev-parse", "HEAD")
+    sh(tree.path, "git", "rebase", "-q", "-i", "HEAD~2", GIT_SEQUENCE_EDITOR="sed -i.bak 1s/pick/edit/")
+    (place / "left").write_text("1\n")
+    found, warnings = ours().snapshot(tree, "by us")
+    assert files_of(repo) == ["README", "left", "one", "two"] and sh(repo, "git", "rev-parse", BRANCH + "^2") == tip and found.commits == 4
+    assert any("rebase unfinished" in w for w in warnings) and any("detached" in w for w in warnings) and any(tip[:12] in w for w in warnings)
+    assert os.path.exists(os.path.join(tree.git_dir, "rebase-merge")) and agent(tree, "status", "--porcelain") == "?? left"
+    os.system("cd '%s' && GIT_EDITOR=true git rebase %s >/dev/null 2>&1" % (tree.path, then))       # a reply goes on
+    ours().snapshot(tree, "by us again")
+    assert set(files_of(repo)) == {"README"} | left and sh(repo, "git", "merge-base", tip, BRANCH) == tip
+
+
 def test_a_branch_that_the_task_deleted_is_made_again(repo, tree, place):
     agent(tree, "checkout", "-q", "--detach")
     agent(tree, "branch", "-q", "-D", BRANCH)
@@ -84,6 +115,19 @@ def test_a_head_without_a_commit_loses_nothing(repo, tree, place):
     (place / "x").write_text("1\n")
     ours().snapshot(tree, "by us")
     assert log_of(repo) == ["by us", "first"] and files_of(repo) == ["README", "x"]
+
+
+def test_a_branch_that_moves_in_the_middle_is_not_moved_back(repo, tree, place):
+    """By a filter, which git runs while it takes the files."""
+    other = sh(repo, "git", "commit-tree", "-p", "HEAD", "-m", "somebody else's", "HEAD^{tree}")
+    sh(repo, "git", "config", "filter.races.clean", "git --git-dir='%s' update-ref refs/heads/%s %s; cat" % (repo / ".git", BRANCH, other))
+    (place / ".gitattributes").write_text("x filter=races\n")
+    (place / "x").write_text("1\n")
+    with pytest.raises(GitError) as caught:
+        ours().snapshot(tree, "by us")
+    assert "update-ref" in str(caught.value) and log_of(repo) == ["somebody else's", "first"]
+    save(tree, "by us")
+    assert log_of(repo) == ["by us", "somebody else's", "first"] and files_of(repo) == [".gitattributes", "README", "x"]
 
 
 def test_a_branch_that_cannot_be_moved_is_an_error_and_the_files_stay(repo, tree, place):
@@ -123,6 +167,36 @@ def test_an_index_that_something_else_has_locked_is_left_alone(repo, tree, place
     before = index_of(tree)
     save(tree)
     assert index_of(tree) == before and files_of(repo) == ["README", "new"] and os.path.exists(os.path.join(tree.git_dir, "index.lock"))
+
+
+LOCKS = ["worktrees/tree/index.lock", "worktrees/tree/HEAD.lock", "config.lock", "HEAD.lock", "index.lock", "packed-refs.lock"]
+
+
+@pytest.mark.parametrize("moment", ["before", "in the middle"])
+@pytest.mark.parametrize("lock", LOCKS)
+def test_no_lock_that_a_git_of_the_tasks_left_or_takes_meanwhile_stops_the_snapshot(repo, tree, place, lock, moment):
+    """In the middle: by a filter, which git runs while it takes the files."""
+    path = repo / ".git" / lock
+    sh(repo, "git", "config", "filter.races.clean", "touch '%s'; cat" % path)
+    if moment == "before":
+        path.write_text("")
+    (place / ".gitattributes").write_text("x filter=races\n")
+    (place / "x").write_text("1\n")
+    found = save(tree, "by us")
+    assert files_of(repo) == [".gitattributes", "README", "x"] and log_of(repo) == ["by us", "first"] and counts(found) == (2, 2, 0)
+    assert path.exists()
+
+
+def test_a_lock_of_the_branch_that_something_else_holds_for_a_moment_is_waited_for(repo, tree, place):
+    lock = repo / ".git" / "refs" / "heads" / (BRANCH + ".lock")
+    lock.write_text("")
+    (place / "x").write_text("1\n")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        saved = pool.submit(save, tree)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            saved.result(timeout=0.5)
+        lock.unlink()
+        assert counts(saved.result(timeout=60)) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("bit", ["--assume-unchanged", "--skip-worktree"])
@@ -227,6 +301,26 @@ def test_a_pipe_and_a_socket_hold_nothing_up(repo, tree, place, monkeypatch):
     assert "x" in files_of(repo) and not {"pipe", "socket"} & set(files_of(repo))
 
 
+@pytest.mark.parametrize("name, command", [(".gitignore", "`git status`"), ("dir/.gitattributes", "`git update-index`")])
+def test_a_pipe_that_git_itself_would_read_is_named(repo, tree, place, name, command):
+    (place / "dir").mkdir()
+    (place / "dir" / "x").write_text("1\n")
+    os.mkfifo(str(place / name))
+    with pytest.raises(GitError) as caught:
+        Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, within_s=1.5).snapshot(tree, "x")
+    assert command in str(caught.value) and "pipe `%s`" % (place / name) in str(caught.value) and log_of(repo) == ["first"]
+
+
+def test_a_file_renamed_only_by_case_is_taken_where_git_was_told_not_to_tell_them_apart(repo, tree, place):
+    """As in a repository that was copied from a file system which does not."""
+    sh(repo, "git", "config", "core.ignoreCase", "true")
+    (place / "README").rename(place / "Readme")
+    (place / "readme.d").mkdir()
+    (place / "readme.d" / "x").write_text("1\n")
+    save(tree)
+    assert files_of(repo) == ["Readme", "readme.d/x"]
+
+
 def test_a_sparse_checkout_is_not_taken_for_deletions(repo, tree, place):
     for name in ("in/a", "out/b"):
         (place / name).parent.mkdir()
@@ -257,6 +351,14 @@ def test_a_repository_that_the_task_made_is_left_out_and_named(repo, tree, place
     found, warnings = ours().snapshot(tree, "x")
     assert files_of(repo) == ["README", "x"] and found.left_out["count"] == 2
     assert "with commit/" in warnings[0] and "repository of its own" in warnings[0] and tree.path in warnings[0]
+
+
+def test_a_worktree_that_the_task_made_inside_its_own_is_left_out_and_named(repo, tree, place):
+    agent(tree, "worktree", "add", "-q", "-b", "mine", "inner")
+    (place / "inner" / "f").write_text("1\n")
+    (place / "x").write_text("1\n")
+    found, warnings = ours().snapshot(tree, "x")
+    assert files_of(repo) == ["README", "x"] and found.left_out == {"count": 1, "first": ["inner/ (a repository of its own)"]} and "inner/" in warnings[0]
 
 
 def test_a_directory_of_the_project_stays_part_of_it_when_a_task_makes_it_a_repository(repo, tree, place):
@@ -306,6 +408,16 @@ def test_an_unfinished_merge_is_committed_as_it_lies_there_with_a_warning(repo, 
     assert any("%s unfinished" % word in w for w in warnings) and any("README" in w and "conflict markers" in w for w in warnings)
     assert index_of(tree) == before and agent(tree, "status", "--porcelain").startswith(("UU", "AA"))
     assert how != "rebase" or agent(tree, "rev-parse", "HEAD") == head
+
+
+def test_an_unfinished_bisect_is_told_and_loses_nothing(repo, tree, place):
+    for name in ("one", "two", "three", "four"):
+        commit(tree, name)
+    tip = agent(tree, "rev-parse", "HEAD")
+    agent(tree, "bisect", "start", "HEAD", "HEAD~4")
+    (place / "left").write_text("1\n")
+    _, warnings = ours().snapshot(tree, "by us")
+    assert "left" in files_of(repo) and sh(repo, "git", "rev-parse", BRANCH + "^2") == tip and "The task left a bisect unfinished" in warnings
 
 
 def test_conflict_markers_that_a_task_committed_are_told_and_a_heading_is_none(repo, tree, place):
@@ -398,11 +510,42 @@ def test_git_gc_between_the_snapshot_and_the_merge_loses_nothing(repo, tree, pla
     assert (repo / "x").read_text() == "1\n"
 
 
-@pytest.mark.parametrize("what", ["the worktree", "the repository"])
-def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so(repo, tree, tmp_path, what):
-    (tmp_path / ("tree" if what == "the worktree" else "repo")).rename(tmp_path / "elsewhere")
-    with pytest.raises(GitError):
+def test_git_gc_while_the_task_runs_and_before_a_reply_loses_nothing(repo, place, tree):
+    (place / "staged").write_text("1\n")
+    agent(tree, "add", "staged")
+    for name in ("x", "y"):
+        sh(repo, "git", "reflog", "expire", "--expire=now", "--all")
+        sh(repo, "git", "gc", "-q", "--prune=now")
+        (place / name).write_text("1\n")
+        save(tree, name)
+    assert files_of(repo) == ["README", "staged", "x", "y"] and log_of(repo) == ["y", "x", "first"]
+    assert sh(repo, "git", "fsck", "--no-dangling", "--no-progress") == "" and show(repo, "staged") == "1"
+
+
+@pytest.mark.parametrize("what, words", [("tree", "no directory `%s`"), ("repo", "not a git repository: '%s")])
+def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so_and_moved_back_nothing_is_lost(repo, tree, place, tmp_path, what, words):
+    (place / "x").write_text("1\n")
+    (tmp_path / what).rename(tmp_path / "elsewhere")
+    with pytest.raises(GitError) as caught:
         ours().snapshot(tree, "x")
+    assert words % (tmp_path / what) in str(caught.value)
+    (tmp_path / "elsewhere").rename(tmp_path / what)
+    save(tree)
+    assert files_of(repo) == ["README", "x"]
+
+
+def test_what_a_full_disk_has_no_room_for_is_named_and_with_room_again_it_is_taken(repo, tree, place):
+    """In a process of its own. A limit on the size of files stands in for a full disk: git is killed over the large one,
+    with the index locked."""
+    (place / "large").write_bytes(os.urandom(300_000))
+    (place / "small").write_text("1\n")
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms\n"
+              "print(cms.Git(cms.Host(), {'PATH': sys.argv[2]}).snapshot(cms.Worktree(*sys.argv[3:]), 'x')[1])")
+    words = [sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], tree.path, tree.branch, tree.base, tree.git_dir]
+    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert b"`large (killed by SIGXFSZ)`" in done.stdout and files_of(repo) == ["README", "small"], done
+    save(tree)
+    assert files_of(repo) == ["README", "large", "small"] and agent(tree, "status", "--porcelain") == ""
 
 
 # -- the lock ---------------------------------------------------------------------------------------------

@@ -1,16 +1,18 @@
 """Making a worktree: what it starts from, what comes along, and that the user's checkout never notices."""
 import concurrent.futures
+import http.server
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import GitError
-from .on_git import BRANCH, branches, files_of, log_of, ours, save, sh, snapshot
+from .on_git import BRANCH, asking, branches, files_of, log_of, ours, save, sh, snapshot
 
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
 
@@ -116,6 +118,57 @@ def test_a_partial_clone_gets_its_files_and_its_snapshot(repo, tmp_path):
     assert files_of(tmp_path / "partial") == ["README", "x"]
 
 
+@pytest.fixture
+def locked_server():
+    """The address of a server that answers nobody without a password."""
+    class Locked(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+    with http.server.HTTPServer(("127.0.0.1", 0), Locked) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield "http://127.0.0.1:%d/x" % server.server_port
+        server.shutdown()
+        serving.join()
+
+
+@pytest.mark.parametrize("how", ["core.askPass", "SSH_ASKPASS"])
+def test_a_partial_clone_whose_server_wants_a_password_is_refused_and_nobody_is_asked(repo, tmp_path, locked_server, how):
+    sh(repo, "git", "config", "uploadpack.allowFilter", "true")
+    put(repo, README="2\n")
+    commit(repo)
+    partial = tmp_path / "partial"
+    sh(tmp_path, "git", "clone", "-q", "--filter=blob:none", "file://%s" % repo, str(partial))
+    sh(partial, "git", "remote", "set-url", "origin", locked_server)
+    asks = str(asking(tmp_path))
+    if how == "core.askPass":
+        sh(partial, "git", "config", how, asks)
+    git = ours(**({how: asks, "DISPLAY": ":0"} if how == "SSH_ASKPASS" else {}))
+    with pytest.raises(GitError) as caught:
+        git.add_worktree(*git.head(str(partial), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
+    assert "could not read Username" in str(caught.value) and not (tmp_path / "ran").exists()
+    assert BRANCH not in branches(partial) and not (tmp_path / "tree").exists() and not (partial / ".git" / "worktrees").exists()
+
+
+def test_ssh_is_told_not_to_ask_either(repo, tmp_path):
+    sh(repo, "git", "config", "uploadpack.allowFilter", "true")
+    put(repo, README="2\n")
+    commit(repo)
+    partial, asked = tmp_path / "partial", tmp_path / "asked"
+    sh(tmp_path, "git", "clone", "-q", "--filter=blob:none", "file://%s" % repo, str(partial))
+    sh(partial, "git", "remote", "set-url", "origin", "ssh://nowhere.invalid/x")
+    sh(partial, "git", "config", "core.sshCommand", "echo \"$SSH_ASKPASS_REQUIRE\" >'%s'; false" % asked)
+    with pytest.raises(GitError):
+        ours().add_worktree(*ours().head(str(partial), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
+    assert asked.read_text() == "never\n"
+
+
 def test_a_submodule_as_the_working_directory_gets_a_worktree_of_the_submodule(with_submodule, tmp_path):
     tree = ours().add_worktree(*ours().head(str(with_submodule / "sub")), str(tmp_path / "tree"), BRANCH)
     put(tree.path, x="1\n")
@@ -162,6 +215,40 @@ def test_without_changes_there_is_no_commit_for_them(repo, make):
 def test_an_index_that_is_locked_does_not_stop_the_changes_from_coming_along(busy, make):
     (busy / ".git" / "index.lock").write_text("")
     assert make(carry=True).carried["count"] == 6 and (busy / ".git" / "index.lock").exists()
+
+
+def test_an_index_that_is_locked_in_the_middle_does_not_stop_the_changes_from_coming_along(busy, make):
+    """By a filter, which git runs while it takes them."""
+    sh(busy, "git", "config", "filter.races.clean", "touch '%s'; cat" % (busy / ".git" / "index.lock"))
+    put(busy, _gitattributes="untracked filter=races\n")
+    before = snapshot(busy)
+    assert make(carry=True).carried["count"] == 7 and (busy / ".git" / "index.lock").exists() and snapshot(busy) == before
+
+
+def test_a_file_that_comes_along_may_have_any_name(repo, make):
+    for name in NAMES:
+        (repo / name).write_text("1\n")
+    tree = make(carry=True)
+    assert sorted(os.listdir(tree.path)) == sorted([".git", "README", *NAMES]) and tree.carried["count"] == len(NAMES)
+
+
+def test_pipes_and_sockets_in_the_checkout_do_not_come_along_and_hold_nothing_up(repo, make, monkeypatch):
+    os.mkfifo(str(repo / "pipe"))
+    (repo / "README").unlink()
+    os.mkfifo(str(repo / "README"))
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(repo)
+        listening.bind("socket")
+    put(repo, x="1\n")
+    tree = make(carry=True)
+    assert files_of(repo) == ["README", "x"] and tree.unseen["not_carried"]["first"] == ["README (no ordinary file)"]
+
+
+def test_a_file_renamed_only_by_case_comes_along_where_git_was_told_not_to_tell_them_apart(repo, make):
+    """As in a repository that was copied from a file system which does not."""
+    sh(repo, "git", "config", "core.ignoreCase", "true")
+    (repo / "README").rename(repo / "Readme")
+    assert all_files(make(carry=True).path) == ["Readme"]
 
 
 def test_an_unmerged_checkout_comes_along_as_it_lies_there(repo, make):
@@ -213,13 +300,16 @@ def test_only_files_that_are_ignored_and_named_are_copied_with_mode_and_time(inc
     assert save(tree).files_changed == 0 and ".env" not in files_of(including)
 
 
-def test_a_copied_file_is_not_committed_even_when_the_task_no_longer_ignores_it(including, make):
+@pytest.mark.parametrize("text", ["A=1\n", "A=1\nB=2\n"], ids=["as it was", "changed"])
+def test_a_copied_file_is_not_committed_even_when_the_task_no_longer_ignores_it(including, make, text):
     tree = make()
     (pathlib.Path(tree.path) / ".gitignore").write_text("")
     put(tree.path, x="1\n")
+    if text != "A=1\n":
+        put(tree.path, _env=text)
     found, warnings = ours().snapshot(tree, "x")
     assert ".env" not in files_of(including) and "x" in files_of(including)
-    assert (pathlib.Path(tree.path) / ".env").read_text() == "A=1\n"
+    assert (pathlib.Path(tree.path) / ".env").read_text() == text
     assert len(warnings) == 1 and "`.env (copied" in warnings[0] and found.left_out["count"] == 2
 
 
@@ -228,6 +318,22 @@ def test_a_copied_file_is_not_carried_into_another_worktree_either(including, ma
     (pathlib.Path(first.path) / ".gitignore").write_text("")
     second = make(carry=True, cwd=first.path, name="second", branch=BRANCH + "2")
     assert ".env" not in files_of(including, BRANCH + "2") and ".env" not in str(second.carried)
+
+
+@pytest.mark.parametrize("to", ["env.txt", "deep/x", "README"])
+def test_a_copied_file_that_the_task_renames_is_not_committed_and_not_carried_on(including, make, to):
+    tree = make()
+    top = pathlib.Path(tree.path)
+    put(top, x="1\n")
+    (top / "deep").mkdir()
+    (top / ".env").rename(top / to)
+    second = make(carry=True, cwd=tree.path, name="second", branch=BRANCH + "2")
+    found, warnings = ours().snapshot(tree, "x")
+    for branch in (BRANCH, BRANCH + "2"):
+        assert sh(including, "git", "diff", "--name-only", "main", branch) == "x"
+    assert second.carried["first"] == ["x"] and found.left_out["first"] == ["%s (copied from the checkout as an ignored file)" % to]
+    (top / to).write_text("no secret any more\n")
+    assert save(tree).files_changed == 2 and sh(including, "git", "show", "%s:%s" % (BRANCH, to)) == "no secret any more"
 
 
 def test_the_record_names_what_only_the_checkout_has(including, make):
@@ -392,6 +498,29 @@ def test_a_server_that_makes_one_waits_for_another_that_does(repo, tmp_path):
         assert made.result(timeout=60).branch == BRANCH
 
 
+def test_a_branch_that_differs_only_by_case_is_not_touched(repo, make, tmp_path):
+    """On a file system that tells them apart; where it does not, git refuses to make the second one."""
+    sh(repo, "git", "config", "core.ignoreCase", "true")
+    other = BRANCH.replace("codex", "Codex").upper()
+    put(repo, theirs="1\n")
+    sh(repo, "git", "branch", other, commit(repo))
+    kept = sh(repo, "git", "rev-parse", other)
+    try:
+        save(make(base="HEAD~1"))
+    except GitError as error:
+        assert "exists" in str(error) and not (tmp_path / "tree").exists()
+    assert sh(repo, "git", "rev-parse", other) == kept and files_of(repo, other) == ["README", "theirs"]
+
+
+def test_a_branch_in_the_place_of_ours_is_an_error_that_names_it_and_stays(repo, make, tmp_path):
+    sh(repo, "git", "branch", "codex-swarm")
+    with pytest.raises(GitError) as caught:
+        make()
+    assert "'refs/heads/codex-swarm' exists" in str(caught.value)
+    sh(repo, "git", "branch", "-d", "codex-swarm")
+    nothing_left(repo, tmp_path)
+
+
 def test_a_ref_lock_that_something_else_holds_for_a_moment_is_waited_for(repo, tmp_path):
     (repo / ".git" / "refs" / "heads" / "codex-swarm").mkdir()
     lock = repo / ".git" / "refs" / "heads" / (BRANCH + ".lock")
@@ -472,6 +601,53 @@ def test_a_filter_of_the_users_works_on_the_way_in_and_out(repo, make):
     assert (pathlib.Path(tree.path) / "x.swap").read_text() == "text\n" and save(tree).files_changed == 0
     put(tree.path, x_swap="other\n")
     assert save(tree).files_changed == 1 and sh(repo, "git", "show", BRANCH + ":x.swap") == "OTHER"
+
+
+PROCESS = r"""
+import sys
+out, into = sys.stdout.buffer, sys.stdin.buffer
+
+def read():
+    size = int(into.read(4) or sys.exit(0), 16)
+    return into.read(size - 4) if size else None
+
+def until_flush():
+    return list(iter(read, None))
+
+def write(*packets):
+    for packet in packets:
+        out.write(b"0000" if packet is None else b"%04x" % (len(packet) + 4) + packet)
+    out.flush()
+
+open(sys.argv[1], "a").write("started\n")
+until_flush()
+write(b"git-filter-server\n", b"version=2\n", None)
+until_flush()
+write(b"capability=clean\n", b"capability=smudge\n", None)
+while True:
+    command, *_ = until_flush()
+    text = b"".join(until_flush())
+    write(b"status=success\n", None, text.upper() if command == b"command=clean\n" else text.lower(), None, None)
+"""
+
+
+def test_a_filter_that_runs_as_one_process_for_all_files_works_on_the_way_in_and_out(repo, make, tmp_path):
+    """As git-lfs is set up today: one process, which git speaks a protocol with."""
+    (tmp_path / "process.py").write_text(PROCESS)
+    sh(repo, "git", "config", "filter.swap.process", "'%s' '%s' '%s'" % (sys.executable, tmp_path / "process.py", tmp_path / "log"))
+    sh(repo, "git", "config", "filter.swap.required", "true")
+    put(repo, _gitattributes="*.swap filter=swap\n", x_swap="text\n", y_swap="text\n")
+    commit(repo)
+    put(repo, y_swap="carried\n")
+    (tmp_path / "log").unlink()
+    tree = make(carry=True)
+    top = pathlib.Path(tree.path)
+    assert [(top / name).read_text() for name in ("x.swap", "y.swap")] == ["text\n", "carried\n"]
+    assert save(tree).files_changed == 0
+    put(top, **{"%d_swap" % number: "new\n" for number in range(20)})
+    assert save(tree).files_changed == 20
+    assert [sh(repo, "git", "show", BRANCH + ":" + name) for name in ("x.swap", "y.swap", "7.swap")] == ["TEXT", "CARRIED", "NEW"]
+    assert (tmp_path / "log").read_text().count("started") < 10
 
 
 def test_a_repository_of_sha256_names_works_alike(tmp_path):
