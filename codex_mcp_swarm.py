@@ -2183,6 +2183,7 @@ def unfit(top: str, change: Change) -> str:
 #       lock                held by the server at birth, then by the supervisor for life: THE liveness test
 #       control             FIFO to the supervisor: `c` stops the task
 #       reserve             disk space, given back for the report
+#       collected           empty; there once a client has been given the result
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them
@@ -2312,6 +2313,11 @@ class TaskDir:
         with contextlib.suppress(OSError):          # it has just ended, or has orders enough to read
             os.write(fd, b"c")
         os.close(fd)
+
+    def collect(self) -> None:
+        """Raises: OSError."""
+        with open(self.file("collected"), "ab", opener=private):
+            pass
 
     def tail(self, name: str) -> str:
         """The last LOG_TAIL_BYTES of a log; nothing when there is none."""
@@ -2738,6 +2744,7 @@ class Call:
         self.cancelled = False          # set once, by the reader of the protocol, which then calls Swarm.wake()
         self.cancel_reason = ""
         self.waiting = False            # all that it does besides waiting has been done
+        self.told: Sequence[str] = ()   # the ended tasks whose results are in the answer
         self.started: List[str] = []    # the tasks that it started; when it is abandoned nobody learns of them, so they are stopped
 
     @property
@@ -3156,6 +3163,12 @@ class Swarm:
         for task_id in task_ids:
             with contextlib.suppress(ToolError):
                 self.store.get(task_id).stop()
+
+    def collected(self, task_ids: Sequence[str]) -> None:
+        """Remember that a client has been given the results of these tasks: what nobody has collected is kept for longer."""
+        for task_id in task_ids:
+            with contextlib.suppress(ToolError, OSError):
+                self.store.get(task_id).collect()
 
     # -- looking ---------------------------------------------------------------------
     def unended(self) -> List[str]:
@@ -3689,8 +3702,9 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
       "Default: all tasks that have not ended.",
       obj({"task_ids": TASKS}), RECORDS, read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    ids = args.get("task_ids", swarm.unended())
-    return Answer({"tasks": with_overlaps(swarm, [swarm.record(i) for i in ids])})
+    records = [swarm.record(i) for i in args.get("task_ids", swarm.unended())]
+    call.told = [r["task_id"] for r in records if r["state"] == State.ENDED.value]
+    return Answer({"tasks": with_overlaps(swarm, records)})
 
 
 @tool("codex_wait", "Wait for tasks",
@@ -3795,7 +3809,9 @@ def _started(swarm: Swarm, requests: Sequence[Mapping[str, Any]], call: Call, la
 def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
     """Wait as `wait` says, then answer."""
     swarm.wait(wait.task_ids, call.client.wait_s if wait.timeout_s is None else wait.timeout_s, call, wait.mode)
-    return conclude(swarm, wait)
+    answer = conclude(swarm, wait)
+    call.told = [i for i in wait.task_ids if i not in answer.data.get("still_running", ())]
+    return answer
 
 
 def conclude(swarm: Swarm, wait: Wait) -> Answer:
@@ -4535,6 +4551,8 @@ class Stateless(Era):
             if not over and not (cancelled and not handle.wait.owned):
                 return self._task(handle, "working", message, max(at, handle.created_at), now)
             end = self.swarm.store.end_handle(handle.handle_id, self._end(handle, message, cancelled, now))
+        if end.result:
+            self.swarm.collected(handle.wait.task_ids)
         return {**self._task(handle, end.status, end.message, end.at, end.at), **({"result": end.result} if end.result else {})}
 
     def _end(self, handle: Handle, message: str, cancelled: bool, now: float) -> HandleEnd:
@@ -4867,6 +4885,8 @@ class Server:
             request.replies.send({"jsonrpc": "2.0", "id": request.id, **out} if out and not pending.call.cancelled else None)
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
+        elif not pending.call.cancelled:
+            self.swarm.collected(pending.call.told)
         with self.idle:
             self.threads.discard(pending)
             self.idle.notify_all()

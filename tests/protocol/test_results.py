@@ -8,6 +8,7 @@ import time
 import pytest
 
 from client import eventually, text_of
+from conftest import is_supervised, running, task_dirs
 
 LIMITS = {"test-client": 40000, "codex-mcp-client": 12000}
 each_client = pytest.mark.parametrize("name", sorted(LIMITS))
@@ -244,3 +245,39 @@ def test_a_prompt_that_looks_like_something_else_arrives_as_it_is(client, start)
     seen = facts(client(), prompt)
     assert seen["prompt_sha256"] == hashlib.sha256(prompt.encode()).hexdigest()
     assert seen["argv"][-1] == "-"
+
+
+# -- what a client has been given -------------------------------------------------------------------------
+def is_collected(root, task_id):
+    return (root / "tasks" / task_id / "collected").exists()
+
+
+@pytest.mark.parametrize("tool", ["codex", "codex_wait", "codex_status"])
+def test_a_result_that_a_client_was_given_is_marked_as_collected(client, root, tool):
+    c = client()
+    if tool == "codex":
+        task_id = c.ok("codex", prompt="x")["task_id"]
+    else:
+        task_id = c.begin("x")
+        eventually(lambda: not is_supervised(root / "tasks" / task_id), what="the end of the task")
+        assert not is_collected(root, task_id)
+        c.ok(tool, task_ids=[task_id])
+    eventually(lambda: is_collected(root, task_id), what="the mark")
+
+
+def test_a_result_that_came_too_late_for_the_client_is_not(client, root, gate):
+    c = client()
+    call = c.start_call("codex", {"prompt": gate.wait})
+    task_id = running(c, 1)[0]
+    c.cancel(call, reason="Request timed out")
+    gate.open()
+    eventually(lambda: not is_supervised(root / "tasks" / task_id), what="the end of the task")
+    c.request("ping")
+    assert not is_collected(root, task_id)
+
+
+def test_a_result_that_an_mcp_task_was_given_is_marked_as_collected(modern, root):
+    c = modern(tasks=True)
+    handle = c.handle("codex", prompt="x")
+    eventually(lambda: c.get(handle["taskId"])["status"] == "completed", what="the end")
+    assert [is_collected(root, path.name) for path in task_dirs(root)] == [True]
