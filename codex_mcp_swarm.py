@@ -1988,8 +1988,8 @@ class Git:
         own = os.path.isdir(tree.git_dir)
         head = self.commit_of(common, "HEAD", place) if own else None
         seen = [head] if head else []
-        seen += self(common, "rev-list", "-g", "HEAD", env=place).splitlines() if own and head else []
-        seen += self(common, "rev-list", "-g", going, env=place).splitlines() if going else []
+        seen += self(common, "rev-list", "-g", "HEAD", "--", env=place).splitlines() if own and head else []
+        seen += self(common, "rev-list", "-g", going, "--", env=place).splitlines() if going else []
         but = [f"--exclude={ref}" for ref in (TRASH + "*", going) if ref]
         lost = set(self(common, "rev-list", "--stdin", "--not", *but, "--glob=refs/*", env={"GIT_DIR": common}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
         ends = [commit for commit in dict.fromkeys(seen) if commit in lost]
