@@ -1318,10 +1318,11 @@ def disk_usage(paths: Iterable[str]) -> int:
 def delete_tree(path: str) -> None:
     """Delete a directory with all that is in it, also what forbids that; no link is followed. Raises: OSError."""
     import shutil
+    os.chmod(path, 0o700)
     for top, directories, _ in os.walk(path):
-        for name in directories:
-            if not os.path.islink(os.path.join(top, name)):
-                os.chmod(os.path.join(top, name), 0o700)
+        for inner in (os.path.join(top, name) for name in directories):
+            if not os.path.islink(inner):
+                os.chmod(inner, 0o700)
     shutil.rmtree(path)
 
 
@@ -1978,7 +1979,7 @@ class Git:
 
     def _holder(self, git_dir: str, commit: str, but: str = "") -> str:
         """A ref that holds this commit: not `but`, nor the trash. Empty for none. Raises: GitError."""
-        rows = self(git_dir, "for-each-ref", "--contains", commit, "--format=%(refname) %(symref)", env={"GIT_DIR": git_dir}).splitlines()
+        rows = self(git_dir, "for-each-ref", "--contains", commit, "--format=%(refname) %(symref)", env={"GIT_DIR": git_dir, "GIT_NO_REPLACE_OBJECTS": "1"}).splitlines()
         return next((ref for ref, _, to in (row.partition(" ") for row in rows) if not but or but not in (ref, to) if not ref.startswith(TRASH)), "")
 
     def _remember(self, tree: Worktree, common: str, tip: Optional[str], going: str) -> None:
@@ -1991,7 +1992,7 @@ class Git:
         seen += self(common, "rev-list", "-g", "HEAD", "--", env=place).splitlines() if own and head else []
         seen += self(common, "rev-list", "-g", going, "--", env=place).splitlines() if going else []
         but = [f"--exclude={ref}" for ref in (TRASH + "*", going) if ref]
-        lost = set(self(common, "rev-list", "--stdin", "--not", *but, "--glob=refs/*", env={"GIT_DIR": common}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
+        lost = set(self(common, "rev-list", "--stdin", "--not", *but, "--glob=refs/*", env={**place, "GIT_NO_REPLACE_OBJECTS": "1"}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
         ends = [commit for commit in dict.fromkeys(seen) if commit in lost]
         ends = self(common, "merge-base", "--independent", *ends, env=place).splitlines() if len(ends) > 1 else ends
         ends += self._staged(tree, [c for c in (head, tip) if c]) if own else []
@@ -2049,8 +2050,8 @@ class Git:
     def half_made(self, path: str) -> Optional[Worktree]:
         """The worktree at `path` if it is one that a server was killed over: still locked by us, on its own branch. Raises: GitError."""
         git_dir, branch = self._leads_to(path, ".git"), f"codex-swarm/{os.path.basename(path)}"
-        if not git_dir or os.path.basename(os.path.dirname(git_dir)) != "worktrees":
-            return None
+        if os.path.basename(os.path.dirname(git_dir)) != "worktrees" or git_dir.startswith(os.path.realpath(os.path.dirname(path)) + os.sep):
+            return None                     # what could be a task's own making is not asked with git
         with contextlib.suppress(OSError), open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
             base = self.commit_of(git_dir, f"refs/heads/{branch}", {"GIT_DIR": git_dir}) if f.read().strip() == LOCK_REASON else None
             return Worktree(path, branch, base, git_dir) if base else None
@@ -2743,11 +2744,8 @@ class Swarm:
         Raises: ToolError.
         """
         self.store.prepare()
-        try:
-            with self.store.locked("sweep.lock", fcntl.LOCK_SH):        # what a plan counts on is not swept away before it runs
-                ids = self._start(requests, label)
-        except OSError as error:
-            raise ToolError(f"`{self.store.root}` cannot be used", error.strerror or str(error), "Make room there; CODEX_SWARM_TASK_DIR names another directory")
+        with self.store.locked("sweep.lock", fcntl.LOCK_SH):        # what a plan counts on is not swept away before it runs
+            ids = self._start(requests, label)
         self._sweep_by_itself()
         return ids
 
@@ -3103,6 +3101,7 @@ class Swarm:
             facts = facts_of(task, spec, status)
         except UNREADABLE as error:
             raise_if_exhausted(error)
+            self.store.get(task_id)                             # unless it was swept away just now
             note = f"spec.json of this task cannot be read: {type(error).__name__}. Look into `{task.path}`"
             spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(note,))
             facts = facts_of(task, spec, status)
@@ -3346,8 +3345,8 @@ class Sweep:
             yield found
 
     def _clear_unit(self, path: str, awaited: Set[str]) -> Optional[Swept]:
-        if not self.dry_run:
-            self._look()
+        if not self.dry_run and self._tree(path):
+            self._look()                                # for replies
         tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in sorted(self.units[path])]
         tasks = [task for task in tasks if os.path.isdir(task.path)]
         if not tasks:
@@ -3425,7 +3424,7 @@ class Sweep:
         if path in self.units or not os.path.lexists(path):
             return None
         tree = self._git().half_made(path) if re.fullmatch(TASK_ID, name) and not os.path.islink(path) else None
-        if tree is None or is_inside(tree.git_dir, self.swarm.config.worktree_dir):
+        if tree is None:
             return Swept(False, path, (), ("Not ours: no task was started in it, so it is never touched",))
         age_s = self.swarm.host.now() - os.stat(os.path.join(tree.git_dir, "locked")).st_mtime
         found = Swept(False, path, (), ("A server was killed while it made this",), disk_usage([path]), age_s)
