@@ -1316,8 +1316,10 @@ def disk_usage(paths: Iterable[str]) -> int:
 
 
 def delete_tree(path: str) -> None:
-    """Delete a directory with all that is in it, also what forbids that; no link is followed. Raises: OSError."""
+    """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed. Raises: OSError."""
     import shutil
+    if os.path.islink(path) or not os.path.isdir(path):
+        return os.unlink(path)
     os.chmod(path, 0o700)
     for top, directories, _ in os.walk(path):
         for inner in (os.path.join(top, name) for name in directories):
@@ -3313,12 +3315,10 @@ class Sweep:
                 self.units.setdefault(self._place_of(task, spec), {})[task_id] = spec
 
     def _place_of(self, task: TaskDir, spec: Optional[Spec]) -> str:
-        trees = self.swarm.config.worktree_dir
-        if spec and spec.worktree:
-            return spec.worktree.path
-        if spec and is_inside(spec.cwd, trees) and os.path.realpath(spec.cwd) != os.path.realpath(trees):
-            return os.path.join(trees, os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(trees)).split(os.sep)[0])
-        return task.path
+        if spec is None or spec.worktree:
+            return spec.worktree.path if spec and spec.worktree else task.path
+        around = self.swarm._made_around(spec.cwd)[0].strip(".")
+        return os.path.join(self.swarm.config.worktree_dir, around) if around else task.path
 
     def _tree(self, path: str) -> Optional[Worktree]:
         return next((spec.worktree for spec in self.units[path].values() if spec and spec.worktree), None)
@@ -3334,24 +3334,28 @@ class Sweep:
         return found
 
     def _one(self, clear: Callable[..., Optional[Swept]], path: str, *more: Any) -> Iterator[Swept]:
-        """Decide and act on one thing, while nobody starts a task and no other sweep acts."""
-        how = fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)
+        """Decide on one thing and act while nobody starts a task and no other sweep acts. A sweep by itself has a look first,
+        so that nobody waits for what is kept anyway."""
+        only_look = self.dry_run or self.by_itself
         try:
-            with contextlib.nullcontext(True) if self.dry_run else self.store.locked("sweep.lock", how) as alone:
-                found = clear(path, *more) if alone else None
+            found = clear(False, path, *more) if only_look else None
+            if not only_look or (self.by_itself and found and found.removed):
+                with self.store.locked("sweep.lock", fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)) as alone:
+                    found = clear(True, path, *more) if alone else None
         except (ToolError, OSError) as error:
             found = Swept(False, path, (), (str(error),))
         if found and (found.removed or not self.by_itself):
             yield found
 
-    def _clear_unit(self, path: str, awaited: Set[str]) -> Optional[Swept]:
-        if not self.dry_run and self._tree(path):
+    def _clear_unit(self, act: bool, path: str, awaited: Set[str]) -> Optional[Swept]:
+        if act and self._tree(path):
             self._look()                                # for replies
         tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in sorted(self.units[path])]
         tasks = [task for task in tasks if os.path.isdir(task.path)]
         if not tasks:
             return None                                 # another sweep was here
-        found, tree = Swept(False, path, tuple(task.task_id for task in tasks), ()), self._tree(path)
+        taken = 0 if self.by_itself else disk_usage({path, *(task.path for task in tasks)})
+        found, tree = Swept(False, path, tuple(task.task_id for task in tasks), (), taken), self._tree(path)
         try:
             found = found._replace(age_s=self._age(tasks))
             if not self._old(found.age_s):
@@ -3359,32 +3363,28 @@ class Sweep:
                 raise ToolError(f"What has ended {kept}")
             if awaited & set(found.task_ids):
                 raise ToolError("An MCP task that a client tracks waits for this one together with others", "They still run", "It goes after them")
-            found = found._replace(bytes=self._bytes(path, tasks))
             with contextlib.ExitStack() as held:
-                for task in tasks if not self.dry_run else ():
+                for task in tasks if act else ():
                     if not held.enter_context(self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)):
                         raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
-                notes = self._clear_worktree(path, tree)
-                for task in tasks if not self.dry_run else ():
+                found = found._replace(removed=True, notes=tuple(self._clear_worktree(act, path, tree)))
+                for task in tasks if act else ():
                     task.remove()
-            return found._replace(removed=True, notes=tuple(notes))
+            return found
         except (ToolError, OSError) as error:
-            return found._replace(notes=(str(error),), bytes=0 if self.by_itself else found.bytes or self._bytes(path, tasks))
-
-    def _bytes(self, path: str, tasks: Sequence[TaskDir]) -> int:
-        return disk_usage({path, *(task.path for task in tasks)})
+            return found._replace(removed=False, notes=(str(error),))
 
     def _old(self, age_s: float) -> bool:
         return 0 < self.max_age_s < age_s
 
-    def _clear_worktree(self, path: str, tree: Optional[Worktree]) -> List[str]:
+    def _clear_worktree(self, act: bool, path: str, tree: Optional[Worktree]) -> List[str]:
         specs = [spec for spec in self.units[path].values() if spec]
         if tree is None and is_inside(path, self.store.tasks):
             return []
         if tree is None or not is_inside(os.path.dirname(path), self.swarm.config.worktree_dir) or os.path.islink(path):
             raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR of which a record tells", f"Nothing outside of `{self.swarm.config.worktree_dir}` is removed",
                             "Set the variable to where it was made, or remove both by hand")
-        return self._git().clear(tree, next((spec.checkout for spec in specs if spec.checkout), ""), self.ignored, self.dry_run)
+        return self._git().clear(tree, next((spec.checkout for spec in specs if spec.checkout), ""), self.ignored, not act)
 
     def _age(self, tasks: Sequence[TaskDir]) -> float:
         """Seconds since the last of them ended. Raises: ToolError when one has not, or does not tell."""
@@ -3411,15 +3411,18 @@ class Sweep:
             return sorted({os.path.join(trees, name) for name in os.listdir(trees) if re.fullmatch(pattern, name)} - set(self.units))
         return []
 
-    def _settle(self, path: str) -> Swept:
+    def _settle(self, act: bool, path: str) -> Optional[Swept]:
         """A worktree that a sweep was killed over is whole again, or gone."""
-        if not self.dry_run:
+        if not os.path.isdir(path):
+            return None
+        found = Swept(True, path, (), ("A sweep was killed while it removed this",), disk_usage([path]))
+        if act:
             self._git().settle(path, os.path.join(os.path.dirname(path), os.path.basename(path)[len(REMOVED):]))
-        return Swept(True, path, (), ("A sweep was killed while it removed this",), disk_usage([path]))
+        return found
 
-    def _clear_strange(self, path: str) -> Optional[Swept]:
+    def _clear_strange(self, act: bool, path: str) -> Optional[Swept]:
         """A worktree that a server was killed over, if it is that."""
-        self._look()
+        self._look()                                    # it may have become a task's
         name = os.path.basename(path)
         if path in self.units or not os.path.lexists(path):
             return None
@@ -3430,12 +3433,12 @@ class Sweep:
         found = Swept(False, path, (), ("A server was killed while it made this",), disk_usage([path]), age_s)
         if not self._old(age_s):
             return found
-        notes = self._git().clear(tree, "", self.ignored, self.dry_run)
+        notes = self._git().clear(tree, "", self.ignored, not act)
         return found._replace(removed=True, notes=(*found.notes, *notes))
 
-    def _clear_handles(self, path: str) -> Optional[Swept]:
+    def _clear_handles(self, act: bool, path: str) -> Optional[Swept]:
         """What MCP tasks left that ended long ago, and whose tasks did, too."""
-        due = []
+        due: List[str] = []
         for handle_id, files in self.store.handle_files().items():
             handle, end = self.store.handle(handle_id), self.store.handle_end(handle_id)
             with contextlib.suppress(FileNotFoundError, ToolError):
@@ -3443,21 +3446,21 @@ class Sweep:
                 tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in (handle.wait.task_ids if handle else ())]
                 tasks = [task for task in tasks if os.path.isdir(task.path)]
                 if self._old(self.swarm.host.now() - at) and (not tasks or self._old(self._age(tasks))):
-                    due.append(files)
-        found = Swept(True, path, (), (f"{len(due)} answers for clients that track tasks",), disk_usage(file for files in due for file in files))
-        for file in (file for files in due for file in files if not self.dry_run):
-            os.unlink(file)
-        return found if due else None
+                    due += files
+        return self._drop(act, path, due, "files of answers for clients that track tasks")
 
-    def _clear_hidden(self, path: str) -> Optional[Swept]:
+    def _clear_hidden(self, act: bool, path: str) -> Optional[Swept]:
         """Tasks over whose making or removal somebody was killed."""
         due = []
         for name in os.listdir(path):
             there = os.path.join(path, name)
             if re.fullmatch(r"\." + TASK_ID, name) and self._old(self.swarm.host.now() - os.lstat(there).st_mtime):
                 due.append(there)
-        found = Swept(True, path, (), (f"{len(due)} tasks that were never whole, or not removed to the end",), disk_usage(due))
-        for there in due if not self.dry_run else ():
+        return self._drop(act, path, due, "tasks that were never whole, or not removed to the end")
+
+    def _drop(self, act: bool, path: str, due: Sequence[str], what: str) -> Optional[Swept]:
+        found = Swept(True, path, (), (f"{len(due)} {what}",), disk_usage(due))
+        for there in due if act else ():
             delete_tree(there)
         return found if due else None
 

@@ -95,4 +95,4 @@ def test_below_the_limit_of_free_space_a_worktree_is_refused_in_words(client, re
 
 def test_kept_for_ever_is_a_ttl_of_null(modern):
     c = modern(tasks=True, env={"CODEX_SWARM_TASK_MAX_AGE": "0"})
-    assert c.request("tools/call", {"name": "codex", "arguments": {"prompt": "SAY x"}})["ttlMs"] is None
+    assert c.handle("codex", prompt="SAY x")["ttlMs"] is None
