@@ -1307,7 +1307,7 @@ def disk_usage(paths: Iterable[str]) -> int:
         with contextlib.suppress(OSError):
             there = os.lstat(path)
             found[there.st_dev, there.st_ino] = there.st_blocks
-        for top, directories, files in os.walk(path):
+        for top, directories, files in os.walk(path) if not os.path.islink(path) else ():
             for name in (*directories, *files):
                 with contextlib.suppress(OSError):
                     there = os.lstat(os.path.join(top, name))
@@ -1877,6 +1877,8 @@ class Git:
         """
         common, hidden = os.path.dirname(os.path.dirname(tree.git_dir)), os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
         there, place, branch = os.path.lexists(tree.path), {"GIT_DIR": common}, f"refs/heads/{tree.branch}"
+        if os.path.lexists(hidden):
+            raise GitError("A sweep was killed while it removed this", "", f"The next one goes on, unless something keeps it from `{hidden}`")
         if not os.path.isdir(common):
             if there:
                 raise GitError(f"Its repository `{common}` is gone or was moved", "The worktree may hold the only copy", f"Move the repository back, or delete `{tree.path}` by hand")
@@ -2043,17 +2045,22 @@ class Git:
             delete_tree(hidden)
 
     def settle(self, hidden: str, path: str) -> None:
-        """A sweep was killed while it took down the worktree `path`: back with it while git knows it, else the rest of it goes. Raises: OSError."""
-        if os.path.isdir(self._leads_to(hidden, ".git")):
+        """A sweep was killed while it took down the worktree `path`: back with it while git knows it, else the rest of it goes.
+        Raises: GitError, OSError."""
+        git_dir = self._leads_to(hidden, ".git")
+        if os.path.isdir(git_dir):
             os.rename(hidden, path)
+        elif git_dir and not os.path.isdir(os.path.dirname(os.path.dirname(git_dir))):
+            raise GitError(f"The repository of `{git_dir}` is gone or was moved", "A sweep was killed while it removed this", f"Move the repository back, or delete `{hidden}` by hand")
         else:
             delete_tree(hidden)
 
     def half_made(self, path: str) -> Optional[Worktree]:
-        """The worktree at `path` if it is one that a server was killed over: still locked by us, on its own branch. Raises: GitError."""
+        """The worktree at `path`, of which no record tells, if it is one that a server was killed over: still locked by us, with its
+        own branch. Linux only: it may be of another ROOT, and then nothing but its process tells that a task runs. Raises: GitError."""
         git_dir, branch = self._leads_to(path, ".git"), f"codex-swarm/{os.path.basename(path)}"
-        if os.path.basename(os.path.dirname(git_dir)) != "worktrees" or git_dir.startswith(os.path.realpath(os.path.dirname(path)) + os.sep):
-            return None                     # what could be a task's own making is not asked with git
+        if not self.host.linux or os.path.basename(os.path.dirname(git_dir)) != "worktrees" or git_dir.startswith(os.path.realpath(os.path.dirname(path)) + os.sep):
+            return None                     # a `.git` that leads into the tree is some task's making
         with contextlib.suppress(OSError), open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
             base = self.commit_of(git_dir, f"refs/heads/{branch}", {"GIT_DIR": git_dir}) if f.read().strip() == LOCK_REASON else None
             return Worktree(path, branch, base, git_dir) if base else None
@@ -3268,7 +3275,7 @@ class Swarm:
             except Exception:                           # whatever is wrong there, a server goes on
                 self.host.log("WARNING", "The sweep of what is old failed", trace=True)
         before = last()
-        if self.config.task_max_age_s and self.host.now() - before >= SWEEP_EVERY_S:
+        if self.config.task_max_age_s and not 0 <= self.host.now() - before < SWEEP_EVERY_S:
             with contextlib.suppress(RuntimeError):     # no thread left: another time
                 threading.Thread(target=sweep_and_log, name="sweep", daemon=True).start()
 
@@ -3399,6 +3406,8 @@ class Sweep:
                     ended_at = max(os.stat(task.file(name)).st_mtime for name in ("spec.json", "status.json", "events.jsonl") if os.path.exists(task.file(name)))
                 else:
                     ended_at = float(task.report().ended_at)
+                if not ended_at > 0:
+                    raise ValueError("It does not tell when it ended")
             except UNREADABLE as error:
                 raise ToolError(f"The record of task {task.task_id} is damaged", f"{type(error).__name__}: {error}", f"Look into `{task.path}`, and remove it by hand")
             last = max(last, ended_at)
@@ -3408,7 +3417,7 @@ class Sweep:
         """What is in the directory of worktrees under such a name, and no task worked in it."""
         trees = self.swarm.config.worktree_dir
         with contextlib.suppress(FileNotFoundError):
-            return sorted({os.path.join(trees, name) for name in os.listdir(trees) if re.fullmatch(pattern, name)} - set(self.units))
+            return sorted(os.path.join(trees, name) for name in os.listdir(trees) if name not in self.seen and re.fullmatch(pattern, name))
         return []
 
     def _settle(self, act: bool, path: str) -> Optional[Swept]:
@@ -3424,7 +3433,7 @@ class Sweep:
         """A worktree that a server was killed over, if it is that."""
         self._look()                                    # it may have become a task's
         name = os.path.basename(path)
-        if path in self.units or not os.path.lexists(path):
+        if name in self.seen or not os.path.lexists(path):
             return None
         tree = self._git().half_made(path) if re.fullmatch(TASK_ID, name) and not os.path.islink(path) else None
         if tree is None:

@@ -232,7 +232,8 @@ def test_what_is_in_the_trash_already_is_never_lost(made, repo):
     assert other in sh(repo, "git", "rev-parse", trash_of(repo, branch) + "^@").split()
 
 
-def test_a_lost_task_is_committed_before_its_worktree_goes(swarm, repo):
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lost_task_is_committed_before_its_worktree_goes(swarm, repo, there):
     app = swarm()
     task = begin(app, "WRITE half 1", "SLEEP 1000", worktree=True)
     top, deadline = pathlib.Path(task.spec().worktree.path), time.monotonic() + WAIT_S
@@ -241,9 +242,12 @@ def test_a_lost_task_is_committed_before_its_worktree_goes(swarm, repo):
     supervisor = int(sh("/", "ps", "-o", "ppid=", "-p", str(task.status().pid)))
     os.kill(supervisor, signal.SIGKILL)
     assert ended(app, [task.task_id])[0]["outcome"] == "lost" and "locked" in os.listdir(task.spec().worktree.git_dir)
-    before, branch = Before(repo, str(top)), task.spec().worktree.branch
-    done = one(app)
-    assert done.removed and not top.exists() and sh(repo, "git", "show", branch + ":half") == "1"
+    branch = task.spec().worktree.branch
+    if not there:
+        shutil.rmtree(str(top))
+    before, done = Before(repo, str(top)), one(app)
+    assert done.removed and not top.exists() and str(top) not in sh(repo, "git", "worktree", "list")
+    assert not there or sh(repo, "git", "show", branch + ":half") == "1"
     before.nothing_is_lost()
 
 
@@ -469,13 +473,43 @@ def test_work_in_a_worktree_that_a_server_was_killed_over_is_committed_first(mad
     assert sh(repo, "git", "show", "codex-swarm/0123456789ab:x") == "1"
 
 
-@pytest.mark.parametrize("name, text", [("spec.json", "{"), ("report.json", "[]"), ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": "soon"}')])
+@pytest.mark.parametrize("name, text", [("spec.json", "{"), ("report.json", "[]"), ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": "soon"}'),
+                                        ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": NaN}'), ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": 0}')])
 def test_a_task_whose_record_is_damaged_is_kept(swarm, name, text):
     app = swarm()
     task = app.store.get(run(app, "SAY x")["task_id"])
     pathlib.Path(task.file(name)).write_text(text)
     done = one(app)
     assert not done.removed and "is damaged" in done.notes[0] and task.path in done.notes[0] and os.path.isdir(task.path)
+
+
+def test_a_sweep_that_was_killed_over_a_worktree_whose_repository_is_gone_now_leaves_the_files(made, repo):
+    app, top, branch = made
+    os.rename(str(top), str(top.parent / (".removed-" + top.name)))
+    os.rename(str(repo), str(repo) + "-moved")
+    assert [t for t in sweep(app) if ".removed" in t.path][0].notes[0].startswith("The repository of")
+    os.rename(str(repo) + "-moved", str(repo))
+    assert [t.removed for t in sweep(app)] == [True, True] and not top.exists() and os.listdir(str(top.parent)) == []
+    assert sh(repo, "git", "show", branch + ":work") == "1"
+
+
+def test_a_worktree_of_another_root_in_the_same_place_is_left_alone_while_its_task_runs(made, swarm, repo, tmp_path):
+    app, top, branch = made
+    other = swarm(root=str(tmp_path / "other"), worktree_dir=str(top.parent))
+    task = begin(other, "SLEEP 1000", worktree=True)
+    try:
+        found = [t for t in sweep(app) if task.task_id in t.path][0]
+        assert not found.removed and os.path.isdir(task.spec().worktree.path) and ("pid" in found.notes[0] or "Not ours" in found.notes[0])
+    finally:
+        other.stop([task.task_id])
+        ended(other, [task.task_id])
+
+
+def test_what_forbids_its_own_removal_goes_all_the_same(made):
+    app, top, branch = made
+    put(top, cache_log__deep__x="1\n")
+    os.chmod(str(top / "cache.log" / "deep"), 0o500)
+    assert one(app, ignored=True).removed and not top.exists()
 
 
 def test_a_worktree_outside_of_the_directory_of_worktrees_is_kept(made, swarm, tmp_path):
