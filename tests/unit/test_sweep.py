@@ -526,7 +526,7 @@ def test_a_dry_run_changes_nothing_at_all(made, repo):
     staged(repo, top, branch)
     half(repo, top.parent, "0123456789ab")
     (pathlib.Path(app.store.tasks) / ".0123456789ab").mkdir()
-    (top.parent / ".removed-0123456789ab").mkdir()
+    (top.parent / ".removed-aaaaaaaaaaaa").mkdir()
     look = lambda: (digest(app.config.root, repo), sorted(os.listdir(app.config.root)), refs(repo), sh(repo, "git", "count-objects", "-v"))
     before = look()
     assert sum(thing.removed for thing in sweep(app, dry_run=True)) == 5
