@@ -1897,7 +1897,7 @@ class Git:
                 self(common, "update-ref", "-d", branch, tip, env=place)
         if tip:
             notes.append(f"{tree.branch} goes too, since `{holder}` holds it; {TRASH}{os.path.basename(tree.branch)} remembers it for {TRASH_S / 86400:.0f} days" if holder else
-                         f"{tree.branch} stays: " + ("it is checked out elsewhere" if elsewhere else "no other ref holds all of it"))
+                         f"{tree.branch} stays: " + ("it is checked out elsewhere" if elsewhere else "no other branch or tag holds all of it"))
         return notes
 
     def _check_removable(self, tree: Worktree, there: bool) -> None:
@@ -1982,12 +1982,14 @@ class Git:
         return max(1, len(changed))
 
     def _holder(self, git_dir: str, commit: str, but: str = "") -> str:
-        """A ref that holds this commit: not `but`, nor the trash. Empty for none. Raises: GitError."""
-        rows = self(git_dir, "for-each-ref", "--contains", commit, "--format=%(refname) %(symref)", env={"GIT_DIR": git_dir, "GIT_NO_REPLACE_OBJECTS": "1"}).splitlines()
-        return next((ref for ref, _, to in (row.partition(" ") for row in rows) if not but or but not in (ref, to) if not ref.startswith(TRASH)), "")
+        """A branch, here or of a remote, or a tag that holds this commit and is not `but`; empty for none. Other refs (the trash, a
+        stash, ...) come and go. Raises: GitError."""
+        rows = self(git_dir, "for-each-ref", "--contains", commit, "--format=%(refname) %(symref)", "refs/heads", "refs/remotes", "refs/tags",
+                    env={"GIT_DIR": git_dir, "GIT_NO_REPLACE_OBJECTS": "1"}).splitlines()
+        return next((ref for ref, _, to in (row.partition(" ") for row in rows) if not but or but not in (ref, to)), "")
 
     def _remember(self, tree: Worktree, common: str, tip: Optional[str], going: str) -> None:
-        """Hold under TRASH what no ref will hold any more: the branch when it is `going`, what HEAD and its log lead to, and
+        """Hold under TRASH what no branch or tag will hold any more: the branch when it is `going`, what HEAD and its log lead to, and
         what only the index has. One commit with all of it as parents, the tip first. Raises: GitError, OSError."""
         task_id, place = os.path.basename(tree.branch), {"GIT_DIR": tree.git_dir if os.path.isdir(tree.git_dir) else common}
         own = os.path.isdir(tree.git_dir)
@@ -1995,8 +1997,8 @@ class Git:
         seen = [head] if head else []
         seen += self(common, "rev-list", "-g", "HEAD", "--", env=place).splitlines() if own and head else []
         seen += self(common, "rev-list", "-g", going, "--", env=place).splitlines() if going else []
-        but = [f"--exclude={ref}" for ref in (TRASH + "*", going) if ref]
-        lost = set(self(common, "rev-list", "--stdin", "--not", *but, "--glob=refs/*", env={**place, "GIT_NO_REPLACE_OBJECTS": "1"}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
+        others = (*((f"--exclude={tree.branch}",) if going else ()), "--branches", "--remotes", "--tags")
+        lost = set(self(common, "rev-list", "--stdin", "--not", *others, env={**place, "GIT_NO_REPLACE_OBJECTS": "1"}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
         ends = [commit for commit in dict.fromkeys(seen) if commit in lost]
         ends = self(common, "merge-base", "--independent", *ends, env=place).splitlines() if len(ends) > 1 else ends
         ends += self._staged(tree, [c for c in (head, tip) if c]) if own else []
