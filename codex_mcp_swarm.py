@@ -28,6 +28,7 @@ Where do I add ...?
     a resource or a prompt      floor 12: one RESOURCES or PROMPT_ROWS row
     a protocol method           floor 13: `methods` of its era
     a flag or variable          floor 14: `flags` or VARIABLES
+    a reason to keep a worktree floor 8: Git._check_removable, or _unsaved where it is about files
 """
 from __future__ import annotations
 
@@ -1881,7 +1882,8 @@ class Git:
             raise GitError("A sweep was killed while it removed this", "", f"The next one goes on, unless something keeps it from `{hidden}`")
         if not os.path.isdir(common):
             if there:
-                raise GitError(f"Its repository `{common}` is gone or was moved", "The worktree may hold the only copy", f"Move the repository back, or delete `{tree.path}` by hand")
+                raise GitError(f"Its repository `{common}` is gone or was moved", "The worktree may hold the only copy",
+                               f"Move the repository back, or delete `{tree.path}` by hand")
             return ["The worktree and its repository are gone already"]
         self._check_removable(tree, there)
         notes = self._commit_rest(tree, checkout, ignored, dry_run) if there else ["The worktree is gone already"]
@@ -1895,7 +1897,7 @@ class Git:
                 self._take_down(tree, checkout, ignored, common, hidden)
             if holder and tip:
                 self(common, "update-ref", "-d", branch, tip, env=place)
-        if tip:
+        if tip or (there and notes):            # the latter in a dry run: there will be a branch
             notes.append(f"{tree.branch} goes too, since `{holder}` holds it; {TRASH}{os.path.basename(tree.branch)} remembers it for {TRASH_S / 86400:.0f} days" if holder else
                          f"{tree.branch} stays: " + ("it is checked out elsewhere" if elsewhere else "no other branch or tag holds all of it"))
         return notes
@@ -1976,8 +1978,10 @@ class Git:
         if own:
             raise GitError(f"A copied file was changed: {told(some(own))}", f"It is not what `{checkout or 'your checkout'}` has", by_hand)
         if others - copied and not ignored:
-            raise GitError(f"Ignored files were made there: {told(some(sorted(others - copied)))}", "They are in no commit", "`codex-mcp-swarm sweep --ignored` removes them as well")
-        if head and self._holder(tree.git_dir, head) and (not changed or (tip and written == self(tree.path, "rev-parse", tip + "^{tree}", env=place))):
+            raise GitError(f"Ignored files were made there: {told(some(sorted(others - copied)))}", "They are in no commit",
+                           "`codex-mcp-swarm sweep --ignored` removes them as well")
+        on = head or tip                        # HEAD may be on a branch without a commit
+        if on and self._holder(tree.git_dir, on) and (not changed or (tip and written == self(tree.path, "rev-parse", tip + "^{tree}", env=place))):
             return 0
         return max(1, len(changed))
 
@@ -1994,9 +1998,7 @@ class Git:
         task_id, place = os.path.basename(tree.branch), {"GIT_DIR": tree.git_dir if os.path.isdir(tree.git_dir) else common}
         own = os.path.isdir(tree.git_dir)
         head = self.commit_of(common, "HEAD", place) if own else None
-        seen = [head] if head else []
-        seen += self(common, "rev-list", "-g", "HEAD", "--", env=place).splitlines() if own and head else []
-        seen += self(common, "rev-list", "-g", going, "--", env=place).splitlines() if going else []
+        seen = ([head] if head else []) + (self._logged(tree.git_dir, "HEAD", bool(head)) if own else []) + (self._logged(common, going, True) if going else [])
         others = (*((f"--exclude={tree.branch}",) if going else ()), "--branches", "--remotes", "--tags")
         lost = set(self(common, "rev-list", "--stdin", "--not", *others, env={**place, "GIT_NO_REPLACE_OBJECTS": "1"}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
         ends = [commit for commit in dict.fromkeys(seen) if commit in lost]
@@ -2013,6 +2015,15 @@ class Git:
         date = {"GIT_COMMITTER_DATE": f"{int(self.host.now())} +0000"}
         new = self._commit(common, self(common, "rev-parse", parents[0] + "^{tree}", env=place), parents + ([before] if before else []), message, {**place, **date})
         self(common, "update-ref", ref, new, before or "0" * len(new), env=place)
+
+    def _logged(self, git_dir: str, ref: str, exists: bool) -> List[str]:
+        """The commits in the log of a ref, as far as there still are such objects. Raises: GitError, OSError."""
+        place, names = {"GIT_DIR": git_dir}, set()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(os.path.join(git_dir, "logs", ref), encoding="utf-8", errors="replace") as f:
+            names = {name for line in f for name in line.split(" ", 2)[:2] if re.fullmatch("[0-9a-f]{40,64}", name)}
+        rows = self(git_dir, "cat-file", "--batch-check", env=place, stdin="".join(name + "\n" for name in sorted(names))).splitlines()
+        kept_elsewhere = self(git_dir, "rev-list", "-g", ref, "--", env=place).splitlines() if exists and not names else []     # in a reftable
+        return [row.split(" ")[0] for row in rows if " commit " in row] + kept_elsewhere
 
     def _staged(self, tree: Worktree, known: Sequence[str]) -> List[str]:
         """A commit of the index, where that is none of the `known` commits'."""
@@ -2053,7 +2064,8 @@ class Git:
         if os.path.isdir(git_dir):
             os.rename(hidden, path)
         elif git_dir and not os.path.isdir(os.path.dirname(os.path.dirname(git_dir))):
-            raise GitError(f"The repository of `{git_dir}` is gone or was moved", "A sweep was killed while it removed this", f"Move the repository back, or delete `{hidden}` by hand")
+            raise GitError(f"The repository of `{git_dir}` is gone or was moved", "A sweep was killed while it removed this",
+                           f"Move the repository back, or delete `{hidden}` by hand")
         else:
             delete_tree(hidden)
 

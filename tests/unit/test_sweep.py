@@ -63,7 +63,8 @@ class Before:
         self.repo, self.files = repo, {}
         lines = sh(repo, "git", "rev-list", "--all").splitlines()
         if os.path.exists(os.path.join(path, ".git")):
-            lines += sh(path, "git", "rev-list", "-g", "HEAD").splitlines() + [sh(path, "git", "rev-parse", "HEAD")]
+            log = pathlib.Path(sh(path, "git", "rev-parse", "--absolute-git-dir"), "logs", "HEAD")
+            lines += [name for line in log.read_text().splitlines() for name in line.split(" ")[:2] if name.strip("0")]
         self.commits = set(lines)
         for file in pathlib.Path(path).rglob("*"):
             if ".git" not in file.parts and file.is_file():
@@ -149,6 +150,11 @@ def hidden_change(repo, top, branch):
     put(top, README="edited\n")
 
 
+def unborn(repo, top, branch):
+    sh(top, "git", "checkout", "-q", "--orphan", "new")
+    sh(repo, "git", "update-ref", "-d", "refs/heads/" + branch)
+
+
 def by_hand(repo, top, branch):
     shutil.rmtree(str(top))
 
@@ -158,7 +164,7 @@ def pruned(repo, top, branch):
     sh(repo, "git", "worktree", "prune")
 
 
-@pytest.mark.parametrize("act", [nothing, dirty, untracked, staged, committed, amended, detached, reset, left_behind, hidden_change, by_hand, pruned], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("act", [nothing, dirty, untracked, staged, committed, amended, detached, reset, left_behind, hidden_change, unborn, by_hand, pruned], ids=lambda f: f.__name__)
 def test_what_no_other_ref_holds_stays_on_the_branch_or_in_the_trash(made, repo, act):
     app, top, branch = made
     act(repo, top, branch)
