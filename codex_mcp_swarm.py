@@ -2003,7 +2003,7 @@ class Git:
         lost = set(self(common, "rev-list", "--stdin", "--not", *others, env={**place, "GIT_NO_REPLACE_OBJECTS": "1"}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
         ends = [commit for commit in dict.fromkeys(seen) if commit in lost]
         ends = self(common, "merge-base", "--independent", *ends, env=place).splitlines() if len(ends) > 1 else ends
-        ends += self._staged(tree, [c for c in (head, tip) if c]) if own else []
+        ends += self._staged(tree, [c for c in (head, tip) if c] or [tree.start]) if own else []
         if not going and not ends:
             return
         parents, ref = list(dict.fromkeys(([tip] if tip else []) + ends)), TRASH + task_id
@@ -2028,7 +2028,7 @@ class Git:
     def _staged(self, tree: Worktree, known: Sequence[str]) -> List[str]:
         """A commit of the index, where that is none of the `known` commits'."""
         index, scratch = os.path.join(tree.git_dir, "index"), os.path.join(tree.git_dir, OWN_INDEX)
-        if not known or not os.path.exists(index):
+        if not os.path.exists(index):
             return []
         copy_file(index, scratch)
         place = {"GIT_DIR": tree.git_dir, "GIT_INDEX_FILE": scratch}
@@ -2146,7 +2146,7 @@ def unfit(top: str, change: Change) -> str:
 #       reserve             disk space, given back for the report
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
-#     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them
+#     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them    .removed-<task_id>/: one on its way out
 #     cache/                bytecode of this program
 #     sweep.lock            shared by whoever starts tasks, exclusive for each removal
 #     swept                 locked by the server that sweeps by itself; its time is that of the last such sweep

@@ -164,6 +164,15 @@ def pruned(repo, top, branch):
     sh(repo, "git", "worktree", "prune")
 
 
+def test_what_was_staged_is_remembered_also_when_the_files_are_gone(made, repo):
+    app, top, branch = made
+    staged(repo, top, branch)
+    by_hand(repo, top, branch)
+    assert one(app).removed
+    sh(repo, "git", "gc", "-q", "--prune=now")
+    assert sh(repo, "git", "show", trash_of(repo, branch) + "^2:x") == "staged"
+
+
 @pytest.mark.parametrize("act", [nothing, dirty, untracked, staged, committed, amended, detached, reset, left_behind, hidden_change, unborn, by_hand, pruned], ids=lambda f: f.__name__)
 def test_what_no_other_ref_holds_stays_on_the_branch_or_in_the_trash(made, repo, act):
     app, top, branch = made
