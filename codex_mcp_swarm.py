@@ -28,6 +28,7 @@ Where do I add ...?
     a resource or a prompt      floor 12: one RESOURCES or PROMPT_ROWS row
     a protocol method           floor 13: `methods` of its era
     a flag or variable          floor 14: `flags` or VARIABLES
+    a reason to keep a worktree floor 8: Git._check_removable, or _unsaved where it is about files
 """
 from __future__ import annotations
 
@@ -74,6 +75,8 @@ VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
 SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
+SWEEP_EVERY_S = 3600.0              # how often servers look for what may be removed, all servers of a ROOT together
+TRASH_S = 30 * 86400.0              # how long the commits of a removed branch or worktree are remembered
 NAMES_SHOWN = 5                     # of a list of files in a record
 HUNKS_SHOWN = 5                     # of the conflicts in one file
 FILES_SHOWN = 20                    # with conflicts, of a pair of tasks
@@ -251,9 +254,12 @@ class Config(NamedTuple):
     ephemeral: bool = False
     worktree_setup: str = ""                    # a shell command
     merge_verify: str = ""                      # a shell command
-    task_max_age_s: float = 86400.0
+    task_max_age_s: float = 86400.0             # 0: for ever
     log_file: Optional[str] = None
     log_level: str = "WARNING"
+    min_free_mb: int = 512                      # below that no worktree is made; 0: never refused
+    dry_run: bool = False                       # these two are for `sweep` alone
+    sweep_ignored: bool = False
 
 
 class Usage(NamedTuple):
@@ -455,6 +461,16 @@ class HandleEnd(NamedTuple):
         if not (isinstance(end.at, (int, float)) and isinstance(end.status, str) and isinstance(end.message, str)):
             raise ValueError("not the end of a handle")
         return end
+
+
+class Swept(NamedTuple):
+    """One thing that a sweep looked at: the ended tasks of one worktree, a task without one, or what has no task."""
+    removed: bool                               # or would be, in a dry run
+    path: str                                   # the worktree, or else the directory of the task
+    task_ids: Tuple[str, ...]
+    notes: Tuple[str, ...]                      # why it is kept, or what becomes of what was in it
+    bytes: int = 0
+    age_s: float = 0.0                          # since the last of its tasks ended
 
 
 # ======================================================================================
@@ -1172,6 +1188,18 @@ class Host:
         return killed
 
 
+    def worker_in(self, directory: str) -> Optional[int]:
+        """A process whose current directory is in there, as far as we may know of it (Linux)."""
+        if self.linux:
+            within = os.path.realpath(directory)
+            for name in filter(str.isdigit, os.listdir("/proc")):
+                with contextlib.suppress(OSError):
+                    at = os.readlink(f"/proc/{name}/cwd")
+                    if at == within or at.startswith(within + os.sep):
+                        return int(name)
+        return None
+
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -1291,6 +1319,45 @@ def copy_into(top: str, into: str, name: str) -> str:
     return ""
 
 
+def same_file(one: str, other: str) -> bool:
+    """Whether two links lead to the same name, or two ordinary files hold the same bytes."""
+    import filecmp
+    try:
+        if os.path.islink(one) or os.path.islink(other):
+            return os.readlink(one) == os.readlink(other)
+        return stat.S_ISREG(os.lstat(one).st_mode) and stat.S_ISREG(os.lstat(other).st_mode) and filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def disk_usage(paths: Iterable[str]) -> int:
+    """What `du` says: the blocks of everything at and below these paths, each file once, no link followed."""
+    found: Dict[Tuple[int, int], int] = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            there = os.lstat(path)
+            found[there.st_dev, there.st_ino] = there.st_blocks
+        for top, directories, files in os.walk(path) if not os.path.islink(path) else ():
+            for name in (*directories, *files):
+                with contextlib.suppress(OSError):
+                    there = os.lstat(os.path.join(top, name))
+                    found[there.st_dev, there.st_ino] = there.st_blocks
+    return sum(found.values()) * 512
+
+
+def delete_tree(path: str) -> None:
+    """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed. Raises: OSError."""
+    import shutil
+    if os.path.islink(path) or not os.path.isdir(path):
+        return os.unlink(path)
+    os.chmod(path, 0o700)
+    for top, directories, _ in os.walk(path):
+        for inner in (os.path.join(top, name) for name in directories):
+            if not os.path.islink(inner):
+                os.chmod(inner, 0o700)
+    shutil.rmtree(path)
+
+
 def find_codex(name: str, path: str) -> str:
     """The executable of Codex; the native binary where `name` is the npm launcher, which would only stay in memory
     (43 MiB) and, killed alone, orphan it.
@@ -1340,6 +1407,8 @@ GIT_SETTINGS = tuple(word for setting in (
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
 COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
+TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which a removed worktree was made
+REMOVED = ".removed-"                       # then that id: a worktree on its way out
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
@@ -1921,6 +1990,227 @@ class Git:
         return tree._replace(files_changed=len(rows), insertions=total(rows)[0], deletions=total(rows)[1], commits=commits,
                              files=tuple(legible(row.path) for row in rows[:FILES_KEPT])), blobs
 
+    # -- clearing away ---------------------------------------------------------------
+    # A worktree leaves under another name, is looked at once more there, and git then finds no files to remove, only its
+    # own records: wherever a sweep is killed, there is the whole worktree or none, and never a reason for --force.
+    def clear(self, tree: Worktree, checkout: str, ignored: bool = False, dry_run: bool = False) -> List[str]:
+        """Remove a worktree in which no task runs, and its branch where another ref holds it, with proof that every file is
+        in a commit (or, copied, still in `checkout`) and every commit in reach. A dry run writes nothing.
+
+        Returns what becomes of what was in it. Raises: GitError, OSError: why it is kept.
+        """
+        common, hidden = os.path.dirname(os.path.dirname(tree.git_dir)), os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
+        there, place, branch = os.path.lexists(tree.path), {"GIT_DIR": common}, f"refs/heads/{tree.branch}"
+        if os.path.lexists(hidden):
+            raise GitError("A sweep was killed while it removed this", "", f"The next one goes on, unless something keeps it from `{hidden}`")
+        if not os.path.isdir(common):
+            if there:
+                raise GitError(f"Its repository `{common}` is gone or was moved", "The worktree may hold the only copy",
+                               f"Move the repository back, or delete `{tree.path}` by hand")
+            return ["The worktree and its repository are gone already"]
+        self._check_removable(tree, there)
+        notes = self._commit_rest(tree, checkout, ignored, dry_run) if there else ["The worktree is gone already"]
+        tip = self.commit_of(common, branch, place)
+        rows = self(common, "worktree", "list", "--porcelain", env=place).split("\n\n")
+        elsewhere = any(f"branch {branch}" in row.splitlines() and os.path.realpath(row.splitlines()[0][len("worktree "):]) != os.path.realpath(tree.path) for row in rows)
+        holder = self._holder(common, tip, branch) if tip and not elsewhere and not (dry_run and notes and there) else ""
+        if not dry_run:
+            self._remember(tree, common, tip, branch if holder else "")
+            if os.path.isdir(tree.git_dir):
+                self._take_down(tree, checkout, ignored, common, hidden)
+            if holder and tip:
+                self(common, "update-ref", "-d", branch, tip, env=place)
+        if tip or (there and notes):            # the latter in a dry run: there will be a branch
+            notes.append(f"{tree.branch} goes too, since `{holder}` holds it; {TRASH}{os.path.basename(tree.branch)} remembers it for {TRASH_S / 86400:.0f} days" if holder else
+                         f"{tree.branch} stays: " + ("it is checked out elsewhere" if elsewhere else "no other branch or tag holds all of it"))
+        return notes
+
+    def _check_removable(self, tree: Worktree, there: bool) -> None:
+        """Raises: GitError when the worktree is not as we made it, or somebody may still want it, whatever its files are."""
+        by_hand = f"Finish what is under way there, then run `git worktree remove {tree.path}` yourself"
+        if not os.path.isdir(tree.git_dir):
+            if there:
+                raise GitError("git does not know this worktree any more", "What is in it may be nowhere else", f"Look through `{tree.path}`, and delete it by hand")
+            return
+        at = os.path.dirname(self._leads_to(tree.git_dir, "gitdir"))
+        if at != os.path.realpath(tree.path):
+            raise GitError(f"It was moved to `{at}`", "What you moved is yours", f"Remove it with `git worktree remove {at}`")
+        if there and self._leads_to(tree.path, ".git") != os.path.realpath(tree.git_dir):
+            raise GitError("Its `.git` leads elsewhere", "It was replaced, and git would do what that says", f"Look through `{tree.path}`, and delete it by hand")
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(tree.git_dir, "locked"), encoding="utf-8", errors="replace") as f:
+            reason = f.read().strip()
+            if reason != LOCK_REASON:
+                raise GitError("Somebody locked it", clip(reason, LABEL_CHARS), f"`git worktree unlock {tree.path}` releases it")
+        unfinished = [word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(tree.git_dir, name))]
+        if unfinished:
+            raise GitError(f"A {unfinished[0]} is unfinished there", "", by_hand)
+        place = self._place(tree) if there else {"GIT_DIR": tree.git_dir}
+        if self(tree.git_dir, "ls-files", "--unmerged", env=place):
+            raise GitError("Its index holds unmerged files", "", by_hand)
+        refs = self(tree.git_dir, "for-each-ref", "--format=%(refname)", "refs/bisect", "refs/worktree", "refs/rewritten", env=place).splitlines()
+        if refs:
+            raise GitError(f"It has refs of its own: {refs[0]}", "They would go with it", by_hand)
+        inner = next((os.path.relpath(top, tree.path) for top, directories, files in os.walk(tree.path) if top != tree.path
+                      and any(name.lower() == ".git" for name in (*directories, *files))), "")
+        if inner or os.path.isdir(os.path.join(tree.git_dir, "modules")):
+            raise GitError(f"It holds a submodule or another repository{f': `{inner}`' if inner else ''}", "What was committed there is nowhere else",
+                           f"Push or fetch what you want from there, then run `git worktree remove --force {tree.path}` yourself")
+        pid = self.host.worker_in(tree.path)
+        if pid is not None:
+            raise GitError(f"A process works there (pid {pid})", "", "Let it end, or leave the directory")
+
+    @staticmethod
+    def _leads_to(directory: str, name: str) -> str:
+        """Where a file of git's with a path in it leads, empty for none."""
+        with contextlib.suppress(OSError, ValueError):
+            with open(os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8", errors="surrogateescape") as f:
+                word = f.read(8192).rstrip("\n")
+            return os.path.realpath(os.path.join(directory, word[len("gitdir: "):] if word.startswith("gitdir: ") else word))
+        return ""
+
+    def _commit_rest(self, tree: Worktree, checkout: str, ignored: bool, dry_run: bool) -> List[str]:
+        """See that all files are in commits. Returns what was to be done for that. Raises: GitError, OSError when it cannot be."""
+        unsaved = self._unsaved(tree, checkout, ignored)
+        if unsaved and not dry_run:
+            self.snapshot(tree, "What the task left, before its worktree was removed\n")
+            if self._unsaved(tree, checkout, ignored):
+                raise GitError("Its files go on changing", "", "Sweep again when nothing works there any more")
+        return [f"What is not committed ({unsaved} files) {'would be' if dry_run else 'was'} committed onto {tree.branch} first"] if unsaved else []
+
+    def _unsaved(self, tree: Worktree, checkout: str, ignored: bool) -> int:
+        """How many files a snapshot has yet to take (1 at least where it has HEAD itself to bring home); writes nothing.
+        Raises: GitError, OSError for files that no snapshot takes."""
+        place, copied, branch = self._place(tree), self._copied(tree.git_dir), f"refs/heads/{tree.branch}"
+        head, tip = self.commit_of(tree.path, "HEAD", place), self.commit_of(tree.path, branch, place)
+        made_whole = any(name.startswith(OWN_INDEX + "-") for name in os.listdir(tree.git_dir))        # else what is missing was never there
+        with self.aside(place) as scratch:
+            self._fill(tree, head or tip or tree.start, scratch)
+            left_out = self._take_all(tree, scratch)
+            unseen = self.run(tree.path, "ls-files", "--others", "--ignored", "--exclude-standard", "-z", env=scratch)
+            self.said += [line for line in unseen.err.splitlines() if line.startswith("warning: could not")]
+            written = self(tree.path, "write-tree", "--missing-ok", env=scratch)
+            words = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", *(() if made_whole else ("--diff-filter=d",)))
+            changed = self(tree.path, *words, head or tip or tree.start, written, env=scratch).split("\0")[:-1]
+        others = set(unseen.out.split("\0")) - {""}
+        own = sorted(name for name in copied & (others | set(left_out)) if not (checkout and same_file(os.path.join(checkout, name), os.path.join(tree.path, name))))
+        by_hand = f"Save what you need of it; `git worktree remove {tree.path}` then removes the rest"
+        if self.said:
+            raise GitError("git cannot read all of it", clip(self.said[0], 200), by_hand)
+        if set(left_out) - copied:
+            raise GitError(f"No commit takes {told(some([f'{name} ({why})' for name, why in left_out.items() if name not in copied]))}", "", by_hand)
+        if own:
+            raise GitError(f"A copied file was changed: {told(some(own))}", f"It is not what `{checkout or 'your checkout'}` has", by_hand)
+        if others - copied and not ignored:
+            raise GitError(f"Ignored files were made there: {told(some(sorted(others - copied)))}", "They are in no commit",
+                           "`codex-mcp-swarm sweep --ignored` removes them as well")
+        on = head or tip                        # HEAD may be on a branch without a commit
+        if on and self._holder(tree.git_dir, on) and (not changed or (tip and written == self(tree.path, "rev-parse", tip + "^{tree}", env=place))):
+            return 0
+        return max(1, len(changed))
+
+    def _holder(self, git_dir: str, commit: str, but: str = "") -> str:
+        """A branch, here or of a remote, or a tag that holds this commit and is not `but`; empty for none. Other refs (the trash, a
+        stash, ...) come and go. Raises: GitError."""
+        rows = self(git_dir, "for-each-ref", "--contains", commit, "--format=%(refname) %(symref)", "refs/heads", "refs/remotes", "refs/tags",
+                    env={"GIT_DIR": git_dir, "GIT_NO_REPLACE_OBJECTS": "1"}).splitlines()
+        return next((ref for ref, _, to in (row.partition(" ") for row in rows) if not but or but not in (ref, to)), "")
+
+    def _remember(self, tree: Worktree, common: str, tip: Optional[str], going: str) -> None:
+        """Hold under TRASH what no branch or tag will hold any more: the branch when it is `going`, what HEAD and its log lead to, and
+        what only the index has. One commit with all of it as parents, the tip first. Raises: GitError, OSError."""
+        task_id, place = os.path.basename(tree.branch), {"GIT_DIR": tree.git_dir if os.path.isdir(tree.git_dir) else common}
+        own = os.path.isdir(tree.git_dir)
+        head = self.commit_of(common, "HEAD", place) if own else None
+        seen = ([head] if head else []) + (self._logged(tree.git_dir, "HEAD", bool(head)) if own else []) + (self._logged(common, going, True) if going else [])
+        others = (*((f"--exclude={tree.branch}",) if going else ()), "--branches", "--remotes", "--tags")
+        lost = set(self(common, "rev-list", "--stdin", "--not", *others, env={**place, "GIT_NO_REPLACE_OBJECTS": "1"}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
+        ends = [commit for commit in dict.fromkeys(seen) if commit in lost]
+        ends = self(common, "merge-base", "--independent", *ends, env=place).splitlines() if len(ends) > 1 else ends
+        ends += self._staged(tree, [c for c in (head, tip) if c] or [tree.start]) if own else []
+        if not going and not ends:
+            return
+        parents, ref = list(dict.fromkeys(([tip] if tip else []) + ends)), TRASH + task_id
+        before = self.commit_of(common, ref, place)
+        if before and set(parents) <= set(self(common, "rev-parse", before + "^@", env=place).split()):
+            return
+        message = (f"{tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch {tree.branch} {ref}^1\n"
+                   "Further parents: commits that it did not hold, among them an index that held more than the files did.\n")
+        date = {"GIT_COMMITTER_DATE": f"{int(self.host.now())} +0000"}
+        new = self._commit(common, self(common, "rev-parse", parents[0] + "^{tree}", env=place), parents + ([before] if before else []), message, {**place, **date})
+        self(common, "update-ref", ref, new, before or "0" * len(new), env=place)
+
+    def _logged(self, git_dir: str, ref: str, exists: bool) -> List[str]:
+        """The commits in the log of a ref, as far as there still are such objects. Raises: GitError, OSError."""
+        place, names = {"GIT_DIR": git_dir}, set()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(os.path.join(git_dir, "logs", ref), encoding="utf-8", errors="replace") as f:
+            names = {name for line in f for name in line.split(" ", 2)[:2] if re.fullmatch("[0-9a-f]{40,64}", name)}
+        rows = self(git_dir, "cat-file", "--batch-check", env=place, stdin="".join(name + "\n" for name in sorted(names))).splitlines()
+        kept_elsewhere = self(git_dir, "rev-list", "-g", ref, "--", env=place).splitlines() if exists and not names else []     # in a reftable
+        return [row.split(" ")[0] for row in rows if " commit " in row] + kept_elsewhere
+
+    def _staged(self, tree: Worktree, known: Sequence[str]) -> List[str]:
+        """A commit of the index, where that is none of the `known` commits'."""
+        index, scratch = os.path.join(tree.git_dir, "index"), os.path.join(tree.git_dir, OWN_INDEX)
+        if not os.path.exists(index):
+            return []
+        copy_file(index, scratch)
+        place = {"GIT_DIR": tree.git_dir, "GIT_INDEX_FILE": scratch}
+        written = self(tree.git_dir, "write-tree", "--missing-ok", env=place)
+        os.unlink(scratch)
+        trees = [self(tree.git_dir, "rev-parse", commit + "^{tree}", env={"GIT_DIR": tree.git_dir}) for commit in known]
+        return [] if written in trees else [self._commit(tree.git_dir, written, known[:1], f"The index that was left in the worktree of {tree.branch}\n", place)]
+
+    def _take_down(self, tree: Worktree, checkout: str, ignored: bool, common: str, hidden: str) -> None:
+        """Raises: GitError, OSError; the worktree is then as it was."""
+        locked, there = os.path.exists(os.path.join(tree.git_dir, "locked")), os.path.lexists(tree.path)
+        self.release(tree)
+        try:
+            if there:
+                os.rename(tree.path, hidden)
+                pid = self.host.worker_in(hidden)
+                if pid is not None or self._unsaved(tree._replace(path=hidden), checkout, ignored):
+                    raise GitError("It was changed while it was being removed", "", "Sweep again when nothing works there any more")
+            self(common, "worktree", "remove", tree.path, env={"GIT_DIR": common})
+        except (GitError, OSError):
+            if there and os.path.isdir(hidden):
+                os.rename(hidden, tree.path)
+            if locked:
+                self.hold(tree)
+            raise
+        if there:
+            delete_tree(hidden)
+
+    def settle(self, hidden: str, path: str) -> None:
+        """A sweep was killed while it took down the worktree `path`: back with it while git knows it, else the rest of it goes.
+        Raises: GitError, OSError."""
+        git_dir = self._leads_to(hidden, ".git")
+        if os.path.isdir(git_dir):
+            os.rename(hidden, path)
+        elif git_dir and not os.path.isdir(os.path.dirname(os.path.dirname(git_dir))):
+            raise GitError(f"The repository of `{git_dir}` is gone or was moved", "A sweep was killed while it removed this",
+                           f"Move the repository back, or delete `{hidden}` by hand")
+        else:
+            delete_tree(hidden)
+
+    def half_made(self, path: str) -> Optional[Worktree]:
+        """The worktree at `path`, of which no record tells, if it is one that a server was killed over: still locked by us, with its
+        own branch. Linux only: it may be of another ROOT, and then nothing but its process tells that a task runs. Raises: GitError."""
+        git_dir, branch = self._leads_to(path, ".git"), f"codex-swarm/{os.path.basename(path)}"
+        if not self.host.linux or os.path.basename(os.path.dirname(git_dir)) != "worktrees" or git_dir.startswith(os.path.realpath(os.path.dirname(path)) + os.sep):
+            return None                     # a `.git` that leads into the tree is some task's making
+        with contextlib.suppress(OSError), open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
+            base = self.commit_of(git_dir, f"refs/heads/{branch}", {"GIT_DIR": git_dir}) if f.read().strip() == LOCK_REASON else None
+            return Worktree(path, branch, base, git_dir) if base else None
+        return None
+
+    def empty_trash(self, common: str) -> None:
+        """Forget what has been remembered for TRASH_S. Raises: GitError."""
+        place = {"GIT_DIR": common}
+        for row in self(common, "for-each-ref", "--format=%(committerdate:unix) %(objectname) %(refname)", TRASH.rstrip("/"), env=place).splitlines():
+            at, commit, ref = row.split(" ")
+            if at.isdigit() and self.host.now() - int(at) > TRASH_S:
+                self(common, "update-ref", "-d", ref, commit, env=place)
+
     @staticmethod
     def _place(tree: Worktree) -> Dict[str, str]:
         return place_of(tree.git_dir, tree.path)
@@ -2186,8 +2476,10 @@ def unfit(top: str, change: Change) -> str:
 #       collected           empty; there once a client has been given the result
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
-#     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them
+#     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them    .removed-<task_id>/: one on its way out
 #     cache/                bytecode of this program
+#     sweep.lock            shared by whoever starts tasks, exclusive for each removal
+#     swept                 locked by the server that sweeps by itself; its time is that of the last such sweep
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -2246,6 +2538,12 @@ class TaskDir:
             for name in os.listdir(self.path):
                 os.unlink(self.file(name))
             os.rmdir(self.path)
+
+    def remove(self) -> None:
+        """Remove a task that has ended, for the holder of its lock. It goes under a hidden name, so no reader sees a part of it. Raises: OSError."""
+        hidden = os.path.join(os.path.dirname(self.path), "." + self.task_id)
+        os.rename(self.path, hidden)
+        delete_tree(hidden)
 
     def spec(self) -> Spec:
         """Raises: UNREADABLE for a missing or damaged record; so do the two below."""
@@ -2351,6 +2649,20 @@ class Store:
                             entries.append((os.stat(spec if os.path.exists(spec) else there).st_mtime, name))
         return [name for _, name in sorted(entries, reverse=True)]
 
+    @contextlib.contextmanager
+    def locked(self, name: str, how: int) -> Iterator[bool]:
+        """Hold a lock file of ROOT, or one of a task, while the block runs. False when, with LOCK_NB, somebody else does. Raises: OSError."""
+        fd = os.open(os.path.join(self.root, name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, how)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(fd)
+
     def get(self, task_id: str) -> TaskDir:
         """Raises: ToolError when there is no such task."""
         path = os.path.join(self.tasks, task_id)
@@ -2400,6 +2712,15 @@ class Store:
             with contextlib.suppress(OSError):
                 os.unlink(mine)
         return end
+
+    def handle_files(self) -> Dict[str, List[str]]:
+        """Handle id -> the paths of its files, strays included and what makes it a handle first. Raises: OSError."""
+        found: Dict[str, List[str]] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self.handles), key=lambda name: (not name.endswith(".json") or ".end" in name, name)):
+                if re.match(HANDLE_ID + r"\.", name):
+                    found.setdefault(name[:32], []).append(os.path.join(self.handles, name))
+        return found
 
     def mark_cancelled(self, handle_id: str) -> None:
         """Raises: OSError."""
@@ -2821,8 +3142,14 @@ class Swarm:
         `label` names the list in errors, as in `tasks[2]`. Blocks for a few milliseconds a task, longer for a worktree.
         Raises: ToolError.
         """
-        plans = [self._named(label, i, self.plan, request) for i, request in enumerate(requests)]
         self.store.prepare()
+        with self.store.locked("sweep.lock", fcntl.LOCK_SH):        # what a plan counts on is not swept away before it runs
+            ids = self._start(requests, label)
+        self._sweep_by_itself()
+        return ids
+
+    def _start(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
+        plans = [self._named(label, i, self.plan, request) for i, request in enumerate(requests)]
         for i, plan in enumerate(plans):
             if plan.worktree_from is not None:
                 try:
@@ -2975,6 +3302,7 @@ class Swarm:
         assert plan.worktree_from is not None
         (top, base), spec = plan.worktree_from, plan.spec
         make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
+        self._check_room()
         path = os.path.join(self.config.worktree_dir, spec.task_id)
         try:
             tree = self.git.add_worktree(top, base, path, f"codex-swarm/{spec.task_id}", plan.carry)
@@ -2991,6 +3319,14 @@ class Swarm:
             raise ToolError(f"`cwd`: {spec.cwd} has no counterpart in the worktree", f"In the base commit it is no directory: {error.strerror}",
                             "Commit the directory, pass another `cwd`, or leave `worktree` out")
         return plan._replace(spec=spec._replace(worktree=tree, cwd=cwd))
+
+    def _check_room(self) -> None:
+        """Raises: ToolError when there is too little room for another worktree."""
+        there = os.statvfs(self.config.worktree_dir)
+        free_mb = there.f_bavail * there.f_frsize >> 20
+        if free_mb < self.config.min_free_mb:
+            raise ToolError(f"No worktree is made: {free_mb:,} MiB are free in `{self.config.worktree_dir}`", f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
+                            "`codex-mcp-swarm sweep` removes what has ended and says why it keeps the rest; CODEX_SWARM_WORKTREE_DIR names another directory")
 
     def _launch(self, plans: Sequence[Plan]) -> List[str]:
         """Write every task before the first one starts, so that a full disk is found while nothing runs. A server killed
@@ -3207,6 +3543,7 @@ class Swarm:
             facts = facts_of(task, spec, status)
         except UNREADABLE as error:
             raise_if_exhausted(error)
+            self.store.get(task_id)                             # unless it was swept away just now
             note = f"spec.json of this task cannot be read: {type(error).__name__}. Look into `{task.path}`"
             spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(note,))
             facts = facts_of(task, spec, status)
@@ -3558,6 +3895,232 @@ class Swarm:
         tail = self._tail(task)
         progress = tail.refresh()
         return progress.phase, progress.detail, tail.phase_at
+
+    # -- sweeping --------------------------------------------------------------------
+    def sweep(self, dry_run: bool = False, ignored: bool = False, by_itself: bool = False) -> Iterator[Swept]:
+        """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each when it is done;
+        a dry run only tells. `ignored`: also worktrees with ignored files of their own. `by_itself`: waits for nobody and
+        tells of removals alone. Raises: ToolError when ROOT is not ours; OSError when it cannot be read."""
+        if os.path.isdir(self.store.tasks):
+            own_directory(self.store.root)
+            yield from Sweep(self, dry_run, ignored, by_itself).run()
+
+    def _sweep_by_itself(self) -> None:
+        """Sweep on a thread, once in SWEEP_EVERY_S for all servers together."""
+        swept = os.path.join(self.store.root, "swept")
+
+        def last() -> float:
+            with contextlib.suppress(OSError):
+                return os.stat(swept).st_mtime
+            return 0.0
+
+        def sweep_and_log() -> None:
+            try:
+                with self.store.locked("swept", fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
+                    if mine and (before == 0.0 or last() == before):
+                        os.utime(swept, (self.host.now(), self.host.now()))
+                        for thing in self.sweep(by_itself=True):
+                            self.host.log("INFO", f"swept {thing.path}: {'. '.join(thing.notes)}")
+            except Exception:                           # whatever is wrong there, a server goes on
+                self.host.log("WARNING", "The sweep of what is old failed", trace=True)
+        before = last()
+        if self.config.task_max_age_s and not 0 <= self.host.now() - before < SWEEP_EVERY_S:
+            with contextlib.suppress(RuntimeError):     # no thread left: another time
+                threading.Thread(target=sweep_and_log, name="sweep", daemon=True).start()
+
+
+class Sweep:
+    """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes, or nothing."""
+
+    def __init__(self, swarm: Swarm, dry_run: bool, ignored: bool, by_itself: bool) -> None:
+        self.swarm, self.store, self.max_age_s = swarm, swarm.store, swarm.config.task_max_age_s
+        self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
+        self.units: Dict[str, Dict[str, Optional[Spec]]] = {}       # worktree, or else task directory -> task -> its spec
+        self.seen: Set[str] = set()                                 # the tasks in `units`
+
+    def run(self) -> Iterator[Swept]:
+        for path in self._strange(re.escape(REMOVED) + TASK_ID):
+            yield from self._one(self._settle, path)
+        self._look()
+        awaited = self._awaited()
+        repositories: Set[str] = set()
+        for path in sorted(self.units, key=lambda path: min(spec.created_at if spec else 0.0 for spec in self.units[path].values())):
+            tree = self._tree(path)
+            repositories |= {os.path.dirname(os.path.dirname(tree.git_dir))} if tree else set()
+            yield from self._one(self._clear_unit, path, awaited)
+        for path in self._strange("(?!" + re.escape(REMOVED) + TASK_ID + "$).*"):
+            yield from self._one(self._clear_strange, path)
+        yield from self._one(self._clear_handles, self.store.handles)
+        yield from self._one(self._clear_hidden, self.store.tasks)
+        for common in repositories:
+            with contextlib.suppress(GitError):
+                if not self.dry_run and os.path.isdir(common):
+                    self._git().empty_trash(common)
+
+    def _git(self) -> Git:
+        return Git(self.swarm.host, self.swarm.git.environ, GIT_TIMEOUT_S)
+
+    def _look(self) -> None:
+        """Take in the tasks that have come since the last look."""
+        for task_id in set(os.listdir(self.store.tasks)) - self.seen:
+            if re.fullmatch(TASK_ID, task_id):
+                self.seen.add(task_id)
+                task, spec = TaskDir(os.path.join(self.store.tasks, task_id)), None
+                with contextlib.suppress(*UNREADABLE):
+                    spec = task.spec()
+                self.units.setdefault(self._place_of(task, spec), {})[task_id] = spec
+
+    def _place_of(self, task: TaskDir, spec: Optional[Spec]) -> str:
+        if spec is None or spec.worktree:
+            return spec.worktree.path if spec and spec.worktree else task.path
+        around = self.swarm._made_around(spec.cwd)[0].strip(".")
+        return os.path.join(self.swarm.config.worktree_dir, around) if around else task.path
+
+    def _tree(self, path: str) -> Optional[Worktree]:
+        return next((spec.worktree for spec in self.units[path].values() if spec and spec.worktree), None)
+
+    def _awaited(self) -> Set[str]:
+        """The tasks whose records belong to an answer that is not made yet, since others of the same MCP task still run."""
+        found: Set[str] = set()
+        for handle_id in self.store.handle_files():
+            handle = self.store.handle(handle_id)
+            if handle and self.store.handle_end(handle_id) is None:
+                ended = self.swarm.look(handle.wait.task_ids)[0]
+                found |= set(handle.wait.task_ids) if len(ended) < len(handle.wait.task_ids) else set()
+        return found
+
+    def _one(self, clear: Callable[..., Optional[Swept]], path: str, *more: Any) -> Iterator[Swept]:
+        """Decide on one thing and act while nobody starts a task and no other sweep acts. A sweep by itself has a look first,
+        so that nobody waits for what is kept anyway."""
+        only_look = self.dry_run or self.by_itself
+        try:
+            found = clear(False, path, *more) if only_look else None
+            if not only_look or (self.by_itself and found and found.removed):
+                with self.store.locked("sweep.lock", fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)) as alone:
+                    found = clear(True, path, *more) if alone else None
+        except (ToolError, OSError) as error:
+            found = Swept(False, path, (), (str(error),))
+        if found and (found.removed or not self.by_itself):
+            yield found
+
+    def _clear_unit(self, act: bool, path: str, awaited: Set[str]) -> Optional[Swept]:
+        if act and self._tree(path):
+            self._look()                                # for replies
+        tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in sorted(self.units[path])]
+        tasks = [task for task in tasks if os.path.isdir(task.path)]
+        if not tasks:
+            return None                                 # another sweep was here
+        taken = 0 if self.by_itself else disk_usage({path, *(task.path for task in tasks)})
+        found, tree = Swept(False, path, tuple(task.task_id for task in tasks), (), taken), self._tree(path)
+        try:
+            found = found._replace(age_s=self._age(tasks))
+            if not self._old(found.age_s):
+                kept = f"is kept for {self.max_age_s:g} s" if self.max_age_s else "is kept for ever, since CODEX_SWARM_TASK_MAX_AGE is 0"
+                raise ToolError(f"What has ended {kept}")
+            if awaited & set(found.task_ids):
+                raise ToolError("An MCP task that a client tracks waits for this one together with others", "They still run", "It goes after them")
+            with contextlib.ExitStack() as held:
+                for task in tasks if act else ():
+                    if not held.enter_context(self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)):
+                        raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
+                found = found._replace(removed=True, notes=tuple(self._clear_worktree(act, path, tree)))
+                for task in tasks if act else ():
+                    task.remove()
+            return found
+        except (ToolError, OSError) as error:
+            return found._replace(removed=False, notes=(str(error),))
+
+    def _old(self, age_s: float) -> bool:
+        return 0 < self.max_age_s < age_s
+
+    def _clear_worktree(self, act: bool, path: str, tree: Optional[Worktree]) -> List[str]:
+        specs = [spec for spec in self.units[path].values() if spec]
+        if tree is None and is_inside(path, self.store.tasks):
+            return []
+        if tree is None or not is_inside(os.path.dirname(path), self.swarm.config.worktree_dir) or os.path.islink(path):
+            raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR of which a record tells", f"Nothing outside of `{self.swarm.config.worktree_dir}` is removed",
+                            "Set the variable to where it was made, or remove both by hand")
+        return self._git().clear(tree, next((spec.checkout for spec in specs if spec.checkout), ""), self.ignored, not act)
+
+    def _age(self, tasks: Sequence[TaskDir]) -> float:
+        """Seconds since the last of them ended. Raises: ToolError when one has not, or does not tell."""
+        last = 0.0
+        for task in tasks:
+            try:
+                status = task.status()
+                if status.state is not State.ENDED:
+                    raise ToolError(f"Task {task.task_id} has not ended, it is {status.state.value}")
+                task.spec()
+                if status.outcome is Outcome.LOST:
+                    ended_at = max(os.stat(task.file(name)).st_mtime for name in ("spec.json", "status.json", "events.jsonl") if os.path.exists(task.file(name)))
+                else:
+                    ended_at = float(task.report().ended_at)
+                if not ended_at > 0:
+                    raise ValueError("It does not tell when it ended")
+            except UNREADABLE as error:
+                raise ToolError(f"The record of task {task.task_id} is damaged", f"{type(error).__name__}: {error}", f"Look into `{task.path}`, and remove it by hand")
+            last = max(last, ended_at)
+        return self.swarm.host.now() - last
+
+    def _strange(self, pattern: str) -> List[str]:
+        """What is in the directory of worktrees under such a name, and no task worked in it."""
+        trees = self.swarm.config.worktree_dir
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(os.path.join(trees, name) for name in os.listdir(trees) if name not in self.seen and re.fullmatch(pattern, name))
+        return []
+
+    def _settle(self, act: bool, path: str) -> Optional[Swept]:
+        """A worktree that a sweep was killed over is whole again, or gone."""
+        if not os.path.isdir(path):
+            return None
+        found = Swept(True, path, (), ("A sweep was killed while it removed this",), disk_usage([path]))
+        if act:
+            self._git().settle(path, os.path.join(os.path.dirname(path), os.path.basename(path)[len(REMOVED):]))
+        return found
+
+    def _clear_strange(self, act: bool, path: str) -> Optional[Swept]:
+        """A worktree that a server was killed over, if it is that."""
+        self._look()                                    # it may have become a task's
+        name = os.path.basename(path)
+        if name in self.seen or not os.path.lexists(path):
+            return None
+        tree = self._git().half_made(path) if re.fullmatch(TASK_ID, name) and not os.path.islink(path) else None
+        if tree is None:
+            return Swept(False, path, (), ("Not ours: no task was started in it, so it is never touched",))
+        age_s = self.swarm.host.now() - os.stat(os.path.join(tree.git_dir, "locked")).st_mtime
+        found = Swept(False, path, (), ("A server was killed while it made this",), disk_usage([path]), age_s)
+        if not self._old(age_s):
+            return found
+        notes = self._git().clear(tree, "", self.ignored, not act)
+        return found._replace(removed=True, notes=(*found.notes, *notes))
+
+    def _clear_handles(self, act: bool, path: str) -> Optional[Swept]:
+        """What MCP tasks left that ended long ago, and whose tasks did, too."""
+        due: List[str] = []
+        for handle_id, files in self.store.handle_files().items():
+            handle, end = self.store.handle(handle_id), self.store.handle_end(handle_id)
+            with contextlib.suppress(FileNotFoundError, ToolError):
+                at = end.at if end else handle.created_at if handle else max(os.lstat(file).st_mtime for file in files)
+                tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in (handle.wait.task_ids if handle else ())]
+                tasks = [task for task in tasks if os.path.isdir(task.path)]
+                if self._old(self.swarm.host.now() - at) and (not tasks or self._old(self._age(tasks))):
+                    due += files
+        return self._drop(act, path, due, "files of answers for clients that track tasks")
+
+    def _clear_hidden(self, act: bool, path: str) -> Optional[Swept]:
+        """Tasks over whose making or removal somebody was killed."""
+        due = []
+        for name in os.listdir(path):
+            there = os.path.join(path, name)
+            if re.fullmatch(r"\." + TASK_ID, name) and self._old(self.swarm.host.now() - os.lstat(there).st_mtime):
+                due.append(there)
+        return self._drop(act, path, due, "tasks that were never whole, or not removed to the end")
+
+    def _drop(self, act: bool, path: str, due: Sequence[str], what: str) -> Optional[Swept]:
+        found = Swept(True, path, (), (f"{len(due)} {what}",), disk_usage(due))
+        for there in due if act else ():
+            delete_tree(there)
+        return found if due else None
 
 
 class Ticker:
@@ -4534,10 +5097,10 @@ class Stateless(Era):
         return handle
 
     def _task(self, handle: Handle, status: str, message: str, updated_at: float, kept_since: float) -> Dict[str, Any]:
-        """The retention counts from the end, MCP's `ttlMs` from the beginning."""
-        ttl_s = max(0.0, kept_since - handle.created_at) + self.swarm.config.task_max_age_s
+        """The retention counts from the end, MCP's `ttlMs` from the beginning; null is for ever."""
+        ttl_s, max_age_s = max(0.0, kept_since - handle.created_at), self.swarm.config.task_max_age_s
         return {"taskId": handle.handle_id, "status": status, "statusMessage": message, "createdAt": utc(handle.created_at), "lastUpdatedAt": utc(updated_at),
-                "ttlMs": int(ttl_s * 1000), "pollIntervalMs": POLL_MS}
+                "ttlMs": int((ttl_s + max_age_s) * 1000) if max_age_s else None, "pollIntervalMs": POLL_MS}
 
     def tasks_get(self, request: Request) -> Dict[str, Any]:
         return self.task_state(self._handle(request.params))
@@ -4981,7 +5544,8 @@ VARIABLES: Mapping[str, str] = {
     "CODEX_SWARM_WORKTREE_SETUP": "shell command that prepares each new worktree before codex starts in it; $1 is the caller's checkout",
     "CODEX_SWARM_MERGE_VERIFY": "shell command that has to pass on what codex_merge made, before a branch is moved; $1 is the caller's checkout",
     "CODEX_SWARM_CODEX_BIN": "codex executable, path or name (default: codex); --codex-bin wins",
-    "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are to be kept, in seconds (default: 86400); nothing is deleted yet",
+    "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are kept, in seconds (default: 86400); 0: for ever",
+    "CODEX_SWARM_MIN_FREE_MB": "no worktree is made where fewer MiB are free (default: 512); 0: never refused",
     "CODEX_SWARM_LOG": "log file (default: stderr)",
     "CODEX_SWARM_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR (default: WARNING)",
 }
@@ -5007,12 +5571,15 @@ def flags() -> Any:
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),     # else argparse imports shutil at every start
         description="MCP server that runs many Codex CLI tasks at once. Without arguments it serves MCP on standard input and output.",
         epilog="environment:\n" + "\n".join(f"  {name:26}{text}" for name, text in VARIABLES.items()))
-    parser.add_argument("command", nargs="?", choices=["demo"], help="demo: run five tasks through the server, with live status in the terminal")
+    parser.add_argument("command", nargs="?", choices=["demo", "sweep"],
+                        help="demo: run five tasks through the server, with live status in the terminal; sweep: remove what ended long ago, and say why the rest is kept")
     parser.add_argument("-c", dest="overrides", metavar="key=value", action="append", default=[],
                         help="codex configuration for every task, as in `codex -c`; arguments of a call override it (repeatable)")
     parser.add_argument("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories")
     parser.add_argument("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued")
     parser.add_argument("--codex-bin", metavar="PATH", help="codex executable, path or name")
+    parser.add_argument("--dry-run", action="store_true", help="sweep: only say what would be removed")
+    parser.add_argument("--ignored", action="store_true", help="sweep: also remove worktrees in which ignored files were made, with those files")
     parser.add_argument("--version", action="version", version=f"codex-mcp-swarm {__version__}")
     return parser
 
@@ -5024,6 +5591,8 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
     for override in overrides:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", override_key(override)) or "=" not in override:
             raise UsageError(f"-c {override}: not of the form key=value")
+    if options and options.command != "sweep" and (options.dry_run or options.ignored):
+        raise UsageError(f"{'--dry-run' if options.dry_run else '--ignored'} is for the command sweep")
     level = environ.get("CODEX_SWARM_LOG_LEVEL") or "WARNING"
     if level.upper() not in LOG_LEVELS:
         raise UsageError(f"CODEX_SWARM_LOG_LEVEL={level}: must be one of {', '.join(LOG_LEVELS)}")
@@ -5041,8 +5610,9 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
         codex_home=environ.get("CODEX_HOME") or os.path.join(os.path.expanduser("~"), ".codex"), overrides=overrides,
         skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
         worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), merge_verify=environ.get("CODEX_SWARM_MERGE_VERIFY", "").strip(),
-        task_max_age_s=_seconds(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0),
-        log_file=log, log_level=level.upper())
+        task_max_age_s=_number(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0, "seconds"),
+        log_file=log, log_level=level.upper(), min_free_mb=int(_number(environ, "CODEX_SWARM_MIN_FREE_MB", 512, "MiB")),
+        dry_run=bool(options and options.dry_run), sweep_ignored=bool(options and options.ignored))
 
 
 def _directory(environ: Mapping[str, str], name: str, default: str) -> str:
@@ -5055,14 +5625,14 @@ def _directory(environ: Mapping[str, str], name: str, default: str) -> str:
     return path
 
 
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+def _number(environ: Mapping[str, str], name: str, default: float, unit: str) -> float:
     given = environ.get(name)
     try:
         value = float(given) if given else default
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise UsageError(f"{name}={given}: must be a number of seconds, 0 or more")
+        raise UsageError(f"{name}={given}: must be a number of {unit}, 0 or more")
     return value
 
 
@@ -5246,6 +5816,24 @@ def stand_in(prompt: str) -> int:
     return 0
 
 
+def sweep(config: Config, environ: Mapping[str, str]) -> int:
+    """Remove what is old and say what was done with everything. Returns 0, or 1 when ROOT cannot be swept."""
+    done, total = [0, 0], [0, 0]                # kept, removed
+    word = ("keep", "would remove" if config.dry_run else "removed")
+    try:
+        for thing in Swarm(config, Host(config.log_file, config.log_level), environ).sweep(config.dry_run, config.sweep_ignored):
+            done[thing.removed] += 1
+            total[thing.removed] += thing.bytes
+            print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {thing.age_s / 3600:7.1f} h  {legible(thing.path)}", flush=True)
+            for line in ([f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []) + [legible(note) for note in thing.notes]:
+                print(" " * 15 + line)
+    except (ToolError, OSError) as error:
+        sys.stderr.write(f"codex-mcp-swarm: {error}\n")
+        return 1
+    print(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
+    return 0
+
+
 def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
     """The program. Returns its exit status: 0, or 2 for a bad flag or environment, or on Windows."""
     argv, environ = sys.argv[1:] if argv is None else argv, os.environ if environ is None else environ
@@ -5259,8 +5847,8 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     except UsageError as error:
         sys.stderr.write(f"codex-mcp-swarm: {clip(error.what, 500)}\n")
         return 2
-    if command == "demo":
-        return demo(config, environ)
+    if command:
+        return {"demo": demo, "sweep": sweep}[command](config, environ)
     if os.isatty(0):
         sys.stdout.write(WELCOME)
         return 0

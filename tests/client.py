@@ -455,8 +455,8 @@ def check_modern(message, method):
 
 def check_task(task, around):
     for key, kind in TASK_MEMBERS.items():
-        assert type(task[key]) is kind, "%s of a task" % key
-    assert re.match(r"[!-~]{1,128}$", task["taskId"]) and task["ttlMs"] >= 0 and task["pollIntervalMs"] > 0, task
+        assert type(task[key]) is kind or (key == "ttlMs" and task[key] is None), "%s of a task" % key
+    assert re.match(r"[!-~]{1,128}$", task["taskId"]) and (task["ttlMs"] or 0) >= 0 and task["pollIntervalMs"] > 0, task
     assert task["status"] in ("working", "completed", "failed", "cancelled"), task["status"]
     for key in ("createdAt", "lastUpdatedAt"):
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", task[key]), task[key]

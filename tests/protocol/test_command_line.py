@@ -25,7 +25,7 @@ def test_help_names_every_flag_and_variable(fake):
     assert done.returncode == 0
     for word in ("-c key=value", "--skip-git-repo-check", "--ephemeral", "--codex-bin", "--version", "CODEX_SWARM_LOG",
                  "CODEX_SWARM_LOG_LEVEL", "CODEX_SWARM_TASK_DIR", "CODEX_SWARM_WORKTREE_DIR", "CODEX_SWARM_TASK_MAX_AGE",
-                 "CODEX_SWARM_CODEX_BIN"):
+                 "CODEX_SWARM_CODEX_BIN", "CODEX_SWARM_MIN_FREE_MB", "sweep", "--dry-run", "--ignored"):
         assert word.encode() in done.stdout, word
 
 

@@ -1,0 +1,767 @@
+"""What a sweep removes, what it keeps, and that no commit and no file that was there before is lost either way."""
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import codex_mcp_swarm as cms
+from .helpers import WAIT_S, begin, ended, run
+from .on_git import sh
+
+DAY_S = 86400.0
+IGNORES = ".env\n*.log\n"
+
+
+class Later(cms.Host):
+    """Two days from now."""
+    now = staticmethod(lambda: time.time() + 2 * DAY_S)
+
+
+class Now(cms.Host):
+    pass
+
+
+def rest():
+    """Wait for the sweeps that starts have begun by themselves."""
+    for thread in threading.enumerate():
+        if thread.name == "sweep":
+            thread.join(WAIT_S)
+
+
+def sweep(app, host=Later, **how):
+    rest()
+    return list(cms.Swarm(app.config, host(), os.environ).sweep(**how))
+
+
+def one(app, **how):
+    """The one thing that a sweep found."""
+    found = sweep(app, **how)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def put(top, **files):
+    for name, text in files.items():
+        path = pathlib.Path(str(top), name.replace("__", "/").replace("_", "."))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def commit(top, message="more"):
+    sh(top, "git", "add", "-A")
+    sh(top, "git", "commit", "-q", "-m", message)
+    return sh(top, "git", "rev-parse", "HEAD")
+
+
+def refs(repo, pattern="refs"):
+    return sh(repo, "git", "for-each-ref", "--format=%(refname)", pattern).splitlines()
+
+
+class Before:
+    """All commits that anything in the repository or the worktree leads to, and all files of the worktree."""
+
+    def __init__(self, repo, path):
+        self.repo, self.files = repo, {}
+        lines = sh(repo, "git", "rev-list", "--all").splitlines()
+        if os.path.exists(os.path.join(path, ".git")):
+            log = pathlib.Path(sh(path, "git", "rev-parse", "--absolute-git-dir"), "logs", "HEAD")
+            lines += [name for line in log.read_text().splitlines() for name in line.split(" ")[:2] if name.strip("0")]
+        self.commits = set(lines)
+        for file in pathlib.Path(path).rglob("*"):
+            if ".git" not in file.parts and file.is_file():
+                self.files[file] = file.read_bytes()
+
+    def nothing_is_lost(self, but=()):
+        sh(self.repo, "git", "gc", "-q", "--prune=now")
+        for each in self.commits:
+            sh(self.repo, "git", "cat-file", "-e", each)
+        for file, data in self.files.items():
+            if file.name not in but and not (file.exists() and file.read_bytes() == data):
+                blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+                sh(self.repo, "git", "cat-file", "-e", blob)
+
+
+@pytest.fixture
+def made(swarm, repo):
+    """(application, worktree of a task that has ended, its branch); `.env` was copied into it."""
+    put(repo, _gitignore=IGNORES, _worktreeinclude=".env\n")
+    commit(repo, "ignores")
+    put(repo, _env="KEY=1\n")
+    app = swarm()
+    tree = run(app, "WRITE work 1", worktree=True)["worktree"]
+    return app, pathlib.Path(tree["path"]), tree["branch"]
+
+
+def trash_of(repo, branch):
+    return "refs/codex-swarm/trash/" + branch.split("/")[1]
+
+
+# -- the matrix: what goes --------------------------------------------------------------------------------
+def nothing(repo, top, branch):
+    pass
+
+
+def dirty(repo, top, branch):
+    put(top, README="edited\n")
+    (top / "work").unlink()
+
+
+def untracked(repo, top, branch):
+    put(top, new__deep="1\n")
+
+
+def staged(repo, top, branch):
+    put(top, x="staged\n")
+    sh(top, "git", "add", "x")
+    put(top, x="on disk\n")
+
+
+def committed(repo, top, branch):
+    put(top, x="1\n")
+    commit(top)
+
+
+def amended(repo, top, branch):
+    put(top, x="1\n")
+    commit(top)
+    put(top, x="2\n")
+    sh(top, "git", "add", "-A")
+    sh(top, "git", "commit", "-q", "--amend", "-m", "again")
+
+
+def detached(repo, top, branch):
+    sh(top, "git", "checkout", "-q", "--detach")
+    put(top, x="1\n")
+    commit(top)
+
+
+def reset(repo, top, branch):
+    put(top, x="1\n")
+    commit(top)
+    sh(top, "git", "reset", "-q", "--hard", "HEAD~2")
+
+
+def left_behind(repo, top, branch):
+    detached(repo, top, branch)
+    sh(top, "git", "checkout", "-q", branch)
+
+
+def hidden_change(repo, top, branch):
+    sh(top, "git", "update-index", "--assume-unchanged", "README")
+    put(top, README="edited\n")
+
+
+def unborn(repo, top, branch):
+    sh(top, "git", "checkout", "-q", "--orphan", "new")
+    sh(repo, "git", "update-ref", "-d", "refs/heads/" + branch)
+
+
+def by_hand(repo, top, branch):
+    shutil.rmtree(str(top))
+
+
+def pruned(repo, top, branch):
+    by_hand(repo, top, branch)
+    sh(repo, "git", "worktree", "prune")
+
+
+def test_what_was_staged_is_remembered_also_when_the_files_are_gone(made, repo):
+    app, top, branch = made
+    staged(repo, top, branch)
+    by_hand(repo, top, branch)
+    assert one(app).removed
+    sh(repo, "git", "gc", "-q", "--prune=now")
+    assert sh(repo, "git", "show", trash_of(repo, branch) + "^2:x") == "staged"
+
+
+@pytest.mark.parametrize("act", [nothing, dirty, untracked, staged, committed, amended, detached, reset, left_behind, hidden_change, unborn, by_hand, pruned], ids=lambda f: f.__name__)
+def test_what_no_other_ref_holds_stays_on_the_branch_or_in_the_trash(made, repo, act):
+    app, top, branch = made
+    act(repo, top, branch)
+    before, planned = Before(repo, str(top)), one(app, dry_run=True)
+    done = one(app)
+    kept = act is not reset                     # which leaves a branch that is where `main` is, and its work in the log of HEAD alone
+    assert done.removed and planned.removed and branch in done.notes[-1] and ("stays" in done.notes[-1]) == kept, done
+    assert not top.exists() and os.listdir(app.store.tasks) == [] and ("refs/heads/" + branch in refs(repo)) == kept
+    assert branch.split("/")[1] not in sh(repo, "git", "worktree", "list", "--porcelain").replace(branch, "")
+    assert len(planned.notes) == len(done.notes)
+    before.nothing_is_lost(but=[".env"])
+    assert (repo / ".env").read_text() == "KEY=1\n" and sweep(app) == []
+
+
+def test_a_merged_branch_goes_and_is_remembered(made, repo):
+    app, top, branch = made
+    sh(repo, "git", "merge", "-q", "--no-ff", "-m", "merge", branch)
+    tip, before = sh(repo, "git", "rev-parse", branch), Before(repo, str(top))
+    assert "refs/heads/main" in one(app, dry_run=True).notes[-1] and top.exists()
+    done = one(app)
+    assert done.removed and "`refs/heads/main` holds it" in done.notes[-1]
+    assert refs(repo) == [trash_of(repo, branch), "refs/heads/main"] and not top.exists()
+    before.nothing_is_lost(but=[".env"])
+    sh(repo, "git", "branch", branch, trash_of(repo, branch) + "^1")
+    assert sh(repo, "git", "rev-parse", branch) == tip
+
+
+@pytest.mark.parametrize("ref", ["refs/remotes/origin/x", "refs/tags/x", "refs/heads/codex-swarm/merge-x"])
+def test_a_branch_that_any_other_ref_holds_goes(made, repo, ref):
+    app, top, branch = made
+    sh(repo, "git", "update-ref", ref, branch)
+    assert ref in one(app).notes[-1] and "refs/heads/" + branch not in refs(repo)
+
+
+@pytest.mark.parametrize("how", ["another name for it", "the trash", "a replacement"])
+def test_a_ref_that_would_go_with_the_branch_does_not_hold_it(made, repo, how):
+    app, top, branch = made
+    if how == "the trash":
+        sh(repo, "git", "update-ref", trash_of(repo, branch) + "0", branch)
+    elif how == "a replacement":            # `main` seems to hold it, but what counts for git gc does not
+        sh(repo, "git", "replace", "--graft", "main", branch)
+    else:
+        sh(repo, "git", "symbolic-ref", "refs/heads/alias", "refs/heads/" + branch)
+    assert "stays" in one(app).notes[-1] and "refs/heads/" + branch in refs(repo)
+
+
+def test_a_branch_that_is_checked_out_elsewhere_stays(made, repo, tmp_path):
+    app, top, branch = made
+    sh(top, "git", "checkout", "-q", "--detach")
+    sh(repo, "git", "merge", "-q", branch)
+    sh(repo, "git", "worktree", "add", "-q", str(tmp_path / "mine"), branch)
+    assert "checked out elsewhere" in one(app).notes[-1] and "refs/heads/" + branch in refs(repo)
+    assert (tmp_path / "mine" / "work").exists() and not top.exists()
+
+
+def test_work_that_is_brought_home_first_keeps_a_merged_branch(made, repo):
+    app, top, branch = made
+    sh(repo, "git", "merge", "-q", branch)
+    put(top, late="1\n")
+    before, planned = Before(repo, str(top)), one(app, dry_run=True)
+    assert "stays" in one(app).notes[-1] and "stays" in planned.notes[-1] and sh(repo, "git", "show", branch + ":late") == "1"
+    before.nothing_is_lost(but=[".env"])
+
+
+def test_what_is_in_the_trash_already_is_never_lost(made, repo):
+    app, top, branch = made
+    other = sh(repo, "git", "commit-tree", "-m", "other", "HEAD^{tree}")
+    sh(repo, "git", "update-ref", trash_of(repo, branch), other)
+    sh(repo, "git", "merge", "-q", branch)
+    before = Before(repo, str(top))
+    assert one(app).removed
+    before.nothing_is_lost(but=[".env"])
+    assert other in sh(repo, "git", "rev-parse", trash_of(repo, branch) + "^@").split()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lost_task_is_committed_before_its_worktree_goes(swarm, repo, there):
+    app = swarm()
+    task = begin(app, "WRITE half 1", "SLEEP 1000", worktree=True)
+    top, deadline = pathlib.Path(task.spec().worktree.path), time.monotonic() + WAIT_S
+    while not (top / "half").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    supervisor = int(sh("/", "ps", "-o", "ppid=", "-p", str(task.status().pid)))
+    os.kill(supervisor, signal.SIGKILL)
+    assert ended(app, [task.task_id])[0]["outcome"] == "lost" and "locked" in os.listdir(task.spec().worktree.git_dir)
+    branch = task.spec().worktree.branch
+    if not there:
+        shutil.rmtree(str(top))
+    before, done = Before(repo, str(top)), one(app)
+    assert done.removed and not top.exists() and str(top) not in sh(repo, "git", "worktree", "list")
+    assert not there or sh(repo, "git", "show", branch + ":half") == "1"
+    before.nothing_is_lost()
+
+
+def test_replies_go_with_their_worktree_and_only_when_the_last_of_them_is_old(swarm, repo):
+    app = swarm()
+    first = run(app, "WRITE a 1", worktree=True)
+    second = run(app, "WRITE b 1", task_id=first["task_id"])
+    aged(app, first["task_id"])
+    kept = one(app, host=Now)
+    assert not kept.removed and sorted(kept.task_ids) == sorted([first["task_id"], second["task_id"]]) and "kept for 86400 s" in kept.notes[0]
+    aged(app, second["task_id"])
+    done = one(app, host=Now)
+    assert done.removed and os.listdir(app.store.tasks) == [] and not os.path.exists(first["worktree"]["path"])
+    assert sh(repo, "git", "ls-tree", "-r", "--name-only", first["worktree"]["branch"]).split() == ["README", "a", "b"]
+
+
+def aged(app, task_id, by=2 * DAY_S):
+    path = app.store.get(task_id).file("report.json")
+    report = cms.read_json(path)
+    cms.write_atomic(path, dict(report, ended_at=report["ended_at"] - by))
+
+
+def test_a_task_without_a_worktree_goes_alone(swarm):
+    app = swarm()
+    run(app, "SAY x")
+    running = begin(app, "SLEEP 1000")
+    found = {thing.removed: thing for thing in sweep(app)}
+    assert "has not ended" in found[False].notes[0] and found[False].task_ids == (running.task_id,) and found[True].removed
+    assert os.listdir(app.store.tasks) == [running.task_id]
+
+
+def test_with_an_age_of_0_everything_is_kept_and_says_so(swarm):
+    app = swarm(task_max_age_s=0.0)
+    run(app, "SAY x")
+    assert "kept for ever" in one(app).notes[0] and not one(app).removed
+
+
+# -- the matrix: what is kept -----------------------------------------------------------------------------
+def ignored_file(repo, top, branch):
+    put(top, debug_log="1\n")
+
+
+def changed_copy(repo, top, branch):
+    put(top, _env="KEY=2\n")
+
+
+def changed_original(repo, top, branch):
+    put(repo, _env="KEY=2\n")
+
+
+def user_lock(repo, top, branch):
+    sh(repo, "git", "worktree", "lock", "--reason", "mine!", str(top))
+
+
+def unfinished(repo, top, branch):
+    for at, text in ((repo, "a\n"), (top, "b\n")):
+        put(at, README=text)
+        commit(at)
+    subprocess.run(["git", "merge", "-q", "main"], cwd=str(top), stdout=subprocess.DEVNULL)
+
+
+def unmerged(repo, top, branch):
+    put(top, README="a\n")
+    sh(top, "git", "stash")
+    put(top, README="b\n")
+    commit(top)
+    subprocess.run(["git", "stash", "pop"], cwd=str(top), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def own_refs(repo, top, branch):
+    sh(top, "git", "update-ref", "refs/worktree/mine", "HEAD")
+
+
+def nested(repo, top, branch):
+    sh(top, "git", "init", "-q", "inner")
+    sh(top / "inner", "git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x")
+
+
+def nested_in_a_tracked_directory(repo, top, branch):
+    put(top, inner__x="1\n")
+    commit(top)
+    nested(repo, top, branch)
+
+
+def outward_link(repo, top, branch):
+    os.symlink("/etc/passwd", str(top / "link"))
+
+
+def moved(repo, top, branch):
+    sh(repo, "git", "worktree", "move", str(top), str(top) + "-moved")
+
+
+def replaced(repo, top, branch):
+    (top / ".git").unlink()
+    sh(top, "git", "init", "-q")
+
+
+def forgotten(repo, top, branch):
+    shutil.rmtree(str(repo / ".git" / "worktrees"))
+
+
+def repository_gone(repo, top, branch):
+    os.rename(str(repo), str(repo) + "-moved")
+
+
+def linked(repo, top, branch):
+    os.rename(str(top), str(repo) + "-there")
+    os.symlink(str(repo) + "-there", str(top))
+
+
+def unreadable(repo, top, branch):
+    put(top, closed__x="1\n")
+    os.chmod(str(top / "closed"), 0)
+
+
+KEPT = [(ignored_file, "`debug.log`"), (changed_copy, "copied file was changed: `.env`"), (changed_original, "copied file was changed: `.env`"), (user_lock, "mine!"),
+        (unfinished, "merge is unfinished"), (unmerged, "unmerged"), (own_refs, "refs/worktree/mine"), (nested, "repository: `inner`"),
+        (nested_in_a_tracked_directory, "repository: `inner`"), (outward_link, "leads out"), (moved, "-moved"), (replaced, "`.git` leads elsewhere"),
+        (forgotten, "does not know"), (repository_gone, "is gone or was moved"), (linked, ""), (unreadable, "cannot read")]
+
+
+@pytest.mark.parametrize("act, words", KEPT, ids=[f.__name__ for f, _ in KEPT])
+def test_it_is_kept_with_the_reason_and_nothing_changes(made, repo, act, words):
+    if act is unreadable and os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    app, top, branch = made
+    act(repo, top, branch)
+    before = digest(app.config.root, *(p for p in repo.parent.iterdir() if p.name.startswith("repo")))
+    planned, done = [[t._replace(age_s=0) for t in sweep(app, dry_run=dry) if t.task_ids] for dry in (True, False)]
+    assert planned == done and not done[0].removed and words in done[0].notes[0], done
+    assert digest(app.config.root, *(p for p in repo.parent.iterdir() if p.name.startswith("repo"))) == before
+
+
+def digest(*tops):
+    """Every file below these, with its content and its time."""
+    rest()
+    found = {}
+    for top in map(pathlib.Path, map(str, tops)):
+        for path in sorted(top.rglob("*")):
+            about = path.lstat()
+            if path.name not in ("sweep.lock", "control"):
+                found[str(path)] = (about.st_mode, about.st_mtime_ns if not path.is_dir() else 0, path.read_bytes() if path.is_file() and not path.is_symlink() else b"")
+    return found
+
+
+def test_ignored_files_go_when_a_human_says_so(made, repo):
+    app, top, branch = made
+    put(top, debug_log="1\n")
+    assert not one(app).removed and (top / "debug.log").exists()
+    assert one(app, ignored=True).removed and not top.exists()
+
+
+def test_even_then_a_changed_copy_is_kept(made, repo):
+    app, top, branch = made
+    changed_copy(repo, top, branch)
+    assert not one(app, ignored=True).removed and (top / ".env").read_text() == "KEY=2\n"
+
+
+def test_a_copied_file_that_is_not_ignored_any_more_is_no_secret_for_a_branch(made, repo):
+    app, top, branch = made
+    put(top, _gitignore="*.log\n")
+    done = one(app)
+    assert done.removed and sh(repo, "git", "ls-tree", "-r", "--name-only", branch).split() == [".gitignore", ".worktreeinclude", "README", "work"]
+
+
+def test_a_checked_out_submodule_keeps_its_worktree(made, repo, tmp_path):
+    app, top, branch = made
+    sh(tmp_path, "git", "clone", "-q", str(repo), "sub")
+    sh(top, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "sub"), "sub")
+    commit(top)
+    done = one(app)
+    assert not done.removed and "`sub`" in done.notes[0] and "git worktree remove --force" in done.notes[0] and (top / "sub" / "README").exists()
+
+
+@pytest.mark.skipif(not cms.LINUX, reason="there is no /proc elsewhere")
+def test_a_worktree_in_which_a_process_works_is_kept(made):
+    app, top, branch = made
+    (top / "deep").mkdir()
+    with subprocess.Popen(["sleep", "1000"], cwd=str(top / "deep")) as sleeper:
+        try:
+            done = one(app)
+            assert not done.removed and "pid %d" % sleeper.pid in done.notes[0] and top.exists()
+        finally:
+            sleeper.kill()
+    assert one(app).removed
+
+
+def test_worktrees_and_directories_that_we_did_not_make_are_never_touched(made, repo):
+    app, top, branch = made
+    trees = top.parent
+    sh(repo, "git", "worktree", "add", "-q", "-b", "mine", str(trees / "mine"))
+    sh(repo, "git", "worktree", "add", "-q", "-b", "other", str(trees / "0123456789ab"))
+    sh(repo, "git", "worktree", "add", "-q", "-b", "codex-swarm/aaaaaaaaaaaa", str(trees / "aaaaaaaaaaaa"))
+    put(trees, bbbbbbbbbbbb__x="1\n", notes="1\n")
+    os.symlink("/nowhere", str(trees / "cccccccccccc"))
+    names = ["0123456789ab", "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc", "mine", "notes"]
+    before = digest(*(trees / name for name in names))
+    found = [thing for thing in sweep(app) if not thing.task_ids]
+    assert [os.path.basename(t.path) for t in found if not t.removed and "Not ours" in t.notes[0]] == names
+    assert digest(*(trees / name for name in names)) == before and "refs/heads/mine" in refs(repo)
+
+
+def half(repo, trees, name, *more):
+    """What a server leaves that is killed while it makes a worktree."""
+    sh(repo, "git", "branch", "codex-swarm/" + name)
+    sh(repo, "git", "worktree", "add", "-q", *more, str(trees / name), "codex-swarm/" + name)
+    sh(repo, "git", "worktree", "lock", "--reason", cms.LOCK_REASON, str(trees / name))
+
+
+@pytest.mark.parametrize("more", [[], ["--no-checkout"]], ids=["whole", "without its files"])
+def test_a_worktree_that_a_server_was_killed_over_goes_when_it_is_old(made, repo, more):
+    app, top, branch = made
+    half(repo, top.parent, "0123456789ab", *more)
+    assert not [thing for thing in sweep(app, host=Now) if thing.path.endswith("0123456789ab")][0].removed
+    done = [thing for thing in sweep(app) if thing.path.endswith("0123456789ab")][0]
+    assert done.removed and not (top.parent / "0123456789ab").exists() and "refs/heads/codex-swarm/0123456789ab" not in refs(repo)
+
+
+def test_work_in_a_worktree_that_a_server_was_killed_over_is_committed_first(made, repo):
+    app, top, branch = made
+    half(repo, top.parent, "0123456789ab")
+    put(top.parent / "0123456789ab", x="1\n")
+    assert [thing for thing in sweep(app) if thing.path.endswith("0123456789ab")][0].removed
+    assert sh(repo, "git", "show", "codex-swarm/0123456789ab:x") == "1"
+
+
+@pytest.mark.parametrize("name, text", [("spec.json", "{"), ("report.json", "[]"), ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": "soon"}'),
+                                        ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": NaN}'), ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": 0}')])
+def test_a_task_whose_record_is_damaged_is_kept(swarm, name, text):
+    app = swarm()
+    task = app.store.get(run(app, "SAY x")["task_id"])
+    pathlib.Path(task.file(name)).write_text(text)
+    done = one(app)
+    assert not done.removed and "is damaged" in done.notes[0] and task.path in done.notes[0] and os.path.isdir(task.path)
+
+
+def test_a_sweep_that_was_killed_over_a_worktree_whose_repository_is_gone_now_leaves_the_files(made, repo):
+    app, top, branch = made
+    os.rename(str(top), str(top.parent / (".removed-" + top.name)))
+    os.rename(str(repo), str(repo) + "-moved")
+    assert [t for t in sweep(app) if ".removed" in t.path][0].notes[0].startswith("The repository of")
+    os.rename(str(repo) + "-moved", str(repo))
+    assert [t.removed for t in sweep(app)] == [True, True] and not top.exists() and os.listdir(str(top.parent)) == []
+    assert sh(repo, "git", "show", branch + ":work") == "1"
+
+
+def test_a_worktree_of_another_root_in_the_same_place_is_left_alone_while_its_task_runs(made, swarm, repo, tmp_path):
+    app, top, branch = made
+    other = swarm(root=str(tmp_path / "other"), worktree_dir=str(top.parent))
+    task = begin(other, "SLEEP 1000", worktree=True)
+    try:
+        found = [t for t in sweep(app) if task.task_id in t.path][0]
+        assert not found.removed and os.path.isdir(task.spec().worktree.path) and ("pid" in found.notes[0] or "Not ours" in found.notes[0])
+    finally:
+        other.stop([task.task_id])
+        ended(other, [task.task_id])
+
+
+def test_what_forbids_its_own_removal_goes_all_the_same(made):
+    app, top, branch = made
+    put(top, cache_log__deep__x="1\n")
+    os.chmod(str(top / "cache.log" / "deep"), 0o500)
+    assert one(app, ignored=True).removed and not top.exists()
+
+
+def test_a_worktree_outside_of_the_directory_of_worktrees_is_kept(made, swarm, tmp_path):
+    app, top, branch = made
+    done = one(swarm(worktree_dir=str(tmp_path / "elsewhere")))
+    assert not done.removed and "CODEX_SWARM_WORKTREE_DIR" in done.notes[0] and top.exists()
+
+
+# -- dry run, sizes ---------------------------------------------------------------------------------------
+def test_a_dry_run_changes_nothing_at_all(made, repo):
+    app, top, branch = made
+    run(app, "SAY x")
+    dirty(repo, top, branch)
+    staged(repo, top, branch)
+    half(repo, top.parent, "0123456789ab")
+    (pathlib.Path(app.store.tasks) / ".0123456789ab").mkdir()
+    (top.parent / ".removed-aaaaaaaaaaaa").mkdir()
+    look = lambda: (digest(app.config.root, repo), sorted(os.listdir(app.config.root)), refs(repo), sh(repo, "git", "count-objects", "-v"))
+    before = look()
+    assert sum(thing.removed for thing in sweep(app, dry_run=True)) == 5
+    assert look() == before
+
+
+def test_a_dry_run_without_a_root_makes_none(swarm, root):
+    assert sweep(swarm(), dry_run=True) == sweep(swarm()) == [] and not root.exists()
+
+
+def test_sizes_are_those_of_du(made, tmp_path):
+    app, top, branch = made
+    put(top, big="x" * 3_000_000, deep__er="y" * 50_000)
+    os.link(str(top / "big"), str(top / "again"))
+    os.symlink("/usr", str(top / "link"))
+    found = one(app, dry_run=True)
+    said = 1024 * sum(int(line.split()[0]) for line in sh("/", "du", "-sk", str(top), *(os.path.join(app.store.tasks, i) for i in found.task_ids)).splitlines())
+    assert abs(found.bytes - said) <= 0.05 * said
+
+
+# -- trash ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("days, kept", [(29, True), (31, False)])
+def test_the_trash_is_emptied_after_30_days(made, repo, days, kept):
+    app, top, branch = made
+    sh(repo, "git", "merge", "-q", branch)
+    assert one(app).removed
+    run(app, "SAY x", worktree=True)            # so that a sweep comes by that repository
+
+    class Host(cms.Host):
+        now = staticmethod(lambda: time.time() + (2 + days) * DAY_S)
+    sweep(app, dry_run=True, host=Host)
+    assert trash_of(repo, branch) in refs(repo)
+    sweep(app, host=Host)
+    assert (trash_of(repo, branch) in refs(repo)) == kept
+
+
+# -- handles and leftovers --------------------------------------------------------------------------------
+def handle(app, number, *task_ids, end=False):
+    handle_id = "%032x" % number
+    app.store.write_handle(cms.Handle(handle_id, time.time(), cms.Wait(tuple(task_ids), owned=True)))
+    if end:
+        app.store.end_handle(handle_id, cms.HandleEnd(time.time(), "completed", "", {"content": []}))
+    app.store.mark_cancelled(handle_id)
+    return handle_id
+
+
+def test_handles_go_with_the_last_of_their_tasks(swarm):
+    app = swarm()
+    done, running = run(app, "SAY x")["task_id"], begin(app, "SLEEP 1000").task_id
+    handle(app, 1, done, end=True)
+    handle(app, 2, "0" * 12)
+    kept = [handle(app, 3, running), handle(app, 4, done, running, end=True)]
+    (pathlib.Path(app.store.handles) / ("%032x.json.new" % 5)).write_text("{")
+    (pathlib.Path(app.store.handles) / "mine").write_text("")
+    sweep(app, host=Now)
+    assert len(os.listdir(app.store.handles)) == 3 + 2 + 2 + 3 + 2
+    sweep(app)
+    assert {name[:32] for name in os.listdir(app.store.handles)} == {*kept, "mine"}
+
+
+def test_the_result_that_an_unended_handle_will_need_is_kept(swarm):
+    app = swarm()
+    done, running = run(app, "SAY x")["task_id"], begin(app, "SLEEP 1000").task_id
+    handle(app, 1, done, running)
+    found = [thing for thing in sweep(app) if thing.task_ids == (done,)][0]
+    assert not found.removed and "client tracks" in found.notes[0] and app.record(done)["content"] == "x"
+    app.stop([running])
+    ended(app, [running])
+    assert all(thing.removed for thing in sweep(app)) and os.listdir(app.store.handles) == []
+
+
+def test_what_a_killed_server_left_hidden_goes_when_it_is_old(tasks, tmp_path):
+    app = cms.Swarm(cms.Config(tasks.root, str(tmp_path / "worktrees")), Later(), {})
+    hidden = pathlib.Path(cms.TaskDir.create(tasks.tasks, cms.Spec("0123456789ab", 1.0, "x", "/"), "x").path)
+    outside = tmp_path / "outside"
+    put(outside, x="1\n")
+    os.symlink(str(outside), str(hidden / "link"))
+    (pathlib.Path(tasks.tasks) / ".mine").mkdir()
+    assert sweep(app, host=Now) == [] and hidden.exists()
+    assert one(app).removed and os.listdir(tasks.tasks) == [".mine"] and (outside / "x").exists()
+
+
+# -- at once ----------------------------------------------------------------------------------------------
+PROGRAM = """
+import json, os, signal, sys, time
+import codex_mcp_swarm as cms
+cms.Host.now = staticmethod(lambda: time.time() + 2 * 86400)
+events = [0]
+def count(name, args):
+    if name in ("subprocess.Popen", "os.rename", "os.remove", "os.rmdir", "os.chmod"):
+        events[0] += 1
+        if events[0] == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+config = json.loads(sys.argv[1])
+for thing in cms.Swarm(cms.Config(**config), cms.Host(), os.environ).sweep():
+    print(json.dumps([thing.removed, thing.path, thing.notes]), flush=True)
+"""
+
+
+def elsewhere(app, die_at=0):
+    """A sweep in a process of its own, which dies at that step."""
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(app.config._asdict()), str(die_at)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
+
+
+def test_two_sweeps_at_once_share_the_work_and_lose_nothing(swarm, repo):
+    app = swarm()
+    records = ended(app, app.start([{"prompt": "WRITE file%d 1" % n, "worktree": True} for n in range(12)] + [{"prompt": "SAY x"}] * 12))
+    tips = {r["worktree"]["branch"]: r["worktree"]["head"] for r in records if "worktree" in r}
+    for branch in list(tips)[:6]:
+        sh(repo, "git", "merge", "-q", "-m", "m", branch)
+    both = [elsewhere(app) for _ in range(2)]
+    lines = []
+    for sweeper in both:
+        out, err = sweeper.communicate(timeout=WAIT_S)
+        assert (sweeper.returncode, err) == (0, b"")
+        lines += map(json.loads, out.splitlines())
+    assert len(lines) == 24 and all(removed for removed, _, _ in lines) and len({path for _, path, _ in lines}) == 24, lines
+    assert os.listdir(app.store.tasks) == os.listdir(app.config.worktree_dir) == []
+    sh(repo, "git", "gc", "-q", "--prune=now")
+    for branch, tip in tips.items():
+        sh(repo, "git", "cat-file", "-e", tip)
+    assert [b for b in tips if "refs/heads/" + b in refs(repo)] == list(tips)[6:]
+
+
+def test_wherever_a_sweep_is_killed_the_next_one_goes_on_and_nothing_is_lost(made, repo):
+    app, top, branch = made
+    dirty(repo, top, branch)
+    staged(repo, top, branch)
+    put(top, many__a="1\n", many__b="2\n")
+    before, deaths = Before(repo, str(top)), 0
+    while True:
+        deaths += 1
+        sweeper = elsewhere(app, deaths)
+        err = sweeper.communicate(timeout=WAIT_S)[1]
+        if sweeper.returncode == 0:
+            break
+        assert (sweeper.returncode, err) == (-signal.SIGKILL, b"") and deaths < 300
+    assert deaths > 30 and not top.exists() and os.listdir(app.config.worktree_dir) == []
+    before.nothing_is_lost(but=[".env"])
+    assert sh(repo, "git", "show", branch + ":many/b") == "2" and sh(repo, "git", "log", "--format=%s", branch).count("What the task left") == 1
+
+
+def test_a_reply_that_starts_during_a_sweep_finds_its_worktree_or_is_refused(swarm, repo):
+    app = swarm()
+    records = ended(app, app.start([{"prompt": "WRITE a 1", "worktree": True} for n in range(6)]))
+    sweeper, outcomes = elsewhere(app), []
+    for record in reversed(records):
+        try:
+            outcomes.append(ended(app, app.start([{"prompt": "WRITE b 1", "task_id": record["task_id"]}]))[0])
+        except cms.ToolError as error:
+            outcomes.append(error)
+    assert sweeper.communicate(timeout=WAIT_S)[1] == b""
+    for record, outcome in zip(reversed(records), outcomes):
+        if isinstance(outcome, cms.ToolError):
+            assert "There is no task" in str(outcome), outcome
+        else:
+            assert outcome["outcome"] == "succeeded" and sh(repo, "git", "show", record["worktree"]["branch"] + ":b") == "1"
+
+
+def test_while_tasks_are_being_started_a_sweep_by_itself_passes_over_everything(made):
+    app, top, branch = made
+    with app.store.locked("sweep.lock", cms.fcntl.LOCK_SH):
+        assert sweep(app, by_itself=True) == [] and top.exists()
+    assert len(sweep(app, by_itself=True)) == 1
+
+
+# -- by itself --------------------------------------------------------------------------------------------
+def test_a_start_sweeps_once_an_hour_for_all_servers(swarm, root, monkeypatch):
+    app = swarm()
+    first = run(app, "SAY x")["task_id"]
+    rest()
+    later = cms.Swarm(app.config, Later(), os.environ)
+    run(later, "SAY y")
+    rest()
+    assert not os.path.exists(os.path.join(app.store.tasks, first))
+    swept = os.stat(str(root / "swept")).st_mtime
+    assert swept > time.time() + DAY_S
+    another = cms.Swarm(app.config, Later(), os.environ)
+    aged(app, run(another, "SAY z")["task_id"], 9 * DAY_S)
+    run(another, "SAY z")
+    rest()
+    assert os.stat(str(root / "swept")).st_mtime == swept and len(os.listdir(app.store.tasks)) == 3
+
+
+def test_a_sweep_that_fails_is_logged_and_hurts_nothing(swarm, root, tmp_path):
+    app = swarm()
+    run(app, "SAY x")
+    rest()
+    host = Later(str(tmp_path / "log"))
+    (root / "swept").unlink()
+    (root / "swept").mkdir()
+    os.utime(str(root / "swept"), (1, 1))
+    assert run(cms.Swarm(app.config, host, os.environ), "SAY y")["content"] == "y"
+    rest()
+    assert "The sweep of what is old failed" in (tmp_path / "log").read_text()
+
+
+# -- room -------------------------------------------------------------------------------------------------
+def test_below_the_limit_of_free_space_no_worktree_is_made(swarm, repo, root):
+    app = swarm(min_free_mb=1 << 40)
+    with pytest.raises(cms.ToolError) as caught:
+        app.start([{"prompt": "x", "worktree": True}])
+    assert [w for w in ("MiB are free", "CODEX_SWARM_MIN_FREE_MB", "1,099,511,627,776", "codex-mcp-swarm sweep", "CODEX_SWARM_WORKTREE_DIR") if w not in str(caught.value)] == []
+    assert refs(repo) == ["refs/heads/main"] and os.listdir(app.store.tasks) == os.listdir(app.config.worktree_dir) == []
+    assert run(app, "SAY x")["content"] == "x"          # without a worktree there is no limit
+
+
+def test_a_limit_of_0_never_refuses(swarm):
+    assert run(swarm(min_free_mb=0), "SAY x", worktree=True)["outcome"] == "succeeded"
