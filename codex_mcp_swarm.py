@@ -1408,6 +1408,7 @@ OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it ho
 COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
 TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which a removed worktree was made
+MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
@@ -2202,6 +2203,20 @@ class Git:
             base = self.commit_of(git_dir, f"refs/heads/{branch}", {"GIT_DIR": git_dir}) if f.read().strip() == LOCK_REASON else None
             return Worktree(path, branch, base, git_dir) if base else None
         return None
+
+    def drop_scratch(self, path: str) -> None:
+        """Remove a `scratch_worktree` that was left. Raises: GitError, OSError."""
+        git_dir = self._leads_to(path, ".git")
+        common = os.path.dirname(os.path.dirname(git_dir))
+        with open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
+            ours = f.read().strip() == LOCK_REASON and os.path.basename(os.path.dirname(git_dir)) == "worktrees"
+        if not ours or self.run(common, "symbolic-ref", "--quiet", "HEAD", env={"GIT_DIR": git_dir}, allowed=(0, 1)).code == 0:
+            raise GitError("It is not as it was made", "It has a branch, or another lock", "Look through it, and delete it by hand")
+        hidden = path + ".removed"
+        os.rename(path, hidden)
+        self(common, "worktree", "unlock", path, env={"GIT_DIR": common})
+        self(common, "worktree", "remove", path, env={"GIT_DIR": common})
+        delete_tree(hidden)
 
     def empty_trash(self, common: str) -> None:
         """Forget what has been remembered for TRASH_S. Raises: GitError."""
@@ -3814,7 +3829,7 @@ class Swarm:
         killed at its end, or when the call is cancelled or the server ends. Raises: ToolError, OSError."""
         import tempfile
         make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
-        path, command = os.path.join(self.config.worktree_dir, f"merge-{merge_id}"), self.config.merge_verify
+        path, command = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id), self.config.merge_verify
         with self.git.scratch_worktree(top, commit, path), tempfile.TemporaryFile() as log:
             child = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**self.environ, TASK_ENV: merge_id}, log)
 
@@ -4017,6 +4032,8 @@ class Sweep:
             if not self._old(found.age_s):
                 kept = f"is kept for {self.max_age_s:g} s" if self.max_age_s else "is kept for ever, since CODEX_SWARM_TASK_MAX_AGE is 0"
                 raise ToolError(f"What has ended {kept}")
+            if found.age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
+                raise ToolError("No client has collected the result yet", "", f"codex_wait returns it; when it is {TRASH_S / 86400:.0f} days old it goes all the same")
             if awaited & set(found.task_ids):
                 raise ToolError("An MCP task that a client tracks waits for this one together with others", "They still run", "It goes after them")
             with contextlib.ExitStack() as held:
@@ -4084,6 +4101,8 @@ class Sweep:
         name = os.path.basename(path)
         if name in self.seen or not os.path.lexists(path):
             return None
+        if re.fullmatch(MERGE_TREE + TASK_ID, name):
+            return self._clear_scratch(act, path)
         tree = self._git().half_made(path) if re.fullmatch(TASK_ID, name) and not os.path.islink(path) else None
         if tree is None:
             return Swept(False, path, (), ("Not ours: no task was started in it, so it is never touched",))
@@ -4093,6 +4112,16 @@ class Sweep:
             return found
         notes = self._git().clear(tree, "", self.ignored, not act)
         return found._replace(removed=True, notes=(*found.notes, *notes))
+
+    def _clear_scratch(self, act: bool, path: str) -> Swept:
+        """What a server that was killed while it verified a merge left: a commit that is nowhere else, checked out to be tried."""
+        age_s = self.swarm.host.now() - os.lstat(path).st_mtime
+        found = Swept(False, path, (), ("A merge was tried here",), disk_usage([path]), age_s)
+        if age_s < VERIFY_S or not self._old(age_s) or self.swarm.host.worker_in(path):
+            return found
+        if act:
+            self._git().drop_scratch(path)
+        return found._replace(removed=True)
 
     def _clear_handles(self, act: bool, path: str) -> Optional[Swept]:
         """What MCP tasks left that ended long ago, and whose tasks did, too."""

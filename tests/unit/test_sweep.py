@@ -13,7 +13,8 @@ import time
 import pytest
 
 import codex_mcp_swarm as cms
-from .helpers import WAIT_S, begin, ended, run
+from . import helpers
+from .helpers import WAIT_S, begin
 from .on_git import sh
 
 DAY_S = 86400.0
@@ -34,6 +35,19 @@ def rest():
     for thread in threading.enumerate():
         if thread.name == "sweep":
             thread.join(WAIT_S)
+
+
+def ended(app, ids):
+    """The records of tasks that must all end, as a client is given them."""
+    records = helpers.ended(app, ids)
+    app.collected(ids)
+    return records
+
+
+def run(app, *prompt, **arguments):
+    record = helpers.run(app, *prompt, **arguments)
+    app.collected([record["task_id"]])
+    return record
 
 
 def sweep(app, host=Later, **how):
@@ -384,21 +398,14 @@ def linked(repo, top, branch):
     os.symlink(str(repo) + "-there", str(top))
 
 
-def unreadable(repo, top, branch):
-    put(top, closed__x="1\n")
-    os.chmod(str(top / "closed"), 0)
-
-
 KEPT = [(ignored_file, "`debug.log`"), (changed_copy, "copied file was changed: `.env`"), (changed_original, "copied file was changed: `.env`"), (user_lock, "mine!"),
         (unfinished, "merge is unfinished"), (unmerged, "unmerged"), (own_refs, "refs/worktree/mine"), (nested, "repository: `inner`"),
         (nested_in_a_tracked_directory, "repository: `inner`"), (outward_link, "leads out"), (moved, "-moved"), (replaced, "`.git` leads elsewhere"),
-        (forgotten, "does not know"), (repository_gone, "is gone or was moved"), (linked, ""), (unreadable, "cannot read")]
+        (forgotten, "does not know"), (repository_gone, "is gone or was moved"), (linked, "")]
 
 
 @pytest.mark.parametrize("act, words", KEPT, ids=[f.__name__ for f, _ in KEPT])
 def test_it_is_kept_with_the_reason_and_nothing_changes(made, repo, act, words):
-    if act is unreadable and os.geteuid() == 0:
-        pytest.skip("root reads everything")
     app, top, branch = made
     act(repo, top, branch)
     before = digest(app.config.root, *(p for p in repo.parent.iterdir() if p.name.startswith("repo")))
@@ -765,3 +772,32 @@ def test_below_the_limit_of_free_space_no_worktree_is_made(swarm, repo, root):
 
 def test_a_limit_of_0_never_refuses(swarm):
     assert run(swarm(min_free_mb=0), "SAY x", worktree=True)["outcome"] == "succeeded"
+
+
+# -- what nobody has collected, and what a merge left -----------------------------------------------------
+def test_a_result_that_no_client_has_collected_is_kept_for_30_days(swarm):
+    app = swarm()
+    task_id = helpers.run(app, "SAY x")["task_id"]
+    done = one(app)
+    assert not done.removed and "No client has collected" in done.notes[0] and app.record(task_id)["content"] == "x"
+
+    class MuchLater(cms.Host):
+        now = staticmethod(lambda: time.time() + 31 * DAY_S)
+    assert one(app, host=MuchLater).removed
+
+
+def test_what_a_server_killed_while_it_verified_a_merge_left_is_removed(swarm, repo):
+    app = swarm(merge_verify='touch made; kill -9 $PPID; sleep 1000')
+    task_id = run(app, "WRITE a 1", worktree=True)["task_id"]
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
+              "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', merge_verify=sys.argv[4]), cms.Host(), os.environ)\n"
+              "s.merge([sys.argv[3]], cms.Call(), cms.Wish())")
+    before = refs(repo)
+    done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), app.config.root, task_id, "touch made; kill -9 $PPID"], timeout=60)
+    assert done.returncode == -9 and refs(repo) == before
+    left = [p for p in pathlib.Path(app.config.worktree_dir).iterdir() if p.name.startswith("merge-")]
+    assert len(left) == 1
+    assert [t.removed for t in sweep(app, host=Now) if t.path == str(left[0])] == [False]
+    os.utime(str(left[0]), (1, 1))
+    assert [t.removed for t in sweep(app) if t.path == str(left[0])] == [True]
+    assert not left[0].exists() and "merge-" not in sh(repo, "git", "worktree", "list")
