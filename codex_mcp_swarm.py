@@ -37,6 +37,7 @@ import contextlib
 import enum
 import errno
 import fnmatch
+import itertools
 import json
 import os
 import re
@@ -71,6 +72,7 @@ EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to b
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 GIT_TIMEOUT_S = 120.0               # for one git command
+CHECKOUT_S = 1800.0                 # for one that writes the files of a checkout
 VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
@@ -80,6 +82,7 @@ TRASH_S = 30 * 86400.0              # how long the commits of a removed branch o
 NAMES_SHOWN = 5                     # of a list of files in a record
 HUNKS_SHOWN = 5                     # of the conflicts in one file
 FILES_SHOWN = 20                    # with conflicts, of a pair of tasks
+PAIRS_TRIED = 500                   # of tasks that touch the same files
 HUNK_CHARS = 1_500
 FILES_KEPT = 500                    # of those that a task touched
 MAX_TIMEOUT_S = 7 * 86400.0
@@ -302,8 +305,13 @@ class Worktree(NamedTuple):
 
     @property
     def start(self) -> str:
-        """The commit that the task began with."""
+        """The commit that the first task in it began with."""
         return self.baseline or self.base
+
+    @property
+    def common(self) -> str:
+        """git's directory that all checkouts of the repository have in common."""
+        return os.path.dirname(os.path.dirname(os.path.realpath(self.git_dir)))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Worktree":
@@ -340,6 +348,7 @@ class Spec(NamedTuple):
     warnings: Tuple[str, ...] = ()
     setup: str = ""                             # the server's shell command that prepares the worktree
     checkout: str = ""                          # the top directory that the worktree was made from
+    since: str = ""                             # of a task that goes on in a worktree: the commit that was there when it began
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Spec":
@@ -1101,6 +1110,9 @@ class Host:
         try:
             out, err = child.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:
+            self.signal_group(child.pid, signal.SIGTERM)        # at which git takes away its locks
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(1)
             self.signal_group(child.pid, signal.SIGKILL)
             out, err = b"", b"fatal: gave up after %d s" % timeout_s
             for pipe in (child.stdin, child.stdout, child.stderr):
@@ -1121,10 +1133,17 @@ class Host:
                                     cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                                     start_new_session=True, pass_fds=fds)
 
-    def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Any:
-        """Start a command in a session of its own, its output to `log`. Returns the Popen; the caller waits for it. Raises: OSError."""
+    def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Tuple[Any, Any]:
+        """Start a command in a session of its own, its output to `log`, and a guard that kills its process group should we be killed.
+        Returns both Popens; the caller waits for them, and kills the guard. Raises: OSError."""
         import subprocess
-        return subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        try:
+            return child, subprocess.Popen(["/bin/sh", "-c", 'cat >/dev/null; kill -KILL "-$1"', "guard", str(child.pid)], cwd="/", stdin=subprocess.PIPE,
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        except OSError:
+            self.signal_group(child.pid, signal.SIGKILL)
+            raise
 
     def spawn(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> int:
         """Start codex in a session of its own, to die with us. Only the single-threaded supervisor calls this, so
@@ -1409,6 +1428,7 @@ COPIED = "codex-swarm-copied"               # the names of the copied files and 
 LOCK_REASON = "A codex-mcp-swarm task is running here"
 TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which a removed worktree was made
 MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
+MARK = "codex-swarm-"                       # begins the names behind conflict markers
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
@@ -1460,6 +1480,8 @@ def told(files: Mapping[str, Any]) -> str:
 
 def waits_for(top: str) -> str:
     """Why git takes for ever in `top`, where that can be seen: it reads these files, and a pipe has no end."""
+    if not os.path.exists(os.path.join(top, ".git")):
+        return ""
     read = (os.path.join(at, name) for at, _, names in os.walk(top) for name in names if name in (".gitignore", ".gitattributes"))
     with contextlib.suppress(OSError):
         return next((f"; it waits for the pipe `{path}`" for path in read if stat.S_ISFIFO(os.lstat(path).st_mode)), "")
@@ -1494,13 +1516,18 @@ class Conflict(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one task, or a branch, brings to a merge."""
-    task_id: str
+    """What the tasks of one branch, or a branch, bring to a merge."""
+    task_ids: Tuple[str, ...]               # the last one names it
     name: str                               # in words
     title: str
     head: str
     start: str                              # the commit that the task began with
-    own: bool                               # only what came after `start` belongs to it: below are changes that its caller never committed
+    base: str                               # ... without what its caller had not committed
+    squashed: bool                          # only what came after `start` belongs to it, and comes as one commit
+
+    @property
+    def task_id(self) -> str:
+        return self.task_ids[-1]
 
 
 class Merged(NamedTuple):
@@ -1508,7 +1535,16 @@ class Merged(NamedTuple):
     commit: str
     task_ids: Tuple[str, ...]               # those that are in it
     conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
-    first: Tuple[str, Tuple[str, ...]]      # the same, up to the first conflict
+
+
+def directories_above(path: str) -> List[str]:
+    """The directories above a path of git's."""
+    return [path[:at] for at, c in enumerate(path) if c == "/"]
+
+
+def meet(one: Set[str], other: Set[str]) -> bool:
+    """Whether two sets of paths have one in common, or one of them is a directory of the other."""
+    return bool(one & other or {up for path in one for up in directories_above(path)} & other or {up for path in other for up in directories_above(path)} & one)
 
 
 def total(rows: Sequence[Changed]) -> Tuple[int, int]:
@@ -1519,7 +1555,7 @@ def total(rows: Sequence[Changed]) -> Tuple[int, int]:
 def covers(glob: str, name: str) -> bool:
     """Whether the glob names the file or a directory above it: `*` and `?` stop at `/`, `**` does not. In time that is linear
     in the length of both, whatever the glob."""
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob.strip("/"), re.S)
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", re.sub(r"^(\./)+", "", glob).rstrip("/"), re.S)
 
     def skipped(states: Set[int], before: str) -> Set[int]:
         """With those that are reached without reading: a star may stand for nothing, `**/` only where a name begins."""
@@ -1559,9 +1595,10 @@ class Git:
         done = self.run(cwd, *words, env=env, stdin=stdin)
         return done.out[:-1] if done.out.endswith("\n") else done.out
 
-    def run(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "", allowed: Sequence[int] = (0,)) -> Done:
+    def run(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "", allowed: Sequence[int] = (0,),
+            limit_s: float = GIT_TIMEOUT_S) -> Done:
         """As above, for those who need more than the output. Raises: GitError for an exit status that is not `allowed`."""
-        left = GIT_TIMEOUT_S if self.give_up is None else min(GIT_TIMEOUT_S, self.give_up - self.host.monotonic())
+        left = limit_s if self.give_up is None else min(limit_s, self.give_up - self.host.monotonic())
         if left <= 0:
             why = f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}"
             raise GitError(f"`git {words[0]}` was not run", why, "See why git is slow there, for instance a filter that hangs")
@@ -1573,7 +1610,7 @@ class Git:
             raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH")
         if done.code not in allowed:
             how = f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}"
-            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:"))] or [done.err.strip() or how]
+            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:", "\t"))] or [done.err.strip() or how]      # the last: names
             slow = waits_for(cwd) if said[0].startswith("fatal: gave up") else ""
             room = ", and see that there is room" if "unable to write" in done.err else ""
             raise GitError(f"`git {words[2] if words[0] == '-c' else words[0]}` refused", clip(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`{room}")
@@ -1582,6 +1619,19 @@ class Git:
     def holds(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> bool:
         """For the commands whose exit status 1 means no. Raises: GitError."""
         return self.run(cwd, *words, env=env, allowed=(0, 1)).code == 0
+
+    def contains(self, cwd: str, new: str, old: str, env: Optional[Mapping[str, str]] = None) -> bool:
+        """Whether the commit `old` is `new` or an ancestor of it. Raises: GitError."""
+        return self.holds(cwd, "merge-base", "--is-ancestor", old, new, env=env)
+
+    def branch_at(self, cwd: str, env: Optional[Mapping[str, str]] = None) -> str:
+        """The ref that HEAD stands for, empty where it is detached. Raises: GitError."""
+        return self.run(cwd, "symbolic-ref", "--quiet", "HEAD", env=env, allowed=(0, 1)).out.strip()
+
+    @staticmethod
+    def unfinished(git_dir: str) -> List[str]:
+        """What was begun in a checkout and not brought to its end: merge, rebase, ..."""
+        return sorted({word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(git_dir, name))})
 
     def commit_of(self, cwd: str, ref: str, env: Optional[Mapping[str, str]] = None) -> Optional[str]:
         """The commit that `ref` names, if it names one. Raises: GitError when git cannot be asked."""
@@ -1635,7 +1685,7 @@ class Git:
         try:
             tree = Worktree(path, branch, base, self(path, "rev-parse", "--absolute-git-dir"))
             tree = self._carry(top, tree) if carry else tree
-            self(path, "reset", "--hard", "--quiet", "--no-recurse-submodules", tree.start)
+            self.run(path, "reset", "--hard", "--quiet", "--no-recurse-submodules", tree.start, limit_s=CHECKOUT_S)
             copy_file(os.path.join(tree.git_dir, "index"), self._own_index(tree, tree.start))
             tree = self._submodules(top, tree)
             copied, refused = self._include(top, path)
@@ -1788,8 +1838,8 @@ class Git:
         place, branch = self._place(tree), f"refs/heads/{tree.branch}"
         head, tip = self.commit_of(tree.path, "HEAD", place), self.commit_of(tree.path, branch, place)
         parents = [head or tip or tree.start]
-        on = self.run(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place, allowed=(0, 1)).out.strip()
-        if tip and tip != head and not self.holds(tree.path, "merge-base", "--is-ancestor", tip, parents[0], env=place):
+        on = self.branch_at(tree.path, place)
+        if tip and tip != head and not self.contains(tree.path, parents[0], tip, place):
             parents.append(tip)
         scratch = {**place, "GIT_INDEX_FILE": os.path.join(tree.git_dir, OWN_INDEX), "GIT_OPTIONAL_LOCKS": "1"}
         self._fill(tree, parents[0], scratch)
@@ -1801,7 +1851,7 @@ class Git:
         if new != tip:
             # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed may have left a lock
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new),
-                 env={**place, "GIT_DIR": os.path.dirname(os.path.dirname(tree.git_dir))})
+                 env={**place, "GIT_DIR": tree.common})
         if clean and new != parents[0] and on == branch:
             self._follow(tree, scratch["GIT_INDEX_FILE"])
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
@@ -1956,13 +2006,12 @@ class Git:
             found.append(f"The task left {'`' + on[len('refs/heads/'):] + '`' if on else 'a detached HEAD'} checked out; what it did is on `{tree.branch}` all the same")
         if len(parents) > 1:
             found.append(f"The task left commits of `{tree.branch}` behind: {parents[1][:12]} is a second parent there, its changes are not in the files")
-        unfinished = {word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(tree.git_dir, name))}
-        found += [f"The task left a {word} unfinished" for word in sorted(unfinished)]
+        found += [f"The task left a {word} unfinished" for word in self.unfinished(tree.git_dir)]
         rows = [] if clean else self(tree.path, "ls-files", "--unmerged", "-z", env=place).split("\0")[:-1]
         unmerged = sorted({row.partition("\t")[2] for row in rows})
         if unmerged:
             found.append(f"Unmerged, with conflict markers as they are: {told(some(unmerged))}")
-        marked = sorted(self._marked(tree, blobs, place) - set(unmerged))
+        marked = sorted(self._marked(blobs, tree.path, place, "^<<<<<<< ", "^>>>>>>> ") - set(unmerged))
         if marked:
             found.append(f"Conflict markers are left in {told(some(marked))}")
         for path, name in tree.submodules.items():
@@ -1972,12 +2021,13 @@ class Git:
                     found.append(f"Changes inside the submodule `{path}` are not on the branch, only in `{tree.path}`")
         return found
 
-    def _marked(self, tree: Worktree, blobs: Mapping[str, str], place: Mapping[str, str]) -> Set[str]:
-        """Those that hold both ends of a conflict. Named by blob: by path, git would compare each one with all the tree."""
-        if not blobs:
-            return set()
-        words = ("grep", "--no-color", "--basic-regexp", "-l", "-z", "-I", "--all-match", "-e", "^<<<<<<< ", "-e", "^>>>>>>> ", *blobs.values(), "--")
-        found = self.run(tree.path, "-c", "core.warnAmbiguousRefs=false", *words, env=place, allowed=(0, 1)).out.split("\0")
+    def _marked(self, blobs: Mapping[str, str], cwd: str, place: Mapping[str, str], *lines: str) -> Set[str]:
+        """Those that hold such lines, of each a match. Named by blob: by path, git would compare each one with all the tree."""
+        found: Set[str] = set()
+        words = ("grep", "--no-color", "--basic-regexp", "-l", "-z", "-I", "--all-match", *(word for line in lines for word in ("-e", line)))
+        names = list(blobs.values())
+        for some_of in (names[at:at + 5000] for at in range(0, len(names), 5000)):
+            found |= set(self.run(cwd, "-c", "core.warnAmbiguousRefs=false", *words, *some_of, "--", env=place, allowed=(0, 1)).out.split("\0"))
         return {path for path, blob in blobs.items() if blob in found}
 
     def _measured(self, tree: Worktree, place: Mapping[str, str]) -> Tuple[Worktree, Dict[str, str]]:
@@ -2042,7 +2092,7 @@ class Git:
             reason = f.read().strip()
             if reason != LOCK_REASON:
                 raise GitError("Somebody locked it", clip(reason, LABEL_CHARS), f"`git worktree unlock {tree.path}` releases it")
-        unfinished = [word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(tree.git_dir, name))]
+        unfinished = self.unfinished(tree.git_dir)
         if unfinished:
             raise GitError(f"A {unfinished[0]} is unfinished there", "", by_hand)
         place = self._place(tree) if there else {"GIT_DIR": tree.git_dir}
@@ -2231,17 +2281,18 @@ class Git:
         return place_of(tree.git_dir, tree.path)
 
     # -- comparing -------------------------------------------------------------------
-    def state(self, tree: Worktree, aside: Mapping[str, str]) -> str:
-        """The tree object of what lies in the worktree now. Raises: GitError, OSError."""
+    def state(self, tree: Worktree, aside: Mapping[str, str]) -> Tuple[str, Dict[str, str]]:
+        """(the tree object of what lies in the worktree now, what a snapshot would leave out and why). Raises: GitError, OSError."""
         scratch = {**aside, **self._place(tree)}
         self._fill(tree, self.commit_of(tree.path, "HEAD", scratch) or tree.start, scratch)
-        self._take_all(tree, scratch)
-        return self(tree.path, "write-tree", "--missing-ok", env=scratch)
+        left_out = self._take_all(tree, scratch)
+        return self(tree.path, "write-tree", "--missing-ok", env=scratch), left_out
 
-    def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str]:
-        """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there now)."""
+    def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str, Dict[str, str]]:
+        """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there now; what was left out)."""
         start = self.commit_of(top, "HEAD") or self.run(top, "hash-object", "-t", "tree", "--stdin").out.strip()
-        return start, self._lying(top, aside)[0]
+        written, _, left_out = self._lying(top, aside)
+        return start, written, left_out
 
     def changed(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
         """The files that differ between two commits or trees, those below `paths` (globs) only. Raises: GitError."""
@@ -2270,47 +2321,74 @@ class Git:
         said = self("/", "version")
         found = re.search(r"(\d+)\.(\d+)", said)
         if found is None or (int(found[1]), int(found[2])) < (2, 38):
-            raise GitError("codex_merge needs git 2.38 or newer", f"The server has {said}", "Update git, or see the changes with codex_diff and run `git merge` by hand")
+            raise GitError("Merging needs git 2.38 or newer", f"The server has {said}", "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
-    def merge(self, top: str, onto: str, parts: Sequence[Part], squash: bool, place: Mapping[str, str]) -> Merged:
-        """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left out. Makes objects,
-        moves no ref, looks at no checkout. Raises: GitError."""
+    @contextlib.contextmanager
+    def desk(self, place: Mapping[str, str], onto: str) -> Iterator[Dict[str, str]]:
+        """`place` with a directory for its work tree that holds nothing but the .gitattributes of the commit `onto`, and is gone
+        afterwards: git merges in there, and so does a merge driver of the user's configuration. Raises: GitError, OSError."""
+        import tempfile
+        with tempfile.TemporaryDirectory(prefix="codex-swarm-") as there:
+            desk = {**place, "GIT_WORK_TREE": there}
+            empty = self.run(there, "hash-object", "-t", "tree", "--stdin", env=desk).out.strip()
+            for row in self.changed(place, empty, onto, ("**/.gitattributes",)):
+                if row.mode.startswith("100"):
+                    path = os.path.join(there, row.path)
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    with open(path, "wb") as f:
+                        f.write(self.run(there, "cat-file", "blob", row.blob, env=desk).out.encode("utf-8", "surrogateescape"))
+            yield desk
+
+    def merge(self, onto: str, parts: Sequence[Part], squash: bool, desk: Mapping[str, str]) -> Merged:
+        """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left out. Makes objects and
+        moves no ref. Raises: GitError."""
         at, done, conflicts = onto, [], {}    # type: str, List[str], Dict[str, Sequence[Conflict]]
-        first: Optional[Tuple[str, Tuple[str, ...]]] = None
         for part in parts:
-            at, found = self._merge_one(top, at, part, squash, place)
+            at, found = self._merge_one(at, part, squash, desk)
             if found:
                 conflicts[part.task_id] = found
-                first = first or (at, tuple(done))
             else:
                 done.append(part.task_id)
-        return Merged(at, tuple(done), conflicts, first or (at, tuple(done)))
+        return Merged(at, tuple(done), conflicts)
 
-    def _merge_one(self, top: str, at: str, part: Part, squash: bool, place: Mapping[str, str]) -> Tuple[str, List[Conflict]]:
+    def _merge_one(self, at: str, part: Part, squash: bool, desk: Mapping[str, str]) -> Tuple[str, List[Conflict]]:
         """(the commit that has `part` on top of `at`, nothing), or (`at`, the conflicts)."""
-        if self.holds(top, "merge-base", "--is-ancestor", part.head, at, env=place):
+        there = desk["GIT_WORK_TREE"]
+        if self.contains(there, at, part.head, desk):
             return at, []
-        squash = squash or part.own
-        if not squash and self.holds(top, "merge-base", "--is-ancestor", at, part.head, env=place):
+        part = self._beyond_squashes(at, part, desk)
+        squash = squash or part.squashed
+        if not squash and self.contains(there, part.head, at, desk):
             return part.head, []
-        written, found = self._united(top, at, part, place)
+        written, found = self._united(at, part, desk)
         if found:
             return at, found
-        if squash and written == self(top, "rev-parse", at + "^{tree}", env=place):
+        if squash and written == self(there, "rev-parse", at + "^{tree}", env=desk):
             return at, []
-        message = f"{part.title}\n\nCodex {part.name}\n" if squash else f"Merge {part.name}: {part.title}\n"
-        return self._commit(top, written, [at] if squash else [at, part.head], message, place), []
+        message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n" if squash else f"Merge {part.name}: {part.title}\n"
+        return self._commit(there, written, [at] if squash else [at, part.head], message, desk), []
 
-    def _united(self, top: str, at: str, part: Part, place: Mapping[str, str]) -> Tuple[str, List[Conflict]]:
+    def _beyond_squashes(self, at: str, part: Part, desk: Mapping[str, str]) -> Part:
+        """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its message does."""
+        there = desk["GIT_WORK_TREE"]
+        heads = self(there, "log", "--format=%(trailers:key=Codex-Head,valueonly)", f"{part.base}..{at}", env=desk).split()
+        for head in heads:
+            if re.fullmatch("[0-9a-f]{40,64}", head) and self.commit_of(there, head, desk) and self.contains(there, part.head, head, desk):
+                return part._replace(start=head, squashed=True)
+        return part
+
+    def _united(self, at: str, part: Part, desk: Mapping[str, str]) -> Tuple[str, List[Conflict]]:
         """(tree object, conflicts) of a merge that touches no checkout; where there are conflicts the files hold both versions
-        between markers. Source: git-merge-tree(1), section OUTPUT."""
-        ours, theirs = at, part.head
-        if part.own:        # as if the task had begun with a commit of its own that both sides share
-            start, *trees = (self(top, "rev-parse", commit + "^{tree}", env=place) for commit in (part.start, ours, theirs))
-            base = self._commit(top, start, [], "base", place)
-            ours, theirs = (self._commit(top, tree, [base], "side", place) for tree in trees)
+        between markers. Source: git-merge-tree(1), section OUTPUT; gitrevisions(7), `<describeOutput>`: such a name leads to its
+        commit, and git writes it behind the markers."""
+        there, ours, theirs = desk["GIT_WORK_TREE"], at, part.head
+        if part.squashed:        # as if the task had begun with a commit of its own that both sides share
+            start, *trees = (self(there, "rev-parse", commit + "^{tree}", env=desk) for commit in (part.start, ours, theirs))
+            base = self._commit(there, start, [], "base", desk)
+            ours, theirs = (self._commit(there, tree, [base], "side", desk) for tree in trees)
+        labels = (f"{MARK}before-0-g{ours}", f"{MARK}{re.sub('[^0-9A-Za-z.]+', '-', part.name).strip('-')}-0-g{theirs}")
         try:
-            done = self.run(top, "merge-tree", "--write-tree", "-z", ours, theirs, env=place, allowed=(0, 1))
+            done = self.run(there, "merge-tree", "--write-tree", "-z", *labels, env=desk, allowed=(0, 1))
         except GitError as error:
             raise GitError(f"git cannot merge {part.name} at all", error.why, "Leave it out, and see what it did with codex_diff")
         files, _, said = done.out.partition("\0\0")
@@ -2328,43 +2406,43 @@ class Git:
             if kind.startswith("CONFLICT"):
                 kinds.update({path: kind[len("CONFLICT ("):-1] for path in paths})
         names = list(dict.fromkeys([row.partition("\t")[2] for row in rows if row] + list(kinds)))
-        label = {ours: "what is there already", theirs: part.name}
-        return written, [self._conflict(top, written, path, kinds.get(path, "conflict"), label, place) for path in names]
+        return written, [self._conflict(written, path, kinds.get(path, "conflict"), desk) for path in names]
 
-    def _conflict(self, top: str, written: str, path: str, kind: str, label: Mapping[str, str], place: Mapping[str, str]) -> Conflict:
-        done = self.run(top, "cat-file", "blob", f"{written}:{path}", env=place, allowed=(0, 128))
+    def _conflict(self, written: str, path: str, kind: str, desk: Mapping[str, str]) -> Conflict:
+        done = self.run(desk["GIT_WORK_TREE"], "cat-file", "blob", f"{written}:{path}", env=desk, allowed=(0, 128))
         if done.code == 0 and "\0" in done.out[:8000]:         # git's own test
             return Conflict(legible(path), "binary")
         text = legible(done.out) if done.code == 0 else ""
-        found = list(re.finditer(r"^<{7,} .*?^>{7,} [^\n]*$", text, re.M | re.S))
-        hunks = []
-        for match in found[:HUNKS_SHOWN]:
-            hunk = match.group()
-            for oid, words in label.items():
-                hunk = hunk.replace(f"< {oid}", f"< {words}").replace(f"> {oid}", f"> {words}")
-            hunks.append({"line": text.count("\n", 0, match.start()) + 1, "text": clip_middle(hunk, HUNK_CHARS)})
+        found = list(re.finditer(rf"^<{{7,}} {MARK}.*?^>{{7,}} {MARK}[^\n]*$", text, re.M | re.S))
+        hunks = [{"line": text.count("\n", 0, match.start()) + 1,
+                  "text": clip_middle(re.sub(rf"^([<>]{{7,}}) {MARK}(\S+)-0-g[0-9a-f]+", r"\1 \2", match.group(), flags=re.M), HUNK_CHARS)} for match in found[:HUNKS_SHOWN]]
         return Conflict(legible(path), kind, tuple(hunks), max(0, len(found) - HUNKS_SHOWN))
 
-    def update(self, tree: Worktree, part: Part) -> List[str]:
+    def not_united(self, rows: Sequence[Changed], desk: Mapping[str, str]) -> List[str]:
+        """The files in which both versions still stand between markers of ours."""
+        return sorted(self._marked({row.path: row.blob for row in rows if row.mode.startswith("100")}, desk["GIT_WORK_TREE"], desk, f"^>>>>>>> {MARK}.*-0-g[0-9a-f]"))
+
+    def update(self, tree: Worktree, part: Part) -> Tuple[str, List[str]]:
         """Merge `part` into the worktree of a task that is to go on: files, index and branch. Where both changed the same, the files
-        hold both versions between markers, for the task to unite. What lies in the worktree is committed first. Returns the files
-        with conflicts. Raises: GitError, OSError."""
+        hold both versions between markers, for the task to unite. What lies in the worktree is committed first. Returns the commit
+        that is there now, and the files with conflicts. Raises: GitError, OSError."""
+        self.check_merge_tree()
         place = self._place(tree)
         tree, _ = self.snapshot(tree, "What lay in the worktree before an update")
         assert tree.head is not None
-        if self.run(tree.path, "symbolic-ref", "--quiet", "HEAD", env=place, allowed=(0, 1)).out.strip() != f"refs/heads/{tree.branch}" \
-                or not self._nothing_staged(tree, place):
+        if self.branch_at(tree.path, place) != f"refs/heads/{tree.branch}" or not self._nothing_staged(tree, place):
             raise GitError(f"{tree.path} cannot be updated", f"The task left something else than `{tree.branch}` checked out, or changes staged",
                            "Reply without `update_from`, and let the task put that in order")
-        if self.holds(tree.path, "merge-base", "--is-ancestor", part.head, tree.head, env=place):
-            return []
-        written, found = self._united(tree.path, tree.head, part, place)
+        if self.contains(tree.path, tree.head, part.head, place):
+            return tree.head, []
+        with self.desk(place, tree.head) as desk:
+            written, found = self._united(tree.head, part, desk)
         message = f"Merge {part.name}: {part.title}\n" + "".join(f"\nconflict: {conflict.path}" for conflict in found)
-        new = self._commit(tree.path, written, [tree.head] if part.own else [tree.head, part.head], message, place)
+        new = self._commit(tree.path, written, [tree.head] if part.squashed else [tree.head, part.head], message, place)
         self._check_free(tree, place, new)
         self(tree.path, "read-tree", "-m", "-u", tree.head, new, env=place)
         self(tree.path, "update-ref", "-m", "codex-mcp-swarm: update", f"refs/heads/{tree.branch}", new, tree.head, env=place)
-        return [conflict.path for conflict in found]
+        return new, [conflict.path for conflict in found]
 
     def _check_free(self, tree: Worktree, place: Mapping[str, str], new: str) -> None:
         """git itself would overwrite ignored files without a word. Raises: GitError when a file of the commit `new` has to go where one lies
@@ -2372,10 +2450,9 @@ class Git:
         assert tree.head is not None
         rows = self.changed(place, tree.head, new)
         gone = {row.path for row in rows if row.status == "D"}
-        above = lambda path: (path[:at] for at, c in enumerate(path) if c == "/")
-        taken = [row.path for row in rows if row.status == "A" and not any(name in gone for name in above(row.path)) and (
+        taken = [row.path for row in rows if row.status == "A" and not gone & set(directories_above(row.path)) and (
             os.path.lexists(os.path.join(tree.path, row.path))
-            or any(os.path.lexists(os.path.join(tree.path, name)) and not os.path.isdir(os.path.join(tree.path, name)) for name in above(row.path)))]
+            or any(os.path.lexists(os.path.join(tree.path, name)) and not os.path.isdir(os.path.join(tree.path, name)) for name in directories_above(row.path)))]
         if taken:
             raise GitError(f"{tree.path} cannot be updated", f"Files there would be overwritten that are not on its branch: {told(some(taken))}",
                            "Move them away, or reply without `update_from`")
@@ -2384,7 +2461,7 @@ class Git:
     def scratch_worktree(self, top: str, commit: str, path: str) -> Iterator[None]:
         """A worktree of the commit at `path`, on no branch, gone afterwards with all that was made in it. Raises: GitError."""
         with self._alone(top):
-            self(top, "worktree", "add", "--quiet", "--detach", "--lock", "--reason", LOCK_REASON, path, commit)
+            self.run(top, "worktree", "add", "--quiet", "--detach", "--lock", "--reason", LOCK_REASON, path, commit, limit_s=CHECKOUT_S)
         try:
             yield
         finally:
@@ -2392,25 +2469,30 @@ class Git:
 
     def check_clean(self, top: str) -> str:
         """The branch that is checked out in `top`, which has nothing uncommitted (untracked files aside). Raises: GitError."""
-        branch = self.run(top, "symbolic-ref", "--quiet", "HEAD", allowed=(0, 1)).out.strip()
+        branch = self.branch_at(top)
         if not branch:
             raise GitError(f"No branch is checked out in {top}", "Its HEAD is detached, so there is nothing to move", "Leave `into` out: the merge then makes a branch")
-        own = self(top, "rev-parse", "--absolute-git-dir")
-        unfinished = next((word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(own, name))), None)
+        unfinished = self.unfinished(self(top, "rev-parse", "--absolute-git-dir"))
         changed = [c.path for c in _changes_in(self(top, "status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames", "--ignore-submodules=dirty"))]
         if changed or unfinished:
-            raise GitError(f"The checkout {top} is not clean", f"A {unfinished} is unfinished there" if unfinished else f"Not committed: {told(some(changed))}",
+            raise GitError(f"The checkout {top} is not clean", f"A {unfinished[0]} is unfinished there" if unfinished else f"Not committed: {told(some(changed))}",
                            "Commit or stash that, or leave `into` out: the merge then makes a branch")
         return branch
 
-    def advance(self, top: str, onto: str, commit: str) -> str:
+    def fast_forward(self, top: str, onto: str, commit: str) -> str:
         """Move the branch that is checked out in `top`, with index and files, from the commit `onto` forward to `commit`. Returns its
-        name. git itself refuses when a file that is untracked or ignored would be overwritten. Raises: GitError; nothing is changed then."""
+        name. git itself refuses, and changes nothing, when a file that is untracked or ignored would be overwritten. Blocks for as
+        long as the files take to be written, up to CHECKOUT_S. Raises: GitError."""
         with self._alone(top):              # two at once: git would write the files of one and move the branch for the other
             branch = self.check_clean(top)
             if self.commit_of(top, "HEAD") != onto:
                 raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {onto[:12]}", "Call again")
-            self(top, "merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat", "--quiet", commit)
+            words = ("--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat", "--quiet")
+            try:
+                self.run(top, "merge", *words, commit, limit_s=CHECKOUT_S)
+            except GitError as error:
+                raise GitError(f"{branch[len('refs/heads/'):]} was not moved", error.why,
+                               f"Should `git status` there show changes now, it was cut off in the middle: `git reset --merge` takes them back. The merged commit is {commit}")
         return branch[len("refs/heads/"):]
 
 
@@ -3008,7 +3090,7 @@ class Supervisor:
             return ()
         try:
             if tree is not None and tree.head:
-                names = [c.path for c in Git(self.host, self.environ, UNLOCK_S).changed({"GIT_DIR": tree.git_dir}, tree.start, tree.head)]
+                names = [c.path for c in Git(self.host, self.environ, UNLOCK_S).changed({"GIT_DIR": tree.git_dir}, self.spec.since or tree.start, tree.head)]
             else:
                 top = repository_of(self.spec.cwd)[1]
                 names = [os.path.relpath(os.path.realpath(file), top) for file in progress.files]
@@ -3130,6 +3212,7 @@ class Side(NamedTuple):
     top: str = ""                       # the checkout of a task without a worktree
     within: Tuple[str, ...] = ()        # what is looked at unless the caller says
     note: str = ""
+    since: str = ""                     # the commit that it began with, where that is not the worktree's own
 
 
 class Swarm:
@@ -3173,20 +3256,24 @@ class Swarm:
                     self._take_back(plans[:i])
                     raise
             elif plan.update_from is not None:
-                plans[i] = self._updated(plan, plan.update_from)
+                plans[i] = self._merge_into_worktree(plan, plan.update_from)
         return self._launch(plans)
 
-    def _updated(self, plan: Plan, part: Part) -> Plan:
+    def _merge_into_worktree(self, plan: Plan, part: Part) -> Plan:
         """Raises: ToolError."""
-        assert plan.spec.worktree is not None
+        tree = plan.spec.worktree
+        assert tree is not None
         try:
-            conflicts = self.git.update(plan.spec.worktree, part)
+            now, conflicts = self.git.update(tree, part)
         except OSError as error:
-            raise ToolError(f"{plan.spec.worktree.path} cannot be updated", error.strerror or str(error), "Reply without `update_from`")
+            raise ToolError(f"{tree.path} cannot be updated", error.strerror or str(error), "Reply without `update_from`")
+        plan = plan._replace(spec=plan.spec._replace(since=now))
         if not conflicts:
             return plan
         warning = f"Merged {part.name} into the worktree with conflicts, marked in {told(some(conflicts))}: the task has to unite them"
-        return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)))
+        told_too = f"{plan.prompt}\n\n(Before this turn {part.name} was merged into your working directory. Where both changed the same, the files now hold both " \
+                   f"versions between the markers <<<<<<< and >>>>>>>: {', '.join(conflicts[:FILES_SHOWN])}. Unite both, and remove the markers.)"
+        return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)), prompt=told_too if len(told_too) <= MAX_PROMPT_CHARS else plan.prompt)
 
     def _named(self, label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
         try:
@@ -3220,32 +3307,46 @@ class Swarm:
                     usage_before, self._tree_around(cwd, owner),
                     title_of(request["prompt"]), self._warnings(arguments))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
+        if spec.worktree is not None:
+            spec = spec._replace(checkout=owner.checkout if owner else "", since=self._there_now(spec.worktree))
         if source:
             spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
-        update = self._update(spec, request["update_from"]) if "update_from" in request else None
+        update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
 
-    def _works_in(self, task_id: str, path: str) -> bool:
-        with contextlib.suppress(ToolError, *UNREADABLE):
-            tree = self.store.get(task_id).spec().worktree
-            return tree is not None and tree.path == path
-        return False
+    def _works_in(self, path: str) -> str:
+        """A task that has not ended and works in the worktree at `path`; empty for none."""
+        for task_id in self.unended():
+            with contextlib.suppress(ToolError, *UNREADABLE):
+                tree = self.store.get(task_id).spec().worktree
+                if tree is not None and os.path.realpath(tree.path) == os.path.realpath(path):
+                    return task_id
+        return ""
 
-    def _update(self, spec: Spec, name: str) -> Part:
+    def _part_named(self, spec: Spec, name: str) -> Part:
         """What `update_from` names: the work of a task, or a branch, tag or commit. Raises: ToolError."""
         tree = spec.worktree
         if tree is None or spec.thread_id is None:
             raise ToolError("`update_from` is for replies to a task with a worktree", "There is none to merge into", "Leave it out")
-        busy = [task_id for task_id in self.unended() if self._works_in(task_id, tree.path)]
+        busy = self._works_in(tree.path)
         if busy:
-            raise ToolError(f"{tree.path} cannot be updated", f"Task {busy[0]} works there now, and files would change under it", "codex_wait for it, then reply")
+            raise ToolError(f"{tree.path} cannot be updated", f"Task {busy} works there now, and files would change under it", "codex_wait for it, then reply")
         if re.fullmatch(TASK_ID, name) and os.path.isdir(os.path.join(self.store.tasks, name)):
-            return self._parts([name])[0][0]
+            parts, _, common, _ = self._parts([name])
+            if common != tree.common:
+                raise ToolError(f"`update_from`: task {name} belongs to another repository", f"Its is {common}, that of this thread {tree.common}", "Leave it out")
+            return parts[0]
         place = {"GIT_DIR": tree.git_dir}
         commit = self.git.commit_of(tree.git_dir, name, place) if not name.startswith("-") else None
         if commit is None:
             raise ToolError(f"`update_from`: `{clip(name, 100)}` names no task and no commit", "git finds none of that name there", "Pass a task_id, or a branch")
-        return Part("", f"`{name}`", commit[:12], commit, commit, False)
+        return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
+
+    def _there_now(self, tree: Worktree) -> str:
+        """The commit in a worktree that a task is to go on in; empty where there is none to be found."""
+        with contextlib.suppress(GitError):
+            return self.git.commit_of(tree.git_dir, "HEAD", {"GIT_DIR": tree.git_dir}) or ""
+        return ""
 
     def _source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
         """(top, base commit) for a worktree. Raises: ToolError."""
@@ -3649,20 +3750,29 @@ class Swarm:
 
         Raises: ToolError, OSError."""
         side = self._side(task_id)
-        other = self._side(against) if against else None
-        if other is not None and other.repository != side.repository:
-            raise ToolError(f"Tasks {task_id} and {against} cannot be compared", f"One worked in {side.repository}, the other in {other.repository}",
-                            "Compare tasks of the same repository")
         with self.git.aside({"GIT_DIR": side.repository}) as place:
-            start, end = self._ends(side, place)
-            old = self._ends(other, place)[1] if other else start
+            start, end, left_out = self._ends(side, place)
+            old = self._compared_with(against, side.repository, place) if against else start
             rows = self.git.changed(place, old, end, paths or side.within)
             content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, side.globs) for row in rows)
-        facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note}
+        facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note,
+                 "left_out": some([f"{path} ({why})" for path, why in left_out.items()])}
         return {"task_id": task_id, "view": view, **{k: v for k, v in facts.items() if v}, "files_changed": len(rows),
                 "insertions": total(rows)[0], "deletions": total(rows)[1], "content": content}
 
-    def _side(self, task_id: str) -> "Side":
+    def _compared_with(self, name: str, repository: str, place: Mapping[str, str]) -> str:
+        """The result of another task, or a branch, tag or commit. Raises: ToolError."""
+        if not re.fullmatch(TASK_ID, name) or not os.path.isdir(os.path.join(self.store.tasks, name)):
+            commit = self.git.commit_of(repository, name, place) if not name.startswith("-") else None
+            if commit is None:
+                raise ToolError(f"`against`: `{clip(name, 100)}` names no task and no commit", f"git finds none of that name in {repository}", "Pass a task_id, or a branch")
+            return commit
+        other = self._side(name)
+        if other.repository != repository:
+            raise ToolError(f"Task {name} cannot be compared with this one", f"It worked in {other.repository}, this one in {repository}", "Compare tasks of the same repository")
+        return self._ends(other, place)[1]
+
+    def _side(self, task_id: str) -> Side:
         """Raises: ToolError."""
         task = self.store.get(task_id)
         try:
@@ -3680,10 +3790,9 @@ class Swarm:
             return self._side_of_checkout(spec, edited, globs)
         if not tree.head and not os.path.isdir(tree.path):
             raise ToolError(f"There is nothing to compare of task {task_id}", f"Its work was never committed, and `{tree.path}` is gone", "See `warnings` of its record")
-        common = os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
-        return Side(common, tree, not tree.head, edited if not tree.head else (), globs)
+        return Side(tree.common, tree, not tree.head, edited if not tree.head else (), globs, since=spec.since)
 
-    def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> "Side":
+    def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> Side:
         if not os.path.isdir(spec.cwd) or not in_repository(spec.cwd):
             raise ToolError(f"There is nothing to compare of task {spec.task_id}", f"It had no worktree, and {spec.cwd} is not in a git repository"
                             + (f". Codex said that it edited {told(some(edited))}" if edited else ""), "Run tasks with `worktree: true`")
@@ -3693,166 +3802,203 @@ class Swarm:
         note = f"This task had no worktree: shown is all that is not committed in {spec.cwd}, whoever changed it"
         return Side(common, None, True, [legible(os.path.relpath(os.path.realpath(f), top)) for f in edited], globs, top, () if within == "." else (f":(literal){within}",), note)
 
-    def _ends(self, side: "Side", place: Mapping[str, str]) -> Tuple[str, str]:
-        """(the commit that it began with, the commit or tree object that it came to)."""
+    def _ends(self, side: Side, place: Mapping[str, str]) -> Tuple[str, str, Dict[str, str]]:
+        """(the commit that it began with, the commit or tree object that it came to, what is in neither and why)."""
         if side.tree is None:
             return self.git.state_of_checkout(side.top, place)
-        return side.tree.start, side.tree.head or self.git.state(side.tree, place)
+        now, left_out = (side.tree.head, {}) if side.tree.head else self.git.state(side.tree, place)    # type: str, Dict[str, str]
+        return side.since or side.tree.start, now, left_out
 
     # -- merging ---------------------------------------------------------------------
-    def merge(self, task_ids: Sequence[str], call: Call, wish: "Wish") -> Dict[str, Any]:
+    def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
         """Bring the branches of ended tasks together on top of `wish.base`, in this order, all or none of them; where `wish.partial`,
-        those before the first conflict. Nothing but one ref is moved, and that after the server's verify command has passed.
+        those before the first conflict. All is tried aside first; then one ref is moved, after the server's verify command has passed.
 
-        Blocks for some milliseconds a task, and as long as the verify command runs, up to VERIFY_S. Raises: ToolError, OSError."""
+        Blocks for some 30 ms a task, for as many for each pair that may conflict, and as long as the verify command runs, up to
+        VERIFY_S. Raises: ToolError, OSError."""
         self.git.check_merge_tree()
         parts, checkout, common, warnings = self._parts(task_ids)
         top, onto = self._target(self._cwd(wish.cwd) if wish.cwd else checkout, common, wish)
         merge_id = self.host.new_task_id()
         branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}") if wish.into != "HEAD" else ""
         place = place_of(self.git(top, "rev-parse", "--absolute-git-dir"), top)
-        with contextlib.ExitStack() as stack:
-            if wish.dry_run:
-                place = stack.enter_context(self.git.aside(place))
-            merged = self.git.merge(top, onto, parts, wish.squash, place)
-            conflicts, order = self._conflicts(top, onto, parts, merged, wish.squash, place)
-            commit, done = merged.first if wish.partial and not wish.dry_run else (merged.commit, merged.task_ids)
-            rows = self.git.changed(place, onto, commit)
-        data: Dict[str, Any] = {
-                "dry_run": wish.dry_run, "onto": onto, "merged": list(done), "not_merged": [p.task_id for p in parts if p.task_id not in done], "conflicts": conflicts,
-                "suggested_order": order, "files_changed": len(rows), "insertions": total(rows)[0], "deletions": total(rows)[1],
-                "warnings": warnings}
-        if wish.dry_run or commit == onto or (merged.conflicts and not wish.partial):
-            none = {"merged": [], "not_merged": [p.task_id for p in parts]} if merged.conflicts and not wish.dry_run else {}
-            return {**data, **none}
-        data["verify"] = self._verify(top, commit, merge_id, call) if self.config.merge_verify else {}
-        if data["verify"].get("exit_status", 0) != 0:
-            return {**data, "merged": [], "not_merged": [p.task_id for p in parts]}
+        with self.git.aside(place) as scratch, self.git.desk(scratch, onto) as desk:
+            merged = self.git.merge(onto, parts, wish.squash, desk)
+            conflicts, order, fitting = self._conflicts(onto, parts, merged, wish.squash, desk, call)
+            going = [] if merged.conflicts and not wish.partial else list(itertools.takewhile(lambda part: part.task_id not in merged.conflicts, parts))
+            rows = self.git.changed(desk, onto, self.git.merge(onto, going, wish.squash, desk).commit)
+            self._check_united(self.git.not_united(rows, desk))
+        answer: Dict[str, Any] = {
+                  "dry_run": wish.dry_run, "onto": onto, **_those(going, parts), "conflicts": conflicts, "suggested_order": order, "fitting": fitting,
+                  "files_changed": len(rows), "insertions": total(rows)[0], "deletions": total(rows)[1], "warnings": warnings}
+        if wish.dry_run or not going:
+            return answer
+        with self.git.desk(place, onto) as desk:
+            commit = self.git.merge(onto, going, wish.squash, desk).commit
+        if commit == onto:
+            return answer
+        answer["verify"] = self._verify(top, commit, merge_id, call) if self.config.merge_verify else {}
+        if answer["verify"].get("exit_status", 0) != 0:
+            return {**answer, **_those([], parts), "files_changed": 0, "insertions": 0, "deletions": 0}
+        self._still_wanted(call)
         if wish.into == "HEAD":
-            branch = self.git.advance(top, onto, commit)
+            branch = self.git.fast_forward(top, onto, commit)
         else:
             self.git(top, "update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, "0" * len(commit))
-        return {**data, "branch": branch, "commit": commit}
+        return {**answer, "branch": branch, "commit": commit}
+
+    def _still_wanted(self, call: Call) -> None:
+        """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge is made) or the server ends."""
+        if call.abandoned or self.closing:
+            raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
+
+    @staticmethod
+    def _check_united(files: Sequence[str]) -> None:
+        if files:
+            raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "Both versions still stand there between the markers that `update_from` left",
+                            "Let codex_reply to the task that has them unite both and remove the markers, then merge again")
 
     def _parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
         """(what each task brings, the checkout they came from, git's directory that all have in common, warnings). Raises: ToolError."""
         parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
         checkout, common, warnings = "", "", []     # type: str, str, List[str]
         for task_id in dict.fromkeys(task_ids):
-            task = self.store.get(task_id)
-            try:
-                spec, status = task.spec(), task.status()
-                report = task.report() if status.state is State.ENDED else None
-            except UNREADABLE as error:
-                raise_if_exhausted(error)
-                spec, report, status = Spec(task_id, 0, "", ""), None, Status(State.ENDED, Outcome.LOST)
-            tree = report.worktree if report else spec.worktree
-            what = f"Task {task_id} cannot be merged"
-            if status.state is not State.ENDED:
-                raise ToolError(what, "It has not ended", "codex_wait for it, or codex_cancel it: what it has done is committed then")
-            if tree is None:
-                raise ToolError(what, "It had no worktree: what it did is in its directory already, not on a branch", "Leave it out")
-            if not tree.head:
-                raise ToolError(what, f"Its work was not committed: {tree.unsaved or 'its supervisor was killed'}. It is in `{tree.path}`",
-                                "A codex_reply to it commits it at its end")
-            there = os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
-            checkout, common = checkout or spec.checkout, common or there
-            if there != common:
-                raise ToolError(what, f"It belongs to the repository {there}, the others to {common}", "Merge the tasks of one repository at a time")
-            parts[tree.branch] = Part(task_id, f"task {task_id}", spec.title or "Codex task", self._newest(common, tree), tree.start, tree.baseline is not None)
-            if status.outcome is not Outcome.SUCCEEDED:
-                warnings.append(f"Task {task_id} ended as {status.outcome and status.outcome.value}; what it did until then is merged all the same")
+            spec, outcome, tree = self._ended_tree(task_id)
+            checkout, common = checkout or spec.checkout, common or tree.common
+            if tree.common != common:
+                raise ToolError(f"Task {task_id} cannot be merged", f"It belongs to the repository {tree.common}, the others to {common}",
+                                "Merge the tasks of one repository at a time")
+            before = parts.get(tree.branch)
+            parts[tree.branch] = Part((*(before.task_ids if before else ()), task_id), f"task {task_id}", spec.title or "Codex task", self._newest(tree),
+                                      tree.start, tree.base, tree.baseline is not None)
+            if outcome is not Outcome.SUCCEEDED:
+                warnings.append(f"Task {task_id} ended as {outcome and outcome.value}; what it did until then is merged all the same")
             if tree.left_out:
                 warnings.append(f"Not on the branch of task {task_id}, only in `{tree.path}`: {told(tree.left_out)}")
         return list(parts.values()), checkout, common, warnings
 
-    def _newest(self, common: str, tree: Worktree) -> str:
-        """What is on the task's branch now where that goes on from its result, else its result. Raises: ToolError."""
-        assert tree.head is not None
-        place = {"GIT_DIR": common}
-        if not os.path.isdir(common) or self.git.commit_of(common, tree.head, place) is None:
-            raise ToolError(f"The work of `{tree.branch}` cannot be merged", f"Its commit {tree.head} is not in {common}", "Restore that repository")
-        tip = self.git.commit_of(common, f"refs/heads/{tree.branch}", place)
-        return tip if tip and self.git.holds(common, "merge-base", "--is-ancestor", tree.head, tip, env=place) else tree.head
+    def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
+        """A task whose work can be merged. Raises: ToolError."""
+        task, what = self.store.get(task_id), f"Task {task_id} cannot be merged"
+        try:
+            spec, status = task.spec(), task.status()
+            tree = task.report().worktree if status.state is State.ENDED and os.path.exists(task.file("report.json")) else spec.worktree
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
+            raise ToolError(what, f"Its record is damaged: {type(error).__name__}", f"Look into `{task.path}`")
+        if status.state is not State.ENDED:
+            raise ToolError(what, "It has not ended", "codex_wait for it, or codex_cancel it: what it has done is committed then")
+        if tree is None:
+            raise ToolError(what, "It had no worktree: what it did is in its directory already, not on a branch", "Leave it out")
+        if not tree.head:
+            raise ToolError(what, f"Its work was not committed: {tree.unsaved or 'its supervisor was killed'}. It is in `{tree.path}`",
+                            "A codex_reply to it commits it at its end")
+        busy = self._works_in(tree.path)
+        if busy:
+            raise ToolError(what, f"Task {busy} works in its worktree now, on the same branch", "codex_wait for that one first")
+        return spec, status.outcome, tree
 
-    def _target(self, checkout: str, common: str, wish: "Wish") -> Tuple[str, str]:
+    def _newest(self, tree: Worktree) -> str:
+        """What is on the task's branch now, where that goes on from its result; the result, where there is no branch. Raises: ToolError."""
+        assert tree.head is not None
+        place, what = {"GIT_DIR": tree.common}, f"The work of `{tree.branch}` cannot be merged"
+        if not os.path.isdir(tree.common) or self.git.commit_of(tree.common, tree.head, place) is None:
+            raise ToolError(what, f"Its commit {tree.head} is not in {tree.common}", "Restore that repository")
+        tip = self.git.commit_of(tree.common, f"refs/heads/{tree.branch}", place) or tree.head
+        if not self.git.contains(tree.common, tip, tree.head, place):
+            raise ToolError(what, f"The branch does not hold the task's result {tree.head[:12]} any more: somebody amended or moved it to {tip[:12]}",
+                            f"Merge that with `git merge`, or go back with `git branch -f {tree.branch} {tree.head[:12]}`")
+        return tip
+
+    def _target(self, checkout: str, common: str, wish: Wish) -> Tuple[str, str]:
         """(top of the checkout, the commit to merge onto). Raises: ToolError."""
-        if not checkout or not os.path.isdir(checkout):
-            raise ToolError("The checkout that the tasks came from is not there any more", checkout, "Pass another checkout of the repository as `cwd`")
+        if not checkout:
+            checkout = self.git(common, "worktree", "list", "--porcelain", env={"GIT_DIR": common}).split("\n")[0][len("worktree "):]
+        if not os.path.isdir(checkout):
+            raise ToolError("The checkout that the tasks came from is not there any more", f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
         self._check_ours(checkout)
         top, onto = self.git.head(checkout, wish.base)
         if repository_of(top)[0] != common:
             raise ToolError("The tasks belong to another repository", f"Theirs is {common}, `cwd` is in {repository_of(top)[0]}", "Leave `cwd` out")
-        if wish.into == "HEAD" and wish.base != "HEAD":
-            raise ToolError("`into: \"HEAD\"` does not go with that `base`", "HEAD can only move forward from where it is", "Leave one of the two out")
-        if wish.into == "HEAD" and not wish.dry_run:
-            self.git.check_clean(top)
+        if wish.into == "HEAD":
+            if wish.base != "HEAD":
+                raise ToolError("`into: \"HEAD\"` does not go with that `base`", "HEAD can only move forward from where it is", "Leave one of the two out")
+            busy = self._works_in(top)
+            if busy:
+                raise ToolError(f"{top} cannot be moved", f"Task {busy} works there now, and files would change under it", "codex_wait for it first")
+            if not wish.dry_run:
+                self.git.check_clean(top)
         return top, onto
 
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
-        if self.git.run(top, "check-ref-format", "--branch", name, allowed=(0, 1, 128)).code != 0 or name.startswith("-"):
-            raise ToolError(f"`into`: `{clip(name, 100)}` cannot be the name of a branch", "See git-check-ref-format(1)", "Pass another name, \"HEAD\", or none")
-        if self.git.commit_of(top, f"refs/heads/{name}") is not None:
-            raise ToolError(f"`into`: there is a branch `{name}` already", "A merge makes a new branch, or moves HEAD forward", "Pass a name that is free, \"HEAD\", or none")
+        shown, advice = clip(name, 100), "Pass another name, \"HEAD\", or none"
+        if self.git.run(top, "check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code != 0 or name.startswith("-"):
+            raise ToolError(f"`into`: `{shown}` cannot be the name of a branch", "See git-check-ref-format(1)", advice)
+        taken = self.git(top, "for-each-ref", "--format=%(refname:short)", f"refs/heads/{name}", *(f"refs/heads/{up}" for up in directories_above(name))).splitlines()
+        taken = [there for there in taken if there == name or there.startswith(name + "/") or there in directories_above(name)]
+        if taken:
+            raise ToolError(f"`into`: no branch `{shown}` can be made", f"There is a branch `{taken[0]}` already", advice)
         return name
 
-    def _conflicts(self, top: str, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, place: Mapping[str, str]) -> Tuple[List[Dict[str, Any]], List[str]]:
-        """(who conflicts with whom, and where; an order in which as many as possible go in before the first conflict)."""
+    def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, desk: Mapping[str, str],
+                   call: Call) -> Tuple[List[Dict[str, Any]], List[str], List[str]]:
+        """(who conflicts with whom, and where; an order in which as many as possible go in before the first conflict; these)."""
+        ids = [part.task_id for part in parts]
         if not merged.conflicts:
-            return [], [part.task_id for part in parts]
-        alone = {part.task_id: self.git.merge(top, onto, [part], squash, place) for part in parts}
-        found: List[Dict[str, Any]] = []
-        rank = {part.task_id: len(parts) if alone[part.task_id].conflicts else 0 for part in parts}
-        for part in (p for p in parts if p.task_id in merged.conflicts):
-            mine, before = part.task_id, len(found)
-            if alone[mine].conflicts:
-                found.append({"tasks": [mine], "with": onto, "files": alone[mine].conflicts[mine]})
-                continue
-            for other in parts:
-                done = parts.index(other) > parts.index(part) and other.task_id in merged.conflicts         # that one looks at the pair
-                if other is part or done or alone[other.task_id].conflicts:
-                    continue
-                files = self.git.merge(top, alone[other.task_id].commit, [part], squash, place).conflicts.get(mine)
-                if files:
-                    found.append({"tasks": [other.task_id, mine], "files": files})
-                    rank[mine] += 1
-                    rank[other.task_id] += 1
-            if len(found) == before:                # no single one, only all of them together
-                found.append({"tasks": [*merged.task_ids, mine], "files": merged.conflicts[mine]})
-                rank[mine] += 1
-        order = sorted((part.task_id for part in parts), key=lambda task_id: rank[task_id])
-        return [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found], order
+            return [], ids, ids
+        alone = {part.task_id: self.git.merge(onto, [part], squash, desk) for part in parts}
+        touched = {part.task_id: {row.path for row in self.git.changed(desk, part.start, part.head)} for part in parts}
+        found = [{"tasks": [i], "with": onto, "files": alone[i].conflicts[i]} for i in ids if alone[i].conflicts]
+        pairs = [(one, other) for one, other in itertools.combinations([part for part in parts if not alone[part.task_id].conflicts], 2)
+                 if {one.task_id, other.task_id} & set(merged.conflicts) and meet(touched[one.task_id], touched[other.task_id])]
+        for count, (one, other) in enumerate(pairs[:PAIRS_TRIED]):
+            self._still_wanted(call)
+            if call.tell is not None and count % 100 == 99:
+                call.tell(f"comparing tasks: {count + 1} of {len(pairs)} pairs")
+            files = self.git.merge(alone[one.task_id].commit, [other], squash, desk).conflicts.get(other.task_id)
+            if files:
+                found.append({"tasks": [one.task_id, other.task_id], "files": files})
+        named = {i for conflict in found for i in conflict["tasks"]}
+        for i in (i for i in merged.conflicts if i not in named):       # no single one, only several together
+            found.append({"tasks": [*(before for before in ids[:ids.index(i)] if before in merged.task_ids), i], "files": merged.conflicts[i]})
+        rank = {i: sum(i in conflict["tasks"] for conflict in found) + (len(ids) if alone[i].conflicts else 0) for i in ids}
+        tried = self.git.merge(onto, sorted(parts, key=lambda part: rank[part.task_id]), squash, desk)
+        return [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found], [*tried.task_ids, *tried.conflicts], list(tried.task_ids)
 
     def _verify(self, top: str, commit: str, merge_id: str, call: Call) -> Dict[str, Any]:
         """How the server's verify command ended on the merged commit, in a worktree that is gone afterwards. Everything it started is
-        killed at its end, or when the call is cancelled or the server ends. Raises: ToolError, OSError."""
+        killed at its end, and when the call is abandoned or the server ends. Raises: ToolError, OSError."""
         import tempfile
         make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
         path, command = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id), self.config.merge_verify
         with self.git.scratch_worktree(top, commit, path), tempfile.TemporaryFile() as log:
-            child = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**self.environ, TASK_ENV: merge_id}, log)
+            child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**self.environ, TASK_ENV: merge_id}, log)
 
             def until_the_end() -> None:
                 child.wait()
                 self.wake()
-            threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
-            self._attend(lambda: child.returncode is not None or call.cancelled or self.closing, call, f"verifying the merge with `{clip(command, 60)}`")
-            status = child.returncode
-            self.host.signal_group(child.pid, signal.SIGKILL)
-            self.host.kill_marked(merge_id)
+            try:
+                threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
+                self._keep_telling(lambda: child.returncode is not None or call.abandoned or self.closing, call, f"verifying the merge with `{clip(command, 60)}`")
+                status = child.returncode
+            finally:
+                self.host.signal_group(child.pid, signal.SIGKILL)
+                self.host.kill_marked(merge_id)
+                guard.kill()
+                guard.wait()
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             tail = log.read().decode("utf-8", "replace").strip()[-2_000:]
-        if status is None and (call.cancelled or self.closing):
-            raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
+        if status is None:
+            self._still_wanted(call)
         why = {} if status is not None else {"note": f"It was killed: it had not ended within {VERIFY_S:.0f} s"}
         return {"command": clip(command, LABEL_CHARS), "exit_status": -signal.SIGKILL if status is None else status, "output": tail, **why}
 
-    def _attend(self, done: Callable[[], bool], call: Call, doing: str) -> None:
+    def _keep_telling(self, done: Callable[[], bool], call: Call, doing: str) -> None:
         """Sleep until `done`, which `wake` makes look again, at most VERIFY_S, and tell the client every HEARTBEAT_S what goes on."""
         began = self.host.monotonic()
         while not done() and self.host.monotonic() < began + VERIFY_S:
-            if call.tell is not None:
+            if call.tell is not None and not call.cancelled:
                 call.tell(f"{doing} for {self.host.monotonic() - began:.0f} s")
             with self.changed:
                 self.changed.wait_for(done, HEARTBEAT_S)
@@ -4191,6 +4337,11 @@ def shown(tree: Worktree) -> Dict[str, Any]:
     return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k not in ("git_dir", "files")}
 
 
+def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]:
+    """The tasks that go into a merge, and those that do not."""
+    return {"merged": [i for part in going for i in part.task_ids], "not_merged": [i for part in parts if part not in going for i in part.task_ids]}
+
+
 def _row(row: Changed, view: str, globs: Optional[Sequence[str]]) -> str:
     name = legible(row.path).replace("\n", "\\n")
     if view == "files":
@@ -4315,9 +4466,10 @@ def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 @tool("codex_diff", "See what a task changed",
       "Show what a task changed, also while it runs, or with `against` how its result differs from another task's: "
       "lines per file (stat), status per file (files) or the patch, paged. `paths` (globs) narrows it.",
-      obj({"task_id": TASK, "against": TASK, "view": string(enum=["stat", "files", "patch"]), "paths": arr(string(minLength=1), maxItems=100), **PAGED}, ["task_id"]),
+      obj({"task_id": TASK, "against": string("Task or commit", minLength=1, maxLength=1000), "view": string(enum=["stat", "files", "patch"]), "paths": arr(string(minLength=1), maxItems=100), **PAGED}, ["task_id"]),
       obj({"content": string(), "files_changed": integer()}), read_only=True)
 def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    refuse([f"`paths`: {_show(path)}: they are relative to the top of the repository" for path in args.get("paths", ()) if path[0] in "/:"])
     data = swarm.diff(args["task_id"], args.get("against"), args.get("view", "stat"), args.get("paths", ()))
     return Answer(page(data, args.get("offset", 0), args.get("max_chars")))
 
@@ -4355,13 +4507,15 @@ def _next_step(data: Mapping[str, Any]) -> str:
     """What to do with the answer to a merge."""
     if data.get("verify", {}).get("exit_status", 0) != 0:
         return "The verify command did not pass, so nothing was moved. Let codex_reply mend the task at fault, or leave that task out"
-    if "commit" in data and not data["conflicts"]:
-        return f"`{data['branch']}` holds it now"
+    holds = f"`{data['branch']}` holds what was merged. " if "commit" in data else ""
     if data["conflicts"]:
-        mine = data["conflicts"][0]["tasks"][-1]
-        other = data["conflicts"][0]["tasks"][0] if len(data["conflicts"][0]["tasks"]) > 1 else data["onto"]
-        return (f"codex_reply with task_id {mine} and `update_from` {other} brings that work into its worktree, conflicts marked in the files, and lets the task unite "
-                "them; put the conflict into the prompt, then merge again. Or merge without it")
+        *others, mine = data["conflicts"][0]["tasks"]
+        other = "that branch" if len(others) > 1 else others[0] if others else data["onto"]
+        first = "Merge the others into a branch; then " if len(others) > 1 else ""
+        return (f"{holds}{first}codex_reply with task_id {mine} and `update_from` {other} brings that work into its worktree, conflicts marked in the files, and lets the task "
+                f"unite them; then merge again. Or merge those that fit together: {', '.join(data['fitting'])}")
+    if holds:
+        return holds.strip()
     return "No conflicts: call again without dry_run" if data["dry_run"] and data["files_changed"] else "There is nothing to merge: all of it is in there already"
 
 
@@ -4590,7 +4744,7 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"{who} in " + ", ".join(f"`{file['path']}` ({file['kind']})" for file in conflict["files"])
         yield from (f"`{file['path']}`, line {hunk['line']}:\n{hunk['text']}" for file in conflict["files"] for hunk in file["hunks"])
     if "conflicts" in data:
-        yield f"Order in which most go in: {', '.join(data['suggested_order'])}"
+        yield f"Order in which most go in: {', '.join(data['suggested_order'])}; of these fit together: {', '.join(data.get('fitting', ['none']))}"
     if "verify" in data:
         yield f"`{data['verify']['command']}` ended with exit status {data['verify']['exit_status']}\n{data['verify']['output']}".rstrip()
     yield from (f"warning: {text}" for text in data.get("warnings", ()))

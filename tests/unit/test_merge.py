@@ -66,8 +66,8 @@ def test_the_dry_run_names_both_tasks_the_file_and_the_hunk_and_writes_nothing(f
     assert pairs(data) == [(sorted([one, three]), ["text"])]
     file = data["conflicts"][0]["files"][0]
     assert file["kind"] == "contents" and len(file["hunks"]) == 1 and file["hunks"][0]["line"] == 6
-    assert file["hunks"][0]["text"] == "<<<<<<< what is there already\nfive by the first\n=======\nfive by the third\n>>>>>>> task " + three
-    assert data["merged"] == [one, two, four_] and data["not_merged"] == [three] and "commit" not in data
+    assert file["hunks"][0]["text"] == "<<<<<<< before\nfive by the first\n=======\nfive by the third\n>>>>>>> task-" + three
+    assert data["merged"] == [] and data["not_merged"] == [one, two, three, four_] and data["fitting"] == [two, four_, one] and "commit" not in data
     assert data["suggested_order"] == [two, four_, one, three]
     assert (snapshot(lines), refs(lines), objects(lines)) == before
 
@@ -99,12 +99,16 @@ def test_with_partial_those_before_the_first_conflict_are_merged_and_the_others_
     s, (one, two, three, four_) = four
     data = merge(s, [two, one, three, four_], partial=True)
     assert data["merged"] == [two, one] and data["not_merged"] == [three, four_] and "new" not in files_of(lines, data["branch"])
+    told = merge(s, [two, one, three, four_], partial=True, dry_run=True)
+    assert [told[key] for key in ("merged", "not_merged", "files_changed", "insertions")] == [data[key] for key in ("merged", "not_merged", "files_changed", "insertions")]
 
 
-def test_in_the_suggested_order_most_go_in(four, lines):
-    s, ids = four
-    order = merge(s, ids, dry_run=True)["suggested_order"]
-    assert len(merge(s, order, partial=True)["merged"]) == 3
+def test_in_the_suggested_order_most_go_in(swarm, lines):
+    s = swarm()
+    ids = work(s, sed(5, "a"), sed(5, "b"), sed(30, "c"), sed(30, "d"))
+    told = merge(s, ids, dry_run=True)
+    assert sorted(told["suggested_order"]) == sorted(ids) and len(told["fitting"]) == 2
+    assert merge(s, told["suggested_order"], partial=True)["merged"] == told["fitting"]
 
 
 # -- conflicts of every kind ------------------------------------------------------------------------------
@@ -188,7 +192,7 @@ def test_a_task_and_its_reply_count_once_and_the_newest_work_is_taken(swarm, lin
     first = work(s, "echo 1 > a")[0]
     reply = run(s, "WRITE b 1", task_id=first)["task_id"]
     data = merge(s, [first, reply])
-    assert data["merged"] == [reply] and {"a", "b"} <= set(files_of(lines, data["branch"]))
+    assert data["merged"] == [first, reply] and {"a", "b"} <= set(files_of(lines, data["branch"]))
 
 
 def test_changes_that_the_caller_never_committed_are_not_merged_with_the_task(swarm, lines):
@@ -222,7 +226,8 @@ def test_a_branch_of_the_callers_name_is_made_and_one_that_exists_is_refused(swa
     s = swarm()
     ids = work(s, "echo 1 > a")
     assert merge(s, ids, into="feature/x")["branch"] == "feature/x" and "feature/x" in branches(lines)
-    for name, words in (("feature/x", "already"), ("a..b", "cannot be the name"), ("-x", "cannot be the name")):
+    for name, words in (("feature/x", "already"), ("feature", "`feature/x` already"), ("main/below", "`main` already"), ("a..b", "cannot be the name"),
+                        ("-x", "cannot be the name")):
         with pytest.raises(cms.ToolError) as caught:
             merge(s, ids, into=name)
         assert words in str(caught.value)
@@ -236,6 +241,10 @@ def test_git_gc_between_the_run_and_the_merge_loses_nothing(swarm, lines):
 
 
 def test_no_hook_signature_or_setting_of_the_users_stops_a_merge(swarm, lines, tmp_path):
+    sh(lines, "git", "config", "merge.mine.driver", "touch made %%A; cp %%B %%A; pwd > %s" % (tmp_path / "where"))
+    (lines / ".gitattributes").write_text("other merge=mine\n")
+    sh(lines, "git", "add", ".gitattributes")
+    sh(lines, "git", "commit", "-qm", "attributes")
     for setting in ("commit.gpgsign=true", "gpg.program=false", "merge.ff=only", "merge.conflictStyle=diff3", "merge.verifySignatures=true", "merge.autoStash=true", "core.editor=false"):
         sh(lines, "git", "config", *setting.split("=", 1))
     for hook in ("pre-commit", "commit-msg", "reference-transaction", "post-merge", "pre-merge-commit"):
@@ -243,9 +252,13 @@ def test_no_hook_signature_or_setting_of_the_users_stops_a_merge(swarm, lines, t
         path.write_text("#!/bin/sh\ntouch %s\nexit 1\n" % (tmp_path / "ran"))
         path.chmod(0o755)
     s = swarm()
-    ids = work(s, "echo 1 > a", "echo 2 > b")
-    assert {"a", "b"} <= set(files_of(lines, merge(s, ids)["branch"])) and merge(s, ids, into="HEAD")["branch"] == "main"
-    assert not (tmp_path / "ran").exists()
+    ids = work(s, "echo 1 > a; echo 1 > other", "echo 2 > b; echo 2 > other")
+    (lines / ".gitattributes").write_text("* -merge\n")
+    before = snapshot(lines)
+    assert {"a", "b"} <= set(files_of(lines, merge(s, ids)["branch"])) and snapshot(lines) == before
+    assert (tmp_path / "where").read_text().strip() != str(lines)      # the driver works on what is merged, under its attributes, and not in the checkout
+    sh(lines, "git", "checkout", "-q", ".gitattributes")
+    assert merge(s, ids, into="HEAD")["branch"] == "main" and not (tmp_path / "ran").exists()
 
 
 # -- into HEAD --------------------------------------------------------------------------------------------
@@ -260,11 +273,11 @@ def test_into_head_moves_the_branch_with_index_and_files(swarm, lines):
 @pytest.mark.parametrize("make, words", [
     (["sh", "-c", "echo x >> other"], "not clean"), (["sh", "-c", "echo x >> other; git add other"], "not clean"), (["git", "checkout", "-q", "--detach"], "No branch"),
     (["sh", "-c", "git checkout -q -b x; echo a > other; git commit -qam a; git checkout -q main; echo b > other; git commit -qam b; git merge -q x || true"], "not clean"),
-    (["sh", "-c", "echo mine > a"], "a"), (["sh", "-c", "echo a > .git/info/exclude; echo mine > a"], "a"), (["sh", "-c", "touch .git/index.lock"], "index.lock")],
+    (["sh", "-c", "echo mine > zzz"], "zzz"), (["sh", "-c", "echo zzz > .git/info/exclude; echo mine > zzz"], "zzz"), (["sh", "-c", "touch .git/index.lock"], "index.lock")],
     ids=["changed", "staged", "detached", "merging", "an untracked file in the way", "an ignored file in the way", "locked"])
 def test_into_head_refuses_a_checkout_in_which_something_could_be_lost(swarm, lines, make, words):
     s = swarm()
-    ids = work(s, "echo 1 > a; git add -f a; echo 2 > other2")
+    ids = work(s, "echo 1 > zzz; git add -f zzz; echo 2 > other2")
     sh(lines, *make)
     before = snapshot(lines), refs(lines)
     with pytest.raises(cms.ToolError) as caught:
@@ -288,19 +301,19 @@ def test_into_head_does_not_go_with_another_base(four, lines):
 
 def test_two_merges_into_head_at_once_lose_neither(swarm, lines):
     s = swarm()
-    ids, said = work(s, *("echo %d > file%d" % (n, n) for n in range(6))), []
+    ids, refused = work(s, *("echo %d > file%d" % (n, n) for n in range(6))), []
 
     def one(task_id):
-        try:
-            said.append(merge(s, [task_id], into="HEAD")["merged"])
-        except cms.ToolError as error:
-            said.append(str(error))
-    threads = [threading.Thread(target=one, args=(i,)) for i in ids]
+        while True:
+            try:
+                return merge(s, [task_id], into="HEAD")
+            except cms.ToolError as error:
+                refused.append(str(error))
+    threads = [threading.Thread(target=one, args=(i,), daemon=True) for i in ids]
     [t.start() for t in threads]
     [t.join(60) for t in threads]
-    done = [i for i in ids if [i] in said]
-    assert done and len(said) == 6 and sh(lines, "git", "status", "--porcelain") == ""
-    assert [n for n, i in enumerate(ids) if i in done and not (lines / ("file%d" % n)).exists()] == []
+    assert not any(t.is_alive() for t in threads) and [text for text in refused if "has moved meanwhile" not in text] == []
+    assert sh(lines, "git", "status", "--porcelain") == "" and all((lines / ("file%d" % n)).exists() for n in range(6))
 
 
 # -- the verify command -----------------------------------------------------------------------------------
@@ -320,6 +333,42 @@ def test_a_verify_command_that_fails_leaves_every_ref_where_it_was(swarm, lines,
     data = merge(s, ids, into=into)
     assert data["verify"]["exit_status"] == 3 and data["verify"]["output"] == "said this" and data["merged"] == [] and "commit" not in data
     assert (snapshot(lines), refs(lines)) == before and "merge-" not in sh(lines, "git", "worktree", "list")
+
+
+def test_a_verify_command_goes_on_for_a_client_whose_time_ran_out(swarm, lines, gate):
+    s = swarm(merge_verify="while ! [ -e %s ]; do sleep 0.05; done" % gate.path)
+    ids, call, said = work(s, "echo 1 > a"), cms.Call(), []
+    thread = threading.Thread(target=lambda: said.append(merge(s, ids, call)), daemon=True)
+    thread.start()
+    eventually(lambda: "merge-" in sh(lines, "git", "worktree", "list"), what="the command")
+    call.cancel_reason, call.cancelled = "Request timed out", True
+    s.wake()
+    gate.open()
+    thread.join(60)
+    assert said[0]["branch"] in branches(lines)
+
+
+def test_a_verify_command_dies_with_a_server_that_is_killed(swarm, lines, tmp_path):
+    s = swarm()
+    ids = work(s, "echo 1 > a")
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
+              "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', merge_verify=sys.argv[3]), cms.Host(), os.environ)\n"
+              "s.merge(sys.argv[4:], cms.Call(), cms.Wish())")
+    server = subprocess.Popen([sys.executable, "-c", script, os.path.dirname(cms.__file__), s.config.root, "echo $$ > %s; sleep 1000" % (tmp_path / "pid"), *ids])
+    pid = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), what="the command"))
+    server.kill()
+    server.wait()
+    eventually(lambda: not alive(pid), what="the end of the command")
+
+
+def test_a_call_that_is_cancelled_at_the_last_moment_moves_nothing(swarm, lines):
+    s, call = swarm(merge_verify="true"), cms.Call()
+    ids = work(s, "echo 1 > a")
+    before = snapshot(lines), refs(lines)
+    call.cancelled = True
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids, call, into="HEAD")
+    assert "cancelled" in str(caught.value) and (snapshot(lines), refs(lines)) == before
 
 
 @pytest.mark.parametrize("end", ["cancelled", "closing"])
@@ -351,6 +400,70 @@ def test_a_dry_run_does_not_run_the_verify_command(swarm, lines, tmp_path):
     s = swarm(merge_verify="touch %s" % (tmp_path / "ran"))
     merge(s, work(s, "echo 1 > a"), dry_run=True)
     assert not (tmp_path / "ran").exists()
+
+
+# -- threads that go on -----------------------------------------------------------------------------------
+def test_a_reply_is_merged_by_its_own_id(swarm, lines):
+    s = swarm()
+    reply = run(s, "WRITE b 1", task_id=work(s, "echo 1 > a")[0])["task_id"]
+    assert {"a", "b"} <= set(files_of(lines, merge(s, [reply])["branch"]))
+
+
+@pytest.mark.parametrize("worktree, squash", [(True, True), ({"include_changes": True}, False)])
+def test_what_was_squashed_is_not_merged_again_when_its_thread_goes_on(swarm, lines, worktree, squash):
+    (lines / "other").write_text("not committed\n")
+    s = swarm()
+    first = work(s, sed(5, "five"), worktree=worktree)[0]
+    merge(s, [first], squash=squash, into="one")
+    sh(lines, "git", "checkout", "-q", "other")
+    sh(lines, "git", "merge", "-q", "one")
+    reply = run(s, "SHELL " + sed(6, "six") + "; sed -i.bak s/^five/FIVE/ text && rm text.bak", task_id=first)["task_id"]
+    data = merge(s, [reply], squash=squash, into="HEAD")
+    assert data["conflicts"] == [] and (lines / "text").read_text().split("\n")[5:7] == ["FIVE", "six"]
+
+
+def test_a_branch_that_was_rewritten_is_refused_with_both_commits(swarm, lines):
+    s = swarm()
+    record = ended(s, work(s, "echo 1 > a"))[0]
+    sh(record["worktree"]["path"], "git", "commit", "-q", "--amend", "-m", "amended")
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, [record["task_id"]])
+    assert record["worktree"]["head"][:12] in str(caught.value) and sh(lines, "git", "rev-parse", record["worktree"]["branch"])[:12] in str(caught.value)
+
+
+def test_a_branch_on_which_a_reply_works_is_refused(swarm, lines, gate):
+    s = swarm()
+    first = work(s, "echo 1 > a")[0]
+    reply = begin(s, gate.wait, task_id=first)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, [first])
+    assert reply.task_id in str(caught.value)
+    gate.open()
+    ended(s, [reply.task_id])
+
+
+def test_a_worktree_in_which_a_task_works_is_not_moved_by_a_merge(swarm, lines, gate):
+    s = swarm()
+    first = work(s, "echo 1 > a")[0]
+    path = s.store.get(first).spec().worktree.path
+    second = work(s, "echo 2 > b", cwd=path)[0]
+    other = begin(s, gate.wait, cwd=path)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, [second], into="HEAD")
+    assert other.task_id in str(caught.value) and not os.path.exists(path + "/b")
+    gate.open()
+    ended(s, [other.task_id])
+
+
+def test_a_checkout_that_takes_too_long_is_told_with_the_way_back(swarm, lines, monkeypatch):
+    s = swarm()
+    ids = work(s, "echo 1 > slow")
+    sh(lines, "git", "config", "filter.slow.smudge", "sleep 1000")
+    (lines / ".git" / "info" / "attributes").write_text("slow filter=slow\n")
+    monkeypatch.setattr(cms, "CHECKOUT_S", 0.5)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids, into="HEAD")
+    assert "was not moved" in str(caught.value) and "git reset --merge" in str(caught.value) and not (lines / ".git" / "index.lock").exists()
 
 
 # -- what cannot be merged --------------------------------------------------------------------------------
@@ -436,10 +549,40 @@ def test_a_reply_with_update_from_unites_two_tasks_that_conflict(four, lines):
     assert data["conflicts"] == [] and text[5:7] == ["five by the third", "five by the first"] and sh(lines, "git", "show", data["branch"] + ":marks") == "1"
 
 
-def test_markers_that_the_task_leaves_are_told(four):
+def test_markers_that_the_task_leaves_are_told_and_never_merged(four, lines):
     s, (one, _, three, _) = four
     reply = run(s, "SAY done", task_id=three, update_from=one)
     assert any("Conflict markers are left in `text`" in w for w in reply["warnings"])
+    before = snapshot(lines), refs(lines)
+    for ids in ([reply["task_id"]], [one, three]):
+        for wish in ({}, {"into": "HEAD"}, {"dry_run": True}):
+            with pytest.raises(cms.ToolError) as caught:
+                merge(s, ids, **wish)
+            assert "not united yet: `text`" in str(caught.value)
+    assert (snapshot(lines), refs(lines)) == before
+
+
+def test_codex_is_told_what_it_has_to_unite(four):
+    s, (one, _, three, _) = four
+    reply = run(s, "ARGV", task_id=three, update_from=one)
+    prompt = open(s.store.get(reply["task_id"]).file("prompt")).read()
+    assert prompt.startswith("ARGV\n\n(Before this turn task %s was merged" % one) and "text. Unite both" in prompt
+
+
+def test_what_an_update_brought_is_not_the_replys_own_change(four):
+    s, (one, two, _, four_) = four
+    reply = run(s, "WRITE mine 1", task_id=four_, update_from=two, write_paths=["mine"])
+    assert "outside_write_paths" not in reply and [r.split()[1] for r in s.diff(reply["task_id"], None, "files", ())["content"].splitlines()] == ["mine"]
+    assert "text" in s.diff(reply["task_id"], reply["worktree"]["base"], "files", ())["content"]
+
+
+def test_an_update_from_a_task_of_another_repository_is_refused(swarm, lines, tmp_path):
+    sh(tmp_path, "git", "clone", "-q", str(lines), str(tmp_path / "clone"))
+    s = swarm()
+    one, other = work(s, "echo 1 > a")[0], work(s, "echo 2 > b", cwd=str(tmp_path / "clone"))[0]
+    with pytest.raises(cms.ToolError) as caught:
+        s.start([{"prompt": "x", "task_id": one, "update_from": other}])
+    assert "another repository" in str(caught.value)
 
 
 def test_an_update_without_conflicts_brings_the_branch_into_the_worktree(swarm, lines):
