@@ -308,11 +308,6 @@ class Worktree(NamedTuple):
         """The commit that the first task in it began with."""
         return self.baseline or self.base
 
-    @property
-    def common(self) -> str:
-        """git's directory that all checkouts of the repository have in common."""
-        return os.path.dirname(os.path.dirname(os.path.realpath(self.git_dir)))
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Worktree":
         return cls(**known_fields(cls, data))
@@ -413,7 +408,7 @@ class Report(NamedTuple):
     tools: Mapping[str, int] = {}
     warnings: Tuple[str, ...] = ()
     files: Tuple[str, ...] = ()                 # of a task without a worktree: what codex said it edited
-    outside_write_paths: Tuple[str, ...] = ()   # changed although its `write_paths` do not cover it; relative to the repository
+    outside_write_paths: Mapping[str, Any] = {}     # changed although its `write_paths` do not cover it; relative to the repository
     in_events: bool = False                     # the disk was full: the content is only in events.jsonl
 
     @classmethod
@@ -1423,12 +1418,16 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.splitIndex=false", "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
     "maintenance.auto=false", "merge.conflictStyle=merge", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
+LOCAL_ENV = frozenset({"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
+                       "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE",
+                       "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
 COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
 TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which a removed worktree was made
 MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
 MARK = "codex-swarm-"                       # begins the names behind conflict markers
+LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without markers
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
@@ -1460,6 +1459,12 @@ def repository_of(directory: str) -> Tuple[str, str]:
             with open(os.path.join(common, "commondir"), encoding="utf-8") as f:
                 common = os.path.join(common, f.read(4096).rstrip("\n"))
     return os.path.realpath(common), top
+
+
+def elsewhere(environ: Mapping[str, str]) -> Dict[str, str]:
+    """The environment without what ties git to one repository: a server that a git hook started has that. Source: `git rev-parse
+    --local-env-vars` of git 2.39."""
+    return {name: value for name, value in environ.items() if name not in LOCAL_ENV}
 
 
 def some(names: Sequence[str]) -> Dict[str, Any]:
@@ -1542,6 +1547,15 @@ def directories_above(path: str) -> List[str]:
     return [path[:at] for at, c in enumerate(path) if c == "/"]
 
 
+def files_at(top: str, name: str) -> Iterator[str]:
+    """What lies at and below `name` in the directory `top`, links and empty directories included."""
+    path = os.path.join(top, name)
+    if os.path.islink(path) or not os.path.isdir(path):
+        return iter([name] if os.path.lexists(path) else [])
+    return (os.path.relpath(os.path.join(at, inner), top) for at, inside, files in os.walk(path)
+            for inner in (*files, *(d for d in inside if os.path.islink(os.path.join(at, d)) or not os.listdir(os.path.join(at, d)))))
+
+
 def meet(one: Set[str], other: Set[str]) -> bool:
     """Whether two sets of paths have one in common, or one of them is a directory of the other."""
     return bool(one & other or {up for path in one for up in directories_above(path)} & other or {up for path in other for up in directories_above(path)} & one)
@@ -1555,7 +1569,11 @@ def total(rows: Sequence[Changed]) -> Tuple[int, int]:
 def covers(glob: str, name: str) -> bool:
     """Whether the glob names the file or a directory above it: `*` and `?` stop at `/`, `**` does not. In time that is linear
     in the length of both, whatever the glob."""
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", re.sub(r"^(\./)+", "", glob).rstrip("/"), re.S)
+    glob = re.sub(r"^(\./)+", "", glob).rstrip("/")
+    fixed = re.split(r"[*?[]", glob)[0]
+    if not name.startswith(fixed) or fixed == glob:
+        return name == glob or (fixed == glob != "" and name.startswith(glob + "/"))
+    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob, re.S)
 
     def skipped(states: Set[int], before: str) -> Set[int]:
         """With those that are reached without reading: a star may stand for nothing, `**/` only where a name begins."""
@@ -1607,6 +1625,8 @@ class Git:
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and not os.path.isdir(cwd):
                 raise GitError(f"There is no directory `{cwd}`", "It was deleted or moved", "Put it back, or see what `git worktree list` says")
+            if isinstance(error, ValueError) or error.errno == errno.E2BIG:
+                raise GitError("git could not be run", str(error), "Correct the arguments")
             raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH")
         if done.code not in allowed:
             how = f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}"
@@ -1851,7 +1871,7 @@ class Git:
         if new != tip:
             # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed may have left a lock
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new),
-                 env={**place, "GIT_DIR": tree.common})
+                 env={**place, "GIT_DIR": common_of(tree)})
         if clean and new != parents[0] and on == branch:
             self._follow(tree, scratch["GIT_INDEX_FILE"])
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
@@ -2297,7 +2317,7 @@ class Git:
     def changed(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
         """The files that differ between two commits or trees, those below `paths` (globs) only. Raises: GitError."""
         out = self(place["GIT_DIR"], "diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--ignore-submodules=none", old, new, "--", *paths,
-                   env={**place, "GIT_GLOB_PATHSPECS": "1"})
+                   env=self._for_globs(place))
         words, found = iter(out.split("\0")), {}    # type: Iterator[str], Dict[str, Changed]
         for word in filter(None, words):
             if word[0] == ":":
@@ -2313,7 +2333,12 @@ class Git:
     def patch(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> str:
         """The same as a patch, with renames. No program that the user's configuration names for showing files is run. Raises: GitError."""
         return legible(self(place["GIT_DIR"], "diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", old, new, "--", *paths,
-                            env={**place, "GIT_GLOB_PATHSPECS": "1"}))
+                            env=self._for_globs(place)))
+
+    @staticmethod
+    def _for_globs(place: Mapping[str, str]) -> Dict[str, str]:
+        """Without a work tree, so that paths count from its top wherever git runs."""
+        return {**{name: value for name, value in place.items() if name != "GIT_WORK_TREE"}, "GIT_GLOB_PATHSPECS": "1"}
 
     # -- merging ---------------------------------------------------------------------
     def check_merge_tree(self) -> None:
@@ -2371,9 +2396,9 @@ class Git:
     def _beyond_squashes(self, at: str, part: Part, desk: Mapping[str, str]) -> Part:
         """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its message does."""
         there = desk["GIT_WORK_TREE"]
-        heads = self(there, "log", "--format=%(trailers:key=Codex-Head,valueonly)", f"{part.base}..{at}", env=desk).split()
-        for head in heads:
-            if re.fullmatch("[0-9a-f]{40,64}", head) and self.commit_of(there, head, desk) and self.contains(there, part.head, head, desk):
+        brought, updates = (self(there, "log", "--format=%(trailers:key=Codex-Head,valueonly)", f"{part.base}..{commit}", env=desk).split() for commit in (at, part.head))
+        for head in brought:
+            if re.fullmatch("[0-9a-f]{40,64}", head) and self.commit_of(there, head, desk) and (head in updates or self.contains(there, part.head, head, desk)):
                 return part._replace(start=head, squashed=True)
         return part
 
@@ -2413,10 +2438,15 @@ class Git:
         if done.code == 0 and "\0" in done.out[:8000]:         # git's own test
             return Conflict(legible(path), "binary")
         text = legible(done.out) if done.code == 0 else ""
-        found = list(re.finditer(rf"^<{{7,}} {MARK}.*?^>{{7,}} {MARK}[^\n]*$", text, re.M | re.S))
-        hunks = [{"line": text.count("\n", 0, match.start()) + 1,
-                  "text": clip_middle(re.sub(rf"^([<>]{{7,}}) {MARK}(\S+)-0-g[0-9a-f]+", r"\1 \2", match.group(), flags=re.M), HUNK_CHARS)} for match in found[:HUNKS_SHOWN]]
-        return Conflict(legible(path), kind, tuple(hunks), max(0, len(found) - HUNKS_SHOWN))
+        hunks: List[Mapping[str, Any]] = []
+        begun, lines = 0, text.split("\n")         # begun: the number of the line that opened the hunk
+        for number, line in enumerate(lines, 1):
+            if re.match(f"<{{7,}} {MARK}", line):
+                begun = number
+            elif begun and re.match(f">{{7,}} {MARK}", line):
+                hunk = "\n".join(re.sub(f"^([<>]{{7,}}) {MARK}(\\S+)-0-g[0-9a-f]+", r"\1 \2", line) for line in lines[begun - 1:number])
+                hunks, begun = hunks + [{"line": begun, "text": clip_middle(hunk, HUNK_CHARS)}], 0
+        return Conflict(legible(path), kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
 
     def not_united(self, rows: Sequence[Changed], desk: Mapping[str, str]) -> List[str]:
         """The files in which both versions still stand between markers of ours."""
@@ -2435,14 +2465,48 @@ class Git:
                            "Reply without `update_from`, and let the task put that in order")
         if self.contains(tree.path, tree.head, part.head, place):
             return tree.head, []
+        if self.not_united(self.changed(place, tree.start, tree.head), place):
+            raise GitError(f"{tree.path} cannot be updated", "The conflicts of an earlier `update_from` still stand in it", "Reply without one, and let the task unite them")
         with self.desk(place, tree.head) as desk:
             written, found = self._united(tree.head, part, desk)
-        message = f"Merge {part.name}: {part.title}\n" + "".join(f"\nconflict: {conflict.path}" for conflict in found)
+            written = self._with_list(written, [conflict for conflict in found if not conflict.hunks], part, desk)
+        message = f"Merge {part.name}: {part.title}\n\n" + "".join(f"conflict: {conflict.path}\n" for conflict in found) + f"\nCodex-Head: {part.head}\n"
         new = self._commit(tree.path, written, [tree.head] if part.squashed else [tree.head, part.head], message, place)
         self._check_free(tree, place, new)
-        self(tree.path, "read-tree", "-m", "-u", tree.head, new, env=place)
-        self(tree.path, "update-ref", "-m", "codex-mcp-swarm: update", f"refs/heads/{tree.branch}", new, tree.head, env=place)
-        return new, [conflict.path for conflict in found]
+        try:
+            self.run(tree.path, "read-tree", "-m", "-u", tree.head, new, env=place, limit_s=CHECKOUT_S)
+            self(tree.path, "update-ref", "-m", "codex-mcp-swarm: update", f"refs/heads/{tree.branch}", new, tree.head, env=place)
+        except GitError:
+            self._put_back(tree.path, tree.head, new, place)
+            raise
+        return new, [conflict.path if conflict.hunks else f"{conflict.path} (see {LIST})" for conflict in found]
+
+    def _with_list(self, written: str, conflicts: Sequence[Conflict], part: Part, desk: Mapping[str, str]) -> str:
+        """The tree with a file that tells of conflicts which leave no markers, since git keeps one side of them: a mark in it keeps the
+        tree from being merged until the task has decided, and removed it."""
+        if not conflicts:
+            return written
+        text = (f"These conflicts with {part.name} have no markers in their files, of which one side's version was kept. Decide on each\n"
+                f"(`git show {part.head}:PATH` is the other one), then remove this file.\n\n" + "".join(f"- {c.path} ({c.kind})\n" for c in conflicts)
+                + f"\n>>>>>>> {MARK}conflicts-0-g{part.head}\n")
+        there = desk["GIT_WORK_TREE"]
+        own = {**desk, "GIT_INDEX_FILE": os.path.join(there, "index")}
+        self(there, "read-tree", written, env=own)
+        self(there, "update-index", "--add", "--cacheinfo", f"100644,{self(there, 'hash-object', '-w', '--stdin', env=desk, stdin=text)},{LIST}", env=own)
+        return self(there, "write-tree", env=own)
+
+    def _put_back(self, top: str, old: str, new: str, place: Mapping[str, str]) -> None:
+        """Make the files and the index entries that differ between two commits those of `old` again, after git was cut off on its way
+        to `new`; all of them were so before. Raises: GitError."""
+        rows = self.changed(place, old, new)
+        paths = "".join(row.path + "\0" for row in rows)
+        for row in rows:
+            if row.status == "A":
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(top, row.path))
+                    os.removedirs(os.path.dirname(os.path.join(top, row.path)))
+        self(top, "reset", "--quiet", old, "--pathspec-from-file=-", "--pathspec-file-nul", env={**place, "GIT_LITERAL_PATHSPECS": "1"}, stdin=paths)
+        self.run(top, "checkout-index", "--force", "-z", "--stdin", env=place, stdin="".join(row.path + "\0" for row in rows if row.status != "A"), limit_s=CHECKOUT_S)
 
     def _check_free(self, tree: Worktree, place: Mapping[str, str], new: str) -> None:
         """git itself would overwrite ignored files without a word. Raises: GitError when a file of the commit `new` has to go where one lies
@@ -2451,7 +2515,7 @@ class Git:
         rows = self.changed(place, tree.head, new)
         gone = {row.path for row in rows if row.status == "D"}
         taken = [row.path for row in rows if row.status == "A" and not gone & set(directories_above(row.path)) and (
-            os.path.lexists(os.path.join(tree.path, row.path))
+            not all(name in gone for name in files_at(tree.path, row.path))
             or any(os.path.lexists(os.path.join(tree.path, name)) and not os.path.isdir(os.path.join(tree.path, name)) for name in directories_above(row.path)))]
         if taken:
             raise GitError(f"{tree.path} cannot be updated", f"Files there would be overwritten that are not on its branch: {told(some(taken))}",
@@ -2488,12 +2552,31 @@ class Git:
             if self.commit_of(top, "HEAD") != onto:
                 raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {onto[:12]}", "Call again")
             words = ("--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat", "--quiet")
+            name = branch[len("refs/heads/"):]
+            plain = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"branch.{name}.mergeOptions", "GIT_CONFIG_VALUE_0": ""}
+            before = self._lying_at(top, onto, commit)
             try:
-                self.run(top, "merge", *words, commit, limit_s=CHECKOUT_S)
+                self.run(top, "merge", *words, commit, env=plain, limit_s=CHECKOUT_S)
             except GitError as error:
-                raise GitError(f"{branch[len('refs/heads/'):]} was not moved", error.why,
-                               f"Should `git status` there show changes now, it was cut off in the middle: `git reset --merge` takes them back. The merged commit is {commit}")
-        return branch[len("refs/heads/"):]
+                fix = f"The merged commit is {commit}"
+                if self._lying_at(top, onto, commit) != before:
+                    with contextlib.suppress(GitError):
+                        self._put_back(top, onto, commit, place_of(self(top, "rev-parse", "--absolute-git-dir"), top))
+                    if self._lying_at(top, onto, commit) != before:
+                        fix = f"It was cut off in the middle: look at `git status` there. {fix}"
+                raise GitError(f"`{name}` was not moved", error.why, fix)
+        return name
+
+    def _lying_at(self, top: str, old: str, new: str) -> List[str]:
+        """What `git status` says of the files that differ between two commits."""
+        paths = {row.path for row in self.changed({"GIT_DIR": self(top, "rev-parse", "--absolute-git-dir")}, old, new)}
+        status = self(top, "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
+        return [f"{change.xy} {change.path}" for change in _changes_in(status) if change.path in paths]
+
+
+def common_of(tree: Worktree) -> str:
+    """git's directory that all checkouts of the repository have in common."""
+    return os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
 
 
 def place_of(git_dir: str, top: str) -> Dict[str, str]:
@@ -2551,7 +2634,7 @@ def unfit(top: str, change: Change) -> str:
         return error.strerror or "cannot be read"
     if not (stat.S_ISREG(there.st_mode) or stat.S_ISLNK(there.st_mode)):
         return "no ordinary file"
-    if change.xy == "??" and stat.S_ISLNK(there.st_mode) and leads_out(top, change.path):
+    if stat.S_ISLNK(there.st_mode) and leads_out(top, change.path):
         return "a link that leads out of the tree"      # merged, it could take the place of an ignored directory of the user's
     return f"over {SNAPSHOT_FILE_BYTES >> 20} MiB" if there.st_size > SNAPSHOT_FILE_BYTES else ""
 
@@ -2941,7 +3024,7 @@ class Supervisor:
         argv = ["/bin/sh", "-c", self.spec.setup, "setup", self.spec.checkout]
         try:
             with open(os.devnull, "rb") as nothing, open(self.task.file("setup.log"), "ab", opener=private) as log:
-                self.child = self.host.spawn(argv, self.spec.worktree.path, {**self.environ, TASK_ENV: self.spec.task_id}, nothing, log, log)
+                self.child = self.host.spawn(argv, self.spec.worktree.path, {**elsewhere(self.environ), TASK_ENV: self.spec.task_id}, nothing, log, log)
         except OSError as error:
             return failure(FailureKind.SETUP, f"`{self.spec.setup}` could not be run: {error.strerror}")
         self._attend()
@@ -2953,7 +3036,7 @@ class Supervisor:
         return failure(FailureKind.SETUP, f"`{clip(self.spec.setup, LABEL_CHARS)}` {how}: {tail}")
 
     def _spawn(self) -> Optional[Failure]:
-        task, environ = self.task, {**self.environ, TASK_ENV: self.spec.task_id}
+        task, environ = self.task, {**elsewhere(self.environ), TASK_ENV: self.spec.task_id}
         try:
             with open(task.file("prompt"), "rb") as prompt, open(task.file("events.jsonl"), "ab", opener=private) as out, \
                     open(task.file("stderr.log"), "ab", opener=private) as err:
@@ -3083,11 +3166,11 @@ class Supervisor:
         Git(self.host, self.environ, UNLOCK_S).release(tree)
         return tree
 
-    def _outside(self, tree: Optional[Worktree], progress: Progress) -> Tuple[str, ...]:
+    def _outside(self, tree: Optional[Worktree], progress: Progress) -> Dict[str, Any]:
         """What the task changed although its `write_paths` do not cover it; without a worktree, as far as its events tell."""
         globs = self.spec.arguments.get("write_paths")
         if globs is None:
-            return ()
+            return {}
         try:
             if tree is not None and tree.head:
                 names = [c.path for c in Git(self.host, self.environ, UNLOCK_S).changed({"GIT_DIR": tree.git_dir}, self.spec.since or tree.start, tree.head)]
@@ -3096,8 +3179,8 @@ class Supervisor:
                 names = [os.path.relpath(os.path.realpath(file), top) for file in progress.files]
         except (GitError, OSError, ValueError) as error:
             self.warnings = add_warning(self.warnings, f"Whether the task kept to its `write_paths` is unknown: {error}")
-            return ()
-        return tuple(legible(n) for n in names if n.startswith("../") or not any(covers(glob, n) for glob in globs))[:FILES_KEPT]
+            return {}
+        return some([name for name in names if name.startswith("../") or not any(covers(glob, name) for glob in globs)])
 
     def _file(self, report: Report, end: Status) -> None:
         """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
@@ -3241,7 +3324,8 @@ class Swarm:
         Raises: ToolError.
         """
         self.store.prepare()
-        with self.store.locked("sweep.lock", fcntl.LOCK_SH):        # what a plan counts on is not swept away before it runs
+        alone = any("update_from" in request for request in requests)      # files change then before the task is there for others to see
+        with self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH):        # what a plan counts on is not swept away before it runs
             ids = self._start(requests, label)
         self._sweep_by_itself()
         return ids
@@ -3331,10 +3415,11 @@ class Swarm:
         busy = self._works_in(tree.path)
         if busy:
             raise ToolError(f"{tree.path} cannot be updated", f"Task {busy} works there now, and files would change under it", "codex_wait for it, then reply")
-        if re.fullmatch(TASK_ID, name) and os.path.isdir(os.path.join(self.store.tasks, name)):
-            parts, _, common, _ = self._parts([name])
-            if common != tree.common:
-                raise ToolError(f"`update_from`: task {name} belongs to another repository", f"Its is {common}, that of this thread {tree.common}", "Leave it out")
+        task_id = re.sub(f"^(refs/heads/)?codex-swarm/({TASK_ID})$", r"\2", name)
+        if re.fullmatch(TASK_ID, task_id) and os.path.isdir(os.path.join(self.store.tasks, task_id)):
+            parts, _, common, _ = self._parts([task_id])
+            if common != common_of(tree):
+                raise ToolError(f"`update_from`: task {name} belongs to another repository", f"Its is {common}, that of this thread {common_of(tree)}", "Leave it out")
             return parts[0]
         place = {"GIT_DIR": tree.git_dir}
         commit = self.git.commit_of(tree.git_dir, name, place) if not name.startswith("-") else None
@@ -3681,7 +3766,7 @@ class Swarm:
             self.threads[task.task_id] = report.thread_id
         tree = report.worktree or tree
         return {"threadId": report.thread_id, "content": report.content, "failure": report.failure and to_json(report.failure),
-                "usage": report.usage and report.usage._asdict(), "worktree": tree and shown(tree), "outside_write_paths": some(report.outside_write_paths),
+                "usage": report.usage and report.usage._asdict(), "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
                 "warnings": list(report.warnings), "exit_code": report.exit_code, "elapsed_s": round(report.elapsed_s, 1)}
 
     def _salvage(self, task: TaskDir, spec: Spec, status: Status) -> Report:
@@ -3790,7 +3875,7 @@ class Swarm:
             return self._side_of_checkout(spec, edited, globs)
         if not tree.head and not os.path.isdir(tree.path):
             raise ToolError(f"There is nothing to compare of task {task_id}", f"Its work was never committed, and `{tree.path}` is gone", "See `warnings` of its record")
-        return Side(tree.common, tree, not tree.head, edited if not tree.head else (), globs, since=spec.since)
+        return Side(common_of(tree), tree, not tree.head, edited if not tree.head else (), globs, since=spec.since)
 
     def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> Side:
         if not os.path.isdir(spec.cwd) or not in_repository(spec.cwd):
@@ -3861,20 +3946,23 @@ class Swarm:
     def _parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
         """(what each task brings, the checkout they came from, git's directory that all have in common, warnings). Raises: ToolError."""
         parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
+        heads: Dict[str, Set[str]] = {}     # ... the results of the tasks themselves
         checkout, common, warnings = "", "", []     # type: str, str, List[str]
         for task_id in dict.fromkeys(task_ids):
             spec, outcome, tree = self._ended_tree(task_id)
-            checkout, common = checkout or spec.checkout, common or tree.common
-            if tree.common != common:
-                raise ToolError(f"Task {task_id} cannot be merged", f"It belongs to the repository {tree.common}, the others to {common}",
+            checkout, common = checkout or spec.checkout, common or common_of(tree)
+            if common_of(tree) != common:
+                raise ToolError(f"Task {task_id} cannot be merged", f"It belongs to the repository {common_of(tree)}, the others to {common}",
                                 "Merge the tasks of one repository at a time")
             before = parts.get(tree.branch)
             parts[tree.branch] = Part((*(before.task_ids if before else ()), task_id), f"task {task_id}", spec.title or "Codex task", self._newest(tree),
                                       tree.start, tree.base, tree.baseline is not None)
+            heads.setdefault(tree.branch, set()).add(tree.head or "")
             if outcome is not Outcome.SUCCEEDED:
                 warnings.append(f"Task {task_id} ended as {outcome and outcome.value}; what it did until then is merged all the same")
             if tree.left_out:
                 warnings.append(f"Not on the branch of task {task_id}, only in `{tree.path}`: {told(tree.left_out)}")
+        warnings += [f"`{branch}` has gone on since {part.name} ended: what came after is merged, too" for branch, part in parts.items() if part.head not in heads[branch]]
         return list(parts.values()), checkout, common, warnings
 
     def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
@@ -3901,11 +3989,11 @@ class Swarm:
     def _newest(self, tree: Worktree) -> str:
         """What is on the task's branch now, where that goes on from its result; the result, where there is no branch. Raises: ToolError."""
         assert tree.head is not None
-        place, what = {"GIT_DIR": tree.common}, f"The work of `{tree.branch}` cannot be merged"
-        if not os.path.isdir(tree.common) or self.git.commit_of(tree.common, tree.head, place) is None:
-            raise ToolError(what, f"Its commit {tree.head} is not in {tree.common}", "Restore that repository")
-        tip = self.git.commit_of(tree.common, f"refs/heads/{tree.branch}", place) or tree.head
-        if not self.git.contains(tree.common, tip, tree.head, place):
+        place, what = {"GIT_DIR": common_of(tree)}, f"The work of `{tree.branch}` cannot be merged"
+        if not os.path.isdir(common_of(tree)) or self.git.commit_of(common_of(tree), tree.head, place) is None:
+            raise ToolError(what, f"Its commit {tree.head} is not in {common_of(tree)}", "Restore that repository")
+        tip = self.git.commit_of(common_of(tree), f"refs/heads/{tree.branch}", place) or tree.head
+        if not self.git.contains(common_of(tree), tip, tree.head, place):
             raise ToolError(what, f"The branch does not hold the task's result {tree.head[:12]} any more: somebody amended or moved it to {tip[:12]}",
                             f"Merge that with `git merge`, or go back with `git branch -f {tree.branch} {tree.head[:12]}`")
         return tip
@@ -3936,7 +4024,8 @@ class Swarm:
         if self.git.run(top, "check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code != 0 or name.startswith("-"):
             raise ToolError(f"`into`: `{shown}` cannot be the name of a branch", "See git-check-ref-format(1)", advice)
         taken = self.git(top, "for-each-ref", "--format=%(refname:short)", f"refs/heads/{name}", *(f"refs/heads/{up}" for up in directories_above(name))).splitlines()
-        taken = [there for there in taken if there == name or there.startswith(name + "/") or there in directories_above(name)]
+        unborn = [row[len("branch refs/heads/"):] for row in self.git(top, "worktree", "list", "--porcelain").splitlines() if row.startswith("branch ")]
+        taken = [there for there in (*taken, *unborn) if there == name or there.startswith(name + "/") or there in directories_above(name)]
         if taken:
             raise ToolError(f"`into`: no branch `{shown}` can be made", f"There is a branch `{taken[0]}` already", advice)
         return name
@@ -3967,13 +4056,14 @@ class Swarm:
         return [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found], [*tried.task_ids, *tried.conflicts], list(tried.task_ids)
 
     def _verify(self, top: str, commit: str, merge_id: str, call: Call) -> Dict[str, Any]:
-        """How the server's verify command ended on the merged commit, in a worktree that is gone afterwards. Everything it started is
-        killed at its end, and when the call is abandoned or the server ends. Raises: ToolError, OSError."""
+        """How the server's verify command ended on the merged commit, in a worktree that is gone afterwards. What it started is killed
+        at its end, and when the call is abandoned or the server ends: its process group and, on Linux, all that has our mark in its
+        environment. Should the server be killed, the group is. Raises: ToolError, OSError."""
         import tempfile
         make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
         path, command = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id), self.config.merge_verify
         with self.git.scratch_worktree(top, commit, path), tempfile.TemporaryFile() as log:
-            child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**self.environ, TASK_ENV: merge_id}, log)
+            child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**elsewhere(self.environ), TASK_ENV: merge_id}, log)
 
             def until_the_end() -> None:
                 child.wait()

@@ -210,6 +210,11 @@ def test_changes_outside_of_write_paths_are_reported_and_marked(swarm, repo):
     assert marked == ["M README  (outside write_paths)", "A b  (outside write_paths)", "A src/a"]
 
 
+def test_the_count_of_changes_outside_of_write_paths_is_that_of_all(swarm, repo):
+    record = run(swarm(), "SHELL i=0; while [ $i -lt 700 ]; do echo > f$i; i=$((i+1)); done", worktree=True, write_paths=["src", "docs/**"])
+    assert record["outside_write_paths"]["count"] == 700
+
+
 def test_a_task_that_keeps_to_its_write_paths_has_nothing_to_report(swarm, repo):
     assert "outside_write_paths" not in run(swarm(), "WRITE a 1", worktree=True, write_paths=["a"])
     assert run(swarm(), "WRITE a 1", worktree=True, write_paths=[])["outside_write_paths"]["count"] == 1

@@ -148,6 +148,19 @@ def test_a_file_of_any_name_and_any_bytes_may_conflict(swarm, lines):
     assert [f["path"] for f in data["conflicts"][0]["files"]] == ["a\nb \u00e4"] and "\ufffd" in data["conflicts"][0]["files"][0]["hunks"][0]["text"]
 
 
+def test_a_file_full_of_lines_like_markers_holds_nothing_up(swarm, lines):
+    (lines / "doc").write_text("one\n" + "k\n" * 10 + "<<<<<<< x\n<<<<<<< codex-swarm-x\n" * 100000)
+    sh(lines, "git", "add", ".")
+    sh(lines, "git", "commit", "-qm", "doc")
+    s = swarm()
+    data = merge(s, work(s, sed_first("a"), sed_first("b")), dry_run=True)
+    assert data["conflicts"][0]["files"][0]["hunks"][0]["line"] == 1
+
+
+def sed_first(text):
+    return "sed -i.bak 1s/.*/%s/ doc && rm doc.bak" % text
+
+
 def test_a_line_that_looks_like_a_marker_is_no_conflict(swarm, lines):
     s = swarm()
     assert merge(s, work(s, "printf '<<<<<<< x\\n=======\\n>>>>>>> y\\n' > doc", "echo 1 > b"), dry_run=True)["conflicts"] == []
@@ -226,8 +239,10 @@ def test_a_branch_of_the_callers_name_is_made_and_one_that_exists_is_refused(swa
     s = swarm()
     ids = work(s, "echo 1 > a")
     assert merge(s, ids, into="feature/x")["branch"] == "feature/x" and "feature/x" in branches(lines)
+    sh(lines, "git", "worktree", "add", "-q", "--detach", str(lines.parent / "linked"))
+    sh(lines.parent / "linked", "git", "checkout", "-q", "--orphan", "unborn")
     for name, words in (("feature/x", "already"), ("feature", "`feature/x` already"), ("main/below", "`main` already"), ("a..b", "cannot be the name"),
-                        ("-x", "cannot be the name")):
+                        ("-x", "cannot be the name"), ("unborn", "`unborn` already")):
         with pytest.raises(cms.ToolError) as caught:
             merge(s, ids, into=name)
         assert words in str(caught.value)
@@ -402,6 +417,46 @@ def test_a_dry_run_does_not_run_the_verify_command(swarm, lines, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("hinder", ["a lock", "a filter"])
+def test_a_merge_into_head_that_git_cannot_finish_puts_the_checkout_back(swarm, lines, hinder):
+    s = swarm()
+    ids = work(s, "echo 1 > a; mkdir d; echo 1 > d/new; " + sed(5, "five") + "; echo 1 > x.bin")
+    if hinder == "a lock":
+        (lines / ".git" / "refs" / "heads" / "main.lock").write_text("")
+    else:
+        sh(lines, "git", "config", "filter.f.smudge", "false")
+        sh(lines, "git", "config", "filter.f.required", "true")
+        (lines / ".git" / "info" / "attributes").write_text("*.bin filter=f\n")
+    (lines / "mine").write_text("untracked\n")
+    before = snapshot(lines)[0], refs(lines)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids, into="HEAD")
+    assert "was not moved" in str(caught.value) and (snapshot(lines)[0], refs(lines)) == before
+    assert sh(lines, "git", "status", "--porcelain") == "?? mine" and not (lines / "d").exists()
+
+
+@pytest.mark.parametrize("options", ["--squash", "-s ours", "--no-commit", "--no-ff --edit"])
+def test_options_that_the_user_set_for_merges_into_the_branch_do_not_bend_it(swarm, lines, options):
+    s = swarm()
+    sh(lines, "git", "config", "branch.main.mergeOptions", options)
+    data = merge(s, work(s, "echo 1 > a"), into="HEAD")
+    assert sh(lines, "git", "rev-parse", "main") == data["commit"] and sh(lines, "git", "status", "--porcelain") == "" and (lines / "a").exists()
+
+
+def test_no_git_environment_of_the_server_reaches_what_it_runs(swarm, lines, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(lines / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(lines))
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "kept")
+    s = swarm(merge_verify="env > %s" % (tmp_path / "verify"), worktree_setup="env > %s" % (tmp_path / "setup"))
+    ids = work(s, "env > %s; echo 1 > a" % (tmp_path / "codex"))
+    for name in ("GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name)
+    merge(s, ids)
+    for name in ("verify", "setup", "codex"):
+        text = (tmp_path / name).read_text()
+        assert ("GIT_DIR=" in text or "GIT_WORK_TREE=" in text, "GIT_AUTHOR_NAME=kept" in text) == (False, True), name
+
+
 # -- threads that go on -----------------------------------------------------------------------------------
 def test_a_reply_is_merged_by_its_own_id(swarm, lines):
     s = swarm()
@@ -455,7 +510,7 @@ def test_a_worktree_in_which_a_task_works_is_not_moved_by_a_merge(swarm, lines, 
     ended(s, [other.task_id])
 
 
-def test_a_checkout_that_takes_too_long_is_told_with_the_way_back(swarm, lines, monkeypatch):
+def test_a_checkout_that_takes_too_long_is_given_up_and_put_back(swarm, lines, monkeypatch):
     s = swarm()
     ids = work(s, "echo 1 > slow")
     sh(lines, "git", "config", "filter.slow.smudge", "sleep 1000")
@@ -463,7 +518,8 @@ def test_a_checkout_that_takes_too_long_is_told_with_the_way_back(swarm, lines, 
     monkeypatch.setattr(cms, "CHECKOUT_S", 0.5)
     with pytest.raises(cms.ToolError) as caught:
         merge(s, ids, into="HEAD")
-    assert "was not moved" in str(caught.value) and "git reset --merge" in str(caught.value) and not (lines / ".git" / "index.lock").exists()
+    assert "was not moved" in str(caught.value) and "gave up" in str(caught.value) and not (lines / ".git" / "index.lock").exists()
+    assert sh(lines, "git", "status", "--porcelain") == "" and not (lines / "slow").exists()
 
 
 # -- what cannot be merged --------------------------------------------------------------------------------
@@ -560,6 +616,65 @@ def test_markers_that_the_task_leaves_are_told_and_never_merged(four, lines):
                 merge(s, ids, **wish)
             assert "not united yet: `text`" in str(caught.value)
     assert (snapshot(lines), refs(lines)) == before
+
+
+def test_conflicts_without_markers_wait_for_a_decision_as_well(swarm, lines):
+    (lines / "logo").write_bytes(b"\0logo")
+    sh(lines, "git", "add", ".")
+    sh(lines, "git", "commit", "-qm", "logo")
+    s = swarm()
+    one, two = work(s, "printf '\\000AAAA' > logo; rm other", "printf '\\000BBBB' > logo; echo 3 >> other")
+    reply = run(s, "SHELL cp CONFLICTS.codex-swarm seen", task_id=two, update_from=one)
+    assert "`logo (see CONFLICTS.codex-swarm)`" in reply["warnings"][0] and "`other (see CONFLICTS.codex-swarm)`" in reply["warnings"][0]
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, [one, two], into="HEAD")
+    assert "CONFLICTS.codex-swarm" in str(caught.value)
+    listed = sh(lines, "git", "show", reply["worktree"]["branch"] + ":CONFLICTS.codex-swarm")
+    assert "- logo (" in listed and "- other (modify/delete)" in listed
+    head = s.store.get(one).report().worktree.head
+    done = run(s, "SHELL git show %s:logo > logo; rm other CONFLICTS.codex-swarm seen" % head, task_id=two)
+    data = merge(s, [one, done["task_id"]], into="HEAD")
+    assert data["conflicts"] == [] and (lines / "logo").read_bytes() == b"\0AAAA" and not (lines / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["id", "branch"])
+def test_tasks_that_took_uncommitted_changes_along_are_united_too_and_those_changes_stay_the_callers(swarm, lines, name):
+    (lines / "other").write_text("not committed\n")
+    s = swarm()
+    one, two = work(s, sed(5, "a"), sed(5, "b"), worktree={"include_changes": True})
+    reply = run(s, "SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' text; rm text.bak", task_id=two, update_from=one if name == "id" else "codex-swarm/" + one)
+    data = merge(s, [one, reply["task_id"]])
+    assert data["conflicts"] == [] and sh(lines, "git", "show", data["branch"] + ":text").split("\n")[5:7] == ["b", "a"]
+    assert sh(lines, "git", "show", data["branch"] + ":other") == "one\ntwo"
+
+
+def test_a_second_update_waits_until_the_first_is_united(four):
+    s, (one, two, three, _) = four
+    run(s, "SAY nothing", task_id=three, update_from=one)
+    with pytest.raises(cms.ToolError) as caught:
+        s.start([{"prompt": "x", "task_id": three, "update_from": two}])
+    assert "earlier `update_from`" in str(caught.value)
+
+
+def test_an_update_that_git_cannot_finish_puts_the_worktree_back(four, lines):
+    s, (one, two, three, _) = four
+    tree = s.store.get(three).spec().worktree
+    before = snapshot(pathlib.Path(tree.path))[0]
+    (lines / ".git" / "refs" / "heads" / "codex-swarm" / (three + ".lock")).write_text("")
+    with pytest.raises(cms.ToolError):
+        s.start([{"prompt": "x", "task_id": three, "update_from": two}])
+    assert snapshot(pathlib.Path(tree.path))[0] == before and sh(tree.path, "git", "status", "--porcelain") == ""
+
+
+def test_an_update_may_make_a_file_of_a_directory(swarm, lines):
+    (lines / "lib").mkdir()
+    (lines / "lib" / "x").write_text("1\n")
+    sh(lines, "git", "add", ".")
+    sh(lines, "git", "commit", "-qm", "lib")
+    s = swarm()
+    one, two = work(s, "rm -r lib; echo f > lib", "echo 1 > y")
+    reply = run(s, "SHELL cat lib > seen", task_id=two, update_from=one)
+    assert sh(lines, "git", "show", reply["worktree"]["branch"] + ":seen") == "f"
 
 
 def test_codex_is_told_what_it_has_to_unite(four):

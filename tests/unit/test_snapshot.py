@@ -565,3 +565,10 @@ def test_a_lock_of_the_users_own_is_not_taken_away(repo, tree):
     ours().hold(tree)
     ours().release(tree)
     assert "locked mine" in sh(repo, "git", "worktree", "list", "--porcelain")
+
+
+def test_a_file_that_becomes_a_link_that_leads_out_is_left_out_as_well(repo, tree, place):
+    (place / "README").unlink()
+    os.symlink("/etc/passwd", str(place / "README"))
+    found, warnings = ours().snapshot(tree, "x")
+    assert "`README (a link that leads out" in warnings[0] and show(repo, "README") == "a repository"
