@@ -3389,7 +3389,7 @@ class Swarm:
         spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
                     self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
                     usage_before, self._tree_around(cwd, owner),
-                    title_of(request["prompt"]), self._warnings(arguments))
+                    title_of(request["prompt"]), self._warnings(arguments, cwd if thread_id and owner is None else ""))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
         if spec.worktree is not None:
             spec = spec._replace(checkout=owner.checkout if owner else "", since=self._there_now(spec.worktree))
@@ -3486,9 +3486,11 @@ class Swarm:
     def _sandbox_is_set(self, arguments: Mapping[str, Any]) -> bool:
         return "sandbox" in arguments or "sandbox_mode" in arguments.get("config", {}) or "sandbox_mode" in map(override_key, self.config.overrides)
 
-    def _warnings(self, arguments: Mapping[str, Any]) -> Tuple[str, ...]:
-        """What a user should know of arguments that codex would pass over in silence."""
+    def _warnings(self, arguments: Mapping[str, Any], strange_in: str) -> Tuple[str, ...]:
+        """What a user should know of arguments that codex would pass over in silence, and of a thread of which there is no record."""
         warnings: Tuple[str, ...] = ()
+        if strange_in:
+            warnings = add_warning(warnings, f"There is no record of that thread here: it goes on in {strange_in}, with the settings of this call alone")
         policies = [arguments.get("approval-policy")] + [o.partition("=")[2].strip("\"' ") for o in self.config.overrides if override_key(o) == "approval_policy"]
         if any(policy not in (None, "never") for policy in policies):
             warnings = add_warning(warnings, "`approval-policy` has no effect: codex exec never asks; what needs approval is refused")
@@ -4782,7 +4784,7 @@ def render(data: Dict[str, Any]) -> str:
         lines += ["No task is running."] if "tasks" in data else _merge_lines(data) if "onto" in data else []
     if data.get("still_running"):
         lines.append("Still running: " + ", ".join(data["still_running"]))
-    lines += [f"{key}: {data[key]}" for key in ("left_out", "collect") if key in data]
+    lines += [f"{key}: {data[key]}" for key in ("left_out", "collect") if isinstance(data.get(key), (int, str))]
     if "tasks" in data and "note" in data:
         lines.append(data["note"])
     return "\n".join(lines)
@@ -4808,7 +4810,8 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
         yield from (f"{words}: {told(tree[key])}" for key, words in (("carried", "uncommitted changes that came along"), ("copied", "copied")) if key in tree)
         yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in tree.get("unseen", {}).items())
-    yield from (f"{words}: {told(record[key])}" for key, words in (("outside_write_paths", "outside write_paths"), ("edited", "edited, as codex said")) if key in record)
+    yield from (f"{words}: {told(record[key])}" for key, words in (("outside_write_paths", "outside write_paths"), ("edited", "edited, as codex said"),
+                                                                             ("left_out", "only in the worktree")) if key in record)
     yield from (f"also touched by task {other}: {told(files)}" for other, files in record.get("overlaps", {}).items())
     if "usage" in record:
         yield f"usage: {record['usage']['input_tokens']} tokens in, {record['usage']['output_tokens']} out"

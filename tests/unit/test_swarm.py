@@ -506,3 +506,11 @@ def test_a_repository_that_a_task_made_in_its_tree_gets_no_program_run(swarm, re
     second = run(app, "SHELL %s\nWRITE new.txt new" % plant, task_id=first["task_id"])
     assert second["outcome"] == "succeeded" and second["worktree"]["head"] != first["worktree"]["head"]
     assert not mark.exists()
+
+
+def test_a_thread_of_which_there_is_no_record_goes_on_with_a_warning_that_says_where(swarm, repo):
+    s = swarm()
+    first = run(s, "SAY one", cwd=str(repo))
+    shutil.rmtree(os.path.join(s.store.tasks, first["task_id"]))
+    reply = run(swarm(), "SAY two", threadId=first["threadId"])
+    assert reply["threadId"] == first["threadId"] and "no record of that thread" in reply["warnings"][0] and str(repo) in reply["warnings"][0]
