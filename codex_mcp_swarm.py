@@ -3913,7 +3913,8 @@ class Swarm:
             merged = self.git.merge(onto, parts, wish.squash, desk)
             conflicts, order, fitting = self._conflicts(onto, parts, merged, wish.squash, desk, call)
             going = [] if merged.conflicts and not wish.partial else list(itertools.takewhile(lambda part: part.task_id not in merged.conflicts, parts))
-            rows = self.git.changed(desk, onto, self.git.merge(onto, going, wish.squash, desk).commit)
+            whole = merged.commit if len(going) == len(parts) else self.git.merge(onto, going, wish.squash, desk).commit
+            rows = self.git.changed(desk, onto, whole)
             self._check_united(self.git.not_united(rows, desk))
         answer: Dict[str, Any] = {
                   "dry_run": wish.dry_run, "onto": onto, **_those(going, parts), "conflicts": conflicts, "suggested_order": order, "fitting": fitting,
