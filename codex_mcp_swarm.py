@@ -310,7 +310,10 @@ class Worktree(NamedTuple):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Worktree":
-        return cls(**known_fields(cls, data))
+        tree = cls(**known_fields(cls, data))
+        if not all(isinstance(word, str) for word in (tree.path, tree.branch, tree.base, tree.git_dir)):
+            raise ValueError("not a worktree")
+        return tree
 
 
 class Failure(NamedTuple):
@@ -352,6 +355,8 @@ class Spec(NamedTuple):
             fields["usage_before"] = Usage.from_json(fields["usage_before"])
         if "worktree" in fields:
             fields["worktree"] = Worktree.from_json(fields["worktree"])
+        if not (isinstance(fields.get("created_at"), (int, float)) and isinstance(fields.get("cwd"), str)):
+            raise ValueError("not a spec")
         return cls(**fields)
 
 
@@ -1203,14 +1208,15 @@ class Host:
 
 
     def worker_in(self, directory: str) -> Optional[int]:
-        """A process whose current directory is in there, as far as we may know of it (Linux)."""
-        if self.linux:
-            within = os.path.realpath(directory)
-            for name in filter(str.isdigit, os.listdir("/proc")):
-                with contextlib.suppress(OSError):
-                    at = os.readlink(f"/proc/{name}/cwd")
-                    if at == within or at.startswith(within + os.sep):
-                        return int(name)
+        """A process that has its current directory or an open file in there, as far as we may know of it (Linux)."""
+        within = os.path.realpath(directory)
+        for name in filter(str.isdigit, os.listdir("/proc")) if self.linux else ():
+            with contextlib.suppress(OSError):
+                for link in ("cwd", *(f"fd/{fd}" for fd in os.listdir(f"/proc/{name}/fd"))):
+                    with contextlib.suppress(OSError):
+                        at = os.readlink(f"/proc/{name}/{link}")
+                        if at == within or at.startswith(within + os.sep):
+                            return int(name)
         return None
 
 
@@ -1359,9 +1365,22 @@ def disk_usage(paths: Iterable[str]) -> int:
     return sum(found.values()) * 512
 
 
+def mounted_in(directory: str) -> str:
+    """A mount point below it, empty for none; a bind mount of the same file system shows in no device number. Source: proc(5), mountinfo."""
+    within = os.path.realpath(directory) + os.sep
+    if not LINUX:
+        return next((os.path.join(at, name) for at, names, _ in os.walk(within) for name in names if os.path.ismount(os.path.join(at, name))), "")
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
+        points = [re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4]) for line in f]
+    return next((point for point in points if point.startswith(within)), "")
+
+
 def delete_tree(path: str) -> None:
-    """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed. Raises: OSError."""
+    """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed. Raises: OSError, also when
+    something is mounted in it."""
     import shutil
+    if mounted_in(path):
+        raise OSError(errno.EBUSY, "Something is mounted there", mounted_in(path))
     if os.path.islink(path) or not os.path.isdir(path):
         return os.unlink(path)
     os.chmod(path, 0o700)
@@ -1414,7 +1433,7 @@ def native_codex(path: str) -> str:
 # branch of the user's. What git makes of a task's tree goes through an index of our own, in the
 # worktree's git directory, out of the sandbox's reach.
 GIT_SETTINGS = tuple(word for setting in (
-    "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false", "core.ignoreStat=false",
+    "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false", "core.ignoreStat=false", "core.trustCtime=true", "core.checkStat=default",
     "core.splitIndex=false", "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
     "maintenance.auto=false", "merge.conflictStyle=merge", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
@@ -1428,8 +1447,9 @@ TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which 
 MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
 MARK = "codex-swarm-"                       # begins the names behind conflict markers
 LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without markers
+OURS = ".codex-swarm"                       # marks the directory of worktrees, which may be on another disk
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
-UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
+UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "sequencer": "cherry-pick", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
 def in_repository(directory: str) -> bool:
@@ -2084,6 +2104,7 @@ class Git:
         tip = self.commit_of(common, branch, place)
         rows = self(common, "worktree", "list", "--porcelain", env=place).split("\n\n")
         elsewhere = any(f"branch {branch}" in row.splitlines() and os.path.realpath(row.splitlines()[0][len("worktree "):]) != os.path.realpath(tree.path) for row in rows)
+        elsewhere = elsewhere or self._in_use(common, branch)
         holder = self._holder(common, tip, branch) if tip and not elsewhere and not (dry_run and notes and there) else ""
         if not dry_run:
             self._remember(tree, common, tip, branch if holder else "")
@@ -2095,6 +2116,17 @@ class Git:
             notes.append(f"{tree.branch} goes too, since `{holder}` holds it; {TRASH}{os.path.basename(tree.branch)} remembers it for {TRASH_S / 86400:.0f} days" if holder else
                          f"{tree.branch} stays: " + ("it is checked out elsewhere" if elsewhere else "no other branch or tag holds all of it"))
         return notes
+
+    @staticmethod
+    def _in_use(common: str, branch: str) -> bool:
+        """Whether a rebase or a bisection of some checkout will come back to the branch: git shows that checkout as detached."""
+        admin = os.path.join(common, "worktrees")
+        for git_dir in (common, *(os.path.join(admin, name) for name in (os.listdir(admin) if os.path.isdir(admin) else ()))):
+            for name in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
+                with contextlib.suppress(OSError), open(os.path.join(git_dir, name), encoding="utf-8", errors="replace") as f:
+                    if f.read().strip() in (branch, branch[len("refs/heads/"):]):
+                        return True
+        return False
 
     def _check_removable(self, tree: Worktree, there: bool) -> None:
         """Raises: GitError when the worktree is not as we made it, or somebody may still want it, whatever its files are."""
@@ -2126,6 +2158,9 @@ class Git:
         if inner or os.path.isdir(os.path.join(tree.git_dir, "modules")):
             raise GitError(f"It holds a submodule or another repository{f': `{inner}`' if inner else ''}", "What was committed there is nowhere else",
                            f"Push or fetch what you want from there, then run `git worktree remove --force {tree.path}` yourself")
+        mounted = mounted_in(tree.path)
+        if mounted:
+            raise GitError(f"Something is mounted in it: `{mounted}`", "What is behind that is no part of it", f"`umount {mounted}`")
         pid = self.host.worker_in(tree.path)
         if pid is not None:
             raise GitError(f"A process works there (pid {pid})", "", "Let it end, or leave the directory")
@@ -2202,12 +2237,15 @@ class Git:
             return
         parents, ref = list(dict.fromkeys(([tip] if tip else []) + ends)), TRASH + task_id
         before = self.commit_of(common, ref, place)
-        if before and set(parents) <= set(self(common, "rev-parse", before + "^@", env=place).split()):
-            return
+        known = self(common, "rev-parse", before + "^@", env=place).split() if before else []
+        if before and set(parents) <= set(known):
+            parents, before_too = known, []         # as it is, but from today on
+        else:
+            before_too = [before] if before else []
         message = (f"{tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch {tree.branch} {ref}^1\n"
                    "Further parents: commits that it did not hold, among them an index that held more than the files did.\n")
         date = {"GIT_COMMITTER_DATE": f"{int(self.host.now())} +0000"}
-        new = self._commit(common, self(common, "rev-parse", parents[0] + "^{tree}", env=place), parents + ([before] if before else []), message, {**place, **date})
+        new = self._commit(common, self(common, "rev-parse", parents[0] + "^{tree}", env=place), parents + before_too, message, {**place, **date})
         self(common, "update-ref", ref, new, before or "0" * len(new), env=place)
 
     def _logged(self, git_dir: str, ref: str, exists: bool) -> List[str]:
@@ -2242,6 +2280,8 @@ class Git:
                 if pid is not None or self._unsaved(tree._replace(path=hidden), checkout, ignored):
                     raise GitError("It was changed while it was being removed", "", "Sweep again when nothing works there any more")
             self(common, "worktree", "remove", tree.path, env={"GIT_DIR": common})
+            if there:
+                os.rename(hidden, f"{hidden}.gone")
         except (GitError, OSError):
             if there and os.path.isdir(hidden):
                 os.rename(hidden, tree.path)
@@ -2249,19 +2289,22 @@ class Git:
                 self.hold(tree)
             raise
         if there:
-            delete_tree(hidden)
+            delete_tree(f"{hidden}.gone")
 
     def settle(self, hidden: str, path: str) -> None:
-        """A sweep was killed while it took down the worktree `path`: back with it while git knows it, else the rest of it goes.
-        Raises: GitError, OSError."""
+        """A sweep was killed while it took down the worktree `path`: back with it while git knows it; the rest of it goes only where git
+        had let go of it for that sweep. Raises: GitError, OSError."""
+        if hidden.endswith(".gone"):
+            delete_tree(hidden)
+            return
         git_dir = self._leads_to(hidden, ".git")
         if os.path.isdir(git_dir):
-            os.rename(hidden, path)
-        elif git_dir and not os.path.isdir(os.path.dirname(os.path.dirname(git_dir))):
+            return os.rename(hidden, path)
+        if git_dir and not os.path.isdir(os.path.dirname(os.path.dirname(git_dir))):
             raise GitError(f"The repository of `{git_dir}` is gone or was moved", "A sweep was killed while it removed this",
                            f"Move the repository back, or delete `{hidden}` by hand")
-        else:
-            delete_tree(hidden)
+        raise GitError("A sweep was killed while it removed this, and now git does not know it any more", "What is in it may be nowhere else",
+                       f"Look through `{hidden}`, and delete it by hand")
 
     def half_made(self, path: str) -> Optional[Worktree]:
         """The worktree at `path`, of which no record tells, if it is one that a server was killed over: still locked by us, with its
@@ -2282,6 +2325,10 @@ class Git:
             ours = f.read().strip() == LOCK_REASON and os.path.basename(os.path.dirname(git_dir)) == "worktrees"
         if not ours or self.run(common, "symbolic-ref", "--quiet", "HEAD", env={"GIT_DIR": git_dir}, allowed=(0, 1)).code == 0:
             raise GitError("It is not as it was made", "It has a branch, or another lock", "Look through it, and delete it by hand")
+        changed = self(path, "status", "--porcelain", "--untracked-files=no", env=place_of(git_dir, path))
+        with open(os.path.join(git_dir, "logs", "HEAD"), encoding="utf-8", errors="replace") as f:
+            if changed or len(f.readlines()) > 1:
+                raise GitError("Somebody worked in it", "It has changes or commits of its own", "Look through it, and delete it by hand")
         hidden = path + ".removed"
         os.rename(path, hidden)
         self(common, "worktree", "unlock", path, env={"GIT_DIR": common})
@@ -2472,7 +2519,7 @@ class Git:
             written = self._with_list(written, [conflict for conflict in found if not conflict.hunks], part, desk)
         message = f"Merge {part.name}: {part.title}\n\n" + "".join(f"conflict: {conflict.path}\n" for conflict in found) + f"\nCodex-Head: {part.head}\n"
         new = self._commit(tree.path, written, [tree.head] if part.squashed else [tree.head, part.head], message, place)
-        self._check_free(tree, place, new)
+        self.check_free(tree.path, self.changed(place, tree.head, new))
         try:
             self.run(tree.path, "read-tree", "-m", "-u", tree.head, new, env=place, limit_s=CHECKOUT_S)
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: update", f"refs/heads/{tree.branch}", new, tree.head, env=place)
@@ -2508,18 +2555,16 @@ class Git:
         self(top, "reset", "--quiet", old, "--pathspec-from-file=-", "--pathspec-file-nul", env={**place, "GIT_LITERAL_PATHSPECS": "1"}, stdin=paths)
         self.run(top, "checkout-index", "--force", "-z", "--stdin", env=place, stdin="".join(row.path + "\0" for row in rows if row.status != "A"), limit_s=CHECKOUT_S)
 
-    def _check_free(self, tree: Worktree, place: Mapping[str, str], new: str) -> None:
-        """git itself would overwrite ignored files without a word. Raises: GitError when a file of the commit `new` has to go where one lies
-        that is not in the head of `tree`."""
-        assert tree.head is not None
-        rows = self.changed(place, tree.head, new)
+    @staticmethod
+    def check_free(top: str, rows: Sequence[Changed]) -> None:
+        """git itself would overwrite ignored files without a word. Raises: GitError when one of the new files has to go where something lies
+        that is not committed."""
         gone = {row.path for row in rows if row.status == "D"}
         taken = [row.path for row in rows if row.status == "A" and not gone & set(directories_above(row.path)) and (
-            not all(name in gone for name in files_at(tree.path, row.path))
-            or any(os.path.lexists(os.path.join(tree.path, name)) and not os.path.isdir(os.path.join(tree.path, name)) for name in directories_above(row.path)))]
+            not all(name in gone for name in files_at(top, row.path))
+            or any(os.path.lexists(os.path.join(top, name)) and not os.path.isdir(os.path.join(top, name)) for name in directories_above(row.path)))]
         if taken:
-            raise GitError(f"{tree.path} cannot be updated", f"Files there would be overwritten that are not on its branch: {told(some(taken))}",
-                           "Move them away, or reply without `update_from`")
+            raise GitError(f"{top} stays as it is", f"Files there that are not committed would be overwritten: {told(some(taken))}", "Move them away, and call again")
 
     @contextlib.contextmanager
     def scratch_worktree(self, top: str, commit: str, path: str) -> Iterator[None]:
@@ -2847,8 +2892,8 @@ class Store:
         """Raises: ToolError when there is no such task."""
         path = os.path.join(self.tasks, task_id)
         if not re.fullmatch(TASK_ID, task_id) or not os.path.isdir(path):
-            raise ToolError(f"There is no task `{clip(task_id, 60)}`", f"Task ids are 12 hexadecimal digits, and tasks live in `{self.tasks}`",
-                            "codex_status lists the tasks that have not ended")
+            raise ToolError(f"There is no task `{clip(task_id, 60)}`", f"Task ids are 12 hexadecimal digits, and tasks live in `{self.tasks}` until some time after their end",
+                            "codex_status lists the tasks that have not ended; what an old one did in a worktree is on its branch, `codex-swarm/` and the id, or in your own")
         return TaskDir(path)
 
     def _handle_file(self, handle_id: str, suffix: str) -> str:
@@ -3347,6 +3392,8 @@ class Swarm:
         """Raises: ToolError."""
         tree = plan.spec.worktree
         assert tree is not None
+        if self.git.contains(tree.git_dir, "HEAD", part.head, {"GIT_DIR": tree.git_dir}):
+            return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, f"{part.name} is in {tree.branch} already: `update_from` merged nothing")))
         try:
             now, conflicts = self.git.update(tree, part)
         except OSError as error:
@@ -3380,6 +3427,9 @@ class Swarm:
         wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
         if wants_tree and thread_id:
             raise ToolError("`worktree` is for new threads", "A reply works where its thread worked", "Leave `worktree` out")
+        if wants_tree and not in_repository(cwd):
+            raise ToolError(f"`worktree` is not possible: {cwd} is not in a git repository", "A worktree is made from a commit",
+                            "Run `git init` there and commit, pass another `cwd`, or leave `worktree` out", FailureKind.NOT_A_REPOSITORY)
         if not self.config.skip_git_repo_check and not in_repository(cwd):
             raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
                             "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
@@ -3399,11 +3449,12 @@ class Swarm:
         return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
 
     def _works_in(self, path: str) -> str:
-        """A task that has not ended and works in the worktree at `path`; empty for none."""
+        """A task that has not ended and may change files in the checkout at `path`; empty for none."""
         for task_id in self.unended():
             with contextlib.suppress(ToolError, *UNREADABLE):
-                tree = self.store.get(task_id).spec().worktree
-                if tree is not None and os.path.realpath(tree.path) == os.path.realpath(path):
+                spec = self.store.get(task_id).spec()
+                top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
+                if os.path.realpath(top) == os.path.realpath(path) and spec.arguments.get("sandbox") != SANDBOXES[0]:
                     return task_id
         return ""
 
@@ -3504,7 +3555,7 @@ class Swarm:
         """Make the worktree; the task runs in the same sub-directory of it. Raises: ToolError."""
         assert plan.worktree_from is not None
         (top, base), spec = plan.worktree_from, plan.spec
-        make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
+        self._make_worktree_dir()
         self._check_room()
         path = os.path.join(self.config.worktree_dir, spec.task_id)
         try:
@@ -3529,7 +3580,14 @@ class Swarm:
         free_mb = there.f_bavail * there.f_frsize >> 20
         if free_mb < self.config.min_free_mb:
             raise ToolError(f"No worktree is made: {free_mb:,} MiB are free in `{self.config.worktree_dir}`", f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
-                            "`codex-mcp-swarm sweep` removes what has ended and says why it keeps the rest; CODEX_SWARM_WORKTREE_DIR names another directory")
+                            "`codex-mcp-swarm sweep` removes what ended long ago and says why it keeps the rest; CODEX_SWARM_WORKTREE_DIR names another directory, "
+                            "CODEX_SWARM_MIN_FREE_MB another limit")
+
+    def _make_worktree_dir(self) -> None:
+        """Raises: ToolError."""
+        make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
+        with contextlib.suppress(OSError), open(os.path.join(self.config.worktree_dir, OURS), "ab", opener=private):
+            pass
 
     def _launch(self, plans: Sequence[Plan]) -> List[str]:
         """Write every task before the first one starts, so that a full disk is found while nothing runs. A server killed
@@ -3842,6 +3900,8 @@ class Swarm:
             old = self._compared_with(against, side.repository, place) if against else start
             rows = self.git.changed(place, old, end, paths or side.within)
             content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, side.globs) for row in rows)
+        if paths and not rows:
+            side = side._replace(note="No file that differs is in `paths`")
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note,
                  "left_out": some([f"{path} ({why})" for path, why in left_out.items()])}
         return {"task_id": task_id, "view": view, **{k: v for k, v in facts.items() if v}, "files_changed": len(rows),
@@ -3915,16 +3975,19 @@ class Swarm:
             going = [] if merged.conflicts and not wish.partial else list(itertools.takewhile(lambda part: part.task_id not in merged.conflicts, parts))
             whole = merged.commit if len(going) == len(parts) else self.git.merge(onto, going, wish.squash, desk).commit
             rows = self.git.changed(desk, onto, whole)
-            self._check_united(self.git.not_united(rows, desk))
+            self._check_united(self.git.not_united(rows, desk), parts, desk)
         answer: Dict[str, Any] = {
-                  "dry_run": wish.dry_run, "onto": onto, **_those(going, parts), "conflicts": conflicts, "suggested_order": order, "fitting": fitting,
+                  "dry_run": wish.dry_run, "onto": onto, **_those(going, parts), "conflicts": conflicts, **({"suggested_order": order, "fitting": fitting} if conflicts else {}),
                   "files_changed": len(rows), "insertions": total(rows)[0], "deletions": total(rows)[1], "warnings": warnings}
+        if whole == onto and going:
+            return {**answer, "merged": [], "already_in": answer["merged"]}
+        blocked = self._blocked(top, rows) if wish.into == "HEAD" and going else None
+        if blocked is not None and not wish.dry_run:
+            raise blocked
         if wish.dry_run or not going:
-            return answer
+            return {**answer, "blocked": str(blocked or "")}
         with self.git.desk(place, onto) as desk:
             commit = self.git.merge(onto, going, wish.squash, desk).commit
-        if commit == onto:
-            return answer
         answer["verify"] = self._verify(top, commit, merge_id, call) if self.config.merge_verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
             return {**answer, **_those([], parts), "files_changed": 0, "insertions": 0, "deletions": 0}
@@ -3935,16 +3998,25 @@ class Swarm:
             self.git(top, "update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, "0" * len(commit))
         return {**answer, "branch": branch, "commit": commit}
 
+    def _blocked(self, top: str, rows: Sequence[Changed]) -> Optional[GitError]:
+        """Why the checkout cannot be moved forward now."""
+        try:
+            self.git.check_clean(top)
+            self.git.check_free(top, rows)
+            return None
+        except GitError as error:
+            return error
+
     def _still_wanted(self, call: Call) -> None:
         """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge is made) or the server ends."""
         if call.abandoned or self.closing:
             raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
 
-    @staticmethod
-    def _check_united(files: Sequence[str]) -> None:
+    def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Mapping[str, str]) -> None:
         if files:
-            raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "Both versions still stand there between the markers that `update_from` left",
-                            "Let codex_reply to the task that has them unite both and remove the markers, then merge again")
+            whose = [part.name for part in parts if set(files) & set(self.git.not_united(self.git.changed(desk, part.start, part.head), desk))]
+            raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "What `update_from` left there stands as it was: both versions between markers, "
+                            f"or in {LIST} conflicts that can have none", f"codex_reply to {' or '.join(whose) or 'the task that has them'}, for it to unite them, then merge again")
 
     def _parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
         """(what each task brings, the checkout they came from, git's directory that all have in common, warnings). Raises: ToolError."""
@@ -4017,8 +4089,6 @@ class Swarm:
             busy = self._works_in(top)
             if busy:
                 raise ToolError(f"{top} cannot be moved", f"Task {busy} works there now, and files would change under it", "codex_wait for it first")
-            if not wish.dry_run:
-                self.git.check_clean(top)
         return top, onto
 
     def _free_branch(self, top: str, name: str) -> str:
@@ -4041,7 +4111,8 @@ class Swarm:
             return [], ids, ids
         alone = {part.task_id: self.git.merge(onto, [part], squash, desk) for part in parts}
         touched = {part.task_id: {row.path for row in self.git.changed(desk, part.start, part.head)} for part in parts}
-        found = [{"tasks": [i], "with": onto, "files": alone[i].conflicts[i]} for i in ids if alone[i].conflicts]
+        found: List[Dict[str, Any]] = [{"tasks": [part.task_id], "with": onto, "files": alone[part.task_id].conflicts[part.task_id],
+                                        **({"note": UNCOMMITTED_BELOW} if part.squashed else {})} for part in parts if alone[part.task_id].conflicts]
         pairs = [(one, other) for one, other in itertools.combinations([part for part in parts if not alone[part.task_id].conflicts], 2)
                  if {one.task_id, other.task_id} & set(merged.conflicts) and meet(touched[one.task_id], touched[other.task_id])]
         for count, (one, other) in enumerate(pairs[:PAIRS_TRIED]):
@@ -4063,7 +4134,7 @@ class Swarm:
         at its end, and when the call is abandoned or the server ends: its process group and, on Linux, all that has our mark in its
         environment. Should the server be killed, the group is. Raises: ToolError, OSError."""
         import tempfile
-        make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
+        self._make_worktree_dir()
         path, command = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id), self.config.merge_verify
         with self.git.scratch_worktree(top, commit, path), tempfile.TemporaryFile() as log:
             child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**elsewhere(self.environ), TASK_ENV: merge_id}, log)
@@ -4193,7 +4264,7 @@ class Sweep:
         self.seen: Set[str] = set()                                 # the tasks in `units`
 
     def run(self) -> Iterator[Swept]:
-        for path in self._strange(re.escape(REMOVED) + TASK_ID):
+        for path in self._strange(re.escape(REMOVED) + TASK_ID + r"(\.gone)?"):
             yield from self._one(self._settle, path)
         self._look()
         awaited = self._awaited()
@@ -4202,7 +4273,7 @@ class Sweep:
             tree = self._tree(path)
             repositories |= {os.path.dirname(os.path.dirname(tree.git_dir))} if tree else set()
             yield from self._one(self._clear_unit, path, awaited)
-        for path in self._strange("(?!" + re.escape(REMOVED) + TASK_ID + "$).*"):
+        for path in self._strange("(?!" + re.escape(REMOVED) + TASK_ID + r"(\.gone)?$)(?!" + re.escape(OURS) + "$).*"):
             yield from self._one(self._clear_strange, path)
         yield from self._one(self._clear_handles, self.store.handles)
         yield from self._one(self._clear_hidden, self.store.tasks)
@@ -4244,16 +4315,17 @@ class Sweep:
         return found
 
     def _one(self, clear: Callable[..., Optional[Swept]], path: str, *more: Any) -> Iterator[Swept]:
-        """Decide on one thing and act while nobody starts a task and no other sweep acts. A sweep by itself has a look first,
-        so that nobody waits for what is kept anyway."""
-        only_look = self.dry_run or self.by_itself
+        """Decide on one thing, then once more and act, while nobody starts a task and no other sweep acts: nobody waits for what is
+        kept anyway."""
         try:
-            found = clear(False, path, *more) if only_look else None
-            if not only_look or (self.by_itself and found and found.removed):
+            found = clear(False, path, *more)
+            if found and found.removed and not self.dry_run:
                 with self.store.locked("sweep.lock", fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)) as alone:
-                    found = clear(True, path, *more) if alone else None
-        except (ToolError, OSError) as error:
-            found = Swept(False, path, (), (str(error),))
+                    done = clear(True, path, *more) if alone else None
+                found = done and done._replace(bytes=found.bytes)
+        except (ToolError, RecursionError, *UNREADABLE) as error:
+            said = str(error) if isinstance(error, (ToolError, OSError)) else f"It cannot be looked through: {type(error).__name__}"
+            found = Swept(False, path, (), (said,))
         if found and (found.removed or not self.by_itself):
             yield found
 
@@ -4264,7 +4336,7 @@ class Sweep:
         tasks = [task for task in tasks if os.path.isdir(task.path)]
         if not tasks:
             return None                                 # another sweep was here
-        taken = 0 if self.by_itself else disk_usage({path, *(task.path for task in tasks)})
+        taken = 0 if act or self.by_itself else disk_usage({path, *(task.path for task in tasks)})
         found, tree = Swept(False, path, tuple(task.task_id for task in tasks), (), taken), self._tree(path)
         try:
             found = found._replace(age_s=self._age(tasks))
@@ -4296,6 +4368,9 @@ class Sweep:
         if tree is None or not is_inside(os.path.dirname(path), self.swarm.config.worktree_dir) or os.path.islink(path):
             raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR of which a record tells", f"Nothing outside of `{self.swarm.config.worktree_dir}` is removed",
                             "Set the variable to where it was made, or remove both by hand")
+        if not os.path.lexists(tree.path) and not os.path.exists(os.path.join(self.swarm.config.worktree_dir, OURS)):
+            raise ToolError("Its directory is not there", f"Nor is what marks `{self.swarm.config.worktree_dir}` as the place of worktrees: it may be on a disk that is not mounted",
+                            "Mount it; if it was deleted, the next worktree makes it anew")
         return self._git().clear(tree, next((spec.checkout for spec in specs if spec.checkout), ""), self.ignored, not act)
 
     def _age(self, tasks: Sequence[TaskDir]) -> float:
@@ -4331,7 +4406,7 @@ class Sweep:
             return None
         found = Swept(True, path, (), ("A sweep was killed while it removed this",), disk_usage([path]))
         if act:
-            self._git().settle(path, os.path.join(os.path.dirname(path), os.path.basename(path)[len(REMOVED):]))
+            self._git().settle(path, os.path.join(os.path.dirname(path), os.path.basename(path)[len(REMOVED):][:12]))
         return found
 
     def _clear_strange(self, act: bool, path: str) -> Optional[Swept]:
@@ -4409,6 +4484,7 @@ class Ticker:
         self.call.tell(self.swarm.summary(doing, len(self.tasks)))
 
 
+UNCOMMITTED_BELOW = "It built on changes of yours that are not committed: commit them in your checkout, then merge again"
 DOING: Mapping[Phase, str] = {Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
                               Phase.AGENTS: "working with sub-agents:"}
 
@@ -4439,7 +4515,7 @@ def _row(row: Changed, view: str, globs: Optional[Sequence[str]]) -> str:
     name = legible(row.path).replace("\n", "\\n")
     if view == "files":
         return f"{row.status} {name}" + ("  (outside write_paths)" if globs is not None and not any(covers(glob, row.path) for glob in globs) else "")
-    return f"{'-' if row.insertions is None else row.insertions:>6} {'-' if row.deletions is None else row.deletions:>6}  {name}"
+    return f"{'binary' if row.insertions is None else f'+{row.insertions}':>7} {'' if row.deletions is None else f'-{row.deletions}':>7}  {name}"
 
 
 def age(now: float, then: float) -> float:
@@ -4601,15 +4677,19 @@ def _next_step(data: Mapping[str, Any]) -> str:
     if data.get("verify", {}).get("exit_status", 0) != 0:
         return "The verify command did not pass, so nothing was moved. Let codex_reply mend the task at fault, or leave that task out"
     holds = f"`{data['branch']}` holds what was merged. " if "commit" in data else ""
+    if data["conflicts"] and "note" in data["conflicts"][0]:
+        return f"{holds}{data['conflicts'][0]['note']}"
     if data["conflicts"]:
         *others, mine = data["conflicts"][0]["tasks"]
         other = "that branch" if len(others) > 1 else others[0] if others else data["onto"]
         first = "Merge the others into a branch; then " if len(others) > 1 else ""
         return (f"{holds}{first}codex_reply with task_id {mine} and `update_from` {other} brings that work into its worktree, conflicts marked in the files, and lets the task "
-                f"unite them; then merge again. Or merge those that fit together: {', '.join(data['fitting'])}")
+                "unite them; then merge again" + (f". Or merge those that fit together: {', '.join(data['fitting'])}" if data["fitting"] else ""))
     if holds:
         return holds.strip()
-    return "No conflicts: call again without dry_run" if data["dry_run"] and data["files_changed"] else "There is nothing to merge: all of it is in there already"
+    if data.get("blocked"):
+        return "There are no conflicts, but the checkout cannot be moved now"
+    return "No conflicts: call again without dry_run (the server's verify command is run then, if it has one)" if data["dry_run"] and data["files_changed"] else "There is nothing to merge: all of it is in there already"
 
 
 @tool("codex_cancel", "Stop tasks",
@@ -4629,7 +4709,9 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     swarm.wait(list(before), CANCEL_WAIT_S, Call())
     if unknown is not None:             # no reason to let the others run on
         raise ToolError(unknown.what, unknown.why, f"The others were stopped: {', '.join(before)}" if before else unknown.fix)
-    return Answer({"tasks": [_stopped(swarm.record(task_id), state) for task_id, state in before.items()]})
+    records = [_stopped(swarm.record(task_id), state) for task_id, state in before.items()]
+    call.told = [r["task_id"] for r in records if r["state"] == State.ENDED.value]
+    return Answer({"tasks": records})
 
 
 def _stopped(record: Dict[str, Any], before: str) -> Dict[str, Any]:
@@ -4649,6 +4731,7 @@ def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
     """Wait as `wait` says, then answer."""
     swarm.wait(wait.task_ids, call.client.wait_s if wait.timeout_s is None else wait.timeout_s, call, wait.mode)
     answer = conclude(swarm, wait)
+    call.waiting = False                # a server that ends lets it be sent and noted
     call.told = [i for i in wait.task_ids if i not in answer.data.get("still_running", ())]
     return answer
 
@@ -4796,11 +4879,12 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
     head += f" ({record['title']})" if "title" in record else ""
     yield head + (f" after {record['elapsed_s']} s" if "elapsed_s" in record else "") + (f" (thread {record['threadId']})" if "threadId" in record else "")
     if "view" in record:
-        compared = f"compared with task {record['against']}" if "against" in record else f"since {record['base'][:12]}"
+        compared = f"compared with {record['against']}" if "against" in record else f"since {record['base'][:12]}"
         yield f"{record['files_changed']} files changed, +{record['insertions']} -{record['deletions']}, {compared}" + (", as it is now" if "live" in record else "")
     if "failure" in record:
         why = record["failure"]
-        yield f"{why['kind']}: {why['message']} {why['advice']}" + (" A retry can help." if why["retryable"] else "")
+        yield f"{why['kind']}: {why['message']}"
+        yield why["advice"] + (" A retry can help." if why["retryable"] else "")
     if "progress" in record:
         live = record["progress"]
         yield f"{live['phase']}" + (f": {live['detail']}" if "detail" in live else "") + f" (last event {live.get('last_event_s', 0)} s ago)"
@@ -4831,6 +4915,7 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
     yield f"{verb} onto {data['onto'][:12]}: {', '.join(data.get('merged', ['nothing']))}{counts}"
     if "commit" in data:
         yield f"branch {data['branch']}, commit {data['commit']}"
+    yield from (f"{words}: {data[key]}" for key, words in (("blocked", "The call without dry_run would be refused"), ("already_in", "In there already")) if key in data)
     if "not_merged" in data:
         yield f"Not merged: {', '.join(data['not_merged'])}"
     for conflict in data.get("conflicts", ()):
@@ -4990,7 +5075,8 @@ Tasks know nothing of this conversation: put into `prompt` all that Codex needs,
 Tasks that change files: `worktree: true` gives each a git worktree and a branch `codex-swarm/<task_id>`, committed however it ends; \
 see it with codex_diff, bring it home with codex_merge (dry_run first; `into: "HEAD"` moves the checked-out branch). Without it, tasks in one directory see each other's changes.
 `sandbox`: read-only to look, workspace-write to change files, danger-full-access for everything. Codex never asks for approval here.
-Nothing is lost when a call ends early or the server restarts: `still_running` names the tasks; call codex_wait with these ids, also later and from another session.
+Nothing is lost when a call ends early or the server restarts: `still_running` names the tasks; call codex_wait with these ids, also later and from another session. \
+The resource codex-swarm:///tasks lists the ids of ended tasks, too.
 A failed task has `failure` with kind, message, whether a retry can help, and advice. A long `content` is cut; `truncated` says how to get the rest.
 """
 
@@ -5847,7 +5933,7 @@ def flags() -> Any:
         prog="codex-mcp-swarm", allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),     # else argparse imports shutil at every start
         description="MCP server that runs many Codex CLI tasks at once. Without arguments it serves MCP on standard input and output.",
-        epilog="environment:\n" + "\n".join(f"  {name:26}{text}" for name, text in VARIABLES.items()))
+        epilog="environment:\n" + "\n".join(f"  {name:30}{text}" for name, text in VARIABLES.items()))
     parser.add_argument("command", nargs="?", choices=["demo", "sweep"],
                         help="demo: run five tasks through the server, with live status in the terminal; sweep: remove what ended long ago, and say why the rest is kept")
     parser.add_argument("-c", dest="overrides", metavar="key=value", action="append", default=[],
@@ -6097,6 +6183,8 @@ def sweep(config: Config, environ: Mapping[str, str]) -> int:
     """Remove what is old and say what was done with everything. Returns 0, or 1 when ROOT cannot be swept."""
     done, total = [0, 0], [0, 0]                # kept, removed
     word = ("keep", "would remove" if config.dry_run else "removed")
+    kept = f"kept for {config.task_max_age_s:g} s (CODEX_SWARM_TASK_MAX_AGE)" if config.task_max_age_s else "kept for ever (CODEX_SWARM_TASK_MAX_AGE is 0)"
+    print(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){'' if os.path.isdir(config.root) else ', where nothing was ever run'}, {kept}")
     try:
         for thing in Swarm(config, Host(config.log_file, config.log_level), environ).sweep(config.dry_run, config.sweep_ignored):
             done[thing.removed] += 1

@@ -252,7 +252,7 @@ def is_collected(root, task_id):
     return (root / "tasks" / task_id / "collected").exists()
 
 
-@pytest.mark.parametrize("tool", ["codex", "codex_wait", "codex_status"])
+@pytest.mark.parametrize("tool", ["codex", "codex_wait", "codex_status", "codex_cancel"])
 def test_a_result_that_a_client_was_given_is_marked_as_collected(client, root, tool):
     c = client()
     if tool == "codex":
@@ -280,4 +280,12 @@ def test_a_result_that_an_mcp_task_was_given_is_marked_as_collected(modern, root
     c = modern(tasks=True)
     handle = c.handle("codex", prompt="x")
     eventually(lambda: c.get(handle["taskId"])["status"] == "completed", what="the end")
+    assert [is_collected(root, path.name) for path in task_dirs(root)] == [True]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_client_that_goes_away_right_after_the_result_has_collected_it(client, root, number):
+    c = client()
+    c.ok("codex", prompt="x")
+    c.close()
     assert [is_collected(root, path.name) for path in task_dirs(root)] == [True]

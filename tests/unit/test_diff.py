@@ -29,7 +29,7 @@ def test_the_stat_counts_lines_per_file_from_where_the_task_began(swarm, repo):
     s = swarm()
     record = run(s, "WRITE new one", "SHELL printf 'a\\nb\\n' > README; printf '\\000' > binary", worktree=True)
     data = s.diff(record["task_id"], None, "stat", ())
-    assert sorted(rows(data)) == [["-", "-", "binary"], ["1", "0", "new"], ["2", "1", "README"]] and totals(data) == (3, 3, 1)
+    assert sorted(rows(data)) == [["+1", "-0", "new"], ["+2", "-1", "README"], ["binary", "binary"]] and totals(data) == (3, 3, 1)
     assert data["base"] == record["worktree"]["base"] and data["head"] == record["worktree"]["head"] and "live" not in data
 
 

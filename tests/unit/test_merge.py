@@ -185,7 +185,7 @@ def test_a_merge_that_brings_nothing_makes_no_branch(swarm, lines):
     s = swarm()
     ids = work(s, "true", "echo 1 > a")
     data = merge(s, [ids[0]])
-    assert "branch" not in data and data["files_changed"] == 0
+    assert "branch" not in data and data["files_changed"] == 0 and data["already_in"] == [ids[0]] and data["merged"] == []
     sh(lines, "git", "merge", "-q", "codex-swarm/" + ids[1])
     assert "commit" not in merge(s, ids)
 
@@ -222,7 +222,8 @@ def test_work_on_top_of_changes_that_were_never_committed_conflicts_until_they_a
     (lines / "text").write_text(LINES.replace("line 5\n", "mine\n"))
     s = swarm()
     ids = work(s, "sed -i.bak 's/^mine$/mine and yours/' text && rm text.bak", worktree={"include_changes": True})
-    assert len(merge(s, ids, dry_run=True)["conflicts"]) == 1
+    conflict, = merge(s, ids, dry_run=True)["conflicts"]
+    assert "commit them in your checkout" in conflict["note"]
     sh(lines, "git", "commit", "-qam", "mine")
     data = merge(s, ids)
     assert data["conflicts"] == [] and "mine and yours" in sh(lines, "git", "show", data["branch"] + ":text")
@@ -510,6 +511,40 @@ def test_a_worktree_in_which_a_task_works_is_not_moved_by_a_merge(swarm, lines, 
     ended(s, [other.task_id])
 
 
+@pytest.mark.parametrize("sandbox, moves", [("workspace-write", False), ("read-only", True)])
+def test_a_checkout_in_which_a_task_may_write_is_not_moved(swarm, lines, gate, sandbox, moves):
+    s = swarm()
+    ids = work(s, "echo 1 > a")
+    other = begin(s, gate.wait, cwd=str(lines), sandbox=sandbox)
+    if moves:
+        assert merge(s, ids, into="HEAD")["branch"] == "main"
+    else:
+        with pytest.raises(cms.ToolError) as caught:
+            merge(s, ids, into="HEAD")
+        assert other.task_id in str(caught.value) and not (lines / "a").exists()
+    gate.open()
+    ended(s, [other.task_id])
+
+
+@pytest.mark.parametrize("make, words", [("echo x >> other", "not clean"), ("echo mine > zzz", "`zzz`")])
+def test_a_dry_run_into_head_tells_what_would_be_in_the_way(swarm, lines, make, words):
+    s = swarm()
+    ids = work(s, "echo 1 > zzz")
+    assert "blocked" not in [key for key, value in merge(s, ids, into="HEAD", dry_run=True).items() if value]
+    sh(lines, "sh", "-c", make)
+    data = merge(s, ids, into="HEAD", dry_run=True)
+    assert words in data["blocked"] and data["merged"] == ids
+
+
+def test_the_verify_command_does_not_run_for_a_merge_that_could_not_be_made(swarm, lines, tmp_path):
+    s = swarm(merge_verify="touch %s" % (tmp_path / "ran"))
+    ids = work(s, "echo 1 > zzz")
+    (lines / "zzz").write_text("mine\n")
+    with pytest.raises(cms.ToolError):
+        merge(s, ids, into="HEAD")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_checkout_that_takes_too_long_is_given_up_and_put_back(swarm, lines, monkeypatch):
     s = swarm()
     ids = work(s, "echo 1 > slow")
@@ -734,6 +769,12 @@ def test_a_branch_without_a_common_history_is_named(swarm, lines):
     with pytest.raises(cms.ToolError) as caught:
         merge(s, [one, two], dry_run=True)
     assert "git cannot merge task " + two in str(caught.value) and "unrelated" in str(caught.value)
+
+
+def test_an_update_that_brings_nothing_says_so(swarm, lines):
+    s = swarm()
+    reply = run(s, "SAY x", task_id=work(s, "echo 1 > a")[0], update_from="main")
+    assert any("`main` is in" in w and "merged nothing" in w for w in reply["warnings"])
 
 
 @pytest.mark.parametrize("name, words", [("nowhere", "names no task and no commit"), ("-x", "names no task and no commit"), ("0" * 12, "names no task and no commit")])

@@ -216,7 +216,7 @@ def test_a_failed_run_fits_into_an_error_text_and_stands_alone():
 RENDERED = [
     ({"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "the end", "elapsed_s": 1.5, "threadId": "T"}, ["succeeded", "1.5 s", "thread T", "the end"]),
     ({"task_id": "0" * 12, "state": "running", "progress": {"phase": "running a command", "detail": "make", "last_file": "/x", "last_event_s": 3}}, ["running a command: make", "3 s ago", "/x"]),
-    ({"task_id": "0" * 12, "state": "ended", "outcome": "failed", "failure": {"kind": "auth", "message": "M.", "retryable": True, "advice": "A."}}, ["auth: M. A.", "retry"]),
+    ({"task_id": "0" * 12, "state": "ended", "outcome": "failed", "failure": {"kind": "auth", "message": "M.", "retryable": True, "advice": "A."}}, ["auth: M.\nA.", "retry"]),
     ({"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "worktree": {"path": "/w", "branch": "b", "files_changed": 2, "insertions": 3, "deletions": 4}}, ["/w", "branch b", "+3 -4"]),
     ({"task_id": "0" * 12, "state": "ended", "outcome": "lost", "warnings": ["one", "two"], "usage": {"input_tokens": 5, "output_tokens": 6}}, ["warning: one", "warning: two", "5 tokens in, 6 out"]),
     ({"tasks": [], "still_running": []}, ["No task is running"]),

@@ -75,6 +75,10 @@ def commit(top, message="more"):
     return sh(top, "git", "rev-parse", "HEAD")
 
 
+def trees(app):
+    return [name for name in os.listdir(app.config.worktree_dir) if name != cms.OURS]
+
+
 def refs(repo, pattern="refs"):
     return sh(repo, "git", "for-each-ref", "--format=%(refname)", pattern).splitlines()
 
@@ -523,7 +527,7 @@ def test_a_sweep_that_was_killed_over_a_worktree_whose_repository_is_gone_now_le
     os.rename(str(repo), str(repo) + "-moved")
     assert [t for t in sweep(app) if ".removed" in t.path][0].notes[0].startswith("The repository of")
     os.rename(str(repo) + "-moved", str(repo))
-    assert [t.removed for t in sweep(app)] == [True, True] and not top.exists() and os.listdir(str(top.parent)) == []
+    assert [t.removed for t in sweep(app)] == [True, True] and not top.exists() and trees(app) == []
     assert sh(repo, "git", "show", branch + ":work") == "1"
 
 
@@ -679,8 +683,9 @@ def test_two_sweeps_at_once_share_the_work_and_lose_nothing(swarm, repo):
         out, err = sweeper.communicate(timeout=WAIT_S)
         assert (sweeper.returncode, err) == (0, b"")
         lines += map(json.loads, out.splitlines())
-    assert len(lines) == 24 and all(removed for removed, _, _ in lines) and len({path for _, path, _ in lines}) == 24, lines
-    assert os.listdir(app.store.tasks) == os.listdir(app.config.worktree_dir) == []
+    gone = [path for removed, path, _ in lines if removed]          # what one sees while the other removes it, it names as kept
+    assert len(gone) == len(set(gone)) == 24, lines
+    assert os.listdir(app.store.tasks) == trees(app) == []
     sh(repo, "git", "gc", "-q", "--prune=now")
     for branch, tip in tips.items():
         sh(repo, "git", "cat-file", "-e", tip)
@@ -700,7 +705,7 @@ def test_wherever_a_sweep_is_killed_the_next_one_goes_on_and_nothing_is_lost(mad
         if sweeper.returncode == 0:
             break
         assert (sweeper.returncode, err) == (-signal.SIGKILL, b"") and deaths < 300
-    assert deaths > 30 and not top.exists() and os.listdir(app.config.worktree_dir) == []
+    assert deaths > 30 and not top.exists() and trees(app) == []
     before.nothing_is_lost(but=[".env"])
     assert sh(repo, "git", "show", branch + ":many/b") == "2" and sh(repo, "git", "log", "--format=%s", branch).count("What the task left") == 1
 
@@ -766,7 +771,7 @@ def test_below_the_limit_of_free_space_no_worktree_is_made(swarm, repo, root):
     with pytest.raises(cms.ToolError) as caught:
         app.start([{"prompt": "x", "worktree": True}])
     assert [w for w in ("MiB are free", "CODEX_SWARM_MIN_FREE_MB", "1,099,511,627,776", "codex-mcp-swarm sweep", "CODEX_SWARM_WORKTREE_DIR") if w not in str(caught.value)] == []
-    assert refs(repo) == ["refs/heads/main"] and os.listdir(app.store.tasks) == os.listdir(app.config.worktree_dir) == []
+    assert refs(repo) == ["refs/heads/main"] and os.listdir(app.store.tasks) == trees(app) == []
     assert run(app, "SAY x")["content"] == "x"          # without a worktree there is no limit
 
 
@@ -801,3 +806,102 @@ def test_what_a_server_killed_while_it_verified_a_merge_left_is_removed(swarm, r
     os.utime(str(left[0]), (1, 1))
     assert [t.removed for t in sweep(app) if t.path == str(left[0])] == [True]
     assert not left[0].exists() and "merge-" not in sh(repo, "git", "worktree", "list")
+
+
+# -- what an attack found ---------------------------------------------------------------------------------
+def test_what_was_remembered_before_is_remembered_from_the_removal_on(made, repo):
+    app, top, branch = made
+    put(top, more="1\n")
+    amended = commit(top)
+    sh(top, "git", "commit", "-q", "--amend", "-m", "amended")
+    sh(repo, "git", "merge", "-q", branch)
+    tree = app.store.get(branch.split("/")[1]).spec().worktree
+    long_ago = cms.Git(type("Then", (cms.Host,), {"now": staticmethod(lambda: time.time() - 40 * DAY_S)})(), os.environ)
+    long_ago._remember(tree, str(repo / ".git"), sh(repo, "git", "rev-parse", branch), "refs/heads/" + branch)
+    assert refs(repo, "refs/codex-swarm")
+    assert one(app).removed and refs(repo, "refs/codex-swarm") == [trash_of(repo, branch)]
+    sh(repo, "git", "gc", "-q", "--prune=now")
+    sh(repo, "git", "cat-file", "-e", amended)
+
+
+def test_a_tree_too_deep_to_look_through_and_a_damaged_record_keep_no_other_from_being_swept(made, repo):
+    app, top, branch = made
+    deep = run(app, "SHELL python3 -c 'import os; [(os.mkdir(\"a\"), os.chdir(\"a\")) for _ in range(1200)]'", worktree=True)["worktree"]
+    broken = run(app, "SAY x")["task_id"]
+    spec = pathlib.Path(app.store.tasks, broken, "spec.json")
+    spec.write_text(json.dumps(dict(json.loads(spec.read_text()), created_at="today", cwd=5)))
+    found = {t.path: t for t in sweep(app)}
+    assert found[str(top)].removed and not found[deep["path"]].removed and not found[str(spec.parent)].removed
+    for _ in range(1200):           # or pytest cannot clear it away
+        inner = pathlib.Path(deep["path"], "a", "a")
+        if not inner.exists():
+            break
+        os.rename(str(inner), deep["path"] + "/b")
+        os.rmdir(deep["path"] + "/a")
+        os.rename(deep["path"] + "/b", deep["path"] + "/a")
+
+
+def test_a_branch_to_which_a_rebase_elsewhere_will_come_back_stays(made, repo, tmp_path):
+    app, top, branch = made
+    sh(repo, "git", "branch", "holds-it", branch)
+    sh(repo, "git", "worktree", "unlock", str(top), ) if (repo / ".git/worktrees" / top.name / "locked").exists() else None
+    sh(repo, "git", "worktree", "remove", "--force", str(top))
+    put(repo, work="mine\n")
+    commit(repo)
+    sh(repo, "git", "checkout", "-q", branch)
+    subprocess.run(["git", "rebase", "-q", "main"], cwd=str(repo), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert (repo / ".git" / "rebase-merge").exists()
+    sweep(app)
+    assert "refs/heads/" + branch in refs(repo)
+
+
+@pytest.mark.skipif(not cms.LINUX, reason="there is no /proc elsewhere")
+def test_a_worktree_with_a_file_that_a_process_has_open_is_kept(made):
+    app, top, branch = made
+    with open(str(top / "work"), "a") as f, subprocess.Popen(["sleep", "1000"], cwd="/", stdout=f) as sleeper:
+        try:
+            done = one(app)
+            assert not done.removed and "A process works there" in done.notes[0] and top.exists()
+        finally:
+            sleeper.kill()
+
+
+def test_a_change_that_keeps_size_and_time_is_seen_whatever_the_user_set(made, repo):
+    app, top, branch = made
+    sh(repo, "git", "config", "core.trustctime", "false")
+    sh(repo, "git", "config", "core.checkStat", "minimal")
+    there = os.stat(str(top / "work"))
+    (top / "work").write_text("2" + (top / "work").read_text()[1:])
+    os.utime(str(top / "work"), ns=(there.st_atime_ns, there.st_mtime_ns))
+    assert one(app).removed and sh(repo, "git", "show", branch + ":work").startswith("2")
+
+
+def test_a_directory_of_worktrees_that_is_not_there_is_not_taken_for_deleted(made, repo):
+    app, top, branch = made
+    os.rename(app.config.worktree_dir, app.config.worktree_dir + "-away")
+    done = one(app)
+    assert not done.removed and "not mounted" in done.notes[0]
+    os.rename(app.config.worktree_dir + "-away", app.config.worktree_dir)
+    assert one(app).removed and branch in sh(repo, "git", "branch", "--list", branch)
+
+
+def test_a_start_does_not_wait_for_a_sweep_that_looks(made, swarm, tmp_path):
+    app, top, branch = made
+    (top / "d").mkdir()
+    os.mkfifo(str(top / "d" / ".gitignore"))
+    sweeper = elsewhere(app, 0)
+    try:
+        assert run(swarm(), "SAY x")["outcome"] == "succeeded" and sweeper.poll() is None
+    finally:
+        sweeper.kill()
+        sweeper.communicate()
+
+
+def test_a_directory_in_which_a_merge_was_tried_stays_when_somebody_worked_in_it(made, repo):
+    app, top, branch = made
+    left = pathlib.Path(app.config.worktree_dir, "merge-0123456789ab")
+    sh(repo, "git", "worktree", "add", "-q", "--detach", "--lock", "--reason", cms.LOCK_REASON, str(left))
+    put(left, mine="1\n")
+    head = commit(left)
+    os.utime(str(left), (1, 1))
+    assert [t.removed for t in sweep(app) if t.path == str(left)] == [False] and sh(left, "git", "rev-parse", "HEAD") == head
