@@ -26,7 +26,7 @@ def git(repo, *words):
 
 def left_behind(root, repo):
     """Everything that a start makes: tasks, worktrees, branches."""
-    listed = lambda name: sorted(os.listdir(str(root / name))) if (root / name).exists() else []
+    listed = lambda name: sorted(path.name for path in (root / name).glob("[0-9a-f]*"))
     return listed("tasks"), listed("worktrees"), git(repo, "for-each-ref", "--format=%(refname:short)"), len(git(repo, "worktree", "list", "--porcelain"))
 
 
