@@ -3427,6 +3427,9 @@ class Swarm:
         wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
         if wants_tree and thread_id:
             raise ToolError("`worktree` is for new threads", "A reply works where its thread worked", "Leave `worktree` out")
+        if thread_id and owner is None and "cwd" not in request:
+            raise ToolError(f"There is no record of thread {thread_id} here", "It is another program's, or its tasks ended long ago and were removed, so nothing tells where it worked",
+                            "Pass `cwd`, and with it `sandbox` and whatever else it had", FailureKind.RESUME)
         if wants_tree and not in_repository(cwd):
             raise ToolError(f"`worktree` is not possible: {cwd} is not in a git repository", "A worktree is made from a commit",
                             "Run `git init` there and commit, pass another `cwd`, or leave `worktree` out", FailureKind.NOT_A_REPOSITORY)
@@ -3439,7 +3442,7 @@ class Swarm:
         spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
                     self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
                     usage_before, self._tree_around(cwd, owner),
-                    title_of(request["prompt"]), self._warnings(arguments, cwd if thread_id and owner is None else ""))
+                    title_of(request["prompt"]), self._warnings(arguments))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
         if spec.worktree is not None:
             spec = spec._replace(checkout=owner.checkout if owner else "", since=self._there_now(spec.worktree))
@@ -3537,11 +3540,9 @@ class Swarm:
     def _sandbox_is_set(self, arguments: Mapping[str, Any]) -> bool:
         return "sandbox" in arguments or "sandbox_mode" in arguments.get("config", {}) or "sandbox_mode" in map(override_key, self.config.overrides)
 
-    def _warnings(self, arguments: Mapping[str, Any], strange_in: str) -> Tuple[str, ...]:
-        """What a user should know of arguments that codex would pass over in silence, and of a thread of which there is no record."""
+    def _warnings(self, arguments: Mapping[str, Any]) -> Tuple[str, ...]:
+        """What a user should know of arguments that codex would pass over in silence."""
         warnings: Tuple[str, ...] = ()
-        if strange_in:
-            warnings = add_warning(warnings, f"There is no record of that thread here: it goes on in {strange_in}, with the settings of this call alone")
         policies = [arguments.get("approval-policy")] + [o.partition("=")[2].strip("\"' ") for o in self.config.overrides if override_key(o) == "approval_policy"]
         if any(policy not in (None, "never") for policy in policies):
             warnings = add_warning(warnings, "`approval-policy` has no effect: codex exec never asks; what needs approval is refused")

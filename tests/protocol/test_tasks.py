@@ -164,7 +164,7 @@ def test_another_server_repeats_the_settings_too(client):
 
 
 def test_a_reply_to_a_thread_that_codex_does_not_know_is_a_resume_failure(client):
-    result = client().call("codex_reply", {"threadId": "01a1fae2-0000-7c70-9702-579ef587dc24", "prompt": "x"})
+    result = client().call("codex_reply", {"threadId": "01a1fae2-0000-7c70-9702-579ef587dc24", "prompt": "x", "cwd": "."})
     assert result["isError"] is True
     assert result["structuredContent"]["failure"]["kind"] == "resume"
 

@@ -96,7 +96,7 @@ async def test_a_server_that_did_not_start_the_thread_repeats_its_settings_too(l
 
 async def test_a_thread_that_codex_does_not_know_is_a_resume_failure(lab):
     async with lab.connect() as swarm:
-        record = await swarm.failed("codex_reply", threadId=str(uuid.uuid4()), prompt="hello")
+        record = await swarm.failed("codex_reply", threadId=str(uuid.uuid4()), prompt="hello", cwd=".")
     assert record["outcome"] == "failed"
     assert record["failure"]["kind"] == "resume"
     assert lab.model.requests == []

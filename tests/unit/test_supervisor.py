@@ -102,7 +102,7 @@ def test_warnings_of_the_server_and_of_codex_are_all_in_the_record(swarm):
 
 def test_a_reply_in_another_thread_than_asked_for_is_not_taken_for_it(swarm, tmp_path):
     codex = codex_script(tmp_path, "event(type='thread.started', thread_id='01a1fae2-9a16-7c70-9702-000000000002')\nevent(type='turn.completed')")
-    record = run(swarm(codex_bin=codex), "x", threadId="01a1fae2-9a16-7c70-9702-000000000001")
+    record = run(swarm(codex_bin=codex), "x", threadId="01a1fae2-9a16-7c70-9702-000000000001", cwd=".")
     assert (record["outcome"], record["failure"]["kind"]) == ("failed", "resume")
 
 

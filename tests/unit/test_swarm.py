@@ -356,10 +356,10 @@ def test_a_task_that_never_had_a_thread_cannot_be_continued(swarm):
 def test_a_thread_of_another_program_is_continued_with_the_servers_defaults(swarm, fake, repo):
     stranger = run(swarm(root=str(repo.parent / "another")), "I was here")
     app = swarm(overrides=("model=d",))
-    record = run(app, "RECALL", threadId=stranger["threadId"])
+    record = run(app, "RECALL", threadId=stranger["threadId"], cwd=".")
     assert "I was here" in record["content"]
     assert "usage" not in record and any("usage of this turn is unknown" in w for w in record["warnings"])
-    assert "model=d" in seen(app, threadId=stranger["threadId"])["argv"]
+    assert "model=d" in seen(app, threadId=stranger["threadId"], cwd=".")["argv"]
 
 
 def test_an_ephemeral_server_keeps_no_threads_and_says_so(swarm):
@@ -508,9 +508,11 @@ def test_a_repository_that_a_task_made_in_its_tree_gets_no_program_run(swarm, re
     assert not mark.exists()
 
 
-def test_a_thread_of_which_there_is_no_record_goes_on_with_a_warning_that_says_where(swarm, repo):
+def test_a_thread_of_which_there_is_no_record_goes_on_only_where_the_call_says(swarm, repo):
     s = swarm()
     first = run(s, "SAY one", cwd=str(repo))
     shutil.rmtree(os.path.join(s.store.tasks, first["task_id"]))
-    reply = run(swarm(), "SAY two", threadId=first["threadId"])
-    assert reply["threadId"] == first["threadId"] and "no record of that thread" in reply["warnings"][0] and str(repo) in reply["warnings"][0]
+    with pytest.raises(ToolError) as caught:
+        run(swarm(), "SAY two", threadId=first["threadId"])
+    assert "no record" in str(caught.value) and "`cwd`" in str(caught.value)
+    assert run(swarm(), "SAY two", threadId=first["threadId"], cwd=str(repo))["threadId"] == first["threadId"]
