@@ -1137,10 +1137,15 @@ class Host:
         """Start a command in a session of its own, its output to `log`, and a guard that kills its process group should we be killed.
         Returns both Popens; the caller waits for them, and kills the guard. Raises: OSError."""
         import subprocess
-        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        gate = ["/bin/sh", "-c", 'read -r go || exit; exec "$@" </dev/null', "gate"]        # begins only once the guard is there
+        child = subprocess.Popen([*gate, *argv], cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
         try:
-            return child, subprocess.Popen(["/bin/sh", "-c", 'cat >/dev/null; kill -KILL "-$1"', "guard", str(child.pid)], cwd="/", stdin=subprocess.PIPE,
-                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            guard = subprocess.Popen(["/bin/sh", "-c", 'cat >/dev/null; kill -KILL "-$1"', "guard", str(child.pid)], cwd="/", stdin=subprocess.PIPE,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            assert child.stdin is not None
+            with child.stdin:
+                child.stdin.write(b"go\n")
+            return child, guard
         except OSError:
             self.signal_group(child.pid, signal.SIGKILL)
             raise
