@@ -4155,7 +4155,8 @@ class Swarm:
             finally:
                 self.host.signal_group(child.pid, signal.SIGKILL)
                 self.host.kill_marked(merge_id)
-                guard.kill()
+                self.host.signal_group(guard.pid, signal.SIGKILL)
+                guard.stdin.close()
                 guard.wait()
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             tail = log.read().decode("utf-8", "replace").strip()[-2_000:]
