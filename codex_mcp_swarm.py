@@ -1211,7 +1211,6 @@ class Host:
                     killed += 1
         return killed
 
-
     def worker_in(self, directory: str) -> Optional[int]:
         """A process that has its current directory or an open file in there, as far as we may know of it (Linux)."""
         within = os.path.realpath(directory)
@@ -1300,6 +1299,16 @@ def private_directory(path: str) -> None:
         os.chmod(path, 0o700)
 
 
+def is_inside(path: str, directory: str) -> bool:
+    return os.path.commonpath([os.path.realpath(path), os.path.realpath(directory)]) == os.path.realpath(directory)
+
+
+def leads_out(top: str, link: str) -> bool:
+    """Whether the link, named relative to `top`, leads to somewhere else, or would if all of `top` were elsewhere."""
+    path = os.path.join(top, link)
+    return os.path.isabs(os.readlink(path)) or not is_inside(path, top)
+
+
 def copy_file(source: str, target: str) -> None:
     """Copy an ordinary file with its mode and times, sharing its blocks where the file system can. Raises: OSError,
     also when `source` is a link or `target` exists and is not empty."""
@@ -1330,10 +1339,9 @@ def copy_into(top: str, into: str, name: str) -> str:
     if os.path.lexists(target):
         return "it is there already"
     if os.path.islink(source):
-        leads, to = os.readlink(source), os.path.realpath(source)
-        if os.path.isabs(leads) or os.path.commonpath([to, os.path.realpath(top)]) != os.path.realpath(top):
+        if leads_out(top, name):
             return "a link that leads elsewhere"
-        os.symlink(leads, target)
+        os.symlink(os.readlink(source), target)
         return ""
     try:
         copy_file(source, target)
@@ -1384,8 +1392,9 @@ def delete_tree(path: str) -> None:
     """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed. Raises: OSError, also when
     something is mounted in it."""
     import shutil
-    if mounted_in(path):
-        raise OSError(errno.EBUSY, "Something is mounted there", mounted_in(path))
+    mounted = mounted_in(path)
+    if mounted:
+        raise OSError(errno.EBUSY, "Something is mounted there", mounted)
     if os.path.islink(path) or not os.path.isdir(path):
         return os.unlink(path)
     os.chmod(path, 0o700)
@@ -1497,6 +1506,11 @@ def some(names: Sequence[str]) -> Dict[str, Any]:
     return {"count": len(names), "first": [clip(legible(name), LABEL_CHARS) for name in names[:NAMES_SHOWN]]} if names else {}
 
 
+def with_reasons(left_out: Mapping[str, str]) -> Dict[str, Any]:
+    """The same of files that were left out, each with the reason."""
+    return some([f"{path} ({why})" for path, why in left_out.items()])
+
+
 def legible(name: str) -> str:
     """A file name of any bytes as Unicode."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -1583,7 +1597,8 @@ def files_at(top: str, name: str) -> Iterator[str]:
 
 def meet(one: Set[str], other: Set[str]) -> bool:
     """Whether two sets of paths have one in common, or one of them is a directory of the other."""
-    return bool(one & other or {up for path in one for up in directories_above(path)} & other or {up for path in other for up in directories_above(path)} & one)
+    above = lambda paths: {up for path in paths for up in directories_above(path)}
+    return bool(one & other or above(one) & other or above(other) & one)
 
 
 def total(rows: Sequence[Changed]) -> Tuple[int, int]:
@@ -1614,6 +1629,10 @@ def covers(glob: str, name: str) -> bool:
         step = {at + 1 for at in states if at < len(parts) and _stands_for(parts[at], c)}
         states = skipped(stay | step, c)
     return len(parts) in states
+
+
+def is_covered(globs: Sequence[str], name: str) -> bool:
+    return any(covers(glob, name) for glob in globs)
 
 
 def _stands_for(part: str, c: str) -> bool:
@@ -1780,7 +1799,7 @@ class Git:
         if carried:
             message = f"Uncommitted changes of the checkout, as {tree.branch} began\n"
             tree = tree._replace(baseline=self._commit(tree.path, written, [tree.base], message), carried=some(carried))
-        missing = some([f"{path} ({why})" for path, why in left_out.items()])
+        missing = with_reasons(left_out)
         return tree._replace(unseen={"not_carried": missing} if missing else {})
 
     def _lying(self, top: str, aside: Mapping[str, str]) -> Tuple[str, List[Change], Dict[str, str]]:
@@ -1847,15 +1866,15 @@ class Git:
         """What the checkout at `top` has that the task does not see; an ignored directory counts as one."""
         status = self(top, "status", "--porcelain=v2", "-z", "--untracked-files=normal", "--ignored=traditional", "--no-renames", "--ignore-submodules=all")
         kinds: Dict[str, List[str]] = {"changed": [], "untracked": [], "ignored": []}
-        there = copied | {name[:at + 1] for name in copied for at, c in enumerate(name) if c == "/"}     # with the directories
+        there = copied | {above + "/" for name in copied for above in directories_above(name)}
         for change in _changes_in(status):
             if change.xy == "!!" and change.path in there:
                 continue
             kinds[{"!!": "ignored", "??": "untracked"}.get(change.xy, "changed")].append(change.path)
         if tree.carried:
             kinds["changed"], kinds["untracked"] = [], []
-        kinds["not_copied"] = [f"{name} ({why})" for name, why in refused.items()]
-        return {kind: some(names) for kind, names in kinds.items() if names}
+        found = {**{kind: some(names) for kind, names in kinds.items()}, "not_copied": with_reasons(refused)}
+        return {kind: names for kind, names in found.items() if names}
 
     # -- bringing home ---------------------------------------------------------------
     def hold(self, tree: Worktree) -> None:
@@ -1867,10 +1886,15 @@ class Git:
     def release(self, tree: Worktree) -> None:
         """Undo `hold`, and only that."""
         with contextlib.suppress(GitError, OSError):
-            with open(os.path.join(tree.git_dir, "locked"), encoding="utf-8", errors="replace") as f:
-                ours = f.read().strip() == LOCK_REASON
-            if ours:
+            if self.locked_for(tree.git_dir) == LOCK_REASON:
                 self(tree.git_dir, "worktree", "unlock", tree.path)
+
+    @staticmethod
+    def locked_for(git_dir: str) -> Optional[str]:
+        """The reason of the lock of a worktree, None when it is not locked. Raises: OSError."""
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
+            return f.read().strip()
+        return None
 
     def snapshot(self, tree: Worktree, message: str) -> Tuple[Worktree, List[str]]:
         """Commit everything that is not ignored onto the task's branch, on top of wherever the task left its HEAD; the
@@ -1901,7 +1925,7 @@ class Git:
             self._follow(tree, scratch["GIT_INDEX_FILE"])
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
         self._forget_indexes(tree, new)
-        named = some([f"{path} ({why})" for path, why in left_out.items()])
+        named = with_reasons(left_out)
         warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}" for line in dict.fromkeys(self.said)]
         return self._described(tree._replace(head=new, left_out=named), on, parents, clean, warnings)
@@ -2145,10 +2169,9 @@ class Git:
             raise GitError(f"It was moved to `{at}`", "What you moved is yours", f"Remove it with `git worktree remove {at}`")
         if there and self._leads_to(tree.path, ".git") != os.path.realpath(tree.git_dir):
             raise GitError("Its `.git` leads elsewhere", "It was replaced, and git would do what that says", f"Look through `{tree.path}`, and delete it by hand")
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(tree.git_dir, "locked"), encoding="utf-8", errors="replace") as f:
-            reason = f.read().strip()
-            if reason != LOCK_REASON:
-                raise GitError("Somebody locked it", clip(reason, LABEL_CHARS), f"`git worktree unlock {tree.path}` releases it")
+        reason = self.locked_for(tree.git_dir)
+        if reason not in (None, LOCK_REASON):
+            raise GitError("Somebody locked it", clip(reason or "", LABEL_CHARS), f"`git worktree unlock {tree.path}` releases it")
         unfinished = self.unfinished(tree.git_dir)
         if unfinished:
             raise GitError(f"A {unfinished[0]} is unfinished there", "", by_hand)
@@ -2207,8 +2230,9 @@ class Git:
         by_hand = f"Save what you need of it; `git worktree remove {tree.path}` then removes the rest"
         if self.said:
             raise GitError("git cannot read all of it", clip(self.said[0], 200), by_hand)
-        if set(left_out) - copied:
-            raise GitError(f"No commit takes {told(some([f'{name} ({why})' for name, why in left_out.items() if name not in copied]))}", "", by_hand)
+        not_taken = {name: why for name, why in left_out.items() if name not in copied}
+        if not_taken:
+            raise GitError(f"No commit takes {told(with_reasons(not_taken))}", "", by_hand)
         if own:
             raise GitError(f"A copied file was changed: {told(some(own))}", f"It is not what `{checkout or 'your checkout'}` has", by_hand)
         if others - copied and not ignored:
@@ -2317,8 +2341,8 @@ class Git:
         git_dir, branch = self._leads_to(path, ".git"), f"codex-swarm/{os.path.basename(path)}"
         if not self.host.linux or os.path.basename(os.path.dirname(git_dir)) != "worktrees" or git_dir.startswith(os.path.realpath(os.path.dirname(path)) + os.sep):
             return None                     # a `.git` that leads into the tree is some task's making
-        with contextlib.suppress(OSError), open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
-            base = self.commit_of(git_dir, f"refs/heads/{branch}", {"GIT_DIR": git_dir}) if f.read().strip() == LOCK_REASON else None
+        with contextlib.suppress(OSError):
+            base = self.commit_of(git_dir, f"refs/heads/{branch}", {"GIT_DIR": git_dir}) if self.locked_for(git_dir) == LOCK_REASON else None
             return Worktree(path, branch, base, git_dir) if base else None
         return None
 
@@ -2326,9 +2350,8 @@ class Git:
         """Remove a `scratch_worktree` that was left. Raises: GitError, OSError."""
         git_dir = self._leads_to(path, ".git")
         common = os.path.dirname(os.path.dirname(git_dir))
-        with open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
-            ours = f.read().strip() == LOCK_REASON and os.path.basename(os.path.dirname(git_dir)) == "worktrees"
-        if not ours or self.run(common, "symbolic-ref", "--quiet", "HEAD", env={"GIT_DIR": git_dir}, allowed=(0, 1)).code == 0:
+        ours = self.locked_for(git_dir) == LOCK_REASON and os.path.basename(os.path.dirname(git_dir)) == "worktrees"
+        if not ours or self.branch_at(common, {"GIT_DIR": git_dir}):
             raise GitError("It is not as it was made", "It has a branch, or another lock", "Look through it, and delete it by hand")
         changed = self(path, "status", "--porcelain", "--untracked-files=no", env=place_of(git_dir, path))
         with open(os.path.join(git_dir, "logs", "HEAD"), encoding="utf-8", errors="replace") as f:
@@ -2362,9 +2385,13 @@ class Git:
 
     def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str, Dict[str, str]]:
         """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there now; what was left out)."""
-        start = self.commit_of(top, "HEAD") or self.run(top, "hash-object", "-t", "tree", "--stdin").out.strip()
+        start = self.commit_of(top, "HEAD") or self._empty_tree(top)
         written, _, left_out = self._lying(top, aside)
         return start, written, left_out
+
+    def _empty_tree(self, cwd: str, env: Optional[Mapping[str, str]] = None) -> str:
+        """Its name, which depends on the hash of the repository; git knows it without any object."""
+        return self(cwd, "hash-object", "-t", "tree", "--stdin", env=env)
 
     def changed(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
         """The files that differ between two commits or trees, those below `paths` (globs) only. Raises: GitError."""
@@ -2407,8 +2434,7 @@ class Git:
         import tempfile
         with tempfile.TemporaryDirectory(prefix="codex-swarm-") as there:
             desk = {**place, "GIT_WORK_TREE": there}
-            empty = self.run(there, "hash-object", "-t", "tree", "--stdin", env=desk).out.strip()
-            for row in self.changed(place, empty, onto, ("**/.gitattributes",)):
+            for row in self.changed(place, self._empty_tree(there, desk), onto, ("**/.gitattributes",)):
                 if row.mode.startswith("100"):
                     path = os.path.join(there, row.path)
                     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -2602,24 +2628,24 @@ class Git:
             if self.commit_of(top, "HEAD") != onto:
                 raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {onto[:12]}", "Call again")
             words = ("--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat", "--quiet")
-            name = branch[len("refs/heads/"):]
+            name, place = branch[len("refs/heads/"):], place_of(self(top, "rev-parse", "--absolute-git-dir"), top)
+            paths = {row.path for row in self.changed(place, onto, commit)}
             plain = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"branch.{name}.mergeOptions", "GIT_CONFIG_VALUE_0": ""}
-            before = self._lying_at(top, onto, commit)
+            before = self._lying_at(top, paths)
             try:
                 self.run(top, "merge", *words, commit, env=plain, limit_s=CHECKOUT_S)
             except GitError as error:
                 fix = f"The merged commit is {commit}"
-                if self._lying_at(top, onto, commit) != before:
+                if self._lying_at(top, paths) != before:
                     with contextlib.suppress(GitError):
-                        self._put_back(top, onto, commit, place_of(self(top, "rev-parse", "--absolute-git-dir"), top))
-                    if self._lying_at(top, onto, commit) != before:
+                        self._put_back(top, onto, commit, place)
+                    if self._lying_at(top, paths) != before:
                         fix = f"It was cut off in the middle: look at `git status` there. {fix}"
                 raise GitError(f"`{name}` was not moved", error.why, fix)
         return name
 
-    def _lying_at(self, top: str, old: str, new: str) -> List[str]:
-        """What `git status` says of the files that differ between two commits."""
-        paths = {row.path for row in self.changed({"GIT_DIR": self(top, "rev-parse", "--absolute-git-dir")}, old, new)}
+    def _lying_at(self, top: str, paths: Set[str]) -> List[str]:
+        """What `git status` says of these files."""
         status = self(top, "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
         return [f"{change.xy} {change.path}" for change in _changes_in(status) if change.path in paths]
 
@@ -2665,11 +2691,6 @@ def mark_of(top: str, name: str) -> str:
 def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
     """Whether this is a file that was copied as an ignored one, also under another name. `copied`: names and marks."""
     return bool(copied) and (change.xy == "??" and change.path in copied or mark_of(top, change.path) in copied)
-
-
-def leads_out(top: str, link: str) -> bool:
-    to, top = os.path.realpath(os.path.join(top, link)), os.path.realpath(top)
-    return os.path.isabs(os.readlink(os.path.join(top, link))) or os.path.commonpath([to, top]) != top
 
 
 def unfit(top: str, change: Change) -> str:
@@ -2895,11 +2916,13 @@ class Store:
 
     def get(self, task_id: str) -> TaskDir:
         """Raises: ToolError when there is no such task."""
-        path = os.path.join(self.tasks, task_id)
-        if not re.fullmatch(TASK_ID, task_id) or not os.path.isdir(path):
+        if not self.has(task_id):
             raise ToolError(f"There is no task `{clip(task_id, 60)}`", f"Task ids are 12 hexadecimal digits, and tasks live in `{self.tasks}` until some time after their end",
                             "codex_status lists the tasks that have not ended; what an old one did in a worktree is on its branch, `codex-swarm/` and the id, or in your own")
-        return TaskDir(path)
+        return TaskDir(os.path.join(self.tasks, task_id))
+
+    def has(self, task_id: str) -> bool:
+        return bool(re.fullmatch(TASK_ID, task_id)) and os.path.isdir(os.path.join(self.tasks, task_id))
 
     def _handle_file(self, handle_id: str, suffix: str) -> str:
         return os.path.join(self.handles, handle_id + suffix)
@@ -3230,7 +3253,7 @@ class Supervisor:
         except (GitError, OSError, ValueError) as error:
             self.warnings = add_warning(self.warnings, f"Whether the task kept to its `write_paths` is unknown: {error}")
             return {}
-        return some([name for name in names if name.startswith("../") or not any(covers(glob, name) for glob in globs)])
+        return some([name for name in names if name.startswith("../") or not is_covered(globs, name)])
 
     def _file(self, report: Report, end: Status) -> None:
         """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
@@ -3475,16 +3498,20 @@ class Swarm:
         if busy:
             raise ToolError(f"{tree.path} cannot be updated", f"Task {busy} works there now, and files would change under it", "codex_wait for it, then reply")
         task_id = re.sub(f"^(refs/heads/)?codex-swarm/({TASK_ID})$", r"\2", name)
-        if re.fullmatch(TASK_ID, task_id) and os.path.isdir(os.path.join(self.store.tasks, task_id)):
+        if self.store.has(task_id):
             parts, _, common, _ = self._parts([task_id])
             if common != common_of(tree):
                 raise ToolError(f"`update_from`: task {name} belongs to another repository", f"Its is {common}, that of this thread {common_of(tree)}", "Leave it out")
             return parts[0]
-        place = {"GIT_DIR": tree.git_dir}
-        commit = self.git.commit_of(tree.git_dir, name, place) if not name.startswith("-") else None
-        if commit is None:
-            raise ToolError(f"`update_from`: `{clip(name, 100)}` names no task and no commit", "git finds none of that name there", "Pass a task_id, or a branch")
+        commit = self._commit_named("update_from", name, tree.git_dir, {"GIT_DIR": tree.git_dir})
         return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
+
+    def _commit_named(self, argument: str, name: str, cwd: str, place: Mapping[str, str]) -> str:
+        """For what is no task. Raises: ToolError."""
+        commit = self.git.commit_of(cwd, name, place) if not name.startswith("-") else None
+        if commit is None:
+            raise ToolError(f"`{argument}`: `{clip(name, 100)}` names no task and no commit", f"git finds none of that name in {cwd}", "Pass a task_id, or a branch")
+        return commit
 
     def _there_now(self, tree: Worktree) -> str:
         """The commit in a worktree that a task is to go on in; empty where there is none to be found."""
@@ -3887,7 +3914,7 @@ class Swarm:
                 files = self._tail(task).refresh().files
             if not files:
                 return None
-            common, top = (os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir))), os.path.realpath(tree.path)) if tree else repository_of(spec.cwd)
+            common, top = (common_of(tree), os.path.realpath(tree.path)) if tree else repository_of(spec.cwd)
             inside = frozenset(os.path.relpath(os.path.realpath(f), top) for f in files)
             return Touched(task_id, common, inside, spec.created_at, ended_at)
         except (ToolError, *UNREADABLE):
@@ -3909,17 +3936,14 @@ class Swarm:
         if paths and not rows:
             side = side._replace(note="No file that differs is in `paths`")
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note,
-                 "left_out": some([f"{path} ({why})" for path, why in left_out.items()])}
+                 "left_out": with_reasons(left_out)}
         return {"task_id": task_id, "view": view, **{k: v for k, v in facts.items() if v}, "files_changed": len(rows),
                 "insertions": total(rows)[0], "deletions": total(rows)[1], "content": content}
 
     def _compared_with(self, name: str, repository: str, place: Mapping[str, str]) -> str:
         """The result of another task, or a branch, tag or commit. Raises: ToolError."""
-        if not re.fullmatch(TASK_ID, name) or not os.path.isdir(os.path.join(self.store.tasks, name)):
-            commit = self.git.commit_of(repository, name, place) if not name.startswith("-") else None
-            if commit is None:
-                raise ToolError(f"`against`: `{clip(name, 100)}` names no task and no commit", f"git finds none of that name in {repository}", "Pass a task_id, or a branch")
-            return commit
+        if not self.store.has(name):
+            return self._commit_named("against", name, repository, place)
         other = self._side(name)
         if other.repository != repository:
             raise ToolError(f"Task {name} cannot be compared with this one", f"It worked in {other.repository}, this one in {repository}", "Compare tasks of the same repository")
@@ -4070,11 +4094,12 @@ class Swarm:
     def _newest(self, tree: Worktree) -> str:
         """What is on the task's branch now, where that goes on from its result; the result, where there is no branch. Raises: ToolError."""
         assert tree.head is not None
-        place, what = {"GIT_DIR": common_of(tree)}, f"The work of `{tree.branch}` cannot be merged"
-        if not os.path.isdir(common_of(tree)) or self.git.commit_of(common_of(tree), tree.head, place) is None:
-            raise ToolError(what, f"Its commit {tree.head} is not in {common_of(tree)}", "Restore that repository")
-        tip = self.git.commit_of(common_of(tree), f"refs/heads/{tree.branch}", place) or tree.head
-        if not self.git.contains(common_of(tree), tip, tree.head, place):
+        common, what = common_of(tree), f"The work of `{tree.branch}` cannot be merged"
+        place = {"GIT_DIR": common}
+        if not os.path.isdir(common) or self.git.commit_of(common, tree.head, place) is None:
+            raise ToolError(what, f"Its commit {tree.head} is not in {common}", "Restore that repository")
+        tip = self.git.commit_of(common, f"refs/heads/{tree.branch}", place) or tree.head
+        if not self.git.contains(common, tip, tree.head, place):
             raise ToolError(what, f"The branch does not hold the task's result {tree.head[:12]} any more: somebody amended or moved it to {tip[:12]}",
                             f"Merge that with `git merge`, or go back with `git branch -f {tree.branch} {tree.head[:12]}`")
         return tip
@@ -4505,10 +4530,6 @@ def override_key(override: str) -> str:
     return override.partition("=")[0].strip()
 
 
-def is_inside(path: str, directory: str) -> bool:
-    return os.path.commonpath([os.path.realpath(path), os.path.realpath(directory)]) == os.path.realpath(directory)
-
-
 def shown(tree: Worktree) -> Dict[str, Any]:
     return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k not in ("git_dir", "files")}
 
@@ -4521,7 +4542,7 @@ def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]
 def _row(row: Changed, view: str, globs: Optional[Sequence[str]]) -> str:
     name = legible(row.path).replace("\n", "\\n")
     if view == "files":
-        return f"{row.status} {name}" + ("  (outside write_paths)" if globs is not None and not any(covers(glob, row.path) for glob in globs) else "")
+        return f"{row.status} {name}" + ("  (outside write_paths)" if globs is not None and not is_covered(globs, row.path) else "")
     return f"{'binary' if row.insertions is None else f'+{row.insertions}':>7} {'' if row.deletions is None else f'-{row.deletions}':>7}  {name}"
 
 

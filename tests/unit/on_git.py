@@ -2,6 +2,7 @@
 import hashlib
 import os
 import pathlib
+import socket
 import subprocess
 
 from codex_mcp_swarm import Git, Host
@@ -57,3 +58,28 @@ def files_of(repo, branch=BRANCH):
 
 def branches(repo):
     return sh(repo, "git", "for-each-ref", "--format=%(refname:short)").splitlines()
+
+
+def put(top, **files):
+    """Write files below `top`; in their names `__` stands for `/`, `_` for a dot."""
+    for name, text in files.items():
+        path = pathlib.Path(str(top), name.replace("__", "/").replace("_", "."))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def commit(top, message="more"):
+    """Commit everything; the commit."""
+    sh(top, "git", "add", "-A")
+    sh(top, "git", "commit", "-q", "-m", message)
+    return sh(top, "git", "rev-parse", "HEAD")
+
+
+def put_pipes_and_a_socket(top, monkeypatch):
+    """One pipe is new, one takes the place of a tracked file; the name of a socket has to be short, hence the change of directory."""
+    os.mkfifo(str(top / "pipe"))
+    (top / "README").unlink()
+    os.mkfifo(str(top / "README"))
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(top)
+        listening.bind("socket")

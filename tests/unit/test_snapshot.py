@@ -2,7 +2,6 @@
 import concurrent.futures
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import Git, GitError, Host
-from .on_git import BRANCH, counts, files_of, log_of, ours, save, sh, snapshot
+from .on_git import BRANCH, counts, files_of, log_of, ours, put_pipes_and_a_socket, save, sh, snapshot
 
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
 
@@ -290,12 +289,7 @@ def test_a_file_may_have_any_name(repo, tree, place):
 
 
 def test_a_pipe_and_a_socket_hold_nothing_up(repo, tree, place, monkeypatch):
-    os.mkfifo(str(place / "pipe"))
-    (place / "README").unlink()
-    os.mkfifo(str(place / "README"))
-    with socket.socket(socket.AF_UNIX) as listening:
-        monkeypatch.chdir(place)
-        listening.bind("socket")
+    put_pipes_and_a_socket(place, monkeypatch)
     (place / "x").write_text("1\n")
     ours().snapshot(tree, "x")
     assert "x" in files_of(repo) and not {"pipe", "socket"} & set(files_of(repo))

@@ -15,7 +15,7 @@ import pytest
 import codex_mcp_swarm as cms
 from . import helpers
 from .helpers import WAIT_S, begin
-from .on_git import sh
+from .on_git import commit, put, sh
 
 DAY_S = 86400.0
 IGNORES = ".env\n*.log\n"
@@ -60,19 +60,6 @@ def one(app, **how):
     found = sweep(app, **how)
     assert len(found) == 1, found
     return found[0]
-
-
-def put(top, **files):
-    for name, text in files.items():
-        path = pathlib.Path(str(top), name.replace("__", "/").replace("_", "."))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def commit(top, message="more"):
-    sh(top, "git", "add", "-A")
-    sh(top, "git", "commit", "-q", "-m", message)
-    return sh(top, "git", "rev-parse", "HEAD")
 
 
 def trees(app):

@@ -12,7 +12,8 @@ import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import GitError
-from .on_git import BRANCH, asking, branches, files_of, log_of, ours, save, sh, snapshot
+from .on_git import (BRANCH, asking, branches, commit, files_of, log_of, ours, put, put_pipes_and_a_socket, save, sh,
+                     snapshot)
 
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
 
@@ -23,19 +24,6 @@ def make(repo, tmp_path):
     def make(carry=False, base="HEAD", cwd=repo, name="tree", branch=BRANCH):
         return ours().add_worktree(*ours().head(str(cwd), base), str(tmp_path / name), branch, carry)
     return make
-
-
-def put(top, **files):
-    for name, text in files.items():
-        path = pathlib.Path(str(top), name.replace("__", "/").replace("_", "."))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def commit(top, message="more"):
-    sh(top, "git", "add", "-A")
-    sh(top, "git", "commit", "-q", "-m", message)
-    return sh(top, "git", "rev-parse", "HEAD")
 
 
 def all_files(top):
@@ -233,12 +221,7 @@ def test_a_file_that_comes_along_may_have_any_name(repo, make):
 
 
 def test_pipes_and_sockets_in_the_checkout_do_not_come_along_and_hold_nothing_up(repo, make, monkeypatch):
-    os.mkfifo(str(repo / "pipe"))
-    (repo / "README").unlink()
-    os.mkfifo(str(repo / "README"))
-    with socket.socket(socket.AF_UNIX) as listening:
-        monkeypatch.chdir(repo)
-        listening.bind("socket")
+    put_pipes_and_a_socket(repo, monkeypatch)
     put(repo, x="1\n")
     tree = make(carry=True)
     assert files_of(repo) == ["README", "x"] and tree.unseen["not_carried"]["first"] == ["README (no ordinary file)"]
