@@ -4233,20 +4233,6 @@ class Swarm:
                     last = max(last, os.stat(os.path.join(self.store.tasks, task_id, "status.json")).st_mtime)
         return ended, self.summary(doing, len(task_ids)), last
 
-    def signature(self, task_id: str) -> Any:
-        """Something that differs when the record of a task does; with no task, when the list of tasks does.
-
-        Raises: OSError when the system is exhausted."""
-        if not task_id:
-            return tuple(self.store.ids()), tuple(self.unended())
-        try:
-            task = self.store.get(task_id)
-            status = task.status()
-            return status, None if status.state is State.ENDED else self._tail(task).refresh().events
-        except (ToolError, OSError) as error:
-            raise_if_exhausted(error)
-            return None
-
     def doing(self, task: TaskDir) -> Tuple[Phase, str, float]:
         """Phase, its detail, and since when (Unix seconds)."""
         tail = self._tail(task)
@@ -4976,7 +4962,6 @@ class Resource(NamedTuple):
     description: str
     mime_type: str
     read: Callable[[Swarm, str, Mapping[str, Any]], str]    # the task id (or ""), facts of the server
-    changes: bool = True
 
 
 def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
@@ -5014,9 +4999,9 @@ def _pretty(data: Any) -> str:
 SCHEME = "codex-swarm:///"
 RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex", "application/json",
-             lambda swarm, task_id, about: _pretty(about), changes=False),
+             lambda swarm, task_id, about: _pretty(about)),
     Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
-             lambda swarm, task_id, about: _pretty(to_json(swarm.config)), changes=False),
+             lambda swarm, task_id, about: _pretty(to_json(swarm.config))),
     Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
     Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
              lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
@@ -5123,10 +5108,9 @@ TASKS_EXTENSION = VENDOR + "tasks"
 SERVER_INFO = {"name": "codex-mcp-swarm", "version": __version__}
 LIST_TTL_MS = 60_000                # lists never change while a server runs; what is read does
 POLL_MS = 1_000                     # how often a client should ask for an MCP task
-SLOW = frozenset({"resources/read", "resources/subscribe", "subscriptions/listen", "tasks/get", "tasks/cancel", "tasks/update"})   # a thread each, as tools/call
+SLOW = frozenset({"resources/read", "tasks/get", "tasks/cancel", "tasks/update"})   # a thread each, as tools/call
 CACHEABLE = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
 DATED = CACHEABLE | {"server/discover", "resources/read"}       # results that say how long they hold
-MAX_STREAMS, MAX_WATCHED = 100, 1_000       # subscriptions open at once, and what one of them may name
 RequestId = Union[str, int]
 
 
@@ -5364,8 +5348,7 @@ class Handshake(Era):
         super().__init__(server, REVISIONS[0], Client())
         self.begun = False
         self.stateless = frozenset(Stateless(server, {}, self.client).methods)
-        self.methods.update({"initialize": self.initialize, "ping": lambda request: {}, "resources/subscribe": self.subscribe,
-                             "resources/unsubscribe": self.unsubscribe})
+        self.methods.update({"initialize": self.initialize, "ping": lambda request: {}})
 
     def check(self, method: str) -> None:
         """Raises: ProtocolError when the session does not know the method, or has not begun."""
@@ -5384,20 +5367,8 @@ class Handshake(Era):
         self.client, self.begun = client_named(params.get("clientInfo")), True
         self.revision = params["protocolVersion"] if params["protocolVersion"] in REVISIONS else REVISIONS[0]
         title = {"title": "Codex swarm"} if self.since("2025-06-18") else {}
-        return {"protocolVersion": self.revision, "capabilities": {"tools": {}, "resources": {"subscribe": True}, "prompts": {}},
+        return {"protocolVersion": self.revision, "capabilities": {"tools": {}, "resources": {}, "prompts": {}},
                 "serverInfo": {**SERVER_INFO, **title}, "instructions": INSTRUCTIONS}
-
-    def subscribe(self, request: Request) -> Dict[str, Any]:
-        self.resource(request.params)
-        self.server.subscriptions.watch(self, watched([request.params["uri"]], self.swarm))
-        return {}
-
-    def unsubscribe(self, request: Request) -> Dict[str, Any]:
-        uri = request.params.get("uri")
-        if not isinstance(uri, str):
-            raise ProtocolError(INVALID_PARAMS, "`uri` is missing, or not a string")
-        self.server.subscriptions.close(None, uri)
-        return {}
 
 
 def utc(at: float) -> str:
@@ -5412,7 +5383,7 @@ class Stateless(Era):
         super().__init__(server, STATELESS, client)
         extensions = capabilities.get("extensions")
         self.tracks_tasks = isinstance(extensions, dict) and TASKS_EXTENSION in extensions
-        self.methods.update({"server/discover": self.discover, "subscriptions/listen": self.listen, "tasks/get": self.tasks_get,
+        self.methods.update({"server/discover": self.discover, "tasks/get": self.tasks_get,
                              "tasks/update": self.tasks_update, "tasks/cancel": self.tasks_cancel})
 
     @classmethod
@@ -5445,28 +5416,7 @@ class Stateless(Era):
 
     def discover(self, request: Request) -> Dict[str, Any]:
         return {"supportedVersions": list(SUPPORTED), "instructions": INSTRUCTIONS,
-                "capabilities": {"tools": {}, "resources": {"subscribe": True}, "prompts": {}, "extensions": {TASKS_EXTENSION: {}}}}
-
-    def listen(self, request: Request) -> Dict[str, Any]:
-        wanted = request.params.get("notifications")
-        if not isinstance(wanted, dict):
-            raise ProtocolError(INVALID_PARAMS, "`subscriptions/listen` needs `notifications`, an object")
-        uris, ids = wanted.get("resourceSubscriptions", []), wanted.get("taskIds", [])
-        if not all(isinstance(entries, list) and all(isinstance(e, str) for e in entries) for entries in (uris, ids)):
-            raise ProtocolError(INVALID_PARAMS, "`resourceSubscriptions` and `taskIds` must be arrays of strings")
-        if "taskIds" in wanted:
-            self.need_tasks()
-        if len(uris) + len(ids) > MAX_WATCHED:
-            raise ProtocolError(INVALID_PARAMS, f"A stream may name {MAX_WATCHED:,} resources and tasks; open another one for the rest")
-        honoured = {"resourceSubscriptions": sorted({u for u in uris if self._exists(u)}), "taskIds": sorted({i for i in ids if self.swarm.store.handle(i)})}
-        stream = Stream(self, request.id, {**watched(honoured["resourceSubscriptions"], self.swarm), **dict.fromkeys(honoured["taskIds"])})
-        raise Opened(stream, stream.notification("subscriptions/acknowledged", {"notifications": {k: v for k, v in honoured.items() if k in wanted}}))
-
-    def _exists(self, uri: str) -> bool:
-        try:
-            return bool(self.resource({"uri": uri}))
-        except ProtocolError:
-            return False
+                "capabilities": {"tools": {}, "resources": {}, "prompts": {}, "extensions": {TASKS_EXTENSION: {}}}}
 
     # -- the Tasks extension: a tools/call that goes on after its answer -------------------
     def wait_result(self, wait: Wait, call: Call) -> Dict[str, Any]:
@@ -5531,133 +5481,6 @@ class Stateless(Era):
         return {}
 
 
-class Stream:
-    """What one client wants to be told of: by `subscriptions/listen` (tagged with its id) or `resources/subscribe` (id None).
-
-    `seen` has what it was last told of each URI and handle; guarded by Subscriptions.changed once it is open."""
-
-    def __init__(self, era: Era, ident: Optional[RequestId], seen: Dict[str, Any]) -> None:
-        self.era, self.ident, self.seen = era, ident, seen
-
-    def notification(self, method: str, params: Dict[str, Any]) -> Dict[str, Any]:
-        tag = {} if self.ident is None else {"_meta": {VENDOR + "subscriptionId": self.ident}}
-        return {"jsonrpc": "2.0", "method": f"notifications/{method}", "params": {**params, **tag}}
-
-
-class Opened(Exception):
-    """Raised by a method whose request stays open: a stream, and what is sent first on it."""
-
-    def __init__(self, stream: Stream, first: Dict[str, Any]) -> None:
-        self.stream, self.first = stream, first
-
-
-def watched(uris: Iterable[str], swarm: Swarm) -> Dict[str, Any]:
-    """What is so now of those of the URIs that ever change: that is no news. Raises: OSError when the system is exhausted."""
-    found = {uri: find_resource(uri) for uri in uris}
-    return {uri: swarm.signature(there[1]) for uri, there in found.items() if there and there[0].changes}
-
-
-class Subscriptions:
-    """Tells subscribers what has changed, each thing at most once in PROGRESS_GAP_S. Without any there is no thread."""
-
-    def __init__(self, swarm: Swarm, wire: Wire) -> None:
-        self.swarm, self.wire = swarm, wire
-        # Guards `streams`, what each has `seen`, and `teller`. Whoever opens or closes a stream takes it, and the teller, to
-        # tell; notified when a stream is closed. Only the Wire's is taken while it is held.
-        self.changed = threading.Condition()
-        self.streams: Dict[Optional[RequestId], Stream] = {}
-        self.teller: Optional[threading.Thread] = None
-
-    def open(self, stream: Stream, first: Optional[Dict[str, Any]] = None) -> None:
-        """Raises: ProtocolError when there is no room for it."""
-        with self.changed:
-            if len(self.streams) >= MAX_STREAMS:
-                raise ProtocolError(INTERNAL_ERROR, f"{MAX_STREAMS} subscriptions are open: end some of them, or name more in one")
-            if self.teller is None:
-                teller = threading.Thread(target=self._tell, name="teller", daemon=True)
-                try:
-                    teller.start()
-                except RuntimeError:
-                    raise ProtocolError(INTERNAL_ERROR, "The system has no thread left: try again later")
-                self.teller = teller
-            self.streams[stream.ident] = stream
-            if first is not None:
-                self.wire.send(first)
-
-    def watch(self, era: Era, seen: Dict[str, Any]) -> None:
-        """Add to what the session is told of. Raises: ProtocolError when there is no room for it."""
-        with self.changed:
-            there = self.streams.get(None)
-            if there is not None and len(there.seen) < MAX_WATCHED:
-                there.seen = {**seen, **there.seen}
-            elif there is not None:
-                raise ProtocolError(INTERNAL_ERROR, f"{MAX_WATCHED:,} resources are subscribed to: unsubscribe from some of them")
-            elif seen:
-                self.open(Stream(era, None, seen))
-
-    def close(self, ident: Optional[RequestId], uri: Optional[str] = None) -> None:
-        """End a stream silently, or take one URI back from it."""
-        with self.changed:
-            stream = self.streams.get(ident)
-            if stream is not None and uri is not None:
-                stream.seen.pop(uri, None)
-            if stream is not None and (uri is None or not stream.seen):
-                del self.streams[ident]
-            self.changed.notify_all()
-
-    def has(self, ident: RequestId) -> bool:
-        with self.changed:
-            return ident in self.streams
-
-    def end(self) -> None:
-        """The server ends every stream with its result."""
-        with self.changed:
-            streams, self.streams = self.streams, {}
-            self.changed.notify_all()
-        for ident, stream in streams.items():
-            if ident is not None:
-                self.wire.send({"jsonrpc": "2.0", "id": ident, "result": stream.era.finish("subscriptions/listen", {"_meta": {VENDOR + "subscriptionId": ident}})})
-
-    def _tell(self) -> None:
-        while True:
-            with self.changed:
-                self.changed.wait_for(lambda: not self.streams, PROGRESS_GAP_S)
-                if not self.streams:
-                    self.teller = None
-                    return
-                wanted: Dict[str, List[Stream]] = {}
-                for stream in self.streams.values():
-                    for key, told in stream.seen.items():
-                        if key.startswith(SCHEME) or told is None or told[0] == "working":      # the end of an MCP task is told once
-                            wanted.setdefault(key, []).append(stream)
-            for key, streams in wanted.items():
-                if not self.wire.busy():        # else the client is behind; what is new now will still be new next time
-                    self._tell_of(key, streams)
-
-    def _tell_of(self, key: str, streams: Sequence[Stream]) -> None:
-        try:
-            now, method, params = self._look(key, streams[0].era)
-        except (OSError, SwarmError):           # the system is exhausted: as above
-            return
-        except Exception:                       # a bug of ours must not end the news of all others
-            return self.swarm.host.log("ERROR", f"no news of {key}", trace=True)
-        with self.changed:
-            for stream in streams:
-                if self.streams.get(stream.ident) is stream and stream.seen.get(key, now) != now:
-                    stream.seen[key] = now
-                    self.wire.send(stream.notification(method, params))
-
-    def _look(self, key: str, era: Era) -> Tuple[Any, str, Dict[str, Any]]:
-        """What is so now of a URI or a handle, and the notification that says so."""
-        if key.startswith(SCHEME):
-            return watched([key], self.swarm)[key], "resources/updated", {"uri": key}
-        handle = self.swarm.store.handle(key)
-        if handle is None or not isinstance(era, Stateless):
-            raise ToolError("The handle has been removed")
-        state = era.task_state(handle)          # not its text: that counts seconds
-        return (state["status"], [self.swarm.signature(i) for i in handle.wait.task_ids]), "tasks", state
-
-
 def system_refused(error: OSError) -> ToolError:
     return ToolError("The system refused", f"{error.strerror}: {error.filename}", "Mend that, or run fewer tasks at once")
 
@@ -5679,7 +5502,7 @@ def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
                              "pid": os.getpid(), "protocol": revision, "protocols": list(SUPPORTED), "tasks_dir": swarm.store.tasks,
                              "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS),
                              "limits": {"tasks_per_call": MAX_TASKS_PER_CALL, "prompt_chars": MAX_PROMPT_CHARS, "result_chars": RESULT_CHARS, "frame_bytes": MAX_FRAME_BYTES,
-                                        "waiting_calls": MAX_WAITS, "subscriptions": MAX_STREAMS}}
+                                        "waiting_calls": MAX_WAITS}}
     try:
         codex_path = find_codex(swarm.config.codex_bin, swarm.environ.get("PATH", os.defpath))
         done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
@@ -5702,12 +5525,11 @@ class Server:
 
     def __init__(self, swarm: Swarm, wire: Wire) -> None:
         self.swarm, self.wire = swarm, wire
-        self.subscriptions = Subscriptions(swarm, wire)
         self.session = Handshake(self)
         # Guards `calls` (request id -> what is under way) and `threads` (those whose thread has not finished: the id is
         # free when the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
         # `drain`. Whether a call is cancelled is looked at, and what follows from that is sent, in one hold of it: what the
-        # reader has seen cancelled says nothing more. Sending never blocks. Taken before Subscriptions.changed, never after.
+        # reader has seen cancelled says nothing more. Sending never blocks.
         self.idle = threading.Condition()
         self.calls: Dict[RequestId, Pending] = {}
         self.threads: Set[Pending] = set()
@@ -5726,7 +5548,6 @@ class Server:
         self.swarm.host.log("INFO", f"ending with {len(self.calls)} calls under way; the tasks go on")
         with self.idle:
             self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
-        self.subscriptions.end()
         self.wire.flush(max(0.0, end - self.swarm.host.monotonic()))
 
     def receive(self, line: Optional[bytes]) -> None:
@@ -5788,7 +5609,7 @@ class Server:
         """Only the reader begins requests, so what is free here is free until it does."""
         with self.idle:
             taken = ident in self.calls
-        if taken or self.subscriptions.has(ident):
+        if taken:
             raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
 
     def _begin(self, request: Request, act: Callable[[Call], Dict[str, Any]], waits: bool = False) -> None:
@@ -5816,12 +5637,8 @@ class Server:
 
     def answer(self, request: Request, act: Callable[[], Dict[str, Any]], pending: Optional[Pending] = None) -> None:
         """The one boundary between exceptions and the wire. A cancelled call gets no answer."""
-        opened: Optional[Opened] = None
-        out: Dict[str, Any] = {}
         try:
             out = {"result": request.era.finish(request.method, act())}
-        except Opened as stream:
-            opened = stream
         except ProtocolError as error:
             out = error_member(error)
         except OSError as error:
@@ -5834,9 +5651,7 @@ class Server:
             return request.replies.send({"jsonrpc": "2.0", "id": request.id, **out})
         with self.idle:
             del self.calls[request.id]
-            if opened is not None and not pending.call.cancelled:
-                out = self._open(opened)
-            request.replies.send({"jsonrpc": "2.0", "id": request.id, **out} if out and not pending.call.cancelled else None)
+            request.replies.send({"jsonrpc": "2.0", "id": request.id, **out} if not pending.call.cancelled else None)
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
         elif not pending.call.cancelled:
@@ -5844,14 +5659,6 @@ class Server:
         with self.idle:
             self.threads.discard(pending)
             self.idle.notify_all()
-
-    def _open(self, opened: Opened) -> Dict[str, Any]:
-        """Nothing, or the error that is the answer."""
-        try:
-            self.subscriptions.open(opened.stream, opened.first)
-            return {}
-        except ProtocolError as error:
-            return error_member(error)
 
     def _teller(self, pending: Pending) -> Optional[Callable[[str], None]]:
         meta = pending.request.params.get("_meta")
@@ -5879,8 +5686,6 @@ class Server:
             if pending is not None:
                 pending.call.cancel_reason = str(params.get("reason") or "")
                 pending.call.cancelled = True
-        if pending is None:
-            self.subscriptions.close(ident)
         self.swarm.wake()
 
     def _error(self, ident: Optional[RequestId], error: ProtocolError, replies: Optional[Replies] = None) -> None:

@@ -25,7 +25,6 @@ NEWEST_LEGACY = LEGACY_REVISIONS[-1]
 MODERN = "2026-07-28"
 VENDOR = "io.modelcontextprotocol/"
 TASKS = VENDOR + "tasks"
-SUBSCRIPTION_ID = VENDOR + "subscriptionId"
 WAIT_S = 60           # every wait ends; how soon it may end on a busy machine proves nothing
 _missing = object()
 
@@ -334,7 +333,7 @@ class Client:
         """(revision, method) that a received message belongs to."""
         method, version = self._sent.get(_key(message.get("id")) if isinstance(message, dict) and "id" in message else None, (None, None))
         params = message.get("params", {}) if isinstance(message, dict) else {}
-        if SUBSCRIPTION_ID in params.get("_meta", {}) or _key(params.get("progressToken", [])) in self._modern_tokens:
+        if _key(params.get("progressToken", [])) in self._modern_tokens:
             version = MODERN
         return version or self.version or NEWEST_LEGACY, method
 

@@ -135,7 +135,7 @@ def handlers():
 
 def test_everything_is_caught_only_at_the_boundary_of_each_kind_of_thread_and_process():
     broad = [name for name, h in handlers() if h.type is None or (isinstance(h.type, ast.Name) and h.type.id == "Exception")]
-    assert sorted(broad) == ["_tell_of", "answer", "supervisor_main", "sweep_and_log", "until_the_end"]
+    assert sorted(broad) == ["answer", "supervisor_main", "sweep_and_log", "until_the_end"]
 
 
 def test_what_catches_even_the_end_of_the_program_raises_it_again():

@@ -9,13 +9,12 @@ import random
 
 import pytest
 
-from client import MODERN, SUBSCRIPTION_ID, envelope, eventually, is_response
+from client import MODERN, envelope, eventually, is_response
 from conftest import Gate, running
 
 SEEDS, REQUESTS, BURSTS = range(10), 1000, 25
 FIRST = 10 ** 5                 # the ids below are the client's own
 MOST_UNDER_WAY = 200            # fewer than the server takes at once, streams and held calls included
-LIST = "codex-swarm:///tasks"
 
 
 class Storm:
@@ -48,7 +47,7 @@ class Storm:
             ("status", "tools/call", {"name": "codex_status", "arguments": {"task_ids": [task]}}),
             ("refused", "tools/call", {"name": "codex", "arguments": {}}),
             ("get", "tasks/get", {"taskId": "0" * 32}) if modern else ("read", "resources/read", {"uri": "codex-swarm:///config"}),
-            ("listen", "subscriptions/listen", {"notifications": {"resourceSubscriptions": [LIST]}}) if modern else ("list", "tools/list", {}),
+            ("list", "tools/list", {}),
         ])
         meta = envelope(tasks=kind == "get") if modern else {}
         if r.random() < 0.7:
@@ -58,7 +57,7 @@ class Storm:
         key = json.dumps(id)
         self.sent[key] = {"id": id, "kind": kind}
         # What never ends by itself has to be cancelled, sooner or later.
-        if kind in ("held", "listen") or r.random() < 0.4:
+        if kind == "held" or r.random() < 0.4:
             return key
         return None
 
@@ -112,8 +111,7 @@ class Storm:
                 key = json.dumps(m["id"])
                 (answers if key in self.sent else pings).setdefault(key, []).append(at)
             else:
-                params = m["params"]
-                key = json.dumps(params.get("progressToken", params.get("_meta", {}).get(SUBSCRIPTION_ID)))
+                key = json.dumps(m["params"]["progressToken"])
             said.setdefault(key, []).append(at)
         return answers, said, pings
 
@@ -125,7 +123,7 @@ class Storm:
         assert {key: len(at) for key, at in answers.items() if len(at) != 1} == {}, "answered twice"
         assert [key for key in wanted if key not in answers] == [], "not answered, and not cancelled"
         assert [key for key, at in answers.items() if max(said[key]) > at[0]] == [], "something was said after the answer"
-        assert [key for key in answers if self.sent[key]["kind"] in ("held", "listen")] == [], "answered, though it cannot have ended before its cancellation"
+        assert [key for key in answers if self.sent[key]["kind"] == "held"] == [], "answered, though it cannot have ended before its cancellation"
         reached = {}                                # key -> the first barrier after its cancellation
         for id, before in self.barriers:
             for key in before:

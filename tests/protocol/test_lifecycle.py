@@ -31,7 +31,7 @@ def test_an_unknown_revision_is_answered_with_the_newest_legacy_one(server, aske
 def test_initialize_declares_what_there_is_and_no_extension_of_the_next_era(server, version):
     init = server().initialize(version)
     assert set(init) == {"protocolVersion", "capabilities", "serverInfo", "instructions"}
-    assert init["capabilities"] == {"tools": {}, "resources": {"subscribe": True}, "prompts": {}}
+    assert init["capabilities"] == {"tools": {}, "resources": {}, "prompts": {}}
 
 
 def test_server_info_names_the_program_and_its_version(server):

@@ -216,9 +216,8 @@ IN_SESSION = {
     **WRONG_PARAMS,
     **{"an unknown resource: %r" % uri: ("resources/read", {"uri": uri}, -32002, {"uri": uri}) for uri in UNKNOWN_URIS},
     "a lone surrogate as uri": ("resources/read", {"uri": SURROGATE_URI}, -32002, {"uri": "x:?"}),
-    **{"%s with a uri that is %s" % (method, name): (method, params, -32602, "uri")
-       for method in ("resources/subscribe", "resources/unsubscribe") for name, params in NO_URI.items()},
-    "a subscription to what there is not": ("resources/subscribe", {"uri": "codex-swarm:///nothing"}, -32002, {"uri": "codex-swarm:///nothing"}),
+    **{"%s, which is not declared" % method: (method, {"uri": "codex-swarm:///tasks"}, -32601, method)
+       for method in ("resources/subscribe", "resources/unsubscribe")},
     **{"params that are %s" % name: ("tools/list", given, -32602, "params") for name, given in {
         "an array": [], "an array of a number": [1], "a string": "x", "a number": 5, "true": True, "false": False}.items()},
     "a call with null as params": ("tools/call", None, -32602, "name"),
@@ -234,15 +233,12 @@ TASK_IDS = {"without taskId": {}, "of null": {"taskId": None}, "of a number": {"
             "of true": {"taskId": True}, "of nothing": {"taskId": ""}, "of an unknown task": {"taskId": "0" * 32}, "of a codex task": {"taskId": "0" * 12},
             "of a path": {"taskId": "../../etc/passwd"}, "of a long name": {"taskId": "a" * 5000}, "of a null byte": {"taskId": "\0" * 32},
             "of a line feed": {"taskId": "0" * 32 + "\n"}, "of capitals": {"taskId": "A" * 32}, "of a lone surrogate": {"taskId": "\ud800" * 32}}
-LISTEN = {"without notifications": {}, "to null": {"notifications": None}, "to an array": {"notifications": []}, "to a string": {"notifications": "x"},
-          **{"to %s as %s" % (name, kind): {"notifications": {kind: given}} for kind in ("resourceSubscriptions", "taskIds")
-             for name, given in {"a string": "x", "null": None, "an array of a number": [5], "an array of an object": [{}], "an object": {}, "a number": 5}.items()}}
 STATELESS = {
     **WRONG_PARAMS,
     **{"an unknown resource: %r" % uri: ("resources/read", {"uri": uri}, -32602, {"uri": uri}) for uri in UNKNOWN_URIS},
     "a lone surrogate as uri": ("resources/read", {"uri": SURROGATE_URI}, -32602, {"uri": "x:?"}),
     **{"%s %s" % (method, name): (method, params, -32602, "taskId") for method in ("tasks/get", "tasks/cancel", "tasks/update") for name, params in TASK_IDS.items()},
-    **{"listen %s" % name: ("subscriptions/listen", params, -32602, "") for name, params in LISTEN.items()},
+    "listen, which is not declared": ("subscriptions/listen", {"notifications": {}}, -32601, "subscriptions/listen"),
     **{"a removed method: %s" % method: (method, {"uri": "codex-swarm:///tasks"}, -32601, method) for method in ("ping", "resources/subscribe", "resources/unsubscribe")},
     "a removed method: initialize": ("initialize", {}, -32601, "initialize"),
     "a removed method: initialize with its version": ("initialize", {"protocolVersion": NEWEST_LEGACY, "capabilities": {}}, -32601, "initialize"),
@@ -277,9 +273,10 @@ UNDECLARED = {"nothing": {}, "extensions null": {"extensions": None}, "extension
 # What a server that has had no handshake says: how to begin.
 BEFORE_THE_HANDSHAKE = {
     **{"%s" % method: (method, {}, -32602, "initialize") for method in (
-        "tools/list", "tools/call", "resources/list", "resources/read", "resources/templates/list", "resources/subscribe", "prompts/list", "prompts/get",
-        "server/discover", "tasks/get", "tasks/cancel", "tasks/update", "subscriptions/listen")},
-    **{"unknown: %s" % method: (method, {}, -32601, method) for method in ("frobnicate", "completion/complete", "logging/setLevel", "tasks/result", "tasks/list")},
+        "tools/list", "tools/call", "resources/list", "resources/read", "resources/templates/list", "prompts/list", "prompts/get",
+        "server/discover", "tasks/get", "tasks/cancel", "tasks/update")},
+    **{"unknown: %s" % method: (method, {}, -32601, method) for method in (
+        "frobnicate", "resources/subscribe", "subscriptions/listen", "completion/complete", "logging/setLevel", "tasks/result", "tasks/list")},
     **{"initialize with %s" % name: ("initialize", given, -32602, "protocolVersion") for name, given in {
         "no params": {}, "a number as version": {"protocolVersion": 5}, "null as version": {"protocolVersion": None, "capabilities": {}},
         "an array as version": {"protocolVersion": [NEWEST_LEGACY]}, "an object as version": {"protocolVersion": {}}}.items()},
@@ -495,8 +492,7 @@ def test_a_bad_envelope_is_refused_and_what_is_wrong_is_named_with_or_without_a_
 
 
 @pytest.mark.parametrize("method, params", [
-    ("tasks/get", {"taskId": "0" * 32}), ("tasks/update", {"taskId": "0" * 32}), ("tasks/cancel", {"taskId": "0" * 32}), ("tasks/get", {}),
-    ("subscriptions/listen", {"notifications": {"taskIds": []}}), ("subscriptions/listen", {"notifications": {"taskIds": ["0" * 32], "resourceSubscriptions": []}})])
+    ("tasks/get", {"taskId": "0" * 32}), ("tasks/update", {"taskId": "0" * 32}), ("tasks/cancel", {"taskId": "0" * 32}), ("tasks/get", {})])
 @each(UNDECLARED)
 def test_what_needs_the_tasks_extension_is_refused_when_it_is_not_declared(conversation, method, params, name):
     talk = conversation(MODERN)

@@ -182,7 +182,7 @@ def test_a_cancel_after_an_end_that_nobody_has_seen_yet_changes_nothing(modern, 
 
 
 @pytest.mark.parametrize("damaged", ["{}", "", '{"at": "x", "status": 5, "message": null}'])
-def test_a_damaged_end_is_made_anew_and_ends_no_subscription(modern, root, damaged):
+def test_a_damaged_end_is_made_anew(modern, root, damaged):
     c = modern(tasks=True)
     handle = c.handle("codex", prompt="SAY done")["taskId"]
     end = c.get_end(handle)

@@ -19,7 +19,7 @@ def test_discover_tells_the_revisions_the_capabilities_and_the_instructions(mode
     c = modern()
     found = c.request("server/discover")["result"]
     assert found["supportedVersions"] == SUPPORTED
-    assert found["capabilities"] == {"tools": {}, "resources": {"subscribe": True}, "prompts": {}, "extensions": {TASKS: {}}}
+    assert found["capabilities"] == {"tools": {}, "resources": {}, "prompts": {}, "extensions": {TASKS: {}}}
     assert found["instructions"] == c.initialize()["instructions"]
 
 

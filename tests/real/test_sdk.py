@@ -16,12 +16,11 @@ import jsonschema
 import mcp
 import pytest
 from mcp import types
-from mcp.client.extension import ClientExtension, NotificationBinding, ResultClaim, advertise
+from mcp.client.extension import ClientExtension, ResultClaim, advertise
 from mcp.client.stdio import PROCESS_TERMINATION_TIMEOUT
-from mcp.client.subscriptions import ResourceUpdated
 from pydantic import ConfigDict
 
-from .harness import LIMIT_S, text_of, until
+from .harness import text_of, until
 from .test_stop import family_of_sleepers
 
 pytestmark = pytest.mark.anyio
@@ -71,10 +70,6 @@ class TaskRequest(types.Request[TaskParams, str]):
     name_param = "taskId"
 
 
-class ListenParams(types.RequestParams):
-    notifications: Dict[str, Any]
-
-
 async def get(session: Any, task_id: str) -> DetailedTask:
     return await session.send_request(TaskRequest(method="tasks/get", params=TaskParams(task_id=task_id)), DetailedTask)
 
@@ -92,28 +87,21 @@ async def cancel(session: Any, task_id: str) -> None:
 
 
 class Tasks(ClientExtension):
-    """Turns handles into results by polling, and keeps both the handles and what is told of their tasks."""
+    """Turns handles into results by polling, and keeps the handles."""
 
     identifier = TASKS
 
     def __init__(self) -> None:
         self.handles: List[TaskHandle] = []
-        self.told: List[DetailedTask] = []
 
     def claims(self):
         return [ResultClaim(result_type="task", model=TaskHandle, resolve=self._resolve)]
-
-    def notifications(self):
-        return [NotificationBinding(method="notifications/tasks", params_type=DetailedTask, handler=self._note)]
 
     async def _resolve(self, handle, context):
         self.handles.append(handle)
         end = await end_of(context.session, handle.task_id)
         assert end.status == "completed", end
         return end.result
-
-    async def _note(self, task):
-        self.told.append(task)
 
 
 def with_tasks(lab, mode="auto", **options):
@@ -272,73 +260,11 @@ async def test_a_call_whose_time_ran_out_at_the_client_leaves_its_task_to_be_col
     assert (record["outcome"], record["content"]) == ("succeeded", "kept")
 
 
-# -- subscriptions -------------------------------------------------------------------------------------
-@pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed as of 2026-07-28")
-async def test_a_session_is_told_of_the_resources_that_it_subscribed_to(lab):
-    told = []
-
-    async def on_message(message):
-        if isinstance(message, types.ResourceUpdatedNotification):
-            told.append(str(message.params.uri))
-
-    async with lab.connect(mode="legacy", message_handler=on_message) as swarm:
-        task_id = await swarm.start("@hold gate\n@say done")
-        await until(lambda: lab.model.held("gate"), "the task waits for the model")
-        uris = {TASKS_URI, "%s/%s" % (TASKS_URI, task_id)}
-        for uri in uris:
-            await swarm.client.subscribe_resource(uri)
-        lab.model.release("gate")
-        await until(lambda: set(told) == uris, "both resources are told of")
-        await swarm.wait(task_id)
-        for uri in uris:
-            await swarm.client.unsubscribe_resource(uri)
-        with pytest.raises(mcp.MCPError) as caught:
-            await swarm.client.subscribe_resource(TASKS_URI + "/0123456789ab")
-    assert caught.value.error.code == RESOURCE_NOT_FOUND
-
-
-@in_modern_modes
-async def test_a_stream_tells_of_its_resources_until_it_is_left(lab, mode):
-    async with lab.connect(mode=mode) as swarm:
-        task_id = await swarm.start("@hold gate\n@say done")
-        await until(lambda: lab.model.held("gate"), "the task waits for the model")
-        uri = "%s/%s" % (TASKS_URI, task_id)
-        async with swarm.client.listen(resource_subscriptions=[TASKS_URI]) as other:
-            async with swarm.client.listen(
-                tools_list_changed=True, resource_subscriptions=[uri, "codex-swarm:///nothing"]
-            ) as stream:
-                assert stream.honored == types.SubscriptionFilter(resource_subscriptions=[uri])
-                assert (await swarm.read(uri))["state"] == "running"
-                lab.model.release("gate")
-                with anyio.fail_after(LIMIT_S):
-                    async for event in stream:
-                        assert event == ResourceUpdated(uri=uri)
-                        if (await swarm.read(uri))["state"] == "ended":
-                            break
-            another = await swarm.start("@say another")
-            with anyio.fail_after(LIMIT_S):
-                assert await other.__anext__() == ResourceUpdated(uri=TASKS_URI)
-        await swarm.wait(task_id, another)
-
-
-@in_modern_modes
-async def test_a_server_that_is_told_to_end_ends_its_streams_gracefully(lab, mode):
-    """The client raises SubscriptionLost where a stream ends in any other way."""
-    async with lab.connect(mode=mode) as swarm:
-        async with swarm.client.listen(resource_subscriptions=[TASKS_URI]) as stream:
-            os.kill(swarm.pid, signal.SIGTERM)
-            with anyio.fail_after(LIMIT_S):
-                assert [event async for event in stream] == []
-
-
 # -- the end of a session ------------------------------------------------------------------------------
 @in_every_mode
 async def test_the_server_is_gone_when_its_client_has_closed_and_all_tasks_go_on(lab, mode):
     async with contextlib.AsyncExitStack() as first:
         swarm = await first.enter_async_context(lab.connect(mode=mode))
-        if mode != "legacy":
-            stream = swarm.client.listen(resource_subscriptions=[TASKS_URI])
-            await first.enter_async_context(stream)
         task_ids = [await swarm.start("@hold gate\n@say still here") for _ in range(2)]
         await until(lambda: lab.model.held("gate") == 2, "the tasks wait for the model")
         since = time.monotonic()
@@ -465,24 +391,6 @@ async def test_the_status_message_follows_what_the_tasks_do(lab):
         await told("1 of 2 done", "waiting for the model")
         lab.model.release("gate")
         await told("2 of 2 done")
-
-
-async def test_a_stream_tells_of_an_mcp_task_until_its_end(lab):
-    tasks = Tasks()
-    async with lab.connect(mode="auto", extensions=[tasks]) as swarm, anyio.create_task_group() as streams:
-        handle = await handle_of(swarm, "codex", prompt="@hold gate\n@say done")
-        listen = types.Request(
-            method="subscriptions/listen", params=ListenParams(notifications={"taskIds": [handle.task_id]})
-        )
-        streams.start_soon(swarm.client.session.send_request, listen, types.EmptyResult)
-        await until(lambda: tasks.told, "the stream tells where the task is")
-        assert {(task.task_id, task.status) for task in tasks.told} == {(handle.task_id, "working")}
-        lab.model.release("gate")
-        await until(lambda: tasks.told[-1].status != "working", "the stream tells of the end")
-        end = await get(swarm.client.session, handle.task_id)
-        assert (tasks.told[-1].status, tasks.told[-1].result) == ("completed", end.result)
-        assert end.result.structured_content["content"] == "done"
-        streams.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
