@@ -54,7 +54,7 @@ try:
 except ImportError:             # Windows: main() says that WSL is needed and exits
     fcntl = None                # type: ignore[assignment]
 
-__version__ = "0.1.0"
+__version__ = "2.0.0"
 __all__ = ["Config", "Host", "Outcome", "State", "Swarm", "SwarmError", "main"]
 
 # A module that every start needs is imported here; one that only some work needs (subprocess, argparse,
@@ -5749,10 +5749,80 @@ WELCOME = f"""\
 codex-mcp-swarm {__version__} is a server for MCP clients: it runs many Codex CLI tasks at once. It speaks MCP
 on standard input and output, so a client has to start it, not a person. For Claude Code:
 
-    claude mcp add codex-swarm -- uvx codex-mcp-swarm
+    %(entry)s
 
-To see it work right here: codex-mcp-swarm demo      All flags: codex-mcp-swarm --help
+Another client:              %(program)s config CLIENT
+To see it work right here:   %(program)s demo
+All flags:                   %(program)s --help
 """
+
+
+class Setup(NamedTuple):
+    """How a client is told of this server: where its entry goes, what the entry is for a command, whether it may have comments."""
+    where: str
+    entry: Callable[[List[str]], str]
+    comments: bool = False
+
+
+def shell_words(command: Sequence[str]) -> str:
+    import shlex
+    return " ".join(map(shlex.quote, command))
+
+
+def json_entry(key: str, whole: bool = False, **more: Any) -> Callable[[List[str]], str]:
+    """An entry below `key` of a JSON file; `whole`: the command is one list there."""
+    def entry(command: List[str]) -> str:
+        words: Dict[str, Any] = {"command": command} if whole else {"command": command[0], "args": command[1:]}
+        return json.dumps({key: {"codex-swarm": {**more, **words}}}, indent=2)
+    return entry
+
+
+def toml_entry(command: List[str]) -> str:
+    return ("[mcp_servers.codex-swarm]\n"
+            f"command = {toml(command[0])}\n"
+            "# The last two keep tasks from starting this server again; the name in them is this table's.\n"
+            f"args = {toml([*command[1:], '-c', 'mcp_servers.codex-swarm.enabled=false'])}\n"
+            "tool_timeout_sec = 3600\n"
+            "# `codex exec` refuses tools that would have to ask.\n"
+            'default_tools_approval_mode = "approve"')
+
+
+# To add a client, write one line. Source of the time limits: README, Clients.
+CLIENTS: Mapping[str, Setup] = {
+    "claude": Setup("Run this in your project. For all of your projects: `claude mcp add --scope user ...`",
+                    lambda command: "claude mcp add codex-swarm -- " + shell_words(command), comments=True),
+    "codex": Setup("For ~/.codex/config.toml", toml_entry, comments=True),
+    "cursor": Setup("For ~/.cursor/mcp.json, or .cursor/mcp.json in a project", json_entry("mcpServers")),
+    "vscode": Setup("For .vscode/mcp.json in a project", json_entry("servers", type="stdio")),
+    "gemini": Setup("For ~/.gemini/settings.json", json_entry("mcpServers", timeout=3_600_000)),
+    "opencode": Setup("For opencode.json in a project, or ~/.config/opencode/opencode.json", json_entry("mcp", whole=True, type="local", timeout=3_600_000)),
+    "claude-desktop": Setup("For claude_desktop_config.json (Settings, Developer, Edit Config)", json_entry("mcpServers")),
+}
+
+
+def this_program() -> List[str]:
+    """The command that starts this installation, wherever it is given: the script that pip made, or Python and this file."""
+    script = os.path.abspath(sys.argv[0])
+    installed = os.path.basename(script) == "codex-mcp-swarm" and os.access(script, os.X_OK)
+    return [script] if installed else [sys.executable, os.path.abspath(__file__)]
+
+
+def welcome(*_: Any) -> int:
+    program = this_program()
+    print(WELCOME % {"entry": CLIENTS["claude"].entry(program), "program": shell_words(program)}, end="")
+    return 0
+
+
+def show_entry(argv: Sequence[str]) -> int:
+    """Print the entry for the client that `argv` names, with the other words of `argv` as flags of the server."""
+    at = next(i for i, words in enumerate(zip(argv, argv[1:])) if words[0] == "config" and words[1] in CLIENTS)
+    setup = CLIENTS[argv[at + 1]]
+    if setup.comments:
+        print("# " + setup.where)
+    else:
+        sys.stderr.write(f"{setup.where}. If there are servers in it already, put this one beside them.\n")
+    print(setup.entry([*this_program(), *argv[:at], *argv[at + 2:]]))
+    return 0
 
 
 def flags() -> Any:
@@ -5767,8 +5837,10 @@ def flags() -> Any:
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),     # else argparse imports shutil at every start
         description="MCP server that runs many Codex CLI tasks at once. Without arguments it serves MCP on standard input and output.",
         epilog="environment:\n" + "\n".join(f"  {name:30}{text}" for name, text in VARIABLES.items()))
-    parser.add_argument("command", nargs="?", choices=["demo", "sweep"],
-                        help="demo: run five tasks through the server, with live status in the terminal; sweep: remove what ended long ago, and say why the rest is kept")
+    parser.add_argument("command", nargs="?", choices=["config", "demo", "sweep"],
+                        help="config: print the entry for a CLIENT, with the flags given; demo: run five tasks, with live status in the terminal; "
+                             "sweep: remove what ended long ago, and say why the rest is kept")
+    parser.add_argument("client", nargs="?", metavar="CLIENT", choices=list(CLIENTS), help="of config: " + ", ".join(CLIENTS))
     parser.add_argument("-c", dest="overrides", metavar="key=value", action="append", default=[],
                         help="codex configuration for every task, as in `codex -c`; arguments of a call override it (repeatable)")
     parser.add_argument("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories")
@@ -5789,6 +5861,8 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
             raise UsageError(f"-c {override}: not of the form key=value")
     if options and options.command != "sweep" and (options.dry_run or options.ignored):
         raise UsageError(f"{'--dry-run' if options.dry_run else '--ignored'} is for the command sweep")
+    if options and (options.command == "config") != (options.client is not None):
+        raise UsageError(f"{'a client' if options.client else 'config'}: the command is `config CLIENT`, with one of {', '.join(CLIENTS)}")
     level = environ.get("CODEX_SWARM_LOG_LEVEL") or "WARNING"
     if level.upper() not in LOG_LEVELS:
         raise UsageError(f"CODEX_SWARM_LOG_LEVEL={level}: must be one of {', '.join(LOG_LEVELS)}")
@@ -5875,124 +5949,71 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
     return 0
 
 
-# The demonstration: a real server, a real MCP exchange, the real codex where there is one.
+# The demonstration: real tasks, shown as a client shows them, and the real codex where there is one.
 DEMO_PROMPTS = ("In one sentence: what is a process group?", "In one sentence: what does fsync do?", "In one sentence: what is a FIFO?",
                 "In one sentence: what does flock do?", "In one sentence: what is a zombie process?")
 
 
 def demo(config: Config, environ: Mapping[str, str]) -> int:
-    """Run five tasks through a server of our own and show them live. Returns 0 when all five succeeded."""
+    """Run five tasks and show them live; whatever ends it ends them. Killed itself it leaves them in ROOT, where every
+    server sees them and can stop them. Returns 0 when all five succeeded. Raises: ToolError; OSError."""
     import tempfile
+    call = Call(tell=lambda text: print(f"  {text}", flush=True))
+
+    def end(*_: Any) -> None:
+        call.cancelled = True
+    own_signals()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="codex-swarm-demo-") as place:
-        codex_path, why = _ready_codex(config, environ)
-        if codex_path is None:
-            codex_path = os.path.join(place, "codex")
-            with open(os.open(codex_path, os.O_WRONLY | os.O_CREAT, 0o700), "w", encoding="utf-8") as f:
-                f.write(f'#!/bin/sh\nexec "{sys.executable}" "{os.path.abspath(__file__)}" stand-in\n')
-            print(f"{why}\nA STAND-IN that only pretends to work takes its place.")
-        else:
-            print(f"Five small questions for {codex_path} (this uses your account).")
-        work = os.path.join(place, "work")
-        os.mkdir(work)
-        with DemoClient([sys.executable, os.path.abspath(__file__), "--skip-git-repo-check", *(w for o in config.overrides for w in ("-c", o))],
-                        {**environ, "CODEX_SWARM_TASK_DIR": os.path.join(place, "tasks"), "CODEX_SWARM_CODEX_BIN": codex_path}) as client:
-            client.request("initialize", protocolVersion=REVISIONS[0], capabilities={}, clientInfo={"name": "demo", "version": __version__})
-            started = client.call("codex_batch", tasks=[{"prompt": p} for p in DEMO_PROMPTS], defaults={"cwd": work, "sandbox": "read-only"}, wait=False)
-            try:
-                results = _watch_demo(client, started["task_ids"])
-            except KeyboardInterrupt:
-                print("Stopping the five tasks.")
-                client.call("codex_cancel", task_ids=started["task_ids"])
-                return 1
-    for prompt, record in zip(DEMO_PROMPTS, results):
-        print(f"\n{record['task_id'][:4]}  {prompt}\n  {record['outcome']}: {record.get('content') or record.get('failure', {}).get('message', '')}")
-    succeeded = sum(r["outcome"] == "succeeded" for r in results)
-    print(f"\n{succeeded} of {len(results)} succeeded, in parallel; the longest took {max(r['elapsed_s'] for r in results)} s.")
-    return 0 if succeeded == len(results) else 1
+        path, why = _ready_codex(config, environ)
+        print(f"Five small questions for {path} (this uses your account)." if path else f"{why}\nA STAND-IN that only pretends to work takes its place.", flush=True)
+        swarm = Swarm(config._replace(codex_bin=path or _stand_in_at(place), skip_git_repo_check=True), Host(config.log_file, config.log_level), environ)
+        task_ids: List[str] = []
+        try:
+            task_ids = swarm.start([{"prompt": p, "cwd": place, "sandbox": "read-only", "timeout_s": 300} for p in DEMO_PROMPTS])
+            swarm.wait(task_ids, WAIT_S, call)
+        finally:
+            swarm.stop(task_ids)
+            swarm.wait(task_ids, CANCEL_WAIT_S, Call())
+    if call.cancelled:
+        print("Stopped, with the five tasks.")
+        return 1
+    records = [swarm.record(task_id) for task_id in task_ids]
+    swarm.collected(task_ids)
+    for prompt, record in zip(DEMO_PROMPTS, records):
+        failure = record.get("failure", {})
+        print(f"\n{record['task_id'][:4]}  {prompt}\n  {record['outcome']}: {failure.get('message') or record.get('content', '')}\n  {failure.get('advice', '')}".rstrip())
+    succeeded = sum(record["outcome"] == Outcome.SUCCEEDED.value for record in records)
+    print(f"\n{succeeded} of {len(records)} {'succeeded' if path else 'pretended to succeed'}, in parallel; the longest took {max(r['elapsed_s'] for r in records)} s.")
+    if not path:
+        print("A STAND-IN did this: no model was asked. Next: `npm install -g @openai/codex` unless it is there, `codex login`, and this demo again.")
+    print(f"To add the server to a client: `{shell_words(this_program())} config CLIENT` prints how ({', '.join(CLIENTS)}).")
+    return 0 if succeeded == len(records) else 1
 
 
-def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[Optional[str], str]:
-    """A codex that can work, installed, and logged in or given a key; or None and why. Source: codex-cli 0.169.0, `codex login status`."""
+def _stand_in_at(place: str) -> str:
+    path = os.path.join(place, "codex")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o700), "w", encoding="utf-8") as f:
+        f.write(f"#!/bin/sh\nexec {shell_words([sys.executable, os.path.abspath(__file__)])} stand-in\n")
+    return path
+
+
+def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[str, str]:
+    """(a codex that can work, ""), or ("", why there is none). `codex login status` knows of OpenAI's login alone: with a key in
+    the environment, or where a provider may be configured, the run itself has to tell. Source: codex-cli 0.169.0."""
+    settings = list(config.overrides)
+    for file in ("/etc/codex/config.toml", os.path.join(config.codex_home, "config.toml")):
+        with contextlib.suppress(OSError), open(file, encoding="utf-8", errors="replace") as f:
+            settings += f
+    provider = any(re.match(r"\s*model_provider\s*=", setting) for setting in settings)
     try:
         path = find_codex(config.codex_bin, environ.get("PATH", os.defpath))
-        if environ.get("CODEX_API_KEY") or Host().run([path, "login", "status"], "/", dict(environ), timeout_s=20).code == 0:
+        if provider or environ.get("CODEX_API_KEY") or Host().run([path, "login", "status"], "/", dict(environ), timeout_s=20).code == 0:
             return path, ""
     except (ToolError, OSError) as error:
-        return None, str(error)
-    return None, f"{path} is not logged in (`codex login` does that)."
-
-
-def _watch_demo(client: "DemoClient", task_ids: List[str]) -> List[Dict[str, Any]]:
-    waiting, live, drawn = client.send("tools/call", name="codex_wait", arguments={"task_ids": task_ids}), sys.stdout.isatty(), 0
-    answer: Optional[Dict[str, Any]] = None
-    while True:
-        lines = []
-        for record in client.call("codex_status", task_ids=task_ids)["tasks"]:
-            progress = record.get("progress", {})
-            what = record.get("outcome") or f"{progress.get('phase', record['state'])}: {progress.get('detail', '')}".rstrip(": ")
-            lines.append(f"  {record['task_id'][:4]}  {record.get('elapsed_s', 0):5.1f} s  {clip(what, 60)}")
-        if live or not drawn or answer is not None:
-            sys.stdout.write((f"\x1b[{drawn}F" if drawn and live else "") + "".join(f"{line}\x1b[K\n" if live else line + "\n" for line in lines))
-            sys.stdout.flush()
-            drawn = len(lines)
-        if answer is not None:              # and the last look at all of them is on the screen
-            result: List[Dict[str, Any]] = answer["structuredContent"]["tasks"]
-            return result
-        answer = client.receive(waiting, 0.5)
-
-
-class DemoClient:
-    """As much of an MCP client as the demonstration needs."""
-
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-        import subprocess
-        self.server = subprocess.Popen(argv, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        self.last_id, self.buffer, self.answers = 0, b"", {}    # type: int, bytes, Dict[int, Dict[str, Any]]
-
-    def __enter__(self) -> "DemoClient":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        assert self.server.stdin and self.server.stdout
-        self.server.stdin.close()
-        self.server.wait()
-        self.server.stdout.close()
-
-    def send(self, method: str, **params: Any) -> int:
-        assert self.server.stdin
-        self.last_id += 1
-        self.server.stdin.write(Wire.encode({"jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params}))
-        self.server.stdin.flush()
-        return self.last_id
-
-    def receive(self, ident: int, timeout_s: float) -> Optional[Dict[str, Any]]:
-        """The result with this id, None when it has not come in time. Raises: SwarmError for an error, or when the server has gone."""
-        assert self.server.stdout
-        end = time.monotonic() + timeout_s
-        while ident not in self.answers:
-            if not select.select([self.server.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
-                return None
-            chunk = os.read(self.server.stdout.fileno(), 1 << 16)
-            if not chunk:
-                raise SwarmError("The server ended before it answered")
-            *lines, self.buffer = (self.buffer + chunk).split(b"\n")
-            for message in map(json.loads, lines):
-                self.answers[message["id"]] = message
-        message = self.answers.pop(ident)
-        if "error" in message or message["result"].get("isError"):
-            raise SwarmError(f"The server refused: {message.get('error') or message['result']['content'][0]['text']}")
-        result: Dict[str, Any] = message["result"]
-        return result
-
-    def request(self, method: str, **params: Any) -> Dict[str, Any]:
-        result = self.receive(self.send(method, **params), 60.0)
-        if result is None:
-            raise SwarmError(f"The server did not answer {method}")
-        return result
-
-    def call(self, name: str, **arguments: Any) -> Dict[str, Any]:
-        data: Dict[str, Any] = self.request("tools/call", name=name, arguments=arguments)["structuredContent"]
-        return data
+        return "", str(error)
+    return "", f"{path} is not logged in (`codex login` does that)."
 
 
 def stand_in(prompt: str) -> int:
@@ -6013,27 +6034,23 @@ def stand_in(prompt: str) -> int:
 
 
 def sweep(config: Config, environ: Mapping[str, str]) -> int:
-    """Remove what is old and say what was done with everything. Returns 0, or 1 when ROOT cannot be swept."""
+    """Remove what is old and say what was done with everything. Returns 0. Raises: ToolError or OSError when ROOT cannot be swept."""
     done, total = [0, 0], [0, 0]                # kept, removed
     word = ("keep", "would remove" if config.dry_run else "removed")
     kept = f"kept for {config.task_max_age_s:g} s (CODEX_SWARM_TASK_MAX_AGE)" if config.task_max_age_s else "kept for ever (CODEX_SWARM_TASK_MAX_AGE is 0)"
     print(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){'' if os.path.isdir(config.root) else ', where nothing was ever run'}, {kept}")
-    try:
-        for thing in Swarm(config, Host(config.log_file, config.log_level), environ).sweep(config.dry_run, config.sweep_ignored):
-            done[thing.removed] += 1
-            total[thing.removed] += thing.bytes
-            print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {thing.age_s / 3600:7.1f} h  {legible(thing.path)}", flush=True)
-            for line in ([f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []) + [legible(note) for note in thing.notes]:
-                print(" " * 15 + line)
-    except (ToolError, OSError) as error:
-        sys.stderr.write(f"codex-mcp-swarm: {error}\n")
-        return 1
+    for thing in Swarm(config, Host(config.log_file, config.log_level), environ).sweep(config.dry_run, config.sweep_ignored):
+        done[thing.removed] += 1
+        total[thing.removed] += thing.bytes
+        print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {thing.age_s / 3600:7.1f} h  {legible(thing.path)}", flush=True)
+        for line in ([f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []) + [legible(note) for note in thing.notes]:
+            print(" " * 15 + line)
     print(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
     return 0
 
 
 def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
-    """The program. Returns its exit status: 0, or 2 for a bad flag or environment, or on Windows."""
+    """The program. Returns its exit status: 0, 1 when the command failed, or 2 for a bad flag or environment, or on Windows."""
     argv, environ = sys.argv[1:] if argv is None else argv, os.environ if environ is None else environ
     if fcntl is None:
         sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
@@ -6045,12 +6062,17 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     except UsageError as error:
         sys.stderr.write(f"codex-mcp-swarm: {clip(error.what, 500)}\n")
         return 2
-    if command:
-        return {"demo": demo, "sweep": sweep}[command](config, environ)
-    if os.isatty(0):
-        sys.stdout.write(WELCOME)
-        return 0
-    return serve(config, environ)
+    if not command and not os.isatty(0):
+        return serve(config, environ)
+    try:
+        code = show_entry(argv) if command == "config" else {"demo": demo, "sweep": sweep, None: welcome}[command](config, environ)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:                                 # `| head`: who reads has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # and what is still in the buffer goes nowhere, without a word
+    except (ToolError, OSError) as error:
+        sys.stderr.write(f"codex-mcp-swarm: {error}\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def test_the_floors_1_to_6_do_no_io():
 
 PROCESS_CALLS = {"fork", "kill", "killpg", "waitpid", "waitid", "wait", "setsid", "system", "popen", "execv", "execve", "posix_spawn", "Popen", "prctl"}
 ALLOWED = {"Supervisor",             # it alone waits for codex, and kills what codex leaves
-           "serve", "DemoClient"}    # the roof: a server signals itself, the demonstration starts one
+           "serve"}                 # the roof: a server signals itself
 
 
 def test_process_calls_stand_on_the_host_floor_or_in_the_one_reaper():
@@ -106,7 +106,7 @@ def test_process_calls_stand_on_the_host_floor_or_in_the_one_reaper():
 
 
 def test_only_the_command_line_reads_argv_and_the_environment():
-    allowed = {"find_codex", "supervisor_main", "main"}         # a default of PATH; a process of its own; the roof
+    allowed = {"find_codex", "supervisor_main", "this_program", "main"}     # a default of PATH; a process of its own; the roof
     found = []
     for node in TREE.body:
         for n in ast.walk(node):
@@ -312,6 +312,25 @@ def test_the_readme_has_every_prompt_with_its_arguments():
     rows = [row.split("|") for row in section("Resources and prompts").splitlines() if row.startswith("| `")]
     assert {re.findall(r"`(\w+)`", row[1])[0]: re.findall(r"`(\w+)`", row[3]) for row in rows} == \
         {p.name: [a.name for a in p.arguments] for p in cms.PROMPTS.values()}
+
+
+def test_the_readme_lists_the_clients_of_config_with_the_places_of_their_entries():
+    rows = [row.split("|")[1:3] for row in section("Install").splitlines() if row.startswith("| `")]
+    assert [re.findall(r"`([^`]+)`", name)[0] for name, _ in rows] == list(cms.CLIENTS)
+    words = lambda text: re.findall(r"[~.\w/-]+\.(?:json|toml)", text)
+    assert [words(where) for _, where in rows] == [words(setup.where) for setup in cms.CLIENTS.values()]
+
+
+@pytest.mark.parametrize("name", ["claude", "cursor", "codex"])
+def test_an_entry_of_the_readme_is_what_config_prints(name):
+    assert "\n%s\n" % cms.CLIENTS[name].entry(["python3", "/path/to/codex_mcp_swarm.py"]) in readme()
+
+
+def test_no_line_leads_to_the_other_program_of_the_same_name():
+    to_the_index = re.compile(r"\buvx (?!--from)|\bpip install (?:-\S+ )*[\"']?codex-mcp-swarm|\bpipx run (?!--spec)|\bpipx install codex|[\"']uvx[\"']")
+    texts = [p for p in tracked() if p.suffix == ".md" or p == FILE]
+    assert [(p.name, line) for p in texts for line in p.read_text(encoding="utf-8").splitlines() if to_the_index.search(line)] == []
+    assert "is another program" in readme()
 
 
 def test_the_readme_names_every_revision_that_is_spoken():

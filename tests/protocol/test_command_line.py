@@ -1,12 +1,24 @@
-"""The command as people meet it: flags, environment, a terminal instead of a client."""
+"""The command as people meet it: flags, environment, a terminal instead of a client, and what it says to paste."""
+import json
 import os
 import pty
+import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from conftest import SERVER
+
+JSON_KEYS = {"cursor": "mcpServers", "gemini": "mcpServers", "claude-desktop": "mcpServers", "vscode": "servers", "opencode": "mcp"}
+CLIENTS = ["claude", "codex", "cursor", "vscode", "gemini", "opencode", "claude-desktop"]
+SCRIPT = """#!%s
+import sys
+sys.path.insert(0, %r)
+from codex_mcp_swarm import main
+sys.exit(main())
+"""
 
 
 def run(env, *args, **more):
@@ -25,7 +37,7 @@ def test_help_names_every_flag_and_variable(fake):
     assert done.returncode == 0
     for word in ("-c key=value", "--skip-git-repo-check", "--ephemeral", "--codex-bin", "--version", "CODEX_SWARM_LOG",
                  "CODEX_SWARM_LOG_LEVEL", "CODEX_SWARM_TASK_DIR", "CODEX_SWARM_WORKTREE_DIR", "CODEX_SWARM_TASK_MAX_AGE",
-                 "CODEX_SWARM_CODEX_BIN", "CODEX_SWARM_MIN_FREE_MB", "sweep", "--dry-run", "--ignored"):
+                 "CODEX_SWARM_CODEX_BIN", "CODEX_SWARM_MIN_FREE_MB", "sweep", "--dry-run", "--ignored", "config", "demo", *CLIENTS):
         assert word.encode() in done.stdout, word
 
 
@@ -61,7 +73,72 @@ def test_on_a_terminal_it_says_what_it_is_and_does_not_hang(fake):
     out, err = p.communicate(timeout=20)
     os.close(ours)
     assert (p.returncode, err) == (0, b"")
-    assert b"MCP" in out and b"claude mcp add" in out
+    assert b"MCP" in out and b"claude mcp add codex-swarm -- %s %s\n" % (sys.executable.encode(), str(SERVER).encode()) in out
+
+
+def pasted(name, text):
+    """The command that the entry `text` gives to the client `name`."""
+    if name == "claude":
+        words = shlex.split(text, comments=True)
+        assert words[:5] == ["claude", "mcp", "add", "codex-swarm", "--"]
+        return words[5:]
+    if name == "codex":     # the strings and lists of it are JSON, too; tests/real gives it to codex itself
+        entry = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line and not line.startswith("#"))
+        assert "[mcp_servers.codex-swarm]" in text.splitlines()
+        return [json.loads(entry["command"]), *json.loads(entry["args"])]
+    entry = json.loads(text)[JSON_KEYS[name]]["codex-swarm"]
+    return entry["command"] if name == "opencode" else [entry["command"], *entry["args"]]
+
+
+def entry_of(env, program, *words):
+    """What `config` prints, and where it says that it goes."""
+    done = subprocess.run([*program, *words], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+    assert done.returncode == 0, done.stderr
+    text, where = done.stdout.decode(), done.stderr.decode()
+    assert bool(where) != text.startswith("# ")        # a comment, where the format has them
+    return text
+
+
+def answers(command, env):
+    """Whether this command is a server."""
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize",
+             "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}}
+    done = subprocess.run(command, env=env, input=json.dumps(hello).encode() + b"\n", stdout=subprocess.PIPE, timeout=20)
+    return json.loads(done.stdout.decode())["result"]["serverInfo"]["name"] == "codex-mcp-swarm"
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_what_config_prints_starts_this_very_file_wherever_it_lies(fake, tmp_path, name):
+    program = tmp_path / "O'Neil \"quoted\" $HOME \\ ü" / "codex_mcp_swarm.py"
+    program.parent.mkdir()
+    shutil.copy(str(SERVER), str(program))
+    env = dict(fake, PYTHONUTF8="1")
+    command = pasted(name, entry_of(env, [sys.executable, str(program)], "config", name))
+    assert command[:2] == [sys.executable, str(program)]
+    assert answers(command, env)
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "cursor"])
+def test_what_config_prints_starts_the_installed_script_where_that_was_called(fake, tmp_path, name):
+    script = tmp_path / "codex-mcp-swarm"
+    script.write_text(SCRIPT % (sys.executable, str(SERVER.parent)))
+    script.chmod(0o755)
+    env = dict(fake, PATH=str(tmp_path) + os.pathsep + fake["PATH"])
+    command = pasted(name, entry_of(env, ["codex-mcp-swarm"], "config", name))
+    assert command[0] == str(script) and answers(command, env)
+
+
+@pytest.mark.parametrize("words", [["-c", "model=x", "config", "codex", "--ephemeral"], ["config", "codex", "-c", "model=x", "--ephemeral"]])
+def test_flags_of_config_are_flags_of_the_server(fake, words):
+    command = pasted("codex", entry_of(fake, [sys.executable, str(SERVER)], *words))
+    assert command[2:5] == ["-c", "model=x", "--ephemeral"]
+
+
+@pytest.mark.parametrize("words", [["config"], ["config", "emacs"], ["demo", "claude"]])
+def test_config_for_no_client_or_an_unknown_one_lists_them_with_exit_2(fake, words):
+    done = run(fake, *words)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, b"", 1)
+    assert [name for name in CLIENTS if name.encode() not in done.stderr] == []
 
 
 def test_the_log_goes_where_it_was_sent_and_not_to_stderr(client, tmp_path):

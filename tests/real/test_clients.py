@@ -8,7 +8,7 @@ the client's own child, so the client's way of ending it is the real one.
 from __future__ import annotations
 
 import json
-import re
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 from .conftest import npm
-from .harness import CHECKOUT, LIMIT_S, SERVER
+from .harness import LIMIT_S, SERVER
 from .test_sdk import TOOLS
 
 INSPECTOR_PACKAGE = "@modelcontextprotocol/inspector@2.12.0"
@@ -164,21 +164,36 @@ def test_claude_code_shows_the_server_as_connected_in_either_era(tap, fake, repo
     assert ("initialize" in tap.methods()) == (era == "legacy")
 
 
-def readme_setup(command: List[str]) -> str:
-    """The README's configuration of Codex as a client, with `command` instead of the one that fetches the package."""
-    [setup] = re.findall(r"```toml\n(\[mcp_servers\.codex-swarm\]\n.*?)```", (CHECKOUT / "README.md").read_text(), re.S)
-    fetched = 'command = "uvx"\nargs = ["codex-mcp-swarm", '
-    assert fetched in setup
-    ours = json.dumps(command[1:])[1:-1]
-    return setup.replace(fetched, "command = %s\nargs = [%s, " % (json.dumps(command[0]), ours))
+def entry_for(client: str) -> str:
+    """What the program says that this client is to be given."""
+    command = [sys.executable, str(SERVER), "config", client]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
+
+
+def test_claude_code_connects_when_what_config_prints_is_pasted_into_a_shell(nothing_left, fake, repo):
+    path = str(npm(CLAUDE_PACKAGE)) + os.pathsep + fake["PATH"]
+    environment = {**fake, "PATH": path, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    script = entry_for("claude") + "claude mcp list\n"
+    done = subprocess.run(["sh", "-ec", script], env=environment, cwd=repo, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done
+    [shown] = [line for line in done.stdout.splitlines() if line.startswith("codex-swarm: ")]
+    assert str(SERVER) in shown and shown.endswith("Connected")
+
+
+def tapped(entry: str, command: List[str]) -> str:
+    """The entry with `command`, which taps what the server is sent, in place of the server's own."""
+    own = "args = [%s, " % json.dumps(str(SERVER))
+    assert own in entry
+    entry = entry.replace(own, "args = [%s, " % json.dumps(command[1:])[1:-1])
+    return entry.replace("command = %s" % json.dumps(sys.executable), "command = %s" % json.dumps(command[0]))
 
 
 @pytest.mark.anyio
-async def test_codex_set_up_as_the_readme_says_gets_the_results_of_a_batch_of_codex_tasks(lab):
+async def test_codex_set_up_as_config_says_gets_the_results_of_a_batch_of_codex_tasks(lab):
     """The model of the outer codex looks for a tool, finds ours, calls it, and is told what the two inner ones said."""
     tap = Tap(lab.directory / "tap")
     with (lab.codex_home / "config.toml").open("a") as config:
-        config.write("\n%s\n[mcp_servers.codex-swarm.env]\n" % readme_setup(tap.command))
+        config.write("\n%s\n[mcp_servers.codex-swarm.env]\n" % tapped(entry_for("codex"), tap.command))
         config.writelines("%s = %s\n" % (name, json.dumps(value)) for name, value in lab.environment.items())
     batch = {"tasks": [{"prompt": "@say one"}, {"prompt": "@say two"}], "defaults": {"cwd": str(lab.repo)}}
     prompt = "@search several codex tasks\n@mcp codex_swarm codex_batch %s\n@say thank you" % json.dumps(batch)
