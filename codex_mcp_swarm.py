@@ -1466,25 +1466,29 @@ REMOVED = ".removed-"                       # then that id: a worktree on its wa
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "sequencer": "cherry-pick", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
-def in_repository(directory: str) -> bool:
-    """Codex's own test. Source: codex-cli 0.169.0 looks for `.git` in the directory and above it."""
+def top_of(directory: str) -> Optional[str]:
+    """The top of the checkout around `directory`, found without git. A `.git` without HEAD is none, for git and for Codex:
+    the sandbox of Codex leaves empty ones behind. Source: codex-cli 0.169.0."""
     while True:
-        if os.path.exists(os.path.join(directory, ".git")):
-            return True
-        above = os.path.dirname(directory)
-        if above == directory:
-            return False
-        directory = above
+        dot_git = os.path.join(directory, ".git")
+        if os.path.isfile(dot_git) or os.path.lexists(os.path.join(dot_git, "HEAD")):
+            return directory
+        if directory == os.path.dirname(directory):
+            return None
+        directory = os.path.dirname(directory)
+
+
+def in_repository(directory: str) -> bool:
+    """Codex's own test."""
+    return top_of(directory) is not None
 
 
 def repository_of(directory: str) -> Tuple[str, str]:
     """(what all checkouts of a repository have in common, top of this one); found without git, and good for comparing only.
     Raises: OSError, ValueError."""
-    top = os.path.realpath(directory)
-    while not os.path.exists(os.path.join(top, ".git")):
-        if top == os.path.dirname(top):
-            return top, top
-        top = os.path.dirname(top)
+    top = top_of(os.path.realpath(directory))
+    if top is None:
+        return os.sep, os.sep
     common = os.path.join(top, ".git")
     if os.path.isfile(common):
         with open(common, encoding="utf-8") as f:
@@ -1674,10 +1678,10 @@ class Git:
             raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH")
         if done.code not in allowed:
             how = f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}"
-            said = [line for line in done.err.splitlines() if line.startswith(("fatal:", "error:", "\t"))] or [done.err.strip() or how]      # the last: names
+            said = [line for line in done.err.splitlines() if line and not line.startswith(("hint:", "warning:"))] or [how]
             slow = waits_for(cwd) if said[0].startswith("fatal: gave up") else ""
             room = ", and see that there is room" if "unable to write" in done.err else ""
-            raise GitError(f"`git {words[2] if words[0] == '-c' else words[0]}` refused", clip(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`{room}")
+            raise GitError(f"`git {words[2] if words[0] == '-c' else words[0]}` refused", clip_middle(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`{room}")
         return done
 
     def holds(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> bool:

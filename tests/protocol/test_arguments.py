@@ -203,6 +203,14 @@ def test_outside_a_repository_the_flag_lets_codex_run(client, tmp_path):
     assert (seen["cwd"], "skip-git-repo-check" in seen["options"]) == (str(outside), True)
 
 
+def test_the_empty_git_directory_that_codex_leaves_above_makes_no_repository(client, tmp_path):
+    (tmp_path / ".git").mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for request in ({"prompt": "x"}, {"prompt": "x", "worktree": True}):
+        assert "not in a git repository" in client().refused("codex", {**request, "cwd": str(outside)})
+
+
 def test_the_defaults_of_a_batch_are_shared_and_an_entry_overrides_them(client, repo):
     (repo / "sub").mkdir()
     records = client().ok("codex_batch", defaults={"model": "gpt-5.5", "cwd": "sub"},

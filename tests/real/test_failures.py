@@ -72,6 +72,7 @@ async def test_config_that_codex_rejects_is_a_config_failure_with_its_words(lab)
 
 
 async def test_a_directory_outside_git_is_refused_unless_the_server_allows_it(lab, tmp_path):
+    (tmp_path / ".git").mkdir()         # as its sandbox leaves it
     async with lab.connect() as swarm:
         text = await swarm.refused("codex", prompt="hello", cwd=str(tmp_path))
         assert "cwd" in text and "--skip-git-repo-check" in text

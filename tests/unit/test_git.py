@@ -322,7 +322,16 @@ def test_without_git_the_error_says_to_install_it(repo):
     assert "Install git" in str(caught.value)
 
 
-@pytest.mark.parametrize("inside, answer", [("repo", True), ("repo/sub", True), ("tree", True), ("/usr", False), ("/", False), ("repo/.git", True)])
+@pytest.mark.parametrize("inside, answer", [("repo", True), ("repo/sub", True), ("tree", True), ("plain", False), ("repo/.git", True)])
 def test_codex_own_test_for_a_repository_is_ours(repo, tree, tmp_path, inside, answer):
     (repo / "sub").mkdir()
+    (tmp_path / "plain").mkdir()
     assert cms.in_repository(str(tmp_path / inside)) is answer
+
+
+def test_an_empty_dot_git_above_a_directory_is_no_repository(repo, tmp_path):
+    (tmp_path / ".git").mkdir()
+    (repo / "sub" / ".git").mkdir(parents=True)
+    (tmp_path / "plain").mkdir()
+    assert not cms.in_repository(str(tmp_path / "plain")) and cms.repository_of(str(tmp_path / "plain")) == ("/", "/")
+    assert cms.in_repository(str(repo / "sub")) and cms.repository_of(str(repo / "sub")) == (str(repo / ".git"), str(repo))

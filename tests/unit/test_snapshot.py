@@ -388,6 +388,17 @@ def test_a_file_that_git_cannot_take_is_named_and_the_rest_is_taken(repo, tree, 
     assert found.left_out["count"] == 1 and "7.bad" in warnings[0] and "filter" in warnings[0]
 
 
+@pytest.mark.parametrize("key", ["process", "clean"])
+@pytest.mark.parametrize("command, line", [("no-such-lfs %f", "no-such-lfs: not found"), ("sh -c 'echo my words >&2; exit 3'", "my words")])
+def test_what_a_missing_or_failing_filter_says_is_the_reason(repo, tree, place, key, command, line):
+    sh(repo, "git", "config", "filter.lfs." + key, command)
+    sh(repo, "git", "config", "filter.lfs.required", "true")
+    (place / ".gitattributes").write_text("*.big filter=lfs\n")
+    (place / "x.big").write_text("1\n")
+    warnings = ours().snapshot(tree, "x")[1]
+    assert "x.big" in warnings[0] and line in warnings[0].replace("command not found", "not found")
+
+
 @pytest.mark.parametrize("how, word", [("merge", "merge"), ("rebase", "rebase"), ("cherry-pick", "cherry-pick")])
 def test_an_unfinished_merge_is_committed_as_it_lies_there_with_a_warning(repo, tree, place, how, word):
     agent(tree, "checkout", "-q", "-b", "theirs")
