@@ -2559,7 +2559,7 @@ class Git:
             self.run(tree.path, "read-tree", "-m", "-u", tree.head, new, env=place, limit_s=CHECKOUT_S)
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: update", f"refs/heads/{tree.branch}", new, tree.head, env=place)
         except GitError:
-            self._put_back(tree.path, tree.head, new, place)
+            self._take_back(tree, new, place)
             raise
         return new, [conflict.path if conflict.hunks else f"{conflict.path} (see {LIST})" for conflict in found]
 
@@ -2577,18 +2577,29 @@ class Git:
         self(there, "update-index", "--add", "--cacheinfo", f"100644,{self(there, 'hash-object', '-w', '--stdin', env=desk, stdin=text)},{LIST}", env=own)
         return self(there, "write-tree", env=own)
 
-    def _put_back(self, top: str, old: str, new: str, place: Mapping[str, str]) -> None:
-        """Make the files and the index entries that differ between two commits those of `old` again, after git was cut off on its way
-        to `new`; all of them were so before. Raises: GitError."""
-        rows = self.changed(place, old, new)
-        paths = "".join(row.path + "\0" for row in rows)
-        for row in rows:
-            if row.status == "A":
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(top, row.path))
-                    os.removedirs(os.path.dirname(os.path.join(top, row.path)))
-        self(top, "reset", "--quiet", old, "--pathspec-from-file=-", "--pathspec-file-nul", env={**place, "GIT_LITERAL_PATHSPECS": "1"}, stdin=paths)
-        self.run(top, "checkout-index", "--force", "-z", "--stdin", env=place, stdin="".join(row.path + "\0" for row in rows if row.status != "A"), limit_s=CHECKOUT_S)
+    def _holding(self, top: str, rows: Sequence[Changed], place: Mapping[str, str]) -> Set[str]:
+        """Those of the files that lie in `top` as `rows` have them, or are gone as these say. Raises: GitError, OSError."""
+        there = [row for row in rows if row.status != "D"]
+        with self.aside(place) as scratch:
+            self(top, "update-index", "-z", "--index-info", env=scratch, stdin="".join(map(_entry, there)))
+            self.run(top, "update-index", "-q", "--refresh", env=scratch, allowed=(0, 1))
+            other = self(top, "diff-files", "-z", "--name-only", env=scratch).split("\0")
+        gone = {row.path for row in rows if row.status == "D" and not os.path.lexists(os.path.join(top, row.path))}
+        return gone | {row.path for row in there} - set(other)
+
+    def _take_back(self, tree: Worktree, new: str, place: Mapping[str, str]) -> None:
+        """What git had written of the commit `new` into the worktree when it failed goes again. git itself does that, so
+        what somebody has changed meanwhile stays. Raises: GitError, OSError."""
+        assert tree.head is not None
+        rows = self.changed(place, tree.head, new)
+        written = self._holding(tree.path, rows, place)
+        self(tree.path, "read-tree", "-m", tree.head, env=place)
+        entries = "".join(_entry(row) for row in rows if row.path in written)
+        self(tree.path, "update-index", "-z", "--index-info", env=place, stdin=entries)
+        self.run(tree.path, "update-index", "-q", "--refresh", env=place, allowed=(0, 1))
+        half = self(tree.path, "write-tree", "--missing-ok", env=place)
+        self.run(tree.path, "read-tree", "-m", "-u", half, tree.head, env=place, limit_s=CHECKOUT_S)
+        self.run(tree.path, "checkout-index", "--quiet", "--all", env=place, allowed=(0, 1), limit_s=CHECKOUT_S)     # what it had unlinked
 
     @staticmethod
     def check_free(top: str, rows: Sequence[Changed]) -> None:
@@ -2623,35 +2634,55 @@ class Git:
                            "Commit or stash that, or leave `into` out: the merge then makes a branch")
         return branch
 
+    def blocked(self, top: str, onto: str, rows: Sequence[Changed]) -> Optional[GitError]:
+        """Why HEAD of `top` cannot be moved forward from the commit `onto` now, where that changes the files in `rows`. Blocks
+        while another merge writes there. Raises: GitError."""
+        with self._alone(top):
+            try:
+                self._movable(top, onto, rows)
+            except GitError as error:
+                return error
+        return None
+
+    def _movable(self, top: str, onto: str, rows: Sequence[Changed]) -> str:
+        branch = self.check_clean(top)
+        if self.commit_of(top, "HEAD") != onto:
+            raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {onto[:12]}", "Call again")
+        self.check_free(top, rows)
+        return branch[len("refs/heads/"):]
+
     def fast_forward(self, top: str, onto: str, commit: str) -> str:
         """Move the branch that is checked out in `top`, with index and files, from the commit `onto` forward to `commit`. Returns its
-        name. git itself refuses, and changes nothing, when a file that is untracked or ignored would be overwritten. Blocks for as
-        long as the files take to be written, up to CHECKOUT_S. Raises: GitError."""
+        name. This one command of git's is all that ever writes there: what it refuses, or leaves half done, stays so. Blocks for as
+        long as the files take to be written, up to CHECKOUT_S. Raises: GitError, OSError."""
         with self._alone(top):              # two at once: git would write the files of one and move the branch for the other
-            branch = self.check_clean(top)
-            if self.commit_of(top, "HEAD") != onto:
-                raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {onto[:12]}", "Call again")
+            place = place_of(self(top, "rev-parse", "--absolute-git-dir"), top)
+            rows = self.changed(place, onto, commit)
+            name = self._movable(top, onto, rows)
             words = ("--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat", "--quiet")
-            name, place = branch[len("refs/heads/"):], place_of(self(top, "rev-parse", "--absolute-git-dir"), top)
-            paths = {row.path for row in self.changed(place, onto, commit)}
             plain = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"branch.{name}.mergeOptions", "GIT_CONFIG_VALUE_0": ""}
-            before = self._lying_at(top, paths)
             try:
                 self.run(top, "merge", *words, commit, env=plain, limit_s=CHECKOUT_S)
             except GitError as error:
-                fix = f"The merged commit is {commit}"
-                if self._lying_at(top, paths) != before:
-                    with contextlib.suppress(GitError):
-                        self._put_back(top, onto, commit, place)
-                    if self._lying_at(top, paths) != before:
-                        fix = f"It was cut off in the middle: look at `git status` there. {fix}"
-                raise GitError(f"`{name}` was not moved", error.why, fix)
+                if self.commit_of(top, "HEAD") != commit:
+                    raise self._not_moved(f"`{name}` was not moved", error.why, top, onto, commit, place)
         return name
 
-    def _lying_at(self, top: str, paths: Set[str]) -> List[str]:
-        """What `git status` says of these files."""
-        status = self(top, "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=all")
-        return [f"{change.xy} {change.path}" for change in _changes_in(status) if change.path in paths]
+    def _not_moved(self, what: str, why: str, top: str, onto: str, commit: str, place: Mapping[str, str]) -> GitError:
+        """What to say when git has failed on its way to `commit`: what the files hold, and how to go back."""
+        try:
+            rows = self.changed(place, onto, commit)
+            new, old = self._holding(top, rows, place), self._holding(top, self.changed(place, commit, onto), place)
+        except (GitError, OSError) as error:        # the same filter is missing, or the same disk is full
+            return GitError(what, why, f"See what `git status` says in {top}: what the files hold cannot be told here ({error}). The merged commit is {commit}")
+        written, neither = sorted(new - old), sorted({row.path for row in rows} - new - old)
+        if not written and (not neither or " would " in why):           # git's word when it refuses, before it writes
+            return GitError(what, why, f"Everything in {top} stays as it is. Mend that, and call again; the merged commit is {commit}")
+        state = f"git was cut off: HEAD of {top} is {self.commit_of(top, 'HEAD')}, and not {commit}"
+        state += f"; the merged version is in {told(some(written))}" if written else ""
+        state += f"; neither the old nor the merged one is in {told(some(neither))}" if neither else ""
+        return GitError(what, f"{why}. {state}", "Nothing was put back, so that no edit is lost. To go back, run `git stash push --include-untracked` "
+                        f"in {top}: what lies there and is not committed is in the stash then")
 
 
 def common_of(tree: Worktree) -> str:
@@ -2666,6 +2697,11 @@ def place_of(git_dir: str, top: str) -> Dict[str, str]:
     if not os.path.exists(os.path.join(git_dir, "hEaD")):
         place.update(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="core.ignoreCase", GIT_CONFIG_VALUE_0="false")
     return place
+
+
+def _entry(row: Changed) -> str:
+    """A line for `git update-index -z --index-info`."""
+    return f"{row.mode} {row.blob}\t{row.path}\0"
 
 
 def _changes_in(status: str) -> List[Change]:
@@ -4015,7 +4051,7 @@ class Swarm:
                   "files_changed": len(rows), "insertions": total(rows)[0], "deletions": total(rows)[1], "warnings": warnings}
         if whole == onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
-        blocked = self._blocked(top, rows) if wish.into == "HEAD" and going else None
+        blocked = self.git.blocked(top, onto, rows) if wish.into == "HEAD" and going else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
@@ -4031,15 +4067,6 @@ class Swarm:
         else:
             self.git(top, "update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, "0" * len(commit))
         return {**answer, "branch": branch, "commit": commit}
-
-    def _blocked(self, top: str, rows: Sequence[Changed]) -> Optional[GitError]:
-        """Why the checkout cannot be moved forward now."""
-        try:
-            self.git.check_clean(top)
-            self.git.check_free(top, rows)
-            return None
-        except GitError as error:
-            return error
 
     def _still_wanted(self, call: Call) -> None:
         """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge is made) or the server ends."""

@@ -1,5 +1,9 @@
 """codex_merge as a client sees it: the answer, its text, its limits, and the errors."""
 import json
+import os
+import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -59,6 +63,54 @@ def test_conflicting_tasks_are_united_by_a_reply_and_then_merged(two, repo):
     assert "conflicts" in reply["warnings"][0]
     data = c.ok("codex_merge", task_ids=[one, reply["task_id"]], into="HEAD")
     assert data["branch"] == "main" and (repo / "same").read_text() == "second 0\nfirst 0\n\n"
+
+
+@pytest.fixture
+def git_that(tmp_path):
+    """A factory: the environment in which git, at the moment of its own merge into the checkout, first runs this command."""
+    def make(command):
+        wrapper = tmp_path / "bin" / "git"
+        wrapper.parent.mkdir()
+        wrapper.write_text('#!/bin/sh\ncase "$*" in *" merge --ff-only "*) %s;; esac\nexec %s "$@"\n' % (command, shutil.which("git")))
+        wrapper.chmod(0o755)
+        return {"PATH": "%s:%s" % (wrapper.parent, os.environ["PATH"])}
+    return make
+
+
+@pytest.mark.parametrize("name, make", [("README", "tracked and edited"), ("new", "untracked"), ("kept", "ignored"), ("late", "staged")])
+def test_a_file_that_is_saved_between_the_check_and_gits_own_merge_survives(client, repo, git_that, name, make):
+    (repo / ".git" / "info" / "exclude").write_text("kept\n")
+    c = client(env=git_that("echo 'of the user' > %s%s" % (name, "; git add late" if make == "staged" else "")))
+    task_id = c.ok("codex", prompt="SHELL for f in README new late kept zzz; do echo task > $f; done; git add -f kept; git commit -qm x", worktree=True)["task_id"]
+    before = git(repo, "rev-parse", "HEAD")
+    text = c.refused("codex_merge", {"task_ids": [task_id], "into": "HEAD"})
+    assert "`main` was not moved" in text and name in text and "stays as it is" in text, text
+    assert (repo / name).read_text() == "of the user\n" and git(repo, "rev-parse", "HEAD") == before and not (repo / "zzz").exists()
+
+
+def test_a_git_that_fails_half_way_is_told_file_by_file_and_the_way_back_loses_no_edit(client, repo, tmp_path):
+    for name in ("a", "edited", "gone"):
+        (repo / name).write_text("old\n")
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "files")
+    fail = tmp_path / "fail"
+    fail.write_text("cd %s; echo 'of the user' > edited; echo 'of the user' > zzz; exit 1\n" % repo)
+    git(repo, "config", "filter.f.smudge", "sh %s" % fail)
+    git(repo, "config", "filter.f.clean", "cat")
+    git(repo, "config", "filter.f.required", "true")
+    (repo / ".git" / "info" / "attributes").write_text("*.bin filter=f\n")
+    c = client()
+    task_id = c.ok("codex", prompt="SHELL rm gone; for f in a edited d.bin zzz; do echo task > $f; done", worktree=True)["task_id"]
+    old, new = git(repo, "rev-parse", "HEAD").strip(), git(repo, "rev-parse", "codex-swarm/" + task_id).strip()
+    text = c.refused("codex_merge", {"task_ids": [task_id], "into": "HEAD"})
+    assert "HEAD of %s is %s, and not %s" % (repo, old, new) in text and "smudge filter f failed" in text
+    assert "the merged version is in `a`, `gone`; neither the old nor the merged one is in `edited`, `zzz`" in text, text
+    assert (repo / "edited").read_text() == (repo / "zzz").read_text() == "of the user\n" and (repo / "a").read_text() == "task\n"
+    subprocess.run(re.search(r"run `(.+?)`", text).group(1), shell=True, cwd=str(repo), check=True)
+    assert git(repo, "status", "--porcelain") == "" and git(repo, "rev-parse", "HEAD").strip() == old and (repo / "gone").read_text() == "old\n"
+    assert git(repo, "show", "stash:edited") == git(repo, "show", "stash^3:zzz") == "of the user\n"
+    fail.write_text("cat\n")
+    assert c.ok("codex_merge", task_ids=[task_id], into="HEAD")["commit"] == new
 
 
 def test_the_verify_command_comes_from_the_environment_of_the_server(client, repo):

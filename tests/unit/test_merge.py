@@ -1,4 +1,5 @@
 """codex_merge: who conflicts with whom and where, what is made, and that nothing of the user's moves unless the call says so."""
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 import codex_mcp_swarm as cms
 from client import alive, eventually
-from .helpers import begin, ended, run
+from .helpers import auditing, begin, ended, run
 from .on_git import branches, files_of, log_of, sh, snapshot
 
 LINES = "".join("line %d\n" % n for n in range(40))
@@ -332,6 +333,28 @@ def test_two_merges_into_head_at_once_lose_neither(swarm, lines):
     assert sh(lines, "git", "status", "--porcelain") == "" and all((lines / ("file%d" % n)).exists() for n in range(6))
 
 
+def test_a_merge_that_comes_while_another_one_writes_waits_for_it(swarm, lines, gate):
+    sh(lines, "git", "config", "filter.slow.smudge", "while ! [ -e %s ]; do sleep 0.05; done; cat" % gate.path)
+    (lines / ".git" / "info" / "attributes").write_text("zzz filter=slow\n")
+    s = swarm()
+    one, two = work(s, "echo 1 > zzz; " + sed(5, "five"), "echo 2 > b")
+    first = threading.Thread(target=merge, args=(s, [one]), kwargs={"into": "HEAD"}, daemon=True)
+    first.start()
+    eventually(lambda: "five\n" in (lines / "text").read_text(), what="the first file of the first merge")
+
+    def open_gate(name, args):
+        if name == "fcntl.flock" and threading.current_thread() is threading.main_thread():
+            gate.open()
+    try:
+        with auditing(open_gate), pytest.raises(cms.ToolError) as caught:
+            merge(s, [two], into="HEAD")
+    finally:
+        gate.open()
+        first.join(60)
+    assert "has moved meanwhile" in str(caught.value)
+    assert merge(s, [two], into="HEAD")["merged"] == [two] and (lines / "zzz").read_text() == "1\n"
+
+
 # -- the verify command -----------------------------------------------------------------------------------
 def test_the_verify_command_runs_on_the_merged_files_and_sees_the_checkout(swarm, lines, tmp_path):
     s = swarm(merge_verify='cat a b > "%s"; pwd >> "%s"; echo "$1" >> "%s"' % ((tmp_path / "seen",) * 3))
@@ -419,7 +442,7 @@ def test_a_dry_run_does_not_run_the_verify_command(swarm, lines, tmp_path):
 
 
 @pytest.mark.parametrize("hinder", ["a lock", "a filter"])
-def test_a_merge_into_head_that_git_cannot_finish_puts_the_checkout_back(swarm, lines, hinder):
+def test_a_merge_into_head_that_git_cannot_finish_names_the_files_and_touches_none(swarm, lines, hinder):
     s = swarm()
     ids = work(s, "echo 1 > a; mkdir d; echo 1 > d/new; " + sed(5, "five") + "; echo 1 > x.bin")
     if hinder == "a lock":
@@ -429,11 +452,31 @@ def test_a_merge_into_head_that_git_cannot_finish_puts_the_checkout_back(swarm, 
         sh(lines, "git", "config", "filter.f.required", "true")
         (lines / ".git" / "info" / "attributes").write_text("*.bin filter=f\n")
     (lines / "mine").write_text("untracked\n")
-    before = snapshot(lines)[0], refs(lines)
+    before = refs(lines)
     with pytest.raises(cms.ToolError) as caught:
         merge(s, ids, into="HEAD")
-    assert "was not moved" in str(caught.value) and (snapshot(lines)[0], refs(lines)) == before
-    assert sh(lines, "git", "status", "--porcelain") == "?? mine" and not (lines / "d").exists()
+    assert "was not moved" in str(caught.value) and "the merged version is in `a`, `d/new`, `text`" in str(caught.value) and refs(lines) == before
+    assert (lines / "mine").read_text() == "untracked\n"
+    with contextlib.suppress(FileNotFoundError):
+        (lines / ".git" / "refs" / "heads" / "main.lock").unlink()
+    sh(lines, "git", "stash", "push", "-q", "--include-untracked")         # the way back that it names
+    assert sh(lines, "git", "status", "--porcelain") == "" and (lines / "text").read_text() == LINES and not (lines / "d").exists()
+
+
+def test_a_merge_into_head_that_fails_for_want_of_a_filter_program_touches_nothing_and_says_where_to_look(swarm, lines):
+    s = swarm()
+    ids = work(s, "echo 1 > a; echo 3 > other")
+    sh(lines, "git", "config", "filter.f.smudge", "no-such-program")
+    sh(lines, "git", "config", "filter.f.clean", "no-such-program")
+    sh(lines, "git", "config", "filter.f.required", "true")
+    (lines / ".git" / "info" / "attributes").write_text("a filter=f\n")
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids, into="HEAD")
+    assert "stays as it is" in str(caught.value) and sh(lines, "git", "status", "--porcelain") == "", str(caught.value)
+    (lines / ".git" / "info" / "attributes").write_text("other filter=f\n")
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids, into="HEAD")
+    assert "neither the old nor the merged one is in `other`" in str(caught.value), str(caught.value)
 
 
 @pytest.mark.parametrize("options", ["--squash", "-s ours", "--no-commit", "--no-ff --edit"])
@@ -545,7 +588,7 @@ def test_the_verify_command_does_not_run_for_a_merge_that_could_not_be_made(swar
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_checkout_that_takes_too_long_is_given_up_and_put_back(swarm, lines, monkeypatch):
+def test_a_checkout_that_takes_too_long_is_given_up_and_left_as_it_was(swarm, lines, monkeypatch):
     s = swarm()
     ids = work(s, "echo 1 > slow")
     sh(lines, "git", "config", "filter.slow.smudge", "sleep 1000")
@@ -699,6 +742,21 @@ def test_an_update_that_git_cannot_finish_puts_the_worktree_back(four, lines):
     with pytest.raises(cms.ToolError):
         s.start([{"prompt": "x", "task_id": three, "update_from": two}])
     assert snapshot(pathlib.Path(tree.path))[0] == before and sh(tree.path, "git", "status", "--porcelain") == ""
+
+
+def test_an_update_that_git_cannot_finish_takes_back_what_it_wrote_and_no_edit(swarm, lines, tmp_path):
+    (tmp_path / "fail").write_text("echo 'of the user' | tee text > zzz; exit 1\n")
+    sh(lines, "git", "config", "filter.f.smudge", "sh %s" % (tmp_path / "fail"))
+    sh(lines, "git", "config", "filter.f.clean", "cat")
+    sh(lines, "git", "config", "filter.f.required", "true")
+    s = swarm()
+    one, two = work(s, sed(5, "x") + "; rm other; for f in README d/new x.bin zzz; do mkdir -p d; echo 1 > $f; done", "true")
+    (lines / ".git" / "info" / "attributes").write_text("*.bin filter=f\n")
+    with pytest.raises(cms.ToolError) as caught:
+        s.start([{"prompt": "x", "task_id": two, "update_from": one}])
+    path = pathlib.Path(s.store.get(two).spec().worktree.path)
+    assert "smudge filter f failed" in str(caught.value) and (path / "text").read_text() == (path / "zzz").read_text() == "of the user\n"
+    assert (path / "README").read_text() == "a repository\n" and not (path / "d").exists() and sh(path, "git", "status", "--porcelain") == " M text\n?? zzz"
 
 
 def test_an_update_may_make_a_file_of_a_directory(swarm, lines):
