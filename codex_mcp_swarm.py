@@ -463,6 +463,7 @@ class HandleEnd(NamedTuple):
     status: str
     message: str
     result: Optional[Mapping[str, Any]] = None
+    whole: Tuple[str, ...] = ()                 # the tasks whose results are in it to the end
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "HandleEnd":
@@ -3358,7 +3359,7 @@ class Call:
         self.cancelled = False          # set once, by the reader of the protocol, which then calls Swarm.wake()
         self.cancel_reason = ""
         self.waiting = False            # all that it does besides waiting has been done
-        self.told: Sequence[str] = ()   # the ended tasks whose results are in the answer
+        self.told: Sequence[str] = ()   # the ended tasks whose results are in the answer to the end
         self.started: List[str] = []    # the tasks that it started; when it is abandoned nobody learns of them, so they are stopped
 
     @property
@@ -4660,7 +4661,6 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
       obj({"task_ids": TASKS}), RECORDS, read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     records = [swarm.record(i) for i in args.get("task_ids", swarm.unended())]
-    call.told = [r["task_id"] for r in records if r["state"] == State.ENDED.value]
     return Answer({"tasks": with_overlaps(swarm, records)})
 
 
@@ -4755,7 +4755,6 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     if unknown is not None:             # no reason to let the others run on
         raise ToolError(unknown.what, unknown.why, f"The others were stopped: {', '.join(before)}" if before else unknown.fix)
     records = [_stopped(swarm.record(task_id), state) for task_id, state in before.items()]
-    call.told = [r["task_id"] for r in records if r["state"] == State.ENDED.value]
     return Answer({"tasks": records})
 
 
@@ -4777,7 +4776,6 @@ def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
     swarm.wait(wait.task_ids, call.client.wait_s if wait.timeout_s is None else wait.timeout_s, call, wait.mode)
     answer = conclude(swarm, wait)
     call.waiting = False                # a server that ends lets it be sent and noted
-    call.told = [i for i in wait.task_ids if i not in answer.data.get("still_running", ())]
     return answer
 
 
@@ -4834,13 +4832,14 @@ def page(record: Dict[str, Any], offset: int, max_chars: Optional[int]) -> Dict[
     return _cut(record, piece, offset, len(content))
 
 
-def _cut(record: Dict[str, Any], piece: str, offset: int, total: int) -> Dict[str, Any]:
+def _cut(record: Dict[str, Any], piece: str, offset: int, total: int, why: Optional[str] = "") -> Dict[str, Any]:
     upto = offset + len(piece)
     truncated: Dict[str, Any] = {"total_chars": total, "offset": offset}
     if upto < total:
         truncated["next_offset"] = upto
-        call = "codex_diff with the same arguments" if "view" in record else f"codex_wait with task_ids [\"{record['task_id']}\"]"
-        truncated["how"] = f"{call} and offset {upto} returns the rest"
+        if why is not None:
+            call = f"codex_wait with task_ids [\"{record['task_id']}\"]" if "state" in record else "codex_diff with the same arguments"
+            truncated["how"] = f"{call} and offset {upto} returns the rest{why}"
     return {**record, "content": piece, "truncated": truncated}
 
 
@@ -4873,37 +4872,72 @@ def prefix(text: str, budget: int) -> str:
 
 BRIEF = ("task_id", "state", "outcome", "threadId", "content", "failure", "worktree", "truncated", "elapsed_s")
 TERSE = ("task_id", "state", "outcome", "content", "truncated")
-CUT_ROOM = 240          # what `truncated` takes
+LEVELS = ((None, 1_000), (BRIEF, 400), (TERSE, 160))        # keys of a record; the room that a long content needs at least, `truncated` included
 
 
 def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
-    """`data` in at most `budget` characters: first the final messages are cut, in fair shares; if the rest alone is
-    too large, records lose what matters least; at last, records are left out, and a note says which call shows them."""
-    if size(data) <= budget:
-        return data
+    """`data` in at most `budget` characters: first the final messages are cut, in fair shares; where too little of them would be
+    left, records lose what matters least, as many as have to; at last some are only named, by how they ended."""
     records = records_of(data)
-    for keys in (None, BRIEF, TERSE):
-        slim = [r if keys is None else {k: v for k, v in r.items() if k in keys} for r in records]
-        note = {} if keys is None else {"note": "Shortened to fit: codex_wait or codex_status with fewer task_ids shows all"}
-        fixed = size({**with_records(data, [{**r, "content": ""} if "content" in r else r for r in slim]), **note})
-        fixed += CUT_ROOM * sum("content" in r for r in slim)
-        if fixed <= budget * (0.6 if keys is None and len(records) > 1 else 0.95) or keys is TERSE:
+    if size(data) <= budget or not records:
+        return data
+    for keys, least in LEVELS:
+        slim = _slim(data, keys, len(records), budget)
+        if size(_with_contents(slim, least)) <= budget:
             break
-    wanted = [size(r.get("content", "")) - 2 if "content" in r else 0 for r in slim]
-    cut = [_shorten(r, share) for r, share in zip(slim, shares(wanted, budget - fixed))]
-    out = {**with_records(data, cut), **note}
-    while size(out) > budget and len(cut) > 1:
-        cut = cut[:max(1, len(cut) * 9 // 10)]
-        out = {**with_records(data, cut), **note, "left_out": len(records) - len(cut)}
-    return out
+    else:
+        low, high = 1, len(records)                     # how many records there is room for, found by halving
+        while low < high:
+            middle = (low + high + 1) // 2
+            enough = size(_with_contents(_slim(data, keys, middle, budget), least)) <= budget
+            low, high = (middle, high) if enough else (low, middle - 1)
+        slim = _slim(data, keys, low, budget)
+    why = None if keys is TERSE else f": there is room for {budget:,} characters in all"
+    wanted, room = [size(r.get("content", "")) - 2 for r in records_of(slim)], budget - size(_with_contents(slim, 0))
+    cut = [_shorten(r, share, why) for r, share in zip(records_of(slim), shares(wanted, room))]
+    left = budget - size(with_records(slim, cut))
+    for i, more in enumerate([{**record, **short} for record, short in zip(records, cut)]):
+        if size(more) - size(cut[i]) <= left:
+            left -= size(more) - size(cut[i])
+            cut[i] = more
+    return with_records(slim, cut)
 
 
-def _shorten(record: Dict[str, Any], share: int) -> Dict[str, Any]:
+def _slim(data: Dict[str, Any], keys: Optional[Sequence[str]], count: int, budget: int) -> Dict[str, Any]:
+    """`data` with the first `count` records, of them these keys, and the ids of the rest by outcome or state; `still_running` names some."""
+    if keys is None:
+        return data
+    records, others = records_of(data), {}              # type: List[Dict[str, Any]], Dict[str, List[str]]
+    for record in records[count:]:
+        if record["task_id"] not in data.get("still_running", ()):
+            others.setdefault(record.get("outcome") or record["state"], []).append(record["task_id"])
+    few = with_records(data, [{k: v for k, v in r.items() if k in keys} for r in records[:count]])
+    few["note"] = f"Shortened to {budget:,} characters: codex_wait or codex_status with fewer task_ids shows all"
+    return {**few, "left_out": len(records) - count, "others": others} if count < len(records) else few
+
+
+def _with_contents(data: Dict[str, Any], least: int) -> Dict[str, Any]:
+    """Something as large as `data` with `least` of each content, where there is that much."""
+    return with_records(data, [{**r, "content": "x" * min(size(r["content"]) - 2, least)} if "content" in r else r for r in records_of(data)])
+
+
+def _shorten(record: Dict[str, Any], share: int, why: Optional[str]) -> Dict[str, Any]:
+    """The record with as much of its content as `share` holds, `truncated` included."""
     content = record.get("content")
     if content is None or size(content) - 2 <= share:
         return record
     before = record.get("truncated", {})
-    return _cut(record, prefix(content, share), before.get("offset", 0), before.get("total_chars", len(content)))
+    offset, total = before.get("offset", 0), before.get("total_chars", len(content))
+    longest = _cut(record, content[:-1], offset, total, why)
+    taken = size({**longest, "content": ""}) - size({**record, "content": ""})
+    return _cut(record, prefix(content, share - taken), offset, total, why)
+
+
+def seen_whole(data: Dict[str, Any], shaped: Dict[str, Any], text: Optional[str]) -> List[str]:
+    """The ended tasks of `data` whose results are in `shaped` to the end; where there is a `text`, in that, which is all that is seen."""
+    failures = {r["task_id"]: r.get("failure") for r in records_of(data)}
+    return [r["task_id"] for r in records_of(shaped) if r.get("state") == State.ENDED.value and "truncated" not in r
+            and r.get("failure") == failures[r["task_id"]] and (text is None or "\n".join(_record_lines(r)) in text)]
 
 
 def render(data: Dict[str, Any]) -> str:
@@ -4911,8 +4945,8 @@ def render(data: Dict[str, Any]) -> str:
     lines = [line for record in records_of(data) for line in _record_lines(record)]
     if not records_of(data):
         lines += ["No task is running."] if "tasks" in data else _merge_lines(data) if "onto" in data else []
-    if data.get("still_running"):
-        lines.append("Still running: " + ", ".join(data["still_running"]))
+    named = {"Still running": data.get("still_running"), **data.get("others", {})}
+    lines += [f"{how}: {', '.join(ids)}" for how, ids in named.items() if ids]
     lines += [f"{key}: {data[key]}" for key in ("left_out", "collect") if isinstance(data.get(key), (int, str))]
     if "tasks" in data and "note" in data:
         lines.append(data["note"])
@@ -4950,8 +4984,9 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield record["note"]
     if record.get("content"):
         yield record["content"]
-    if "how" in record.get("truncated", {}):
-        yield f"[{record['truncated']['total_chars']:,} characters in all; {record['truncated']['how']}]"
+    cut = record.get("truncated", {})
+    if "next_offset" in cut:
+        yield f"[{cut['total_chars']:,} characters in all; " + cut.get("how", f"the rest begins at `offset` {cut['next_offset']}") + "]"
 
 
 def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
@@ -4975,15 +5010,16 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
     yield data["advice"]
 
 
-def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool = False) -> Tuple[Optional[Dict[str, Any]], str]:
-    """(structuredContent, text), together within `budget`. Where both go out the first gets what it needs before the text
-    does; `text_too` when the client's model may see the text alone: then they share evenly."""
+def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool = False) -> Tuple[Dict[str, Any], str]:
+    """(structuredContent, text), together within `budget`; unless `structured`, the text alone. Where both go out the first gets what it
+    needs before the text does; `text_too` when the client's model may see the text alone: then they share evenly."""
     room = budget - 200                                 # the envelope
     shaped = fit(data, room - (room // 2 if structured and text_too else min(2_000, room // 6)))
+    shaped = with_records(shaped, [{k: v for k, v in r.items() if k != "truncated" or "next_offset" in v or not r["content"]} for r in records_of(shaped)])
     text, room = render(shaped), room - (size(shaped) if structured else 0)
     if size(text) > room:
         text = prefix(text, room - 120) + "… (cut here: codex_wait, for a diff codex_diff, returns the rest with `offset`, 10,000 characters with `max_chars` 10000)"
-    return (shaped if structured else None), text
+    return shaped, text
 
 
 # To add a resource, write one RESOURCES row.
@@ -5290,21 +5326,25 @@ class Era:
             checked = canonical(found.args, arguments)
             refuse(problems(found.args, checked))
             answer = found.run(self.swarm, checked, call)
-            return self.wait_result(answer, call) if isinstance(answer, Wait) else self.call_result(answer)
+            return self.wait_result(answer, call) if isinstance(answer, Wait) else self.call_result(answer, call)
         except OSError as error:
             return self.error_result(system_refused(error))
         except ToolError as error:
             return self.error_result(error)
 
     def wait_result(self, wait: Wait, call: Call) -> Dict[str, Any]:
-        return self.call_result(block(self.swarm, wait, call))
+        return self.call_result(block(self.swarm, wait, call), call)
 
-    def call_result(self, answer: Answer) -> Dict[str, Any]:
-        structured, text = present(answer.data, self.client.result_chars, self.since("2025-06-18"), not self.client.shows_structured)
+    def call_result(self, answer: Answer, call: Optional[Call] = None) -> Dict[str, Any]:
+        """The result as it goes out; `call` learns which tasks' results are in it to the end, where the client's model sees them."""
+        structured = self.since("2025-06-18")
+        shaped, text = present(answer.data, self.client.result_chars, structured, not self.client.shows_structured)
         if answer.failed:
             text = clip_middle(text, ERROR_CHARS)
+        if call is not None:
+            call.told = seen_whole(answer.data, shaped, None if structured and not answer.failed else text)
         result: Dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": answer.failed}
-        return {**result, "structuredContent": structured} if structured is not None else result
+        return {**result, "structuredContent": shaped} if structured else result
 
     def error_result(self, error: ToolError) -> Dict[str, Any]:
         result: Dict[str, Any] = {"content": [{"type": "text", "text": clip_middle(str(error), ERROR_CHARS)}], "isError": True}
@@ -5486,8 +5526,7 @@ class Stateless(Era):
             if not over and not (cancelled and not handle.wait.owned):
                 return self._task(handle, "working", message, max(at, handle.created_at), now)
             end = self.swarm.store.end_handle(handle.handle_id, self._end(handle, message, cancelled, now))
-        if end.result:
-            self.swarm.collected(handle.wait.task_ids)
+        self.swarm.collected(end.whole)
         return {**self._task(handle, end.status, end.message, end.at, end.at), **({"result": end.result} if end.result else {})}
 
     def _end(self, handle: Handle, message: str, cancelled: bool, now: float) -> HandleEnd:
@@ -5495,7 +5534,8 @@ class Stateless(Era):
         era = Stateless(self.server, {}, Client(handle.client))
         if cancelled and not (handle.wait.owned and all(record_of(self.swarm, i).get("outcome") != Outcome.CANCELLED.value for i in handle.wait.task_ids)):
             return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(handle.wait.task_ids[:20])}")
-        return HandleEnd(now, "completed", message, era.finish("tools/call", era.call_result(conclude(self.swarm, handle.wait))))
+        call = Call()
+        return HandleEnd(now, "completed", message, era.finish("tools/call", era.call_result(conclude(self.swarm, handle.wait), call)), tuple(call.told))
 
     def tasks_update(self, request: Request) -> Dict[str, Any]:
         self._handle(request.params)            # our tasks never ask for input, so there is nothing to take

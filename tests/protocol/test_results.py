@@ -288,3 +288,43 @@ def test_a_client_that_goes_away_right_after_the_result_has_collected_it(client,
     c.ok("codex", prompt="x")
     c.close()
     assert [is_collected(root, path.name) for path in task_dirs(root)] == [True]
+
+
+def test_a_result_that_was_cut_is_collected_with_its_last_page(client, message, root):
+    c = client()
+    record = c.ok("codex", prompt="MESSAGE 90000")
+    c.close()
+    assert not is_collected(root, record["task_id"])
+    c = client()
+    offset, text = 0, ""
+    while offset is not None:
+        found = c.ok("codex_wait", task_ids=[record["task_id"]], offset=offset)["tasks"][0]
+        offset, text = found.get("truncated", {}).get("next_offset"), text + found["content"]
+    assert text == message(90000) and "truncated" not in found
+    eventually(lambda: is_collected(root, record["task_id"]), what="the mark")
+
+
+def test_of_many_only_those_that_went_out_whole_are_collected(client, root):
+    c = client(name="codex-mcp-client")
+    found = c.ok("codex_batch", tasks=[{"prompt": "MESSAGE 5000"}] * 8 + [{"prompt": "SAY short"}] * 3)["tasks"]
+    c.close()
+    whole = [r["task_id"] for r in found if r["content"] == "short"]
+    assert len(whole) == 3 and {p.name for p in task_dirs(root) if is_collected(root, p.name)} == set(whole)
+
+
+def test_what_an_mcp_task_was_given_a_part_of_is_not_collected(modern, root):
+    c = modern(tasks=True)
+    handle = c.handle("codex_batch", tasks=[{"prompt": "MESSAGE 90000"}, {"prompt": "SAY short"}])
+    eventually(lambda: c.get(handle["taskId"])["status"] == "completed", what="the end")
+    shown = c.get(handle["taskId"])["result"]["structuredContent"]["tasks"]
+    assert {r["task_id"]: "truncated" not in r for r in shown} == {p.name: is_collected(root, p.name) for p in task_dirs(root)}
+    assert sorted("truncated" in r for r in shown) == [False, True]
+
+
+@each_client
+def test_max_chars_beyond_what_a_client_is_shown_says_why_less_came(client, name):
+    c = client(name=name)
+    task = c.begin("MESSAGE 90000")
+    c.collect(task)
+    cut = c.ok("codex_wait", task_ids=[task], max_chars=40000)["tasks"][0]["truncated"]
+    assert cut["next_offset"] < 40000 and "there is room for" in cut["how"] and "codex_wait" in cut["how"]

@@ -120,6 +120,92 @@ def test_five_hundred_ids_still_fit(name, revision, limit):
     assert len(shown["tasks"]) + shown.get("left_out", 0) == 500
 
 
+def finished(count, letters, **more):
+    full = {"title": "Do it", "threadId": "01a1fae2-9a16-7c70-9702-000000000000", "usage": dict.fromkeys(cms.Usage._fields, 18234), "exit_code": 0, "elapsed_s": 94.2,
+            "worktree": {"path": "/home/me/worktrees/x", "branch": "codex-swarm/x", "base": "0" * 40, "head": "1" * 40}, "started_at": 1732150000.1}
+    return {"tasks": [{"task_id": "%012x" % i, "state": "ended", "outcome": "succeeded", "content": "x" * letters, **full, **more} for i in range(count)], "still_running": []}
+
+
+@pytest.mark.parametrize("count, letters", [(1, 90_000), (3, 90_000), (20, 700), (30, 500), (100, 50), (100, 400), (100, 5_000), (500, 40), (500, 5_000)])
+@pytest.mark.parametrize("limit", [9_834, 37_800])
+def test_the_room_is_used_when_there_is_so_much_to_say(count, letters, limit):
+    data = finished(count, letters)
+    assert min(cms.size(data), 0.95 * limit) <= cms.size(cms.fit(data, limit)) <= limit
+
+
+@each_client
+def test_every_task_of_a_call_is_named_with_how_it_ended_however_many(name, revision, limit):
+    data, chance = finished(500, 300), random.Random(4)
+    for r in data["tasks"]:
+        how = chance.choice(["succeeded", "failed", "cancelled", "timed_out", "lost", "running"])
+        r.update({"state": "running"} if how == "running" else {"outcome": how})
+        if how == "running":
+            del r["outcome"], r["content"]
+    data.update(still_running=[r["task_id"] for r in data["tasks"] if r["state"] == "running"], collect=cms.COLLECT)
+    out, chars = result(data, name, revision)
+    assert chars < limit
+    if "structuredContent" not in out:
+        assert [r for r in data["tasks"] if r["task_id"] not in out["content"][0]["text"]] == []
+        return
+    shown = out["structuredContent"]
+    told = {i: how for how, ids in shown["others"].items() for i in ids}
+    assert len(told) == sum(map(len, shown["others"].values())) and "codex_wait" in shown["note"] and shown["still_running"] == data["still_running"]
+    told.update({r["task_id"]: r.get("outcome") or r["state"] for r in shown["tasks"]}, **dict.fromkeys(shown["still_running"], "running"))
+    assert told == {r["task_id"]: r.get("outcome") or r["state"] for r in data["tasks"]}
+
+
+@each_client
+def test_only_what_went_out_to_the_end_counts_as_given(name, revision, limit):
+    for data in [*batches(), finished(100, 300), finished(100, 5_000), finished(3, 300)]:
+        era, call = Handshake(None), cms.Call()
+        era.revision, era.client = revision, Client(name)
+        out = era.call_result(Answer(data), call)
+        shown = {r["task_id"]: r for r in out.get("structuredContent", {"tasks": []})["tasks"]}
+        for r in data["tasks"]:
+            if "structuredContent" in out:
+                there = shown.get(r["task_id"], {})
+                is_whole = bool(there) and all(there.get(key) == r.get(key) for key in ("content", "failure"))
+            else:
+                is_whole = r["task_id"] in out["content"][0]["text"] and r.get("content", "") in out["content"][0]["text"]
+            if r["state"] != "ended" or not is_whole:
+                assert r["task_id"] not in call.told
+            elif "structuredContent" in out:
+                assert r["task_id"] in call.told
+    assert set(call.told) == {r["task_id"] for r in data["tasks"]}         # of the last one, which fits as it is
+
+
+def test_what_an_error_text_cuts_was_not_given():
+    for letters, given in ((9_000, 1), (9_600, 0)):
+        era, call = Handshake(None), cms.Call()
+        era.revision, era.client = "2025-11-25", Client("claude-code")
+        failure = {"kind": "killed", "message": "M", "retryable": True, "advice": "A"}
+        era.call_result(Answer({**finished(1, letters, outcome="failed", failure=failure)["tasks"][0]}, True), call)
+        assert len(call.told) == given
+
+
+@each_client
+def test_a_page_that_is_smaller_than_asked_for_says_why(name, revision, limit):
+    record = cms.page({"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 90_000}, 100, 40_000)
+    out, _ = result({"tasks": [record], "still_running": []}, name, revision)
+    assert "there is room for" in out["content"][0]["text"] or "cut here" in out["content"][0]["text"]
+    if "structuredContent" in out:
+        cut = out["structuredContent"]["tasks"][0]["truncated"]
+        assert "there is room for" in cut["how"] and "offset %d" % cut["next_offset"] in cut["how"]
+
+
+@each_client
+def test_the_last_page_says_nothing_of_a_cut(name, revision, limit):
+    full = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 5_000}
+    for offset, max_chars, cut in ((0, None, False), (0, 4_999, True), (4_000, 1_000, False), (4_000, 999, True), (4_999, None, False), (5_000, None, True), (9_999, 5, True)):
+        call = cms.Call()
+        era = Handshake(None)
+        era.revision, era.client = revision, Client(name)
+        out = era.call_result(Answer({"tasks": [cms.page(full, offset, max_chars)], "still_running": []}), call)
+        if "structuredContent" in out:
+            assert ("truncated" in out["structuredContent"]["tasks"][0]) == cut
+        assert bool(call.told) != cut
+
+
 def test_what_is_short_is_not_touched():
     chance = random.Random(10)
     for count in (1, 2, 5, 20):
