@@ -5,7 +5,7 @@ One file, standard library only, Python 3.8 and newer, Linux and macOS.
 
     MCP client --stdio--> server process (any number, no state)      ROOT/tasks/<id>/       supervisor (one per task) --> codex exec
       main thread: reads stdin         creates, launches -------->   spec.json, prompt      the only writer of status.json,
-      call threads: one per slow call  stop ---------------------->  control (FIFO)         the only one who reaps codex,
+      call threads: one per slow call  stop ---------------------->  stop, control (bell)   the only one who reaps codex,
       watchers: blocked in flock  <--- the kernel wakes them -----   lock (held for life)   adopts and kills whatever codex
                                                                      status.json (rename)   leaves behind; one thread, asleep
                                        reads what is new <--------   events.jsonl           in select(2) until something happens
@@ -70,6 +70,7 @@ WAIT_S_CODEX = 240.0                # ... for Codex as the client: it gives up a
 CANCEL_WAIT_S = 15.0                # how long codex_cancel waits for the end of what it stops
 EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to be answered
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
+LOOK_S = 5.0                        # a supervisor looks for orders at least this often, and after a false alarm no sooner
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 GIT_TIMEOUT_S = 120.0               # for one git command
 CHECKOUT_S = 1800.0                 # for one that writes the files of a checkout
@@ -1239,9 +1240,33 @@ def exit_code_of(wait_status: int) -> int:
     return -os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else os.WEXITSTATUS(wait_status)
 
 
-def private(path: str, mode: int) -> int:
-    """An `opener` for open(): whoever may look into ROOT by mistake, what we create there is readable for us alone."""
-    return os.open(path, mode, 0o600)
+def private(path: str, how: int, mode: int = 0o600) -> int:
+    """An `opener` for everything of ours: what it makes is for us alone, whatever the umask. Raises: OSError, also for what is no
+    ordinary file: a link leads elsewhere, and a FIFO in the place of a record would keep its reader waiting for ever."""
+    fd = os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "No ordinary file", path)
+
+
+def open_lock(path: str, create: int = 0) -> int:
+    """Open a lock file, which is for writing alone: inside Codex's sandbox, where whatever can be read can be locked, nobody can
+    open such a file, not even uid 0. Raises: OSError."""
+    fd = private(path, os.O_WRONLY | create, 0o200)
+    if os.fstat(fd).st_mode & 0o577:                    # made by an older version
+        os.fchmod(fd, 0o200)
+    return fd
+
+
+def flock(fd: int, how: int) -> None:
+    """Lock what is open for writing alone. NFS shares a lock with readers only, so there it is exclusive. Source: flock(2). Raises: OSError."""
+    try:
+        fcntl.flock(fd, how)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        fcntl.flock(fd, how & ~fcntl.LOCK_SH | fcntl.LOCK_EX)
 
 
 def write_atomic(path: str, data: Mapping[str, Any]) -> None:
@@ -1261,7 +1286,7 @@ def write_atomic(path: str, data: Mapping[str, Any]) -> None:
 
 def read_json(path: str) -> Dict[str, Any]:
     """Raises: OSError; ValueError when it is not a JSON object (a torn or foreign file)."""
-    with open(path, encoding="utf-8") as f:
+    with open(path, encoding="utf-8", opener=private) as f:
         try:
             data = json.load(f)
         except RecursionError:
@@ -1314,11 +1339,9 @@ def copy_file(source: str, target: str) -> None:
     """Copy an ordinary file with its mode and times, sharing its blocks where the file system can. Raises: OSError,
     also when `source` is a link or `target` exists and is not empty."""
     import shutil
-    with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as f:
+    with open(source, "rb", opener=private) as f:
         about = os.fstat(f.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "no ordinary file")
-        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as out:
+        with open(target, "wb", opener=private) as out:
             try:
                 fcntl.ioctl(out.fileno(), FICLONE, f.fileno())
             except OSError:
@@ -1455,6 +1478,7 @@ GIT_SETTINGS = tuple(word for setting in (
 LOCAL_ENV = frozenset({"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
                        "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE",
                        "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
+OWN_LOCK = "codex-swarm.lock"               # in git's directory, for those who make worktrees and merges
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
 COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
@@ -1767,16 +1791,13 @@ class Git:
 
     @contextlib.contextmanager
     def _alone(self, top: str) -> Iterator[None]:
-        """One server at a time makes worktrees in a repository: git's own locks make the others fail, not wait. The lock
-        is on git's directory itself, so it leaves nothing behind."""
+        """One server at a time makes worktrees in a repository: git's own locks make the others fail, not wait."""
         common = os.path.join(top, self(top, "rev-parse", "--git-common-dir"))
-        fd = os.open(common, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):          # a file system without flock: git's own locks still hold
-                fcntl.flock(fd, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):          # a file system without flock, a file of another user's: git's own locks still hold
+                lock = held.enter_context(open(open_lock(os.path.join(common, OWN_LOCK), os.O_CREAT), "wb"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(fd)
 
     def _discard(self, top: str, path: str, branch: str) -> None:
         """Remove what was just made, and in which nobody but us can have worked."""
@@ -2763,13 +2784,16 @@ def unfit(top: str, change: Change) -> str:
 #       setup.log           what CODEX_SWARM_WORKTREE_SETUP printed
 #       report.json         how it ended: supervisor, once      supervisor.log   only of use for a bug report
 #       lock                held by the server at birth, then by the supervisor for life: THE liveness test
-#       control             FIFO to the supervisor: `c` stops the task
+#       control             FIFO that wakes the supervisor, no more: a sandboxed task may ring it as well
 #       reserve             disk space, given back for the report
+#       stop                the order to stop, which no sandbox lets a task give: it is `reserve` under another name, since
+#                           a rename needs neither room nor a descriptor
 #       collected           empty; there once a client has been given the result
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them    .removed-<task_id>/: one on its way out
 #     cache/                bytecode of this program
+#                           Lock files have mode 0200: see open_lock
 #     sweep.lock            shared by whoever starts tasks, exclusive for each removal
 #     swept                 locked by the server that sweeps by itself; its time is that of the last such sweep
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
@@ -2796,8 +2820,7 @@ class TaskDir:
         os.mkdir(hidden.path, 0o700)
         try:
             os.mkfifo(hidden.file("control"), 0o600)
-            with open(hidden.file("lock"), "wb", opener=private):
-                pass
+            os.close(open_lock(hidden.file("lock"), os.O_CREAT))
             with open(hidden.file("prompt"), "w", encoding="utf-8", newline="", opener=private) as f:
                 f.write(prompt)
             with open(hidden.file("reserve"), "wb", opener=private) as f2:
@@ -2813,10 +2836,11 @@ class TaskDir:
         """Take the lock, then the name: no reader ever sees a half-made or a falsely dead task. Returns it with the
         descriptors of lock and control. Raises: OSError; it is hidden still then."""
         named = TaskDir(os.path.join(os.path.dirname(self.path), self.task_id[1:]))
-        fds = [os.open(self.file("lock"), os.O_RDWR)]
+        fds = [open_lock(self.file("lock"))]
         try:
             fcntl.flock(fds[0], fcntl.LOCK_EX)
             fds.append(os.open(self.file("control"), os.O_RDWR | os.O_NONBLOCK))    # RDWR: never at its end
+            os.fchmod(fds[1], 0o200)                    # else others could read away what wakes the supervisor
             os.rename(self.path, named.path)
             return named, fds[0], fds[1]
         except OSError:
@@ -2871,9 +2895,9 @@ class TaskDir:
         return status
 
     def supervised(self) -> bool:
-        with open(self.file("lock"), "rb") as f:
+        with open(open_lock(self.file("lock")), "wb") as f:
             try:
-                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                flock(f.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
             return False
@@ -2882,16 +2906,18 @@ class TaskDir:
         """Block until nobody supervises the task any more. The kernel wakes us. Raises: OSError."""
         while True:
             try:
-                with open(self.file("lock"), "rb") as f:
-                    return fcntl.flock(f, fcntl.LOCK_SH)
+                with open(open_lock(self.file("lock")), "wb") as f:
+                    return flock(f.fileno(), fcntl.LOCK_SH)
             except OSError as error:
                 if error.errno not in EXHAUSTED:
                     raise
             time.sleep(1)                   # no descriptor left: the one case in which asking again is all there is
 
     def stop(self) -> None:
-        """Ask the supervisor to stop the task; without one there is nobody to ask (ENXIO), so no pid is ever trusted.
-        Blocks while the system has no descriptor left: a stop must not be lost."""
+        """Order the supervisor to stop the task, and wake it; without one there is nobody to wake (ENXIO), so no pid is ever
+        trusted. Blocks while the system has no descriptor left."""
+        with contextlib.suppress(OSError):          # it was ordered before, or the task has ended
+            os.rename(self.file("reserve"), self.file("stop"))
         while True:
             try:
                 fd = os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK)
@@ -2900,7 +2926,7 @@ class TaskDir:
                 if error.errno not in EXHAUSTED:
                     return
             time.sleep(0.1)
-        with contextlib.suppress(OSError):          # it has just ended, or has orders enough to read
+        with contextlib.suppress(OSError):          # it has just ended, or others rang so often that it wakes anyway
             os.write(fd, b"c")
         os.close(fd)
 
@@ -2912,7 +2938,7 @@ class TaskDir:
     def tail(self, name: str) -> str:
         """The last LOG_TAIL_BYTES of a log; nothing when there is none."""
         try:
-            with open(self.file(name), "rb") as f:
+            with open(self.file(name), "rb", opener=private) as f:
                 f.seek(max(0, os.fstat(f.fileno()).st_size - LOG_TAIL_BYTES))
                 return f.read().decode("utf-8", "replace")
         except OSError:
@@ -2944,10 +2970,10 @@ class Store:
     @contextlib.contextmanager
     def locked(self, name: str, how: int) -> Iterator[bool]:
         """Hold a lock file of ROOT, or one of a task, while the block runs. False when, with LOCK_NB, somebody else does. Raises: OSError."""
-        fd = os.open(os.path.join(self.root, name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fd = open_lock(os.path.join(self.root, name), os.O_CREAT)
         try:
             try:
-                fcntl.flock(fd, how)
+                flock(fd, how)
             except BlockingIOError:
                 yield False
             else:
@@ -3090,6 +3116,7 @@ class Supervisor:
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
         self.recorded: Set[int] = set()                 # descendants seen when the stop began (where orphans cannot be adopted)
         self.warnings = self.spec.warnings
+        self.false_alarm = False                        # the FIFO was rung, and there was no order
         self.wake = self._listen()
 
     def _listen(self) -> int:
@@ -3162,15 +3189,27 @@ class Supervisor:
         return None
 
     def _take_orders(self, timeout_s: Optional[float]) -> bool:
-        """Sleep until something happens, at most `timeout_s`. True when the task has to stop."""
-        ready = select.select([self.control, self.wake], [], [], timeout_s)[0]
-        ordered = self.control in ready and b"c" in os.read(self.control, 4096)
+        """Sleep until something happens, at most `timeout_s`. True when the task has to stop. A task may ring at the door of another
+        one for ever: after a false alarm we do not listen for a while, and an order is found without the bell, too."""
+        listen = [self.wake] if self.false_alarm else [self.control, self.wake]
+        ready = select.select(listen, [], [], LOOK_S if timeout_s is None else min(timeout_s, LOOK_S))[0]
+        rung = self.control in ready and bool(os.read(self.control, 1 << 16))
+        ordered = self._ordered()
+        self.false_alarm = rung and not ordered
         signals = set(os.read(self.wake, 4096)) - {signal.SIGCHLD} if self.wake in ready else set()
         if signals:
             self.warnings = add_warning(self.warnings, f"The supervisor got {signal_name(min(signals))} and stopped the task")
         if ordered or signals:
             self._stop(Outcome.CANCELLED)
         return ordered or bool(signals)
+
+    def _ordered(self) -> bool:
+        """Whether there is an order to stop; the reserve then has its own name again."""
+        try:
+            os.rename(self.task.file("stop"), self.task.file("reserve"))
+            return True
+        except OSError:
+            return False
 
     def _stop(self, reason: Outcome) -> None:
         first = self.status.state is not State.STOPPING
@@ -3299,6 +3338,7 @@ class Supervisor:
     def _file(self, report: Report, end: Status) -> None:
         """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
         path = self.task.file("report.json")
+        self._ordered()                         # too late, but the reserve is needed
         for attempt in (report, report, report._replace(content=None, in_events=True)):
             try:
                 write_atomic(path, to_json(attempt))

@@ -1,6 +1,6 @@
 """Fixtures shared by all tests: a ROOT for tasks, a repository, the stand-in for codex, and servers to talk to.
 
-After every test no task of its ROOT runs any more: what a test leaves running is stopped through the tasks' control pipes.
+After every test no task of its ROOT runs any more: what a test leaves running is stopped as a server stops it.
 """
 import fcntl
 import os
@@ -140,6 +140,7 @@ def stop_all_tasks(root):
     for task in task_dirs(root):
         if is_supervised(task):
             try:
+                os.rename(str(task / "reserve"), str(task / "stop"))
                 control = os.open(str(task / "control"), os.O_WRONLY | os.O_NONBLOCK)
             except OSError:
                 continue                                        # it ended between the two looks
@@ -164,7 +165,7 @@ def running(c, count):
 
 def is_supervised(task):
     """Whether the lock of a task directory is held, which is what makes a task alive."""
-    with open(str(task / "lock")) as lock:
+    with open(os.open(str(task / "lock"), os.O_WRONLY), "wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:

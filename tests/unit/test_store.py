@@ -1,5 +1,6 @@
 """The directory of a task: complete before anybody sees it, alive while its lock is held, and no other task's problem."""
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -121,10 +122,42 @@ def test_a_stop_for_a_task_without_supervisor_is_no_error(make):
     make().die().dir.stop()
 
 
-def test_a_stop_reaches_whoever_holds_the_control_fifo(make):
+def test_a_stop_reaches_whoever_holds_the_control_fifo_and_leaves_an_order(make):
     task = make()
     task.dir.stop()
-    assert os.read(task.fds[1], 10) == b"c"
+    task.dir.stop()
+    assert os.read(task.fds[1], 10) == b"cc" and os.path.exists(task.dir.file("stop"))
+
+
+# -- locks --------------------------------------------------------------------------------------------
+def test_locks_and_the_fifo_of_a_task_can_be_opened_for_writing_alone(tasks, make):
+    with tasks.locked("sweep.lock", fcntl.LOCK_SH):
+        paths = [make().dir.file("lock"), make(2).dir.file("control"), os.path.join(tasks.root, "sweep.lock")]
+        assert [stat.S_IMODE(os.stat(path).st_mode) for path in paths] == [0o200] * 3
+
+
+def test_a_lock_that_an_older_version_made_holds_and_is_closed_to_readers(tasks, make):
+    task = make()
+    path = os.path.join(tasks.root, "sweep.lock")
+    written(b"")(path)
+    for old in (path, task.dir.file("lock")):
+        os.chmod(old, 0o600)
+    assert task.dir.supervised() and not task.die().dir.supervised()
+    with tasks.locked("sweep.lock", fcntl.LOCK_EX):
+        assert [stat.S_IMODE(os.stat(old).st_mode) for old in (path, task.dir.file("lock"))] == [0o200] * 2
+
+
+def test_where_only_readers_can_share_a_lock_a_task_is_alive_until_it_has_ended(tasks, make):
+    """As on NFS. Source: flock(2)."""
+    def nfs(name, args):
+        if name == "fcntl.flock" and args[1] & fcntl.LOCK_SH:
+            raise OSError(errno.EBADF, "not open for reading")
+    living, dead = make(1), make(2).die()
+    with auditing(nfs):
+        assert living.dir.supervised() and not dead.dir.supervised()
+        dead.dir.join()
+        with tasks.locked("sweep.lock", fcntl.LOCK_SH) as mine, tasks.locked("sweep.lock", fcntl.LOCK_SH | fcntl.LOCK_NB) as others:
+            assert (mine, others) == (True, False)
 
 
 def test_the_ids_are_the_newest_first_and_nothing_else(tasks, make):
@@ -234,7 +267,7 @@ def test_nobody_else_can_read_a_task_even_under_umask_0(swarm, root):
         os.umask(before)
     modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in [root, *(root / "tasks").rglob("*"), root / "tasks"]}
     assert len(modes) > 8
-    assert {str(p): oct(m) for p, m in modes.items() if m != (0o700 if p.is_dir() else 0o600)} == {}
+    assert {str(p): oct(m) for p, m in modes.items() if m != (0o700 if p.is_dir() else 0o200 if p.name in ("lock", "control") else 0o600)} == {}
 
 
 def foreign(tmp_path):

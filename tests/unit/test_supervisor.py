@@ -1,4 +1,5 @@
 """Real supervisors: whatever happens to codex, to the server or to themselves, the task ends, truthfully and with nothing left running."""
+import contextlib
 import json
 import os
 import pathlib
@@ -151,6 +152,50 @@ def test_a_task_that_is_stopped_before_codex_starts_never_starts_it(swarm):
     (record,) = ended(app, [directory.task_id])
     assert (record["outcome"], "failure" in record, "exit_code" in record) == ("cancelled", False, False)
     assert not os.path.exists(directory.file("events.jsonl"))
+
+
+def ring(fd):
+    """Ring at a supervisor's door until nothing more fits, or it has gone."""
+    with contextlib.suppress(BlockingIOError, BrokenPipeError):
+        while True:
+            os.write(fd, b"c" * 4096)
+
+
+def door_of(task):
+    working(task)
+    return os.open(task.file("control"), os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_a_bell_without_an_order_stops_nothing(swarm, gate):
+    app = swarm()
+    task = begin(app, "LINES 1", gate.wait)
+    door = door_of(task)
+    ring(door)
+    os.close(door)
+    gate.open()
+    assert ended(app, [task.task_id])[0]["outcome"] == "succeeded"
+
+
+def test_an_order_arrives_though_the_bell_is_never_silent(swarm, gate):
+    app = swarm()
+    task = begin(app, "LINES 1", gate.wait)
+    door, over, rung = door_of(task), threading.Event(), threading.Event()
+    ringing = threading.Thread(target=lambda: [(ring(door), rung.set()) for _ in iter(over.is_set, True)])
+    ringing.start()
+    try:
+        assert rung.wait(WAIT_S) and cancelled(app, task)["outcome"] == "cancelled"
+    finally:
+        over.set()
+        ringing.join()
+        os.close(door)
+
+
+def test_an_order_arrives_though_others_swallow_the_bell(swarm, gate):
+    app = swarm()
+    task = begin(app, "LINES 1", gate.wait)
+    working(task)
+    os.rename(task.file("control"), task.file("gone"))          # nobody hears it
+    assert cancelled(app, task)["outcome"] == "cancelled"
 
 
 def test_codex_may_end_by_itself_when_it_is_cancelled(swarm, gate):

@@ -470,7 +470,7 @@ def test_32_worktrees_of_one_repository_made_at_once_are_all_made(repo, tmp_path
 
 
 def test_a_server_that_makes_one_waits_for_another_that_does(repo, tmp_path):
-    held = os.open(str(repo / ".git"), os.O_RDONLY)
+    held = cms.open_lock(str(repo / ".git" / cms.OWN_LOCK), os.O_CREAT)
     cms.fcntl.flock(held, cms.fcntl.LOCK_EX)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         made = pool.submit(ours().add_worktree, *ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
@@ -479,6 +479,16 @@ def test_a_server_that_makes_one_waits_for_another_that_does(repo, tmp_path):
         assert branches(repo) == ["main"]
         os.close(held)
         assert made.result(timeout=60).branch == BRANCH
+
+
+def test_a_lock_on_what_everybody_can_read_in_the_repository_keeps_nobody_waiting(repo, make):
+    held = [os.open(str(path), os.O_RDONLY) for path in (repo, repo / ".git", repo / ".git" / "HEAD", repo / ".git" / "config")]
+    for fd in held:
+        cms.fcntl.flock(fd, cms.fcntl.LOCK_EX)
+    assert make().branch == BRANCH
+    assert os.stat(str(repo / ".git" / cms.OWN_LOCK)).st_mode & 0o777 == 0o200
+    for fd in held:
+        os.close(fd)
 
 
 def test_a_branch_that_differs_only_by_case_is_not_touched(repo, make, tmp_path):
