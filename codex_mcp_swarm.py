@@ -6129,18 +6129,12 @@ def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[str, str]:
 
 def stand_in(prompt: str) -> int:
     """What the demonstration runs where there is no codex: the events of a short run, with pauses, and no intelligence."""
-    pace = 0.4 + os.getpid() % 5 * 0.2
-    command = {"id": "item_0", "type": "command_execution", "command": "/bin/bash -lc 'man -k process'", "aggregated_output": "", "exit_code": None}
-    script: Tuple[Tuple[float, Dict[str, Any]], ...] = (
-        (0.0, {"type": "thread.started", "thread_id": f"00000000-0000-7000-8000-{os.getpid():012x}"}),
-        (0.2, {"type": "turn.started"}),
-        (pace, {"type": "item.started", "item": {**command, "status": "in_progress"}}),
-        (2 * pace, {"type": "item.completed", "item": {**command, "exit_code": 0, "status": "completed"}}),
-        (pace, {"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": f"(stand-in) I was asked: {prompt.strip()}"}}),
-        (0.1, {"type": "turn.completed", "usage": {"input_tokens": 100, "cached_input_tokens": 0, "output_tokens": 20}}))
-    for pause, event in script:
-        time.sleep(pause)
+    command = {"id": "item_0", "type": "command_execution", "command": "man -k process", "status": "in_progress"}
+    answer = {"id": "item_1", "type": "agent_message", "text": f"(stand-in) I was asked: {prompt.strip()}"}
+    for event in ({"type": "thread.started", "thread_id": f"00000000-0000-7000-8000-{os.getpid():012x}"}, {"type": "item.started", "item": command},
+                  {"type": "item.completed", "item": answer}, {"type": "turn.completed", "usage": {"input_tokens": 100, "output_tokens": 20}}):
         print(json.dumps(event), flush=True)
+        time.sleep(0.3 + os.getpid() % 5 * 0.2)
     return 0
 
 
