@@ -1610,6 +1610,12 @@ class Merged(NamedTuple):
     conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
 
 
+class Desk(Dict[str, str]):
+    """The environment in which git merges aside: its work tree holds nothing but the .gitattributes of what is merged into, as in a
+    checkout, and a merge driver of the user's configuration runs in there."""
+    commit = ""                             # of which they are; none yet
+
+
 def directories_above(path: str) -> List[str]:
     """The directories above a path of git's."""
     return [path[:at] for at, c in enumerate(path) if c == "/"]
@@ -2454,21 +2460,25 @@ class Git:
             raise GitError("Merging needs git 2.38 or newer", f"The server has {said}", "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
     @contextlib.contextmanager
-    def desk(self, place: Mapping[str, str], onto: str) -> Iterator[Dict[str, str]]:
-        """`place` with a directory for its work tree that holds nothing but the .gitattributes of the commit `onto`, and is gone
-        afterwards: git merges in there, and so does a merge driver of the user's configuration. Raises: GitError, OSError."""
+    def desk(self, place: Mapping[str, str]) -> Iterator[Desk]:
+        """A desk in that place, gone afterwards. Raises: GitError, OSError."""
         import tempfile
         with tempfile.TemporaryDirectory(prefix="codex-swarm-") as there:
-            desk = {**place, "GIT_WORK_TREE": there}
-            for row in self.changed(place, self._empty_tree(there, desk), onto, ("**/.gitattributes",)):
-                if row.mode.startswith("100"):
-                    path = os.path.join(there, row.path)
-                    os.makedirs(os.path.dirname(path), exist_ok=True)
-                    with open(path, "wb") as f:
-                        f.write(self.run(there, "cat-file", "blob", row.blob, env=desk).out.encode("utf-8", "surrogateescape"))
-            yield desk
+            yield Desk(place, GIT_WORK_TREE=there)
 
-    def merge(self, onto: str, parts: Sequence[Part], squash: bool, desk: Mapping[str, str]) -> Merged:
+    def _lay_out(self, desk: Desk, commit: str) -> None:
+        """Bring the .gitattributes on the desk to those of the commit. Raises: GitError, OSError."""
+        there, before, desk.commit = desk["GIT_WORK_TREE"], desk.commit, commit
+        for row in self.changed(desk, before or self._empty_tree(there, desk), commit, ("**/.gitattributes",)):
+            path = os.path.join(there, row.path)
+            if row.mode.startswith("100"):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb") as f:
+                    f.write(self.run(there, "cat-file", "blob", row.blob, env=desk).out.encode("utf-8", "surrogateescape"))
+            elif os.path.exists(path):
+                os.unlink(path)
+
+    def merge(self, onto: str, parts: Sequence[Part], squash: bool, desk: Desk) -> Merged:
         """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left out. Makes objects and
         moves no ref. Raises: GitError."""
         at, done, conflicts = onto, [], {}    # type: str, List[str], Dict[str, Sequence[Conflict]]
@@ -2480,7 +2490,7 @@ class Git:
                 done.append(part.task_id)
         return Merged(at, tuple(done), conflicts)
 
-    def _merge_one(self, at: str, part: Part, squash: bool, desk: Mapping[str, str]) -> Tuple[str, List[Conflict]]:
+    def _merge_one(self, at: str, part: Part, squash: bool, desk: Desk) -> Tuple[str, List[Conflict]]:
         """(the commit that has `part` on top of `at`, nothing), or (`at`, the conflicts)."""
         there = desk["GIT_WORK_TREE"]
         if self.contains(there, at, part.head, desk):
@@ -2497,7 +2507,7 @@ class Git:
         message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n" if squash else f"Merge {part.name}: {part.title}\n"
         return self._commit(there, written, [at] if squash else [at, part.head], message, desk), []
 
-    def _beyond_squashes(self, at: str, part: Part, desk: Mapping[str, str]) -> Part:
+    def _beyond_squashes(self, at: str, part: Part, desk: Desk) -> Part:
         """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its message does."""
         there = desk["GIT_WORK_TREE"]
         brought, updates = (self(there, "log", "--format=%(trailers:key=Codex-Head,valueonly)", f"{part.base}..{commit}", env=desk).split() for commit in (at, part.head))
@@ -2506,11 +2516,13 @@ class Git:
                 return part._replace(start=head, squashed=True)
         return part
 
-    def _united(self, at: str, part: Part, desk: Mapping[str, str]) -> Tuple[str, List[Conflict]]:
+    def _united(self, at: str, part: Part, desk: Desk) -> Tuple[str, List[Conflict]]:
         """(tree object, conflicts) of a merge that touches no checkout; where there are conflicts the files hold both versions
         between markers. Source: git-merge-tree(1), section OUTPUT; gitrevisions(7), `<describeOutput>`: such a name leads to its
         commit, and git writes it behind the markers."""
         there, ours, theirs = desk["GIT_WORK_TREE"], at, part.head
+        if desk.commit != at:
+            self._lay_out(desk, at)
         if part.squashed:        # as if the task had begun with a commit of its own that both sides share
             start, *trees = (self(there, "rev-parse", commit + "^{tree}", env=desk) for commit in (part.start, ours, theirs))
             base = self._commit(there, start, [], "base", desk)
@@ -2537,7 +2549,7 @@ class Git:
         names = list(dict.fromkeys([row.partition("\t")[2] for row in rows if row] + list(kinds)))
         return written, [self._conflict(written, path, kinds.get(path, "conflict"), desk) for path in names]
 
-    def _conflict(self, written: str, path: str, kind: str, desk: Mapping[str, str]) -> Conflict:
+    def _conflict(self, written: str, path: str, kind: str, desk: Desk) -> Conflict:
         done = self.run(desk["GIT_WORK_TREE"], "cat-file", "blob", f"{written}:{path}", env=desk, allowed=(0, 128))
         if done.code == 0 and "\0" in done.out[:8000]:         # git's own test
             return Conflict(legible(path), "binary")
@@ -2552,7 +2564,7 @@ class Git:
                 hunks, begun = hunks + [{"line": begun, "text": clip_middle(hunk, HUNK_CHARS)}], 0
         return Conflict(legible(path), kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
 
-    def not_united(self, rows: Sequence[Changed], desk: Mapping[str, str]) -> List[str]:
+    def not_united(self, rows: Sequence[Changed], desk: Desk) -> List[str]:
         """The files in which both versions still stand between markers of ours."""
         return sorted(self._marked({row.path: row.blob for row in rows if row.mode.startswith("100")}, desk["GIT_WORK_TREE"], desk, f"^>>>>>>> {MARK}.*-0-g[0-9a-f]"))
 
@@ -2571,7 +2583,7 @@ class Git:
             return tree.head, []
         if self.not_united(self.changed(place, tree.start, tree.head), place):
             raise GitError(f"{tree.path} cannot be updated", "The conflicts of an earlier `update_from` still stand in it", "Reply without one, and let the task unite them")
-        with self.desk(place, tree.head) as desk:
+        with self.desk(place) as desk:
             written, found = self._united(tree.head, part, desk)
             written = self._with_list(written, [conflict for conflict in found if not conflict.hunks], part, desk)
         message = f"Merge {part.name}: {part.title}\n\n" + "".join(f"conflict: {conflict.path}\n" for conflict in found) + f"\nCodex-Head: {part.head}\n"
@@ -2585,7 +2597,7 @@ class Git:
             raise
         return new, [conflict.path if conflict.hunks else f"{conflict.path} (see {LIST})" for conflict in found]
 
-    def _with_list(self, written: str, conflicts: Sequence[Conflict], part: Part, desk: Mapping[str, str]) -> str:
+    def _with_list(self, written: str, conflicts: Sequence[Conflict], part: Part, desk: Desk) -> str:
         """The tree with a file that tells of conflicts which leave no markers, since git keeps one side of them: a mark in it keeps the
         tree from being merged until the task has decided, and removed it."""
         if not conflicts:
@@ -4080,7 +4092,7 @@ class Swarm:
         merge_id = self.host.new_task_id()
         branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}") if wish.into != "HEAD" else ""
         place = place_of(self.git(top, "rev-parse", "--absolute-git-dir"), top)
-        with self.git.aside(place) as scratch, self.git.desk(scratch, onto) as desk:
+        with self.git.aside(place) as scratch, self.git.desk(scratch) as desk:
             merged = self.git.merge(onto, parts, wish.squash, desk)
             conflicts, order, fitting = self._conflicts(onto, parts, merged, wish.squash, desk, call)
             going = [] if merged.conflicts and not wish.partial else list(itertools.takewhile(lambda part: part.task_id not in merged.conflicts, parts))
@@ -4097,7 +4109,7 @@ class Swarm:
             raise blocked
         if wish.dry_run or not going:
             return {**answer, "blocked": str(blocked or "")}
-        with self.git.desk(place, onto) as desk:
+        with self.git.desk(place) as desk:
             commit = self.git.merge(onto, going, wish.squash, desk).commit
         answer["verify"] = self._verify(top, commit, merge_id, call) if self.config.merge_verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
@@ -4114,7 +4126,7 @@ class Swarm:
         if call.abandoned or self.closing:
             raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
 
-    def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Mapping[str, str]) -> None:
+    def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Desk) -> None:
         if files:
             whose = [part.name for part in parts if set(files) & set(self.git.not_united(self.git.changed(desk, part.start, part.head), desk))]
             raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "What `update_from` left there stands as it was: both versions between markers, "
@@ -4206,7 +4218,7 @@ class Swarm:
             raise ToolError(f"`into`: no branch `{shown}` can be made", f"There is a branch `{taken[0]}` already", advice)
         return name
 
-    def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, desk: Mapping[str, str],
+    def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, desk: Desk,
                    call: Call) -> Tuple[List[Dict[str, Any]], List[str], List[str]]:
         """(who conflicts with whom, and where; an order in which as many as possible go in before the first conflict; these)."""
         ids = [part.task_id for part in parts]

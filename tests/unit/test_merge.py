@@ -11,7 +11,7 @@ import pytest
 import codex_mcp_swarm as cms
 from client import alive, eventually
 from .helpers import auditing, begin, ended, run
-from .on_git import branches, files_of, log_of, sh, snapshot
+from .on_git import branches, commit, files_of, log_of, ours, sh, snapshot
 
 LINES = "".join("line %d\n" % n for n in range(40))
 
@@ -165,6 +165,58 @@ def sed_first(text):
 def test_a_line_that_looks_like_a_marker_is_no_conflict(swarm, lines):
     s = swarm()
     assert merge(s, work(s, "printf '<<<<<<< x\\n=======\\n>>>>>>> y\\n' > doc", "echo 1 > b"), dry_run=True)["conflicts"] == []
+
+
+def merged_by_git(lines, clone, names):
+    """(the branches that `git merge` takes one after the other, the tree that it comes to)."""
+    if not clone.exists():
+        sh(lines, "git", "clone", "-q", str(lines), str(clone))
+    sh(clone, "git", "checkout", "-q", "--detach", "origin/main")
+    taken = []
+    for name in names:
+        words = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid", "merge", "-q", "--no-edit", "origin/" + name)
+        if subprocess.run(words, cwd=str(clone), stdout=subprocess.DEVNULL).returncode == 0:
+            taken.append(name)
+        else:
+            sh(clone, "git", "merge", "--abort")
+    return taken, sh(clone, "git", "rev-parse", "HEAD^{tree}")
+
+
+@pytest.mark.parametrize("how", ["added", "dropped", "in a directory", "overridden", "by a link"])
+@pytest.mark.parametrize("attribute", ["merge=union", "-merge", "binary"])
+def test_after_each_part_the_attributes_are_those_that_git_itself_would_use(lines, tmp_path, attribute, how):
+    (lines / "sub").mkdir()
+    (lines / "sub" / "text").write_text(LINES)
+    if how != "added":
+        (lines / "sub" / ".gitattributes").write_text("x text\n")
+        (lines / ".gitattributes").write_text("sub/text %s\n" % attribute)
+    onto = commit(lines)
+    change = {"added": "echo 'sub/text %s' > .gitattributes" % attribute, "dropped": "rm .gitattributes", "overridden": "echo 'text merge=text' > sub/.gitattributes",
+              "in a directory": "rm .gitattributes; echo 'text %s' > sub/.gitattributes" % attribute, "by a link": "ln -sf text .gitattributes"}[how]
+    parts = {}
+    for name, command in (("attributes", change), ("one", sed(5, "a", "sub/text")), ("other", sed(5 if "union" in attribute else 30, "b", "sub/text"))):
+        sh(lines, "git", "checkout", "-q", "-b", name, onto)
+        sh(lines, "sh", "-c", command)
+        parts[name] = cms.Part((name,), name, name, commit(lines), onto, onto, False)
+    git, place = ours(), cms.place_of(str(lines / ".git"), str(lines))
+    with git.desk(place) as desk:
+        for names in (("attributes", "one", "other"), ("one", "attributes", "other")):
+            taken, tree = merged_by_git(lines, tmp_path / "clone", names)
+            for squash in (False, True):
+                done = git.merge(onto, [parts[name] for name in names], squash, desk)
+                assert (list(done.task_ids), sh(lines, "git", "rev-parse", done.commit + "^{tree}")) == (taken, tree), (names, squash)
+
+
+def test_a_task_that_drops_an_attribute_is_merged_as_git_would(swarm, lines, tmp_path):
+    (lines / ".gitattributes").write_text("text merge=union\n")
+    commit(lines)
+    s = swarm()
+    ids = work(s, "rm .gitattributes", sed(5, "a"), sed(5, "b"))
+    taken, tree = merged_by_git(lines, tmp_path / "clone", ["codex-swarm/" + task_id for task_id in ids])
+    told = merge(s, ids, dry_run=True)
+    assert told["conflicts"][0]["tasks"] == ids and told["not_merged"] == ids and told["fitting"] == ids[:2]       # only all three together
+    data = merge(s, ids, partial=True)
+    assert ["codex-swarm/" + task_id for task_id in data["merged"]] == taken and sh(lines, "git", "rev-parse", data["branch"] + "^{tree}") == tree
 
 
 # -- what is made -----------------------------------------------------------------------------------------
