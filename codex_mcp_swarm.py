@@ -3977,7 +3977,7 @@ class Swarm:
                 "last_file": p.last_file, "last_message": clip(p.message or "", 300), "retries": p.retries}
         return {"threadId": p.thread_id or spec.thread_id, "worktree": spec.worktree and shown(spec.worktree),
                 "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
-                "usage": p.usage and p.usage._asdict(), "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
+                "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
 
     def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
         """Task id -> other task id -> the files that both touched while both ran, in the same repository. The others are
@@ -4708,7 +4708,7 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 
 
 @tool("codex_status", "See what tasks do",
-      "See at once what tasks are doing: state, phase, last command, file and message, seconds since the last event, usage. "
+      "See at once what tasks are doing: state, phase, last command, file and message, seconds since the last event. "
       "Default: all tasks that have not ended.",
       obj({"task_ids": TASKS}), RECORDS, read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
