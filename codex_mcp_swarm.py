@@ -128,7 +128,7 @@ class Outcome(str, enum.Enum):
 
 
 class FailureKind(str, enum.Enum):
-    """Why a task failed."""
+    """Why a task did not succeed."""
     AUTH = "auth"
     RATE_LIMIT = "rate_limit"
     USAGE_LIMIT = "usage_limit"
@@ -145,6 +145,8 @@ class FailureKind(str, enum.Enum):
     CODEX_CRASH = "codex_crash"
     KILLED = "killed"
     LOST = "lost"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
     DISAGREEMENT = "disagreement"
     UNKNOWN = "unknown"
 
@@ -411,11 +413,12 @@ class Report(NamedTuple):
     thread_usage: Optional[Usage] = None        # of the thread up to now
     failure: Optional[Failure] = None
     worktree: Optional[Worktree] = None
-    tools: Mapping[str, int] = {}
     warnings: Tuple[str, ...] = ()
     files: Tuple[str, ...] = ()                 # of a task without a worktree: what codex said it edited
     outside_write_paths: Mapping[str, Any] = {}     # changed although its `write_paths` do not cover it; relative to the repository
     in_events: bool = False                     # the disk was full: the content is only in events.jsonl
+    sandbox: Optional[str] = None               # what codex ran it with, as far as is known
+    model: Optional[str] = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Report":
@@ -768,7 +771,8 @@ WORKTREE = {"base": string(), "include_changes": boolean(), "setup": boolean()}
 FLAGS: Tuple[Flag, ...] = (
     Flag("prompt", string("What to do", minLength=1, maxLength=MAX_PROMPT_CHARS), repeated=False),
     Flag("model", string("Model name", minLength=1), lambda v: [f"--model={v}"]),
-    Flag("sandbox", string("Default: codex's own configuration", enum=SANDBOXES), lambda v: [f"--sandbox={v}"], before_resume=True),
+    Flag("sandbox", string("Default: codex's own configuration; read-only in untrusted directories", enum=SANDBOXES),
+         lambda v: [f"--sandbox={v}"], before_resume=True),
     Flag("approval-policy", string("Accepted for compatibility; always never", enum=["untrusted", "on-failure", "on-request", "never"])),
     Flag("cwd", string("Working directory", minLength=1), repeated=False),
     Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"], before_resume=True),
@@ -783,6 +787,41 @@ FLAGS: Tuple[Flag, ...] = (
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
+
+
+def override_key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+class Ran(NamedTuple):
+    """Under what a task ran; None where that is not known."""
+    sandbox: Optional[str] = None
+    model: Optional[str] = None
+    noted_at: float = 0.0                       # when codex last noted anything of it, Unix seconds
+
+
+def asked(arguments: Mapping[str, Any], overrides: Sequence[str]) -> Ran:
+    """What the call, or else the server's -c, asks for; None where codex's own configuration decides."""
+    told = {override_key(o): o.partition("=")[2].strip("\"' ") for o in overrides}
+    told.update(arguments.get("config", {}))
+    return Ran(arguments.get("sandbox", told.get("sandbox_mode")), arguments.get("model", told.get("model")))
+
+
+def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran:
+    """What codex's own record of the thread says of the time between, as facts in place of `ran`.
+
+    Source: codex-cli 0.169.0: each entry begins with its time, each turn with a `turn_context`.
+    Raises: ValueError, KeyError, TypeError for what is no rollout."""
+    from datetime import datetime
+    for line in rollout:
+        stamp = re.match(rb'\{"timestamp":"([^"]*)Z",', line)
+        at = datetime.fromisoformat(stamp[1].decode() + "+00:00").timestamp() if stamp else 0.0
+        if since <= at < until:
+            ran = ran._replace(noted_at=at)
+            if b'"type":"turn_context"' in line[:200]:
+                turn = json.loads(line)["payload"]
+                ran = Ran(str(turn["sandbox_policy"]["type"]), str(turn["model"]), at)
+    return ran
 
 
 def codex_argv(spec: Spec) -> List[str]:
@@ -865,9 +904,17 @@ def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
         still_open[ident] = (row.phase, label)
     if row.phase is Phase.COMMAND:
         p = p._replace(last_command=label)
+    elif UNAPPROVED in str(item.get("error")):
+        p = p._replace(warnings=add_warning(p.warnings, REFUSED_TOOL.format(label)))
     elif row.phase is Phase.EDIT:
         p = p._replace(last_file=label, files=tuple(dict.fromkeys((*p.files, *_paths(item))))[:FILES_KEPT])
     return _rest(p._replace(open_items=still_open))
+
+
+# Source: codex-cli 0.169.0 refuses a tool that it would have to ask for, and the turn goes on.
+UNAPPROVED = "MCP tool call requires approval, but "
+REFUSED_TOOL = "Codex refused the tool `{}`: it needs approval, and codex exec cannot ask. " \
+               "`default_tools_approval_mode = \"approve\"` of that MCP server in config.toml allows it"
 
 
 def _rest(p: Progress) -> Progress:
@@ -985,6 +1032,8 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
     FailureKind.CODEX_CRASH: (True, "Codex itself broke down: look at stderr.log of the task; update codex; try again."),
     FailureKind.KILLED: (True, "Something outside this server killed codex, often the kernel for want of memory: run fewer tasks at once."),
     FailureKind.LOST: (True, "The process that supervised the task was killed or failed (supervisor.log says more). What codex wrote until then is kept; continue with codex_reply."),
+    FailureKind.TIMED_OUT: (False, "codex_reply continues the thread; give it a longer `timeout_s`, or less to do."),
+    FailureKind.CANCELLED: (False, "codex_reply continues the thread, if it is still wanted."),
     FailureKind.DISAGREEMENT: (True, "The exit status and the events of codex contradict each other: check what was done before you rely on it."),
     FailureKind.UNKNOWN: (False, "Read the message; more is in events.jsonl and stderr.log of the task."),
 }
@@ -3114,6 +3163,11 @@ class Tail:
 # ======================================================================================
 # 10. SUPERVISOR  (a process of its own, one thread, the only writer of a task's status)
 # ======================================================================================
+READ_ONLY = "No `sandbox` was given, and by codex's own configuration it was read-only: nothing could be written. " \
+            "Pass `sandbox` \"workspace-write\" for that"
+NO_MESSAGE = "Codex ended without a final message: codex_diff shows what it changed, codex_reply can ask"
+
+
 class Supervisor:
     """One task from launch to report."""
 
@@ -3127,6 +3181,7 @@ class Supervisor:
         self.exit_code: Optional[int] = None            # ... and how it ended
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
         self.recorded: Set[int] = set()                 # descendants seen when the stop began (where orphans cannot be adopted)
+        self.stopped = ("", 0.0)                        # why, and when (Unix seconds)
         self.warnings = self.spec.warnings
         self.false_alarm = False                        # the FIFO was rung, and there was no order
         self.wake = self._listen()
@@ -3167,7 +3222,7 @@ class Supervisor:
             now = self.host.monotonic()
             if deadline is not None and now >= deadline:
                 deadline = None
-                self._stop(Outcome.TIMED_OUT)
+                self._stop(Outcome.TIMED_OUT, f"Its limit of {self.spec.timeout_s:g} s (`timeout_s`) passed")
             while self.steps and now >= self.steps[0][0] and self.exit_code is None:
                 self.host.signal_group(self.child, self.steps.pop(0)[1])
 
@@ -3209,10 +3264,9 @@ class Supervisor:
         ordered = self._ordered()
         self.false_alarm = rung and not ordered
         signals = set(os.read(self.wake, 4096)) - {signal.SIGCHLD} if self.wake in ready else set()
-        if signals:
-            self.warnings = add_warning(self.warnings, f"The supervisor got {signal_name(min(signals))} and stopped the task")
         if ordered or signals:
-            self._stop(Outcome.CANCELLED)
+            by_signal = f"Its supervisor got {signal_name(min(signals))}" if signals else ""
+            self._stop(Outcome.CANCELLED, by_signal or "A client cancelled it")
         return ordered or bool(signals)
 
     def _ordered(self) -> bool:
@@ -3223,8 +3277,9 @@ class Supervisor:
         except OSError:
             return False
 
-    def _stop(self, reason: Outcome) -> None:
+    def _stop(self, reason: Outcome, why: str) -> None:
         first = self.status.state is not State.STOPPING
+        self.stopped = (why, self.host.now()) if first else self.stopped
         self._write(advance(self.status, "stop", stop_reason=reason))
         if first and self.child is not None:
             now = self.host.monotonic()
@@ -3277,17 +3332,25 @@ class Supervisor:
         left = self._sweep()
         if left:
             self.warnings = add_warning(self.warnings, f"{left} processes of this task could not be killed")
-        progress, stderr = Tail(self.task.file("events.jsonl")).refresh(), self.task.tail("stderr.log")
+        tail = Tail(self.task.file("events.jsonl"))
+        progress, stderr = tail.refresh(), self.task.tail("stderr.log")
         outcome: Outcome = Outcome.FAILED
         if event == "exited" and self.exit_code is not None:
             outcome, failed = self._judge(self.exit_code, progress, stderr)
         end = advance(self.status, event, outcome=outcome, exit_code=self.exit_code)
-        for warning in (*progress.warnings, *rejections(stderr)):
+        ran = self._ran(progress.thread_id)
+        given = asked(self.spec.arguments, self.spec.overrides).sandbox
+        silent = end.outcome is Outcome.SUCCEEDED and not (progress.message or "").strip()
+        ours = (READ_ONLY if given is None and ran.sandbox == SANDBOXES[0] else "", NO_MESSAGE if silent else "")
+        for warning in (*ours, *progress.warnings, *rejections(stderr)):
             self.warnings = add_warning(self.warnings, warning)
         tree = self._bring_home(end, progress)
         outside = self._outside(tree, progress)
         self._sweep()                           # a filter of the user's may have left something running
         assert end.outcome is not None
+        if end.outcome in (Outcome.CANCELLED, Outcome.TIMED_OUT):
+            last = ran.noted_at or tail.changed_at or self.spec.created_at
+            failed = self._interrupted(end.outcome, progress, last, tree)
         before = self.spec.usage_before
         unknown = self.spec.thread_id is not None and before is None
         if unknown and progress.usage:
@@ -3296,9 +3359,34 @@ class Supervisor:
             outcome=end.outcome, elapsed_s=round(self.before_s + self.host.monotonic() - self.began, 3), ended_at=self.host.now(), exit_code=self.exit_code,
             thread_id=progress.thread_id or self.spec.thread_id, content=progress.message, thread_usage=progress.usage,
             usage=None if progress.usage is None or unknown else progress.usage.since(before or Usage()),
-            failure=failed if end.outcome is Outcome.FAILED else None, worktree=tree, tools=progress.tools, warnings=self.warnings,
-            files=() if tree else progress.files, outside_write_paths=outside)
+            failure=failed, worktree=tree, warnings=self.warnings,
+            files=() if tree else progress.files, outside_write_paths=outside, sandbox=ran.sandbox, model=ran.model)
         self._file(report, end)
+
+    def _interrupted(self, outcome: Outcome, p: Progress, last: float, tree: Optional[Worktree]) -> Failure:
+        """The failure of a task that was stopped: at whose wish, what it was doing, where its work is."""
+        kind, (why, at) = FailureKind(outcome.value), self.stopped
+        if kind is FailureKind.TIMED_OUT and p.phase in (Phase.NETWORK, Phase.RETRY):
+            kind = _kind_of(p.detail.partition("(")[2]) or FailureKind.NETWORK
+        detail = p.detail or (self.spec.setup if self.child is not None and self.status.pid is None else "")
+        doing = f"{p.phase.value} (`{detail}`)" if detail else p.phase.value
+        missing = "no network" if p.phase is Phase.NETWORK else "nothing new"
+        place = f"in `{tree.path if tree else self.spec.cwd}`"
+        place = f"on the branch `{tree.branch}`" if tree and not tree.unsaved else place
+        return failure(kind, f"{why} while {doing}, with {missing} for {max(0.0, at - last):.0f} s. What it did is {place}")
+
+    def _ran(self, thread_id: Optional[str]) -> Ran:
+        """As codex noted it in the rollout of the thread, else as it was asked for."""
+        import glob
+        ran = asked(self.spec.arguments, self.spec.overrides)
+        home = self.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
+        name = f"sessions/*/*/*/rollout-*-{glob.escape(thread_id or '')}.jsonl"
+        with contextlib.suppress(*UNREADABLE):
+            for path in filter(os.path.isfile, glob.glob(os.path.join(glob.escape(home), name))):
+                with open(path, "rb") as f:
+                    lines, until = iter(lambda: f.readline(1 << 20), b""), self.stopped[1] or float("inf")
+                    ran = noted(lines, self.spec.created_at, until, ran)
+        return ran
 
     def _judge(self, exit_code: int, progress: Progress, stderr: str) -> Tuple[Outcome, Optional[Failure]]:
         outcome, kind = verdict(exit_code, progress, self.spec.thread_id)
@@ -3558,7 +3646,7 @@ class Swarm:
             raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
                             "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
         source = self._source(cwd, options) if wants_tree else None
-        if wants_tree and not self._sandbox_is_set(arguments):
+        if wants_tree and asked(arguments, overrides).sandbox is None:
             arguments["sandbox"] = "workspace-write"
         spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
                     self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
@@ -3661,9 +3749,6 @@ class Swarm:
             raise ToolError(f"`cwd`: {clip(path, 300)} {'is not a directory' if exists else 'does not exist'}",
                             "Codex needs an existing directory to work in; a relative one is taken from the server's", "Create it, or pass another `cwd`")
         return path
-
-    def _sandbox_is_set(self, arguments: Mapping[str, Any]) -> bool:
-        return "sandbox" in arguments or "sandbox_mode" in arguments.get("config", {}) or "sandbox_mode" in map(override_key, self.config.overrides)
 
     def _warnings(self, arguments: Mapping[str, Any]) -> Tuple[str, ...]:
         """What a user should know of arguments that codex would pass over in silence."""
@@ -3952,6 +4037,7 @@ class Swarm:
             self.threads[task.task_id] = report.thread_id
         tree = report.worktree or tree
         return {"threadId": report.thread_id, "content": report.content, "failure": report.failure and to_json(report.failure),
+                "sandbox": report.sandbox, "model": report.model,
                 "usage": report.usage and report.usage._asdict(), "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
                 "warnings": list(report.warnings), "exit_code": report.exit_code, "elapsed_s": round(report.elapsed_s, 1)}
 
@@ -3975,7 +4061,9 @@ class Swarm:
         live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, tail.phase_at or spec.created_at),
                 "last_event_s": age(now, tail.changed_at or spec.created_at), "tools": dict(p.tools), "last_command": p.last_command,
                 "last_file": p.last_file, "last_message": clip(p.message or "", 300), "retries": p.retries}
-        return {"threadId": p.thread_id or spec.thread_id, "worktree": spec.worktree and shown(spec.worktree),
+        ran = asked(spec.arguments, spec.overrides)
+        return {"threadId": p.thread_id or spec.thread_id, "sandbox": ran.sandbox, "model": ran.model,
+                "worktree": spec.worktree and shown(spec.worktree),
                 "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
                 "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
 
@@ -4596,10 +4684,6 @@ def title_of(prompt: str) -> str:
     return clip("".join(c if c.isprintable() else " " for c in first), 72)
 
 
-def override_key(override: str) -> str:
-    return override.partition("=")[0].strip()
-
-
 def shown(tree: Worktree) -> Dict[str, Any]:
     return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k not in ("git_dir", "files")}
 
@@ -5029,6 +5113,7 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{words}: {told(record[key])}" for key, words in (("outside_write_paths", "outside write_paths"), ("edited", "edited, as codex said"),
                                                                              ("left_out", "only in the worktree")) if key in record)
     yield from (f"also touched by task {other}: {told(files)}" for other, files in record.get("overlaps", {}).items())
+    yield from (f"{key}: {record[key]}" for key in ("sandbox", "model") if key in record)
     if "usage" in record:
         yield f"usage: {record['usage']['input_tokens']} tokens in, {record['usage']['output_tokens']} out"
     yield from (f"warning: {text}" for text in record.get("warnings", ()))

@@ -1,5 +1,6 @@
 """The truth about outcomes: real recordings through the whole server, and runs that end in every other way."""
 import json
+import re
 
 import pytest
 
@@ -171,3 +172,75 @@ def test_warnings_of_codex_are_passed_on(client):
 def test_a_partial_answer_of_a_failed_run_is_kept(client):
     record, _ = run(client(), "PLAY drop")
     assert record["content"] == "half"
+
+
+# -- stopped, and why --------------------------------------------------------------------------------
+def test_a_task_that_ran_out_of_time_says_the_limit_what_it_was_doing_and_what_to_do(client, repo):
+    result = client().call("codex", {"prompt": "SHELL sleep 1000", "timeout_s": 1})
+    record, text = result["structuredContent"], text_of(result)
+    failure = record["failure"]
+    assert (result["isError"], record["outcome"], failure["kind"], failure["retryable"]) == (True, "timed_out", "timed_out", False)
+    assert failure["message"].startswith("Its limit of 1 s (`timeout_s`) passed while running a command (`sleep 1000`), with nothing new for ")
+    assert str(repo) in failure["message"]
+    assert "codex_reply" in failure["advice"] and "timeout_s" in failure["advice"]
+    assert failure["message"] in text and failure["advice"] in text
+
+
+def test_a_dead_network_that_ends_in_a_time_out_is_of_kind_network(client, gate):
+    result = client().call("codex", {"prompt": "RECONNECT 3\n" + gate.wait, "timeout_s": 1})
+    failure = result["structuredContent"]["failure"]
+    assert (result["structuredContent"]["outcome"], failure["kind"], failure["retryable"]) == ("timed_out", "network", True)
+    assert "limit of 1 s" in failure["message"] and "waiting for the network" in failure["message"]
+    assert re.search(r"with no network for \d+ s", failure["message"])
+
+
+def test_a_cancelled_task_says_who_stopped_it_what_it_was_doing_and_where_its_work_is(client):
+    c = client()
+    task = c.begin("WRITE a.txt a", "SHELL sleep 1000", worktree=True)
+    eventually(lambda: "sleep 1000" in json.dumps(c.status(task).get("progress", {})), what="the command")
+    (record,) = c.ok("codex_cancel", task_ids=[task])["tasks"]
+    failure = record["failure"]
+    assert (record["outcome"], failure["kind"]) == ("cancelled", "cancelled")
+    assert failure["message"].startswith("A client cancelled it while running a command (`sleep 1000`), with nothing new for ")
+    assert "on the branch `%s`" % record["worktree"]["branch"] in failure["message"]
+    assert c.collect(task)[0]["failure"] == failure
+
+
+# -- under what it ran -------------------------------------------------------------------------------
+def test_a_record_says_under_which_sandbox_and_model_it_ran(client, gate):
+    c = client("-c", "model=of-the-server")
+    task = c.begin("WAITFILE " + str(gate.path), sandbox="danger-full-access")
+    assert (c.status(task)["sandbox"], c.status(task)["model"]) == ("danger-full-access", "of-the-server")
+    gate.open()
+    first = c.collect(task)[0]
+    assert (first["sandbox"], first["model"]) == ("danger-full-access", "of-the-server")
+    reply = c.call("codex_reply", {"prompt": "x", "task_id": task, "model": "another"})
+    second = reply["structuredContent"]
+    assert (second["sandbox"], second["model"]) == ("danger-full-access", "another")
+    assert "sandbox: danger-full-access" in text_of(reply)
+
+
+def test_what_codex_chose_by_itself_is_told_too(client):
+    record = client().ok("codex", prompt="x")
+    assert (record["sandbox"], record["model"]) == ("workspace-write", "gpt-5.5") and "warnings" not in record
+
+
+def test_a_sandbox_that_was_not_given_and_let_nothing_be_written_is_a_warning(client):
+    c = client(env={"FAKE_CODEX_SANDBOX": "read-only"})
+    record = c.ok("codex", prompt="SAY Fixed the bug.")
+    assert record["sandbox"] == "read-only"
+    assert any("nothing could be written" in w and "workspace-write" in w for w in record["warnings"])
+    assert "warnings" not in c.ok("codex", prompt="x", sandbox="read-only")
+    [sandbox] = [t["inputSchema"]["properties"]["sandbox"] for t in c.request("tools/list")["result"]["tools"] if t["name"] == "codex"]
+    assert "read-only" in sandbox["description"]
+
+
+def test_a_tool_that_codex_refused_for_want_of_approval_is_a_warning(client):
+    record = client().ok("codex", prompt="PLAY mcp_plain")
+    assert any("`fake/" in w and "approval" in w and "default_tools_approval_mode" in w for w in record["warnings"])
+
+
+@pytest.mark.parametrize("name", ["empty", "emptymsg"])
+def test_an_empty_final_message_is_a_warning(client, name):
+    record = client().ok("codex", prompt="PLAY " + name)
+    assert record["outcome"] == "succeeded" and any("without a final message" in w for w in record["warnings"])

@@ -1,6 +1,11 @@
 """How runs end badly, told by kind, with codex's own message, and whether a retry can help."""
 
+import re
+import sys
+
 import pytest
+
+from .harness import SERVER
 
 pytestmark = pytest.mark.anyio
 
@@ -98,3 +103,58 @@ async def test_a_wrong_argument_is_named_and_nothing_starts(lab, arguments, name
         assert named in await swarm.refused("codex_async", **arguments)
         assert (await swarm.call("codex_status"))["tasks"] == []
     assert lab.model.requests == []
+
+
+async def test_a_task_that_ran_out_of_time_says_what_it_was_doing(lab):
+    async with lab.connect() as swarm:
+        record = await swarm.failed("codex", prompt="@shell sleep " + lab.nap, sandbox="workspace-write", timeout_s=5)
+    assert (record["outcome"], record["failure"]["kind"]) == ("timed_out", "timed_out")
+    said = r"Its limit of 5 s \(`timeout_s`\) passed while running a command \(`sleep %s`\), with nothing new for [0-5] s" % lab.nap
+    assert re.match(said, record["failure"]["message"]), record["failure"]
+
+
+async def test_a_dead_network_that_ends_in_a_time_out_is_a_network_failure_and_says_for_how_long(lab, closed_port):
+    """codex tries again every few seconds and says so each time; that is no sign of life."""
+    config = {"model_providers": {"mock": {"base_url": "http://127.0.0.1:%d/v1" % closed_port}}}
+    async with lab.connect() as swarm:
+        task_id = await swarm.start("hello", config=config, timeout_s=14)
+        [record] = await swarm.wait(task_id)
+    failure = record["failure"]
+    assert (record["outcome"], failure["kind"], failure["retryable"]) == ("timed_out", "network", True)
+    told = re.search(r"while waiting for the network .*, with no network for (\d+) s", failure["message"])
+    events = (lab.root / "tasks" / task_id / "events.jsonl").read_text()
+    assert told and int(told[1]) >= 5 * (events.count("Reconnecting") - 1) > 0, (failure, events)
+
+
+async def test_without_a_sandbox_an_untrusted_directory_is_read_only_and_the_record_says_so(lab):
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex", prompt="@shell echo x > new.txt\n@say Fixed the bug.")
+        assert (record["sandbox"], record["model"], record["content"]) == ("read-only", "gpt-5.5", "Fixed the bug.")
+        assert any("nothing could be written" in warning for warning in record["warnings"])
+        assert not (lab.repo / "new.txt").exists()
+        with (lab.codex_home / "config.toml").open("a") as config:
+            config.write('\n[projects."%s"]\ntrust_level = "trusted"\n' % lab.repo)
+        reply = await swarm.call("codex_reply", prompt="@shell echo x > new.txt\n@say Done.", task_id=record["task_id"])
+        assert (reply["sandbox"], "warnings" in reply) == ("workspace-write", False)
+        assert (lab.repo / "new.txt").exists()
+
+
+async def test_under_what_a_task_ran_is_told_without_a_rollout_as_far_as_it_was_asked_for(lab):
+    async with lab.connect("--ephemeral", "-c", "sandbox_mode=workspace-write") as swarm:
+        record = await swarm.call("codex", prompt="@say x")
+    assert (record["sandbox"], "model" in record, "warnings" in record) == ("workspace-write", False, False)
+
+
+async def test_a_tool_that_codex_refused_for_want_of_approval_is_a_warning(lab):
+    server = {"command": sys.executable, "args": [str(SERVER)], "env": lab.environment, "required": True}
+    prompt = '@mcp tools codex_cancel {"task_ids": ["000000000000"]}\n@say tried'
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex", prompt=prompt, sandbox="read-only", config={"mcp_servers": {"tools": server}})
+    assert any("`tools/codex_cancel`" in warning and "approval" in warning for warning in record["warnings"]), (record["warnings"], lab.model.requests[-1].tool_outputs, list(lab.root.glob("tasks/*/events.jsonl"))[0].read_text())
+
+
+async def test_an_empty_final_message_is_a_warning(lab):
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex", prompt="@say ", sandbox="read-only")
+    assert record["outcome"] == "succeeded"
+    assert any("without a final message" in warning for warning in record["warnings"])

@@ -1,4 +1,5 @@
 """What the events of a run amount to: every recording, every kind of broken line, and reading only what is new."""
+import contextlib
 import json
 import os
 import random
@@ -38,7 +39,7 @@ TABLE = {
     "success_shell": ({"command_execution": 2}, "exit 3", "", Phase.ENDING, 0, 1),
     "patch": ({"file_change": 5}, "", REPO + "viash.txt", Phase.ENDING, 0, 0),
     "patchfail": ({"file_change": 2}, "", REPO + "a.txt/sub2.txt and 1 more", Phase.ENDING, 0, 0),
-    "mcp": ({"mcp_tool_call": 3}, "", "", Phase.ENDING, 0, 0),
+    "mcp": ({"mcp_tool_call": 3}, "", "", Phase.ENDING, 0, 1),
     "web": ({"web_search": 3}, "", "", Phase.ENDING, 0, 0),
     "plan": ({}, "", "", Phase.ENDING, 0, 0),
     "collab_v1": ({"collab_tool_call": 4}, "", "", Phase.ENDING, 0, 1),
@@ -148,7 +149,7 @@ def assert_sound(p):
     assert isinstance(p.turn, Turn) and isinstance(p.phase, Phase)
     assert all(isinstance(text, str) for text in (p.error, p.detail, p.last_command, p.last_file, *p.warnings, *p.tools))
     assert len(p.warnings) <= cms.WARNINGS_KEPT and all(isinstance(n, int) for n in (*p.tools.values(), *(p.usage or ())))
-    json.dumps(cms.to_json(cms.Report(cms.Outcome.FAILED, 0.0, 0.0, thread_id=p.thread_id, content=p.message, usage=p.usage, tools=p.tools)))
+    json.dumps(cms.to_json(cms.Report(cms.Outcome.FAILED, 0.0, 0.0, thread_id=p.thread_id, content=p.message, usage=p.usage, warnings=p.warnings)))
 
 
 def test_no_line_of_any_shape_raises():
@@ -259,3 +260,34 @@ BARE = [
 @pytest.mark.parametrize("wrapped, bare", BARE)
 def test_a_command_is_shown_without_the_shell_that_wraps_it(wrapped, bare):
     assert cms.bare_command(wrapped) == bare
+
+
+# -- the rollout: codex's own record of a thread ------------------------------------------------------
+def entry(second, kind="event_msg", **payload):
+    stamp = "2026-11-21T10:00:%06.3fZ" % second
+    return json.dumps({"timestamp": stamp, "type": kind, "payload": payload}, separators=(",", ":")).encode() + b"\n"
+
+
+def turn(second, sandbox, model):
+    return entry(second, "turn_context", model=model, sandbox_policy={"type": sandbox})
+
+
+T0 = 1_795_255_200          # 2026-11-21T10:00:00Z
+ROLLOUT = [turn(1, "read-only", "old"), entry(2), turn(11, "workspace-write", "new"), entry(12.25), entry(20.5)]
+
+
+def test_a_rollout_tells_under_what_the_turn_ran_and_when_something_was_last_noted():
+    assert cms.noted(ROLLOUT, T0 + 10, float("inf"), cms.Ran()) == ("workspace-write", "new", T0 + 20.5)
+    assert cms.noted(ROLLOUT, T0 + 10, T0 + 20, cms.Ran()) == ("workspace-write", "new", T0 + 12.25)       # it was stopped then
+
+
+def test_earlier_turns_of_a_thread_say_nothing_of_this_one():
+    asked = cms.Ran("danger-full-access", "wanted")
+    assert cms.noted(ROLLOUT[:2], T0 + 10, float("inf"), asked) == asked
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b"[1]\n", b"not json\n", b'{"timestamp":"today","x":', b'{"timestamp":"","type":"turn_context"}',
+                                  entry(11, "turn_context"), entry(11, "turn_context", sandbox_policy=None), turn(11, "x", "y")[:-9]])
+def test_what_is_no_rollout_raises_what_readers_expect_and_nothing_else(line):
+    with contextlib.suppress(*cms.UNREADABLE):
+        assert cms.noted([line], 0.0, float("inf"), cms.Ran()) == cms.Ran()

@@ -57,7 +57,7 @@ def spec(chance):
 def report(chance):
     return Report(chance.choice(list(Outcome)), seconds(chance), seconds(chance),
                   *(maybe(chance, make) for make in (number, text, text, usage, usage, failure, tree)),
-                  maybe(chance, lambda c: {"command_execution": 3, "x": 0}, {}), texts(chance))
+                  texts(chance), sandbox=maybe(chance, text), model=maybe(chance, text))
 
 
 MAKERS = [usage, tree, failure, status, spec, report]
