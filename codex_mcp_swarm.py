@@ -802,9 +802,9 @@ class Ran(NamedTuple):
 
 def asked(arguments: Mapping[str, Any], overrides: Sequence[str]) -> Ran:
     """What the call, or else the server's -c, asks for; None where codex's own configuration decides."""
-    told = {override_key(o): o.partition("=")[2].strip("\"' ") for o in overrides}
-    told.update(arguments.get("config", {}))
-    return Ran(arguments.get("sandbox", told.get("sandbox_mode")), arguments.get("model", told.get("model")))
+    given = {override_key(o): o.partition("=")[2].strip("\"' ") for o in overrides}
+    given.update(arguments.get("config", {}))
+    return Ran(arguments.get("sandbox", given.get("sandbox_mode")), arguments.get("model", given.get("model")))
 
 
 def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran:
