@@ -344,6 +344,16 @@ def test_every_file_that_the_readme_names_is_there():
     assert named
 
 
+def test_every_line_of_the_security_page_names_a_test_that_exists():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    tables = [block.splitlines()[2:] for block in page.split("\n\n") if "| proven by |" in block]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row) for table in tables for row in table]
+    assert len(tables) >= 3 and [] not in named
+    missing = [name for row in named for file, name in row if not re.search(r"^(async )?def %s\(" % name, (ROOT / file).read_text(encoding="utf-8"), re.M)]
+    assert missing == []
+    assert "(docs/security.md)" in section("Security")
+
+
 def test_the_numbers_in_the_readme_are_those_of_the_code():
     text = readme()
     for number in ("%s characters" % format(cms.RESULT_CHARS, ","), format(cms.RESULT_CHARS_CODEX, ","), format(cms.MAX_PROMPT_CHARS, ","),
