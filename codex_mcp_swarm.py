@@ -1254,13 +1254,15 @@ class Host:
         (Linux; a process that cleared its environment is not found). Returns how many."""
         if not self.linux:
             return 0
-        mark, killed = f"{TASK_ENV}={task_id}".encode(), 0
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as f:
-                if mark in f.read().split(b"\0"):
-                    os.kill(int(name), signal.SIGKILL)
-                    killed += 1
-        return killed
+        mark, killed, before = f"{TASK_ENV}={task_id}".encode(), set(), -1      # type: bytes, Set[str], int
+        while len(killed) > before:         # what was forked meanwhile is found by the next look
+            before = len(killed)
+            for name in set(filter(str.isdigit, os.listdir("/proc"))) - {str(os.getpid())}:
+                with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as f:
+                    if mark in f.read().split(b"\0"):
+                        os.kill(int(name), signal.SIGKILL)
+                        killed.add(name)
+        return len(killed)
 
     def worker_in(self, directory: str) -> Optional[int]:
         """A process that has its current directory or an open file in there, as far as we may know of it (Linux)."""
@@ -1343,6 +1345,30 @@ def read_json(path: str) -> Dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path} does not hold a JSON object")
     return data
+
+
+def modified_at(path: str) -> float:
+    """Unix seconds; 0 for what is not there."""
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_mtime
+    return 0.0
+
+
+def names_in(path: str) -> List[str]:
+    """What is in a directory; nothing when it is not there. Raises: OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.listdir(path)
+    return []
+
+
+def held(path: str) -> bool:
+    """Whether somebody holds this lock file. Raises: OSError."""
+    with open(open_lock(path), "wb") as f:
+        try:
+            flock(f.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def make_directory(path: str, variable: str) -> os.stat_result:
@@ -2850,6 +2876,8 @@ def unfit(top: str, change: Change) -> str:
 #       stop                the order to stop, which no sandbox lets a task give: it is `reserve` under another name, since
 #                           a rename needs neither room nor a descriptor
 #       collected           empty; there once a client has been given the result
+#     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an index, made anew if missing
+#     threads/<thread_id>   the tasks of a Codex thread that have left `live`    .lock: held while it is decided who works in it
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them    .removed-<task_id>/: one on its way out
@@ -2894,14 +2922,16 @@ class TaskDir:
             raise
 
     def appear(self) -> Tuple["TaskDir", int, int]:
-        """Take the lock, then the name: no reader ever sees a half-made or a falsely dead task. Returns it with the
-        descriptors of lock and control. Raises: OSError; it is hidden still then."""
-        named = TaskDir(os.path.join(os.path.dirname(self.path), self.task_id[1:]))
+        """Take the lock, then the place in the index, then the name: no reader ever sees a half-made or a falsely dead task, or
+        overlooks one. Returns it with the descriptors of lock and control. Raises: OSError; it is hidden still then."""
+        tasks = os.path.dirname(self.path)
+        named = TaskDir(os.path.join(tasks, self.task_id[1:]))
         fds = [open_lock(self.file("lock"))]
         try:
             fcntl.flock(fds[0], fcntl.LOCK_EX)
             fds.append(os.open(self.file("control"), os.O_RDWR | os.O_NONBLOCK))    # RDWR: never at its end
             os.fchmod(fds[1], 0o200)                    # else others could read away what wakes the supervisor
+            os.link(self.file("lock"), os.path.join(os.path.dirname(tasks), "live", named.task_id))
             os.rename(self.path, named.path)
             return named, fds[0], fds[1]
         except OSError:
@@ -2956,12 +2986,7 @@ class TaskDir:
         return status
 
     def supervised(self) -> bool:
-        with open(open_lock(self.file("lock")), "wb") as f:
-            try:
-                flock(f.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
+        return held(self.file("lock"))
 
     def join(self) -> None:
         """Block until nobody supervises the task any more. The kernel wakes us. Raises: OSError."""
@@ -3009,23 +3034,53 @@ class TaskDir:
 class Store:
     def __init__(self, root: str) -> None:
         self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
+        self.live, self.threads = os.path.join(root, "live"), os.path.join(root, "threads")
 
     def prepare(self) -> None:
         """Make ROOT. It may hold other things, so its mode is left as it is. Raises: ToolError when others can change it."""
         own_directory(self.root)
         private_directory(self.tasks)
+        private_directory(self.threads)
+        self.index()
+
+    def index(self) -> None:
+        """Make `live` where it is missing, with every task in it, for whoever looks to take out what has ended. Raises: OSError."""
+        if os.path.isdir(self.live):
+            return
+        new = f"{self.live}.{os.urandom(4).hex()}"
+        os.mkdir(new, 0o700)
+        for task_id in self.ids():
+            with contextlib.suppress(FileNotFoundError, PermissionError):       # no lock, or a directory in its place
+                os.link(os.path.join(self.tasks, task_id, "lock"), os.path.join(new, task_id))
+        try:
+            os.rename(new, self.live)
+        except OSError:                     # another server was faster
+            delete_tree(new)
+
+    def thread(self, thread_id: str) -> str:
+        """The index of a thread: the tasks of it that have left `live`. No name leads out of its directory."""
+        return os.path.join(self.threads, re.sub(r"[^\w-]", "_", thread_id.lower()))
+
+    def settle(self, task_id: str, thread_id: Optional[str]) -> None:
+        """Take a task that has ended from one index to the other. Raises: OSError."""
+        if thread_id:
+            with open(self.thread(thread_id), "a", opener=private) as f:
+                f.write(task_id + "\n")
+        os.unlink(os.path.join(self.live, task_id))
+
+    def settled(self, thread_id: str) -> Set[str]:
+        """The tasks in the index of a thread. Raises: OSError."""
+        with contextlib.suppress(FileNotFoundError), open(self.thread(thread_id), opener=private) as f:
+            return set(f.read().split())
+        return set()
 
     def ids(self) -> List[str]:
         """Every task, newest first. Raises: OSError."""
         entries = []
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.tasks):
-                if re.fullmatch(TASK_ID, name):
-                    there = os.path.join(self.tasks, name)
-                    spec = os.path.join(there, "spec.json")         # the directory's own time changes with every status
-                    with contextlib.suppress(FileNotFoundError):
-                        if os.path.isdir(there):
-                            entries.append((os.stat(spec if os.path.exists(spec) else there).st_mtime, name))
+        for name in filter(re.compile(TASK_ID).fullmatch, names_in(self.tasks)):
+            there = os.path.join(self.tasks, name)
+            if os.path.isdir(there):                    # its own time changes with every status
+                entries.append((modified_at(os.path.join(there, "spec.json")) or modified_at(there), name))
         return [name for _, name in sorted(entries, reverse=True)]
 
     @contextlib.contextmanager
@@ -3097,10 +3152,9 @@ class Store:
     def handle_files(self) -> Dict[str, List[str]]:
         """Handle id -> the paths of its files, strays included and what makes it a handle first. Raises: OSError."""
         found: Dict[str, List[str]] = {}
-        with contextlib.suppress(FileNotFoundError):
-            for name in sorted(os.listdir(self.handles), key=lambda name: (not name.endswith(".json") or ".end" in name, name)):
-                if re.match(HANDLE_ID + r"\.", name):
-                    found.setdefault(name[:32], []).append(os.path.join(self.handles, name))
+        for name in sorted(names_in(self.handles), key=lambda name: (not name.endswith(".json") or ".end" in name, name)):
+            if re.match(HANDLE_ID + r"\.", name):
+                found.setdefault(name[:32], []).append(os.path.join(self.handles, name))
         return found
 
     def mark_cancelled(self, handle_id: str) -> None:
@@ -3561,11 +3615,8 @@ class Swarm:
         # notifies when it sets one, and `wake` when a call was cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
         self.ended: Dict[str, bool] = {}
-        # Guards `tails` and `threads`; leaf lock.
-        self._cache_lock = threading.Lock()
+        self._cache_lock = threading.Lock()              # guards `tails`; leaf lock
         self.tails: Dict[str, Tail] = {}
-        self.threads: Dict[str, Optional[str]] = {}      # ended task -> its codex thread
-        self.over: Set[str] = set()                      # tasks that were seen to have ended; only grows, so it needs no lock
         self.buried: Set[str] = set()                    # lost tasks whose leftovers were killed; only grows
         self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
@@ -3579,7 +3630,11 @@ class Swarm:
         """
         self.store.prepare()
         alone = any("update_from" in request for request in requests)      # files change then before the task is there for others to see
-        with self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH):        # what a plan counts on is not swept away before it runs
+        with contextlib.ExitStack() as locks:
+            # What a plan counts on is not swept away before it runs, and nobody else decides to work in a thread until all see who does.
+            locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+            for thread_id in self._threads_named(requests, label):
+                locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
             ids = self._start(requests, label)
         self._sweep_by_itself()
         return ids
@@ -3615,7 +3670,14 @@ class Swarm:
                    f"versions between the markers <<<<<<< and >>>>>>>: {', '.join(conflicts[:FILES_SHOWN])}. Unite both, and remove the markers.)"
         return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)), prompt=told_too if len(told_too) <= MAX_PROMPT_CHARS else plan.prompt)
 
-    def _named(self, label: str, index: int, act: Callable[..., Plan], *args: Any) -> Plan:
+    def _threads_named(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
+        """The threads that these requests continue, in the order in which everybody locks them. Raises: ToolError."""
+        found = sorted(t.lower() for t in (self._named(label, i, self._thread_named, r) for i, r in enumerate(requests)) if t)
+        if len(set(found)) < len(found):
+            raise ToolError("Two of these requests name the same thread", "Only one task at a time can work in it", "Start one, codex_wait for it, then reply")
+        return found
+
+    def _named(self, label: str, index: int, act: Callable[..., Any], *args: Any) -> Any:
         try:
             if self.closing:
                 raise ToolError("The server is ending", "Its client has gone", "Call again")
@@ -3843,12 +3905,11 @@ class Swarm:
                 self.git.drop_untouched(plan.worktree_from[0], plan.spec.worktree)
 
     # -- threads ---------------------------------------------------------------------
-    def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec], Optional[Usage]]:
-        """The thread to continue, the task that had it last (None for a thread of another program), and what it had used
-        at the end of the last turn that told. Raises: ToolError."""
+    def _thread_named(self, request: Mapping[str, Any]) -> Optional[str]:
+        """The thread that a request continues, None for none. Raises: ToolError."""
         thread_id, task_id = request.get("threadId"), request.get("task_id")
         if thread_id is None and task_id is None:
-            return None, None, None
+            return None
         if self.config.ephemeral:
             raise ToolError("No thread can be continued here", "This server was started with --ephemeral, so codex keeps no threads",
                             "Start a new task with everything it needs in the prompt, or restart the server without --ephemeral")
@@ -3860,7 +3921,14 @@ class Swarm:
             if thread_id is not None and thread_id.lower() != known.lower():
                 raise ToolError("`threadId` and `task_id` name different threads", f"Task {task_id} has the thread {known}", "Send one of them")
             thread_id = known
-        assert thread_id is not None
+        return thread_id
+
+    def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec], Optional[Usage]]:
+        """The thread to continue, the task that had it last (None for a thread of another program), and what it had used
+        at the end of the last turn that told. Raises: ToolError."""
+        thread_id = self._thread_named(request)
+        if thread_id is None:
+            return None, None, None
         owner: Optional[Spec] = None
         usage: Optional[Usage] = None
         for task in self._tasks_of_thread(thread_id):
@@ -3874,8 +3942,8 @@ class Swarm:
 
     def _tasks_of_thread(self, thread_id: str) -> Iterator[TaskDir]:
         """The readable tasks of a thread, the last one first."""
-        found = []
-        for task_id in self.store.ids():
+        found, live = [], self.live()               # asked first: what has ended goes from there to the other index
+        for task_id in {*live, *self.store.settled(thread_id)}:
             task = TaskDir(os.path.join(self.store.tasks, task_id))
             with contextlib.suppress(*UNREADABLE):
                 if (self.thread_of(task) or "").lower() == thread_id.lower():
@@ -3884,18 +3952,12 @@ class Swarm:
 
     def thread_of(self, task: TaskDir) -> Optional[str]:
         """The codex thread of a task, None while it has none."""
-        with self._cache_lock:
-            if task.task_id in self.threads:
-                return self.threads[task.task_id]
         if task.status().state is not State.ENDED:
             return task.spec().thread_id or self._tail(task).refresh().thread_id
         try:
-            thread_id = task.report().thread_id
+            return task.report().thread_id
         except UNREADABLE:
-            thread_id = self._tail(task).refresh().thread_id or task.spec().thread_id
-        with self._cache_lock:
-            self.threads[task.task_id] = thread_id
-        return thread_id
+            return self._tail(task).refresh().thread_id or task.spec().thread_id
 
     # -- watching --------------------------------------------------------------------
     def _watch(self, task: TaskDir, child: Any = None) -> None:
@@ -3933,7 +3995,7 @@ class Swarm:
             raise
 
     def _bury(self, task: TaskDir) -> None:
-        if self.host.kill_marked(task.task_id):
+        if task.task_id not in self.buried and self.host.kill_marked(task.task_id):
             self.host.log("WARNING", f"{task.task_id}: its supervisor was killed; killed what it left running")
         self.buried.add(task.task_id)
 
@@ -3979,19 +4041,49 @@ class Swarm:
                 self.store.get(task_id).collect()
 
     # -- looking ---------------------------------------------------------------------
+    def live(self) -> Dict[str, bool]:
+        """Task id -> whether it runs, newest first: of all that do, and of those that were lost and that nobody was told of. What a lost one
+        left running is killed. One flock(2) for each that runs, one look at each that has ended since the last time. Raises: OSError."""
+        if os.path.isdir(self.store.tasks):
+            self.store.index()
+        names = filter(re.compile(TASK_ID).fullmatch, names_in(self.store.live))
+        looked = [(name, self._runs(name)) for name in sorted(names, key=lambda name: modified_at(os.path.join(self.store.live, name)), reverse=True)]
+        return {task_id: runs for task_id, runs in looked if runs is not None}
+
+    def _runs(self, task_id: str) -> Optional[bool]:
+        """Whether a task of the index runs; None when it is none any more that `live` tells of."""
+        task = TaskDir(os.path.join(self.store.tasks, task_id))
+        with contextlib.suppress(FileNotFoundError):            # another server has just taken it out
+            runs, there = held(os.path.join(self.store.live, task_id)), os.path.isdir(task.path)
+            if runs:
+                return there or None                            # else it is being made
+            if there and self._status(task).outcome is Outcome.LOST:
+                self._bury(task)
+                if not os.path.exists(task.file("collected")):
+                    return False
+            try:
+                self.store.settle(task_id, self.thread_of(task) if there else None)
+            except UNREADABLE as error:                         # a damaged record, a full disk: it stays where it is
+                raise_if_exhausted(error)
+        return None
+
     def unended(self) -> List[str]:
-        """The tasks that have not ended, newest first. One open and one flock(2) for each that is not known to have. Raises: OSError."""
-        found = []
-        for task_id in self.store.ids():
-            if task_id not in self.over:
-                try:
-                    if TaskDir(os.path.join(self.store.tasks, task_id)).supervised():
-                        found.append(task_id)
-                        continue
-                except OSError as error:
-                    raise_if_exhausted(error)
-                self.over.add(task_id)
-        return found
+        """The tasks that have not ended, newest first. Raises: OSError."""
+        return [task_id for task_id, runs in self.live().items() if runs]
+
+    def look_for_lost(self) -> None:
+        """Kill what lost tasks left running; for the start of a server, which makes nothing where nothing is."""
+        with contextlib.suppress(OSError):
+            if os.path.isdir(self.store.live):
+                self.live()
+
+    def _status(self, task: TaskDir) -> Status:
+        """LOST as well where the lock has gone, so that nobody can tell. Raises: OSError when the system is exhausted."""
+        try:
+            return task.status()
+        except OSError as error:
+            raise_if_exhausted(error)
+            return Status(State.ENDED, Outcome.LOST)
 
     def _tail(self, task: TaskDir) -> Tail:
         with self._cache_lock:
@@ -4004,11 +4096,7 @@ class Swarm:
 
         Raises: ToolError when there is no such task; OSError when the system is exhausted."""
         task = self.store.get(task_id)
-        try:
-            status = task.status()
-        except OSError as error:
-            raise_if_exhausted(error)
-            status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
+        status = self._status(task)
         facts_of = self._ended_facts if status.state is State.ENDED else self._running_facts
         try:
             spec = task.spec()
@@ -4034,7 +4122,6 @@ class Swarm:
             report = self._salvage(task, spec, status)
         with self._cache_lock:
             self.tails.pop(task.task_id, None)
-            self.threads[task.task_id] = report.thread_id
         tree = report.worktree or tree
         return {"threadId": report.thread_id, "content": report.content, "failure": report.failure and to_json(report.failure),
                 "sandbox": report.sandbox, "model": report.model,
@@ -4048,8 +4135,6 @@ class Swarm:
         last = tail.changed_at or spec.created_at
         came = "before codex wrote anything" if not progress.events else f"after {progress.events} events, while {progress.phase.value}"
         lost = status.outcome is Outcome.LOST
-        if lost and task.task_id not in self.buried:        # whoever launched it may have been killed as well
-            self._bury(task)
         note = "The supervisor left no report" if lost else "report.json cannot be read"
         return Report(status.outcome or Outcome.LOST, max(0.0, last - spec.created_at), last, status.exit_code, progress.thread_id or spec.thread_id, progress.message,
                       thread_usage=progress.usage, failure=failure(FailureKind.LOST, f"The supervisor of the task ended without a report {came}") if lost else None,
@@ -4401,8 +4486,7 @@ class Swarm:
                 last = max(last, self._tail(task).changed_at)
             else:
                 ended.append(task_id)
-                with contextlib.suppress(OSError):
-                    last = max(last, os.stat(os.path.join(self.store.tasks, task_id, "status.json")).st_mtime)
+                last = max(last, modified_at(os.path.join(self.store.tasks, task_id, "status.json")))
         return ended, self.summary(doing, len(task_ids)), last
 
     def doing(self, task: TaskDir) -> Tuple[Phase, str, float]:
@@ -4424,21 +4508,16 @@ class Swarm:
         """Sweep on a thread, once in SWEEP_EVERY_S for all servers together."""
         swept = os.path.join(self.store.root, "swept")
 
-        def last() -> float:
-            with contextlib.suppress(OSError):
-                return os.stat(swept).st_mtime
-            return 0.0
-
         def sweep_and_log() -> None:
             try:
                 with self.store.locked("swept", fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
-                    if mine and (before == 0.0 or last() == before):
+                    if mine and (before == 0.0 or modified_at(swept) == before):
                         os.utime(swept, (self.host.now(), self.host.now()))
                         for thing in self.sweep(by_itself=True):
                             self.host.log("INFO", f"swept {thing.path}: {'. '.join(thing.notes)}")
             except Exception:                           # whatever is wrong there, a server goes on
                 self.host.log("WARNING", "The sweep of what is old failed", trace=True)
-        before = last()
+        before = modified_at(swept)
         if self.config.task_max_age_s and not 0 <= self.host.now() - before < SWEEP_EVERY_S:
             with contextlib.suppress(RuntimeError):     # no thread left: another time
                 threading.Thread(target=sweep_and_log, name="sweep", daemon=True).start()
@@ -4586,9 +4665,7 @@ class Sweep:
     def _strange(self, pattern: str) -> List[str]:
         """What is in the directory of worktrees under such a name, and no task worked in it."""
         trees = self.swarm.config.worktree_dir
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(os.path.join(trees, name) for name in os.listdir(trees) if name not in self.seen and re.fullmatch(pattern, name))
-        return []
+        return sorted(os.path.join(trees, name) for name in names_in(trees) if name not in self.seen and re.fullmatch(pattern, name))
 
     def _settle(self, act: bool, path: str) -> Optional[Swept]:
         """A worktree that a sweep was killed over is whole again, or gone."""
@@ -4641,13 +4718,12 @@ class Sweep:
         return self._drop(act, path, due, "files of answers for clients that track tasks")
 
     def _clear_hidden(self, act: bool, path: str) -> Optional[Swept]:
-        """Tasks over whose making or removal somebody was killed."""
-        due = []
-        for name in os.listdir(path):
-            there = os.path.join(path, name)
-            if re.fullmatch(r"\." + TASK_ID, name) and self._old(self.swarm.host.now() - os.lstat(there).st_mtime):
-                due.append(there)
-        return self._drop(act, path, due, "tasks that were never whole, or not removed to the end")
+        """Tasks over whose making or removal somebody was killed, and the indexes of threads of which no task is left."""
+        hidden = [os.path.join(path, name) for name in os.listdir(path) if re.fullmatch(r"\." + TASK_ID, name)]
+        threads = [os.path.join(self.store.threads, name) for name in names_in(self.store.threads)
+                   if not any(map(self.store.has, self.store.settled(name[:36])))]
+        due = [there for there in (*hidden, *threads) if self._old(self.swarm.host.now() - modified_at(there))]
+        return self._drop(act, path, due, "tasks that were never whole, or not removed to the end, or traces of threads without a task")
 
     def _drop(self, act: bool, path: str, due: Sequence[str], what: str) -> Optional[Swept]:
         found = Swept(True, path, (), (f"{len(due)} {what}",), disk_usage(due))
@@ -4793,10 +4869,10 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 
 @tool("codex_status", "See what tasks do",
       "See at once what tasks are doing: state, phase, last command, file and message, seconds since the last event. "
-      "Default: all tasks that have not ended.",
+      "Default: all tasks that have not ended, and lost ones not yet told of.",
       obj({"task_ids": TASKS}), RECORDS, read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    records = [swarm.record(i) for i in args.get("task_ids", swarm.unended())]
+    records = [swarm.record(i) for i in args.get("task_ids") or swarm.live()]
     return Answer({"tasks": with_overlaps(swarm, records)})
 
 
@@ -6152,6 +6228,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
     threading.Thread(target=end_on_signal, name="signals", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
+    threading.Thread(target=server.swarm.look_for_lost, name="lost", daemon=True).start()
     server.run()
     end()
     return 0

@@ -2,6 +2,8 @@
 import os
 import re
 
+import pytest
+
 from client import eventually, is_response, text_of
 
 
@@ -98,3 +100,19 @@ def test_a_client_that_goes_in_the_middle_of_a_batch_leaves_whole_tasks_or_none(
     tasks = os.listdir(str(root / "tasks"))
     assert sorted(tasks) == sorted(trees())
     assert all(re.fullmatch("[0-9a-f]{12}", name) for name in tasks)
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_of_two_replies_to_one_thread_at_the_same_instant_exactly_one_starts(client, tmp_path, servers):
+    clients = ([client() for _ in range(servers)] * 2)[:2]
+    thread = clients[0].ok("codex", prompt="SAY begun")["threadId"]
+    for turn in range(15):
+        gate = tmp_path / ("gate%d" % turn)
+        names = [{"threadId": thread}, {"threadId": thread.upper()}] if turn % 2 else [{"threadId": thread}] * 2
+        calls = [(c, c.start_call("codex_async", dict(name, prompt="WAITFILE %s" % gate))) for c, name in zip(clients, names)]
+        good, bad = sorted((c.tool_result(call) for c, call in calls), key=lambda result: result["isError"])
+        assert (good["isError"], bad["isError"]) == (False, True)
+        task = good["structuredContent"]["task_id"]
+        assert "is busy" in text_of(bad) and task in text_of(bad)
+        gate.write_text("")
+        assert clients[turn % 2].collect(task)[0]["threadId"] == thread

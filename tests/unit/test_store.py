@@ -66,7 +66,7 @@ def test_a_task_is_complete_and_locked_before_it_has_its_name(tasks, make):
     def at_the_rename(name, args):
         if name == "os.rename" and os.path.basename(args[1]) == "%012x" % 1:
             hidden = TaskDir(args[0])
-            seen.append((tasks.ids(), set(os.listdir(hidden.path)), hidden.supervised(), hidden.status().state, hidden.spec().task_id))
+            seen.append((tasks.ids(), set(os.listdir(hidden.path)), cms.held(hidden.file("lock")), hidden.status().state, hidden.spec().task_id))
     with auditing(at_the_rename):
         task = make()
     assert seen == [([], FILES, True, State.STARTING, task.id)]
