@@ -6041,11 +6041,8 @@ All flags:                   %(program)s --help
 """
 
 
-class Setup(NamedTuple):
-    """How a client is told of this server: where its entry goes, what the entry is for a command, whether it may have comments."""
-    where: str
-    entry: Callable[[List[str]], str]
-    comments: bool = False
+def shell_entry(command: List[str]) -> str:
+    return "claude mcp add codex-swarm -- " + shell_words(command)
 
 
 def shell_words(command: Sequence[str]) -> str:
@@ -6071,41 +6068,36 @@ def toml_entry(command: List[str]) -> str:
             'default_tools_approval_mode = "approve"')
 
 
-# To add a client, write one line. Source of the time limits: README, Clients.
-CLIENTS: Mapping[str, Setup] = {
-    "claude": Setup("Run this in your project. For all of your projects: `claude mcp add --scope user ...`",
-                    lambda command: "claude mcp add codex-swarm -- " + shell_words(command), comments=True),
-    "codex": Setup("For ~/.codex/config.toml", toml_entry, comments=True),
-    "cursor": Setup("For ~/.cursor/mcp.json, or .cursor/mcp.json in a project", json_entry("mcpServers")),
-    "vscode": Setup("For .vscode/mcp.json in a project", json_entry("servers", type="stdio")),
-    "gemini": Setup("For ~/.gemini/settings.json", json_entry("mcpServers", timeout=3_600_000)),
-    "opencode": Setup("For opencode.json in a project, or ~/.config/opencode/opencode.json", json_entry("mcp", whole=True, type="local", timeout=3_600_000)),
-    "claude-desktop": Setup("For claude_desktop_config.json (Settings, Developer, Edit Config)", json_entry("mcpServers")),
+# Client -> where its entry goes, and the entry for a command. To add a client, write one line.
+CLIENTS: Mapping[str, Tuple[str, Callable[[List[str]], str]]] = {
+    "claude": ("Run this in your project. For all projects: `claude mcp add --scope user ...`", shell_entry),
+    "codex": ("For ~/.codex/config.toml", toml_entry),
+    "cursor": ("For ~/.cursor/mcp.json, or .cursor/mcp.json in a project", json_entry("mcpServers")),
+    "vscode": ("For .vscode/mcp.json in a project", json_entry("servers", type="stdio")),
+    "gemini": ("For ~/.gemini/settings.json", json_entry("mcpServers", timeout=3_600_000)),
+    "opencode": ("For opencode.json in a project, or ~/.config/opencode/opencode.json",
+                 json_entry("mcp", whole=True, type="local", timeout=3_600_000)),
+    "claude-desktop": ("For claude_desktop_config.json (Settings, Developer)", json_entry("mcpServers")),
 }
 
 
 def this_program() -> List[str]:
-    """The command that starts this installation, wherever it is given: the script that pip made, or Python and this file."""
+    """The command that starts this installation: the script that pip made, or Python and this file."""
     script = os.path.abspath(sys.argv[0])
     installed = os.path.basename(script) == "codex-mcp-swarm" and os.access(script, os.X_OK)
     return [script] if installed else [sys.executable, os.path.abspath(__file__)]
 
 
-def welcome(*_: Any) -> int:
-    program = this_program()
-    print(WELCOME % {"entry": CLIENTS["claude"].entry(program), "program": shell_words(program)}, end="")
-    return 0
-
-
 def show_entry(argv: Sequence[str]) -> int:
     """Print the entry for the client that `argv` names, with the other words of `argv` as flags of the server."""
     at = next(i for i, words in enumerate(zip(argv, argv[1:])) if words[0] == "config" and words[1] in CLIENTS)
-    setup = CLIENTS[argv[at + 1]]
-    if setup.comments:
-        print("# " + setup.where)
+    where, entry = CLIENTS[argv[at + 1]]
+    text = entry([*this_program(), *argv[:at], *argv[at + 2:]])
+    if text.startswith("{"):                # JSON has no comments
+        sys.stderr.write(f"{where}. If there are servers in it already, put this one beside them.\n")
     else:
-        sys.stderr.write(f"{setup.where}. If there are servers in it already, put this one beside them.\n")
-    print(setup.entry([*this_program(), *argv[:at], *argv[at + 2:]]))
+        text = f"# {where}\n{text}"
+    print(text)
     return 0
 
 
@@ -6235,8 +6227,15 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
 
 
 # The demonstration: real tasks, shown as a client shows them, and the real codex where there is one.
-DEMO_PROMPTS = ("In one sentence: what is a process group?", "In one sentence: what does fsync do?", "In one sentence: what is a FIFO?",
-                "In one sentence: what does flock do?", "In one sentence: what is a zombie process?")
+DEMO_PROMPTS = [f"In one sentence: what {what}?" for what in
+                ("is a process group", "does fsync do", "is a FIFO", "does flock do", "is a zombie process")]
+STAND_IN = """#!/bin/sh
+echo '{"type": "thread.started", "thread_id": "00000000-0000-7000-8000-'$(printf %012x $$)'"}'
+echo '{"type": "item.started", "item": {"id": "1", "type": "command_execution", "command": "man -k process"}}'
+sleep $(($$ % 3 + 1))
+echo '{"type": "item.completed", "item": {"id": "2", "type": "agent_message", "text": "(a stand-in)"}}'
+echo '{"type": "turn.completed", "usage": {}}'
+"""
 
 
 def demo(config: Config, environ: Mapping[str, str]) -> int:
@@ -6251,12 +6250,19 @@ def demo(config: Config, environ: Mapping[str, str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="codex-swarm-demo-") as place:
-        path, why = _ready_codex(config, environ)
-        print(f"Five small questions for {path} (this uses your account)." if path else f"{why}\nA STAND-IN that only pretends to work takes its place.", flush=True)
-        swarm = Swarm(config._replace(codex_bin=path or _stand_in_at(place), skip_git_repo_check=True), Host(config.log_file, config.log_level), environ)
+        codex, why = _ready_codex(config, environ)
+        if codex:
+            print(f"Five small questions for {codex} (this uses your account).", flush=True)
+        else:
+            print(f"{why}\nA STAND-IN that only pretends to work takes its place.", flush=True)
+            with open(os.open(os.path.join(place, "codex"), os.O_WRONLY | os.O_CREAT, 0o700), "w") as f:
+                f.write(STAND_IN)
+        config = config._replace(codex_bin=codex or os.path.join(place, "codex"), skip_git_repo_check=True)
+        swarm = Swarm(config, Host(config.log_file, config.log_level), environ)
+        options = {"cwd": place, "sandbox": "read-only", "timeout_s": 300}
         task_ids: List[str] = []
         try:
-            task_ids = swarm.start([{"prompt": p, "cwd": place, "sandbox": "read-only", "timeout_s": 300} for p in DEMO_PROMPTS])
+            task_ids = swarm.start([{"prompt": prompt, **options} for prompt in DEMO_PROMPTS])
             swarm.wait(task_ids, WAIT_S, call)
         finally:
             swarm.stop(task_ids)
@@ -6264,52 +6270,43 @@ def demo(config: Config, environ: Mapping[str, str]) -> int:
     if call.cancelled:
         print("Stopped, with the five tasks.")
         return 1
+    return _tell_demo(swarm, task_ids, bool(codex))
+
+
+def _tell_demo(swarm: Swarm, task_ids: Sequence[str], real: bool) -> int:
+    """What came of it, and what to do next. Returns 0 when all succeeded."""
     records = [swarm.record(task_id) for task_id in task_ids]
     swarm.collected(task_ids)
     for prompt, record in zip(DEMO_PROMPTS, records):
-        failure = record.get("failure", {})
-        print(f"\n{record['task_id'][:4]}  {prompt}\n  {record['outcome']}: {failure.get('message') or record.get('content', '')}\n  {failure.get('advice', '')}".rstrip())
-    succeeded = sum(record["outcome"] == Outcome.SUCCEEDED.value for record in records)
-    print(f"\n{succeeded} of {len(records)} {'succeeded' if path else 'pretended to succeed'}, in parallel; the longest took {max(r['elapsed_s'] for r in records)} s.")
-    if not path:
-        print("A STAND-IN did this: no model was asked. Next: `npm install -g @openai/codex` unless it is there, `codex login`, and this demo again.")
+        failure = record.get("failure", {"message": record.get("content", ""), "advice": ""})
+        print(f"\n{prompt}\n  {record['outcome']}: {failure['message']}\n  {failure['advice']}".rstrip())
+    succeeded, longest_s = sum("failure" not in r for r in records), max(r["elapsed_s"] for r in records)
+    said = "succeeded" if real else "pretended to succeed"
+    print(f"\n{succeeded} of {len(records)} {said}, in parallel; the longest took {longest_s} s.")
+    if not real:
+        print("A STAND-IN did this: no model was asked.\n"
+              "Next: `npm install -g @openai/codex` unless it is there, `codex login`, and this demo again.")
     print(f"To add the server to a client: `{shell_words(this_program())} config CLIENT` prints how ({', '.join(CLIENTS)}).")
     return 0 if succeeded == len(records) else 1
 
 
-def _stand_in_at(place: str) -> str:
-    path = os.path.join(place, "codex")
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o700), "w", encoding="utf-8") as f:
-        f.write(f"#!/bin/sh\nexec {shell_words([sys.executable, os.path.abspath(__file__)])} stand-in\n")
-    return path
-
-
 def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[str, str]:
-    """(a codex that can work, ""), or ("", why there is none). `codex login status` knows of OpenAI's login alone: with a key in
-    the environment, or where a provider may be configured, the run itself has to tell. Source: codex-cli 0.169.0."""
+    """(a codex that can work, ""), or ("", why there is none).
+
+    `codex login status` knows of OpenAI's login alone: with a key in the environment, or where a provider is
+    named, the run itself has to tell. Source: codex-cli 0.169.0."""
     settings = list(config.overrides)
     for file in ("/etc/codex/config.toml", os.path.join(config.codex_home, "config.toml")):
         with contextlib.suppress(OSError), open(file, encoding="utf-8", errors="replace") as f:
             settings += f
-    provider = any(re.match(r"\s*model_provider\s*=", setting) for setting in settings)
+    unsure = "CODEX_API_KEY" in environ or any(re.match(r"\s*model_provider\s*=", line) for line in settings)
     try:
         path = find_codex(config.codex_bin, environ.get("PATH", os.defpath))
-        if provider or environ.get("CODEX_API_KEY") or Host().run([path, "login", "status"], "/", dict(environ), timeout_s=20).code == 0:
+        if unsure or Host().run([path, "login", "status"], "/", dict(environ), timeout_s=20).code == 0:
             return path, ""
     except (ToolError, OSError) as error:
         return "", str(error)
     return "", f"{path} is not logged in (`codex login` does that)."
-
-
-def stand_in(prompt: str) -> int:
-    """What the demonstration runs where there is no codex: the events of a short run, with pauses, and no intelligence."""
-    command = {"id": "item_0", "type": "command_execution", "command": "man -k process", "status": "in_progress"}
-    answer = {"id": "item_1", "type": "agent_message", "text": f"(stand-in) I was asked: {prompt.strip()}"}
-    for event in ({"type": "thread.started", "thread_id": f"00000000-0000-7000-8000-{os.getpid():012x}"}, {"type": "item.started", "item": command},
-                  {"type": "item.completed", "item": answer}, {"type": "turn.completed", "usage": {"input_tokens": 100, "output_tokens": 20}}):
-        print(json.dumps(event), flush=True)
-        time.sleep(0.3 + os.getpid() % 5 * 0.2)
-    return 0
 
 
 def sweep(config: Config, environ: Mapping[str, str]) -> int:
@@ -6334,17 +6331,22 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     if fcntl is None:
         sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
         return 2
-    if argv[:1] == ["stand-in"]:
-        return stand_in(sys.stdin.read())
     try:
         command, config = configure(argv, environ)
     except UsageError as error:
         sys.stderr.write(f"codex-mcp-swarm: {clip(error.what, 500)}\n")
         return 2
-    if not command and not os.isatty(0):
+    if command is None and not os.isatty(0):
         return serve(config, environ)
     try:
-        code = show_entry(argv) if command == "config" else {"demo": demo, "sweep": sweep, None: welcome}[command](config, environ)
+        code = 0
+        if command is None:
+            program = this_program()
+            print(WELCOME % {"entry": shell_entry(program), "program": shell_words(program)}, end="")
+        elif command == "config":
+            code = show_entry(argv)
+        else:
+            code = {"demo": demo, "sweep": sweep}[command](config, environ)
         sys.stdout.flush()
         return code
     except BrokenPipeError:                                 # `| head`: who reads has had enough

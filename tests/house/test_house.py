@@ -318,12 +318,12 @@ def test_the_readme_lists_the_clients_of_config_with_the_places_of_their_entries
     rows = [row.split("|")[1:3] for row in section("Install").splitlines() if row.startswith("| `")]
     assert [re.findall(r"`([^`]+)`", name)[0] for name, _ in rows] == list(cms.CLIENTS)
     words = lambda text: re.findall(r"[~.\w/-]+\.(?:json|toml)", text)
-    assert [words(where) for _, where in rows] == [words(setup.where) for setup in cms.CLIENTS.values()]
+    assert [words(where) for _, where in rows] == [words(where) for where, _ in cms.CLIENTS.values()]
 
 
 @pytest.mark.parametrize("name", ["claude", "cursor", "codex"])
 def test_an_entry_of_the_readme_is_what_config_prints(name):
-    assert "\n%s\n" % cms.CLIENTS[name].entry(["python3", "/path/to/codex_mcp_swarm.py"]) in readme()
+    assert "\n%s\n" % cms.CLIENTS[name][1](["python3", "/path/to/codex_mcp_swarm.py"]) in readme()
 
 
 def test_no_line_leads_to_the_other_program_of_the_same_name():

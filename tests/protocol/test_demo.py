@@ -112,7 +112,7 @@ def test_a_codex_that_is_not_logged_in_is_said_to_be_so_and_what_a_stand_in_did_
     text = said(process)
     assert (process.returncode, left(root, tmp_path)) == (0, ([], []))
     assert "not logged in" in text.splitlines()[0] and "of 5 succeeded" not in text
-    end = "\n".join(text.splitlines()[-3:])
+    end = "\n".join(text.splitlines()[-4:])
     assert "STAND-IN" in end and "no model was asked" in end and "`codex login`" in end and "config CLIENT" in end
 
 
