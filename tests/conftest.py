@@ -3,11 +3,14 @@
 After every test no task of its ROOT runs any more: what a test leaves running is stopped as a server stops it.
 """
 import fcntl
+import functools
 import os
 import pathlib
 import runpy
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -32,7 +35,11 @@ def repo(tmp_path):
     return new_repository(tmp_path / "repo")
 
 
-def new_repository(repo):
+@functools.lru_cache(maxsize=None)
+def template():
+    """A repository with one commit, made once in each process: to copy it costs less than five runs of git."""
+    directory = tempfile.TemporaryDirectory()
+    repo = pathlib.Path(directory.name, "repo")
     repo.mkdir()
     git(repo, "init", "-q", "-b", "main")
     git(repo, "config", "user.name", "Test")
@@ -40,6 +47,12 @@ def new_repository(repo):
     (repo / "README").write_text("a repository\n")
     git(repo, "add", "README")
     git(repo, "commit", "-q", "-m", "first")
+    return repo, directory              # which is removed with its last reference
+
+
+def new_repository(repo):
+    shutil.copytree(str(template()[0]), str(repo))
+    git(repo, "update-index", "-q", "--refresh")        # so that git finds it as it would leave it: the copy has other inodes
     return repo
 
 

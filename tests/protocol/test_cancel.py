@@ -1,5 +1,6 @@
 """Cancelling: the request by `notifications/cancelled`, the task by `codex_cancel`."""
 import os
+import select
 import sys
 
 import pytest
@@ -174,7 +175,7 @@ if sys.platform == "linux":     # macOS has no subreaper (the README says so), a
         (tmp_path / "hop.py").write_text("import os\nwhile 1:\n    if os.fork(): os._exit(0)\n    os.setsid()\n")
         c = client()
         task = c.begin("SHELL exec 3>%s; %s %s & echo hop >&3; sleep 1000" % (alive, sys.executable, tmp_path / "hop.py"))
-        eventually(lambda: os.read(reader, 10), what="the forker")
+        eventually(lambda: select.select([reader], [], [], 0)[0] and os.read(reader, 10), what="the forker")
         record, = c.ok("codex_cancel", task_ids=[task])["tasks"]
         assert os.read(reader, 10) == b""
         assert not [w for w in record.get("warnings", []) if "could not be killed" in w]
