@@ -350,6 +350,7 @@ class Spec(NamedTuple):
     setup: str = ""                             # the server's shell command that prepares the worktree
     checkout: str = ""                          # the top directory that the worktree was made from
     since: str = ""                             # of a task that goes on in a worktree: the commit that was there when it began
+    permissions: Mapping[str, Any] = {}         # the profile that takes the place of `sandbox`; empty: none does
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Spec":
@@ -767,6 +768,8 @@ def toml(value: Any, depth: int = 0) -> str:
 
 
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
+PROFILE = "codex_mcp_swarm"                 # the permission profile of a task that ROOT has to be hidden from
+PROFILES_SINCE = (0, 144, 6)
 WORKTREE = {"base": string(), "include_changes": boolean(), "setup": boolean()}
 FLAGS: Tuple[Flag, ...] = (
     Flag("prompt", string("What to do", minLength=1, maxLength=MAX_PROMPT_CHARS), repeated=False),
@@ -793,6 +796,10 @@ def override_key(override: str) -> str:
     return override.partition("=")[0].strip()
 
 
+def override_value(override: str) -> str:
+    return override.partition("=")[2].strip("\"' ")
+
+
 class Ran(NamedTuple):
     """Under what a task ran; None where that is not known."""
     sandbox: Optional[str] = None
@@ -802,7 +809,7 @@ class Ran(NamedTuple):
 
 def asked(arguments: Mapping[str, Any], overrides: Sequence[str]) -> Ran:
     """What the call, or else the server's -c, asks for; None where codex's own configuration decides."""
-    given = {override_key(o): o.partition("=")[2].strip("\"' ") for o in overrides}
+    given = {override_key(o): override_value(o) for o in overrides}
     given.update(arguments.get("config", {}))
     return Ran(arguments.get("sandbox", given.get("sandbox_mode")), arguments.get("model", given.get("model")))
 
@@ -836,7 +843,7 @@ def codex_argv(spec: Spec) -> List[str]:
     for override in spec.overrides:
         after += ["-c", override]
     for flag in FLAGS:
-        if flag.words is not None and flag.name in spec.arguments:
+        if flag.words is not None and flag.name in spec.arguments and not (spec.permissions and flag.name == "sandbox"):
             words = flag.words(spec.arguments[flag.name])
             if any("\0" in word or any("\ud800" <= c <= "\udfff" for c in word) for word in words):
                 raise ToolError(f"`{flag.name}` has a character that no command line can hold", "NUL and halves of surrogate pairs cannot be passed",
@@ -845,7 +852,19 @@ def codex_argv(spec: Spec) -> List[str]:
                 raise ToolError(f"`{flag.name}` is too long", f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes",
                                 "Put the text into the prompt, or into AGENTS.md in the working directory")
             (before if flag.before_resume else after).extend(words)
+    if spec.permissions:
+        after += config_words({"default_permissions": PROFILE, "permissions": {PROFILE: spec.permissions}})
     return before + (["resume"] + after + [spec.thread_id] if spec.thread_id else after) + ["-"]
+
+
+def workspace_settings(config_toml: str, settings: Iterable[str]) -> Dict[str, str]:
+    """What config.toml and, after it, `-c` settings say of `sandbox_workspace_write`: name -> value as TOML. Found by pattern,
+    since Python has no parser before 3.11; no other table has these names."""
+    tables = re.findall(r"(?ms)^[ \t]*\[[ \t]*sandbox_workspace_write[ \t]*\](.*?)(?=^[ \t]*\[|\Z)", config_toml)
+    lines = (line for line in (*config_toml.split("\n"), *settings) if re.match(r"\s*sandbox_workspace_write\s*[.=]", line))
+    text = re.sub(r"(?m)^\s*#.*", "", "\n".join((*tables, *lines)))
+    return dict(re.findall(r"""\b(network_access|exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots)"?\s*=\s*"""
+                           r"""(true|false|\[(?:[^]"']|"[^"]*"|'[^']*')*\])""", text))
 
 
 # To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
@@ -3583,6 +3602,13 @@ class Plan(NamedTuple):
     update_from: Optional[Part] = None
 
 
+class Reach(NamedTuple):
+    """What a task may write, as real paths; what of codex's own places is closed to it; whether commands reach the network."""
+    writable: Sequence[str]
+    closed: Sequence[str]
+    network: bool
+
+
 class Touched(NamedTuple):
     """The files of a repository, relative to its top, that a task touched, and when it ran (Unix seconds)."""
     task_id: str
@@ -3626,6 +3652,7 @@ class Swarm:
         self.ended: Dict[str, bool] = {}
         self._cache_lock = threading.Lock()              # guards `tails`; leaf lock
         self.tails: Dict[str, Tail] = {}
+        self.versions: Dict[Tuple[str, float], Tuple[int, ...]] = {}     # what `--version` of (codex, its mtime) said; only grows
         self.buried: Set[str] = set()                    # lost tasks whose leftovers were killed; only grows
         self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
@@ -3728,6 +3755,8 @@ class Swarm:
             spec = spec._replace(checkout=owner.checkout if owner else "", since=self._there_now(spec.worktree))
         if source:
             spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
+        place = spec.worktree.path if spec.worktree else os.path.join(self.config.worktree_dir, spec.task_id) if wants_tree else cwd
+        spec = self._kept_out(spec, place)
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
 
@@ -3821,10 +3850,59 @@ class Swarm:
                             "Codex needs an existing directory to work in; a relative one is taken from the server's", "Create it, or pass another `cwd`")
         return path
 
+    def _kept_out(self, spec: Spec, place: str) -> Spec:
+        """The same with a permission profile in place of `sandbox`, where a task that works in `place` could write to what is
+        ours: ROOT cannot even be read then, and nothing on the way to it be renamed.
+
+        Source: codex-cli 0.144.6 to 0.169.0. Raises: ToolError where no profile helps."""
+        mode = asked(spec.arguments, spec.overrides).sandbox
+        if mode not in (None, SANDBOXES[1]):
+            return spec
+        reach = self._reach(spec, place)
+        root, trees = os.path.realpath(self.config.root), os.path.realpath(self.config.worktree_dir)
+        ours = {root: "none"} if is_inside(trees, root) else {root: "none", trees: "read"}
+        within = [(own, top) for own in ours for top in reach.writable if is_inside(own, top)]
+        lost = [top for top in reach.writable if top == trees or is_inside(top, root) and not is_inside(top, trees)]
+        lost += [link for name in (self.config.root, self.config.worktree_dir) for link in (*directories_above(name), name)
+                 if os.path.islink(link) and any(is_inside(os.path.dirname(link), top) for top in reach.writable)]
+        if not within and not lost:
+            return spec
+        why = f"`{lost[0]}` would be its to write" if lost else "nothing says which `sandbox` it gets" if mode is None else ""
+        if not why and self.codex_version(spec.codex) < PROFILES_SINCE:
+            why = "to keep them from it takes codex 0.144.6 or newer"
+        if why:
+            raise ToolError(f"`cwd`: no task is started in {spec.cwd}", f"It could change the records or worktrees of other tasks, in `{root}` or `{trees}`: {why}",
+                            "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name directories elsewhere")
+        first = {os.path.join(top, os.path.relpath(own, top).split(os.sep)[0]) for own, top in within}
+        way = dict.fromkeys(sorted(first.difference(reach.writable, ours)), "read")
+        warnings = add_warning(spec.warnings, f"This task cannot write in {', '.join(way)}: tasks are kept there") if way else spec.warnings
+        files = {**dict.fromkeys(reach.closed, "read"), **way, **dict.fromkeys(reach.writable, "write"), **ours}
+        return spec._replace(permissions={"extends": ":workspace", "network": {"enabled": reach.network}, "filesystem": files}, warnings=warnings)
+
+    def _reach(self, spec: Spec, place: str) -> Reach:
+        """What workspace-write lets a task write that works in `place`."""
+        text, profile = "", spec.arguments.get("profile")
+        for name in ("config.toml", *([f"{profile}.config.toml"] if profile else [])):
+            with contextlib.suppress(OSError), open(os.path.join(self.config.codex_home, name), encoding="utf-8", errors="replace") as f:
+                text += f.read() + "\n"
+        given = workspace_settings(text, (*spec.overrides, *config_words(spec.arguments.get("config", {}))))
+        roots = [os.path.expanduser(one or other) for one, other in re.findall("\"([^\"]+)\"|'([^']+)'", given.get("writable_roots", ""))]
+        closed = [name for name, key in ((":slash_tmp", "exclude_slash_tmp"), (":tmpdir", "exclude_tmpdir_env_var")) if given.get(key) == "true"]
+        roots += [path for name, path in ((":slash_tmp", "/tmp"), (":tmpdir", self.environ.get("TMPDIR", ""))) if name not in closed]
+        return Reach([os.path.realpath(path) for path in (place, *filter(os.path.isdir, roots))], closed, given.get("network_access") == "true")
+
+    def codex_version(self, path: str) -> Tuple[int, ...]:
+        """Of the executable at `path`, which is asked once; empty where it does not tell. Raises: OSError."""
+        key = (path, os.stat(path).st_mtime)
+        if key not in self.versions:
+            found = re.search(r"(\d+)\.(\d+)\.(\d+)", self.host.run([path, "--version"], "/", timeout_s=10).out)
+            self.versions[key] = tuple(map(int, found.groups())) if found else ()
+        return self.versions[key]
+
     def _warnings(self, arguments: Mapping[str, Any]) -> Tuple[str, ...]:
         """What a user should know of arguments that codex would pass over in silence."""
         warnings: Tuple[str, ...] = ()
-        policies = [arguments.get("approval-policy")] + [o.partition("=")[2].strip("\"' ") for o in self.config.overrides if override_key(o) == "approval_policy"]
+        policies = [arguments.get("approval-policy")] + [override_value(o) for o in self.config.overrides if override_key(o) == "approval_policy"]
         if any(policy not in (None, "never") for policy in policies):
             warnings = add_warning(warnings, "`approval-policy` has no effect: codex exec never asks; what needs approval is refused")
         profile = arguments.get("profile")

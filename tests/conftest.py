@@ -21,6 +21,10 @@ SERVER = HERE.parent / "codex_mcp_swarm.py"
 FAKE_CODEX = HERE / "fake_codex"
 
 
+# Tests live in the system's temporary directory, which workspace-write may write: so that ROOT is out of a task's reach all the same.
+NO_TMP = "[sandbox_workspace_write]\nexclude_slash_tmp = true\nexclude_tmpdir_env_var = true\n"
+
+
 @pytest.fixture
 def root(tmp_path):
     """CODEX_SWARM_TASK_DIR. Not created: that is the server's business."""
@@ -72,7 +76,8 @@ def command(*flags):
 
 def environment(tmp_path, root):
     home = tmp_path / "home"
-    home.mkdir()
+    (home / ".codex").mkdir(parents=True)
+    (home / ".codex" / "config.toml").write_text(NO_TMP)
     return {
         "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath),
         "HOME": str(home),

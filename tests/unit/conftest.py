@@ -28,7 +28,8 @@ def swarm(environment, root, repo, fake, monkeypatch):
     monkeypatch.chdir(repo)
 
     def make(**config):
-        defaults = {"root": str(root), "worktree_dir": str(root / "worktrees"), "codex_bin": fake["CODEX_SWARM_CODEX_BIN"]}
+        defaults = {"root": str(root), "worktree_dir": str(root / "worktrees"), "codex_bin": fake["CODEX_SWARM_CODEX_BIN"],
+                    "codex_home": os.path.join(fake["HOME"], ".codex")}
         return cms.Swarm(cms.Config(**dict(defaults, **config)), cms.Host(), os.environ)
     return make
 

@@ -52,7 +52,7 @@ def test_a_program_that_was_removed_under_a_running_server_is_an_error_and_no_lo
     program = tmp_path / "codex_mcp_swarm.py"
     shutil.copy(cms.__file__, str(program))
     script = ("import os, codex_mcp_swarm as cms\nos.unlink(%r)\n"
-              "try:\n    cms.Swarm(cms.Config(%r, %r, %r), cms.Host(), dict(os.environ)).start([{'prompt': 'SAY x', 'cwd': %r}])\n"
+              "try:\n    cms.Swarm(cms.Config(%r, %r, %r), cms.Host(), dict(os.environ)).start([{'prompt': 'SAY x', 'cwd': %r, 'sandbox': 'read-only'}])\n"
               "except cms.ToolError as error:\n    print(error)" % (str(program), str(root), str(root / "worktrees"), fake["CODEX_SWARM_CODEX_BIN"], str(repo)))
     done = subprocess.run([sys.executable, "-B", "-c", script], stdout=subprocess.PIPE, timeout=WAIT_S, check=True, cwd=str(tmp_path))
     assert str(program).encode() in done.stdout and b"restart the server" in done.stdout
