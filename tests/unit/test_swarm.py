@@ -251,8 +251,8 @@ WARNED = [
 
 @pytest.mark.parametrize("arguments, overrides, words", WARNED)
 def test_what_has_no_effect_is_said(swarm, tmp_path, arguments, overrides, words):
-    (tmp_path / "there.config.toml").write_text("")
-    spec = swarm(overrides=overrides, codex_home=str(tmp_path)).plan({"prompt": "x", **arguments}).spec
+    (tmp_path / "home" / ".codex" / "there.config.toml").write_text("")
+    spec = swarm(overrides=overrides).plan({"prompt": "x", **arguments}).spec
     assert len(spec.warnings) == (words is not None) and all(words in w for w in spec.warnings)
     assert not any("approval" in word for word in cms.codex_argv(spec))
 
