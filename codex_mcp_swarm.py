@@ -1591,6 +1591,7 @@ LOCK_REASON = "A codex-mcp-swarm task is running here"
 TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which a removed worktree was made
 MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
 MARK = "codex-swarm-"                       # begins the names behind conflict markers
+LABEL = f"{MARK}[0-9A-Za-z.-]+-0-g[0-9a-f]+"           # such a name
 LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without markers
 OURS = ".codex-swarm"                       # marks the directory of worktrees, which may be on another disk
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
@@ -1734,6 +1735,34 @@ def files_at(top: str, name: str) -> Iterator[str]:
         return iter([name] if os.path.lexists(path) else [])
     return (os.path.relpath(os.path.join(at, inner), top) for at, inside, files in os.walk(path)
             for inner in (*files, *(d for d in inside if os.path.islink(os.path.join(at, d)) or not os.listdir(os.path.join(at, d)))))
+
+
+def is_undecided(then: str, now: str) -> bool:
+    """Whether of the conflicts that git left in `then`, between markers of ours, one still stands in `now`: a marker,
+    indented or under another label, or a separator with what was on both sides. What was no marker then is none now."""
+    old, new = ("\n" + "\n".join(line.strip() for line in text.split("\n")) + "\n" for text in (then, now))
+    found = re.search(f"\n(<+) {LABEL}\n", old)
+    width = len(found[1]) if found else 0
+
+    def without_markers(conflict: "re.Match[str]") -> str:
+        marked, count = re.subn(f"(?m)^={{{width}}}$", "\0", conflict[1])
+        return marked if count == 1 else conflict[1]        # else nobody can tell which one is git's
+    was = re.sub(f"(?s)(?<=\n)<+ {LABEL}\n(.*?\n)>+ {LABEL}\n", without_markers, old)
+    added = collections.Counter(new.split("\n")) - collections.Counter(was.split("\n"))
+    if any(re.match(f"(<{{{width}}}|>{{{width}}})( |$)", line) for line in added):
+        return True
+    apart = (f"\n{one}\n{'=' * width}\n{other}\n" for one, other in re.findall("\n(.*)\n\0(?=\n(.*)\n)", was))
+    return any(new.count(lines) > was.count(lines) for lines in apart)
+
+
+def readable(text: str) -> str:
+    """With the names that a user knows in the place of those that git needs."""
+    return re.sub(f"{MARK}([0-9A-Za-z.-]+)-0-g[0-9a-f]+", r"\1", text)
+
+
+def blobs_of(rows: Sequence[Changed]) -> Dict[str, str]:
+    """The blobs of the files among them."""
+    return {row.path: row.blob for row in rows if row.mode.startswith("100")}
 
 
 def meet(one: Set[str], other: Set[str]) -> bool:
@@ -1880,7 +1909,14 @@ class Git:
         Raises: GitError, OSError; nothing is left then."""
         with self._alone(top):
             free = not os.path.lexists(path)
-            self(top, "branch", "--no-track", branch, base)
+            try:
+                self(top, "branch", "--no-track", branch, base)
+            except GitError:
+                above = branch.split("/")[0]
+                if self.commit_of(top, f"refs/heads/{above}") is None:
+                    raise
+                raise GitError(f"No branch `{branch}` can be made", f"There is a branch `{above}` already, and "
+                               "git takes only one of the two", f"Rename that: `git branch -m {above} OTHER-NAME`")
             try:
                 self(top, "worktree", "add", "--quiet", "--no-checkout", path, branch)
                 self(top, "worktree", "lock", "--reason", LOCK_REASON, path)
@@ -2218,7 +2254,11 @@ class Git:
         unmerged = sorted({row.partition("\t")[2] for row in rows})
         if unmerged:
             found.append(f"Unmerged, with conflict markers as they are: {told(some(unmerged))}")
-        marked = sorted(self._marked(blobs, tree.path, place, "^<<<<<<< ", "^>>>>>>> ") - set(unmerged))
+        undecided = self.undecided(blobs, tree.start, [tree.head or ""], place)
+        if undecided:
+            left = told(some(undecided))
+            found.append(f"Not decided yet, and not merged until it is: what `update_from` left in {left}")
+        marked = sorted(self._marked(blobs, tree.path, place, "^<<<<<<< ", "^>>>>>>> ") - {*unmerged, *undecided})
         if marked:
             found.append(f"Conflict markers are left in {told(some(marked))}")
         for path, name in tree.submodules.items():
@@ -2244,9 +2284,8 @@ class Git:
             return tree._replace(files_changed=0, insertions=0, deletions=0, commits=0), {}
         rows = self.changed(place, tree.start, tree.head)
         commits = int(self(tree.path, "rev-list", "--count", f"{tree.start}..{tree.head}", env=place))
-        blobs = {row.path: row.blob for row in [row for row in rows if row.mode.startswith("100")][:FILES_KEPT]}
         return tree._replace(files_changed=len(rows), insertions=total(rows)[0], deletions=total(rows)[1], commits=commits,
-                             files=tuple(legible(row.path) for row in rows[:FILES_KEPT])), blobs
+                             files=tuple(legible(row.path) for row in rows[:FILES_KEPT])), blobs_of(rows)
 
     # -- clearing away ---------------------------------------------------------------
     # A worktree leaves under another name, is looked at once more there, and git then finds no files to remove, only its
@@ -2601,9 +2640,10 @@ class Git:
         there = desk["GIT_WORK_TREE"]
         if self.contains(there, at, part.head, desk):
             return at, []
-        part = self._beyond_squashes(at, part, desk)
+        ahead = self.contains(there, part.head, at, desk)
+        part = part if ahead else self._beyond_squashes(at, part, desk)
         squash = squash or part.squashed
-        if not squash and self.contains(there, part.head, at, desk):
+        if ahead and not squash:
             return part.head, []
         written, found = self._united(at, part, desk)
         if found:
@@ -2616,7 +2656,9 @@ class Git:
     def _beyond_squashes(self, at: str, part: Part, desk: Desk) -> Part:
         """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its message does."""
         there = desk["GIT_WORK_TREE"]
-        brought, updates = (self(there, "log", "--format=%(trailers:key=Codex-Head,valueonly)", f"{part.base}..{commit}", env=desk).split() for commit in (at, part.head))
+        log = ("log", "--format=%(trailers:key=Codex-Head,valueonly)")
+        brought = self(there, *log, at, "--not", part.base, part.head, env=desk).split()
+        updates = self(there, *log, f"{part.base}..{part.head}", env=desk).split() if brought else []
         for head in brought:
             if re.fullmatch("[0-9a-f]{40,64}", head) and self.commit_of(there, head, desk) and (head in updates or self.contains(there, part.head, head, desk)):
                 return part._replace(start=head, squashed=True)
@@ -2652,27 +2694,40 @@ class Git:
             next(words)                             # the same as a sentence
             if kind.startswith("CONFLICT"):
                 kinds.update({path: kind[len("CONFLICT ("):-1] for path in paths})
-        names = list(dict.fromkeys([row.partition("\t")[2] for row in rows if row] + list(kinds)))
-        return written, [self._conflict(written, path, kinds.get(path, "conflict"), desk) for path in names]
+        names = dict.fromkeys([*(row.partition("\t")[2] for row in rows if row), *kinds])
+        found = [self._conflict(written, path, kinds.get(path, "conflict"), desk) for path in names]
+        return written, list({conflict.path: conflict for conflict in found}.values())
 
     def _conflict(self, written: str, path: str, kind: str, desk: Desk) -> Conflict:
+        name = legible(re.sub(f"~{LABEL}(_[0-9]+)?", "", path))     # of a side that git moved out of the way
         done = self.run(desk["GIT_WORK_TREE"], "cat-file", "blob", f"{written}:{path}", env=desk, allowed=(0, 128))
         if done.code == 0 and "\0" in done.out[:8000]:         # git's own test
-            return Conflict(legible(path), "binary")
+            return Conflict(name, "binary")
         text = legible(done.out) if done.code == 0 else ""
         hunks: List[Mapping[str, Any]] = []
         begun, lines = 0, text.split("\n")         # begun: the number of the line that opened the hunk
         for number, line in enumerate(lines, 1):
-            if re.match(f"<{{7,}} {MARK}", line):
+            if re.match(f"<+ {MARK}", line):
                 begun = number
-            elif begun and re.match(f">{{7,}} {MARK}", line):
-                hunk = "\n".join(re.sub(f"^([<>]{{7,}}) {MARK}(\\S+)-0-g[0-9a-f]+", r"\1 \2", line) for line in lines[begun - 1:number])
+            elif begun and re.match(f">+ {MARK}", line):
+                hunk = "\n".join(readable(line) for line in lines[begun - 1:number])
                 hunks, begun = hunks + [{"line": begun, "text": clip_middle(hunk, HUNK_CHARS)}], 0
-        return Conflict(legible(path), kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
+        return Conflict(name, kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
 
-    def not_united(self, rows: Sequence[Changed], desk: Desk) -> List[str]:
-        """The files in which both versions still stand between markers of ours."""
-        return sorted(self._marked({row.path: row.blob for row in rows if row.mode.startswith("100")}, desk["GIT_WORK_TREE"], desk, f"^>>>>>>> {MARK}.*-0-g[0-9a-f]"))
+    def undecided(self, blobs: Mapping[str, str], since: str, heads: Sequence[str],
+                  place: Mapping[str, str]) -> List[str]:
+        """Those of the files in which a conflict still stands that an `update_from` left between the commits `since` and
+        `heads`: its own commit tells what it wrote. Raises: GitError."""
+        there, marker = place["GIT_DIR"], f"[<>] {MARK}.*-0-g[0-9a-f]"
+        found = self._marked(blobs, there, place, marker) | ({LIST} & set(blobs))
+        log = self(there, "log", "--format=%H", "--grep=^conflict: ", *heads, "--not", since, env=place)
+        for update in log.split():
+            then = blobs_of(self.changed(place, update + "^1", update))
+            for path in (self._marked(then, there, place, marker) & set(blobs)) - found:
+                wrote, now = (self(there, "cat-file", "blob", blob, env=place) for blob in (then[path], blobs[path]))
+                if is_undecided(wrote, now):
+                    found.add(path)
+        return sorted(found)
 
     def update(self, tree: Worktree, part: Part) -> Tuple[str, List[str]]:
         """Merge `part` into the worktree of a task that is to go on: files, index and branch. Where both changed the same, the files
@@ -2687,8 +2742,11 @@ class Git:
                            "Reply without `update_from`, and let the task put that in order")
         if self.contains(tree.path, tree.head, part.head, place):
             return tree.head, []
-        if self.not_united(self.changed(place, tree.start, tree.head), place):
-            raise GitError(f"{tree.path} cannot be updated", "The conflicts of an earlier `update_from` still stand in it", "Reply without one, and let the task unite them")
+        blobs = blobs_of(self.changed(place, tree.start, tree.head))
+        undecided = self.undecided(blobs, tree.start, [tree.head], place)
+        if undecided:
+            raise GitError(f"{tree.path} cannot be updated", f"Conflicts of an earlier `update_from` still stand in "
+                           f"{told(some(undecided))}", "Reply without one, and let the task unite them")
         with self.desk(place) as desk:
             written, found = self._united(tree.head, part, desk)
             written = self._with_list(written, [conflict for conflict in found if not conflict.hunks], part, desk)
@@ -2704,17 +2762,23 @@ class Git:
         return new, [conflict.path if conflict.hunks else f"{conflict.path} (see {LIST})" for conflict in found]
 
     def _with_list(self, written: str, conflicts: Sequence[Conflict], part: Part, desk: Desk) -> str:
-        """The tree with a file that tells of conflicts which leave no markers, since git keeps one side of them: a mark in it keeps the
-        tree from being merged until the task has decided, and removed it."""
+        """The tree with a file that tells of conflicts which leave no markers: it is not merged until the task has decided,
+        and removed that. Files that git moved out of the way get readable names."""
         if not conflicts:
             return written
-        text = (f"These conflicts with {part.name} have no markers in their files, of which one side's version was kept. Decide on each\n"
-                f"(`git show {part.head}:PATH` is the other one), then remove this file.\n\n" + "".join(f"- {c.path} ({c.kind})\n" for c in conflicts)
-                + f"\n>>>>>>> {MARK}conflicts-0-g{part.head}\n")
+        text = (f"These conflicts with {part.name} have no markers in their files: one side's version was kept, or both,\n"
+                f"under names that end in `~` and the side. Decide on each (`git show {part.head}:PATH`\n"
+                "is the other version), then remove this file.\n\n")
+        text += "".join(f"- {conflict.path} ({conflict.kind})\n" for conflict in conflicts)
         there = desk["GIT_WORK_TREE"]
         own = {**desk, "GIT_INDEX_FILE": os.path.join(there, "index")}
         self(there, "read-tree", written, env=own)
-        self(there, "update-index", "--add", "--cacheinfo", f"100644,{self(there, 'hash-object', '-w', '--stdin', env=desk, stdin=text)},{LIST}", env=own)
+        blob = self(there, "hash-object", "-w", "--stdin", env=desk, stdin=text)
+        entries = [f"100644 {blob} 0\t{LIST}"]
+        for row in self(there, "ls-files", "--stage", "-z", env=own).split("\0"):
+            if f"~{MARK}" in row:
+                entries += [f"0 {'0' * len(blob)} 0\t{row.partition(chr(9))[2]}", readable(row)]
+        self(there, "update-index", "-z", "--index-info", env=own, stdin="\0".join([*entries, ""]))
         return self(there, "write-tree", env=own)
 
     def _holding(self, top: str, rows: Sequence[Changed], place: Mapping[str, str]) -> Set[str]:
@@ -4358,7 +4422,8 @@ class Swarm:
             going = [] if merged.conflicts and not wish.partial else list(itertools.takewhile(lambda part: part.task_id not in merged.conflicts, parts))
             whole = merged.commit if len(going) == len(parts) else self.git.merge(onto, going, wish.squash, desk).commit
             rows = self.git.changed(desk, onto, whole)
-            self._check_united(self.git.not_united(rows, desk), parts, desk)
+            heads = [part.head for part in going]
+            self._check_united(self.git.undecided(blobs_of(rows), onto, heads, desk), going, desk)
         answer: Dict[str, Any] = {
                   "dry_run": wish.dry_run, "onto": onto, **_those(going, parts), "conflicts": conflicts, **({"suggested_order": order, "fitting": fitting} if conflicts else {}),
                   "files_changed": len(rows), "insertions": total(rows)[0], "deletions": total(rows)[1], "warnings": warnings}
@@ -4388,9 +4453,12 @@ class Swarm:
 
     def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Desk) -> None:
         if files:
-            whose = [part.name for part in parts if set(files) & set(self.git.not_united(self.git.changed(desk, part.start, part.head), desk))]
-            raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "What `update_from` left there stands as it was: both versions between markers, "
-                            f"or in {LIST} conflicts that can have none", f"codex_reply to {' or '.join(whose) or 'the task that has them'}, for it to unite them, then merge again")
+            blobs = {part: blobs_of(self.git.changed(desk, part.start, part.head)) for part in parts}
+            whose = [part.name for part in parts
+                     if set(files) & set(self.git.undecided(blobs[part], part.start, [part.head], desk))] or ["the task"]
+            raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "Of what `update_from` left there, a marker, "
+                            f"a separator between both sides, or {LIST} still stands",
+                            f"codex_reply to {' or '.join(whose)}, for it to unite them, then merge again")
 
     def _parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
         """(what each task brings, the checkout they came from, git's directory that all have in common, warnings). Raises: ToolError."""
@@ -4468,14 +4536,14 @@ class Swarm:
 
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
-        shown, advice = clip(name, 100), "Pass another name, \"HEAD\", or none"
+        shown, advice = clip(name, 100), "Pass another name as `into`, or \"HEAD\""
         if self.git.run(top, "check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code != 0 or name.startswith("-"):
             raise ToolError(f"`into`: `{shown}` cannot be the name of a branch", "See git-check-ref-format(1)", advice)
         taken = self.git(top, "for-each-ref", "--format=%(refname:short)", f"refs/heads/{name}", *(f"refs/heads/{up}" for up in directories_above(name))).splitlines()
         unborn = [row[len("branch refs/heads/"):] for row in self.git(top, "worktree", "list", "--porcelain").splitlines() if row.startswith("branch ")]
         taken = [there for there in (*taken, *unborn) if there == name or there.startswith(name + "/") or there in directories_above(name)]
         if taken:
-            raise ToolError(f"`into`: no branch `{shown}` can be made", f"There is a branch `{taken[0]}` already", advice)
+            raise ToolError(f"No branch `{shown}` can be made", f"There is a branch `{taken[0]}` already", advice)
         return name
 
     def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, desk: Desk,
@@ -5026,9 +5094,9 @@ def _next_step(data: Mapping[str, Any]) -> str:
     if data["conflicts"]:
         *others, mine = data["conflicts"][0]["tasks"]
         other = "that branch" if len(others) > 1 else others[0] if others else data["onto"]
-        first = "Merge the others into a branch; then " if len(others) > 1 else ""
+        first = "Merge the others into a branch; then " if len(others) > 1 and not holds else ""
         return (f"{holds}{first}codex_reply with task_id {mine} and `update_from` {other} brings that work into its worktree, conflicts marked in the files, and lets the task "
-                "unite them; then merge again" + (f". Or merge those that fit together: {', '.join(data['fitting'])}" if data["fitting"] else ""))
+                "unite them; then merge again" + (f". Or merge those that fit together: {', '.join(data['fitting'])}" if data["fitting"] and not holds else ""))
     if holds:
         return holds.strip()
     if data.get("blocked"):

@@ -57,6 +57,13 @@ def test_the_merge_says_where_it_is(client, repo):
     assert git(repo, "status", "--porcelain") == ""
 
 
+def test_a_partial_merge_advises_the_next_step_and_not_what_it_has_just_done(two):
+    c, (one, other) = two()
+    data = c.ok("codex_merge", task_ids=[one, other], partial=True)
+    assert data["merged"] == [one] and "fit together" not in data["advice"] and one not in data["advice"].split("update_from")[1].split("then merge")[1]
+    assert "`%s` holds what was merged" % data["branch"] in data["advice"] and "codex_reply with task_id " + other in data["advice"]
+
+
 def test_conflicting_tasks_are_united_by_a_reply_and_then_merged(two, repo):
     c, (one, other) = two()
     reply = c.ok("codex_reply", task_id=other, update_from=one, prompt="SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' same; rm same.bak")

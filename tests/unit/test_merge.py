@@ -122,8 +122,8 @@ def test_in_the_suggested_order_most_go_in(swarm, lines):
 def test_every_kind_of_conflict_is_named_with_its_file(swarm, lines, one, two, path, kind):
     s = swarm()
     data = merge(s, work(s, one, two), dry_run=True)
-    found = {f["path"].partition("~")[0]: f["kind"] for c in data["conflicts"] for f in c["files"]}
-    assert path in found and kind in found.values(), data["conflicts"]
+    found = {f["path"]: f["kind"] for c in data["conflicts"] for f in c["files"]}
+    assert path in found and kind in found.values() and "codex-swarm-" not in str(data["conflicts"]), data["conflicts"]
 
 
 def test_a_conflict_with_what_was_committed_meanwhile_is_told_as_such(swarm, lines):
@@ -300,6 +300,18 @@ def test_a_branch_of_the_callers_name_is_made_and_one_that_exists_is_refused(swa
         with pytest.raises(cms.ToolError) as caught:
             merge(s, ids, into=name)
         assert words in str(caught.value)
+
+
+def test_a_branch_named_codex_swarm_is_named_as_the_reason(swarm, lines):
+    s = swarm()
+    ids = work(s, "echo 1 > a")
+    sh(lines, "git", "branch", "-m", "codex-swarm/" + ids[0], "kept")
+    sh(lines, "git", "branch", "codex-swarm")
+    for act in (lambda: s.start([{"prompt": "x", "worktree": True}]), lambda: merge(s, ids)):
+        with pytest.raises(cms.ToolError) as caught:
+            act()
+        assert "There is a branch `codex-swarm` already" in str(caught.value) and "lock" not in str(caught.value)
+    assert merge(s, ids, into="brought")["branch"] == "brought"
 
 
 def test_git_gc_between_the_run_and_the_merge_loses_nothing(swarm, lines):
@@ -738,7 +750,7 @@ def test_a_reply_with_update_from_unites_two_tasks_that_conflict(four, lines):
 def test_markers_that_the_task_leaves_are_told_and_never_merged(four, lines):
     s, (one, _, three, _) = four
     reply = run(s, "SAY done", task_id=three, update_from=one)
-    assert any("Conflict markers are left in `text`" in w for w in reply["warnings"])
+    assert any("Not decided yet" in w and "`text`" in w for w in reply["warnings"]) and not any("markers are left" in w for w in reply["warnings"])
     before = snapshot(lines), refs(lines)
     for ids in ([reply["task_id"]], [one, three]):
         for wish in ({}, {"into": "HEAD"}, {"dry_run": True}):
@@ -755,7 +767,8 @@ def test_conflicts_without_markers_wait_for_a_decision_as_well(swarm, lines):
     s = swarm()
     one, two = work(s, "printf '\\000AAAA' > logo; rm other", "printf '\\000BBBB' > logo; echo 3 >> other")
     reply = run(s, "SHELL cp CONFLICTS.codex-swarm seen", task_id=two, update_from=one)
-    assert "`logo (see CONFLICTS.codex-swarm)`" in reply["warnings"][0] and "`other (see CONFLICTS.codex-swarm)`" in reply["warnings"][0]
+    decide, update = reply["warnings"]
+    assert "`logo (see CONFLICTS.codex-swarm)`" in update and "`other (see CONFLICTS.codex-swarm)`" in update and "left in `CONFLICTS.codex-swarm`" in decide
     with pytest.raises(cms.ToolError) as caught:
         merge(s, [one, two], into="HEAD")
     assert "CONFLICTS.codex-swarm" in str(caught.value)
@@ -776,6 +789,95 @@ def test_tasks_that_took_uncommitted_changes_along_are_united_too_and_those_chan
     data = merge(s, [one, reply["task_id"]])
     assert data["conflicts"] == [] and sh(lines, "git", "show", data["branch"] + ":text").split("\n")[5:7] == ["b", "a"]
     assert sh(lines, "git", "show", data["branch"] + ":other") == "one\ntwo"
+
+
+DRESSES = {
+    "the closing line is deleted": "/^>>>>>/d", "the opening line is deleted": "/^<<<<</d", "all is indented": "s/^/    /", "the labels are changed": "s/^\\([<>]\\{5,\\}\\) .*/\\1 HEAD/",
+    "there are no labels": "s/^\\([<>]\\{5,\\}\\) .*/\\1/", "the separator is left": "/^[<>]\\{5,\\}/d", "lines end as on Windows": "s/$/\\r/"}
+
+
+@pytest.mark.parametrize("size", [0, 5, 12])
+def test_what_an_update_left_is_undecided_in_whatever_dress(size, lines):
+    if size:
+        (lines / ".gitattributes").write_text("* conflict-marker-size=%d\n" % size)
+    (lines / "text").write_text(OLD)
+    base = commit(lines)
+    sides = []
+    for name, one, other in (("one", "a\nb", "x"), ("two", "c", "y")):
+        sh(lines, "git", "checkout", "-q", "-b", name, base)
+        (lines / "text").write_text(OLD.replace("FIRST", one).replace("SECOND", other))
+        sides.append(commit(lines))
+    git, part = ours(), cms.Part(("two",), "two", "two", sides[1], base, base, False)
+    with git.desk(cms.place_of(str(lines / ".git"), str(lines))) as desk:
+        written, conflicts = git._united(sides[0], part, desk)
+    assert [len(conflict.hunks) for conflict in conflicts] == [2]
+    then = sh(lines, "git", "show", written + ":text")
+    assert cms.is_undecided(then, then) and not cms.is_undecided(then, OLD) and not cms.is_undecided(then, "")
+    for dress, change in DRESSES.items():
+        now = subprocess.run(["sed", change], input=then, stdout=subprocess.PIPE, check=True, encoding="utf-8").stdout
+        assert now != then and cms.is_undecided(then, now), (dress, now)
+    united = OLD.replace("FIRST", "a\nb\nc").replace("SECOND", "x\ny")
+    assert not cms.is_undecided(then, united + "A title\n%s\n>>>>>>>x\n" % ("=" * (size or 7))), united
+
+
+OLD = "A title\n=======\n\n=======\n\n<<<<<<<  of the user\n" + LINES + "FIRST\n" + LINES + "SECOND\n\n>>>>>>> also\n"
+
+
+@pytest.mark.parametrize("how", ["sed -i.bak 's/^\\([<>]*\\) codex-swarm-.*/\\1 HEAD/' text",
+                                 "sed -i.bak 's/^\\([<>]*\\) codex-swarm/# \\1 codex-swarm/' text", "git mv text moved"])
+def test_markers_in_another_dress_are_told_and_never_merged(four, lines, how):
+    s, (one, _, three, _) = four
+    reply = run(s, "SHELL %s; rm -f text.bak" % how, task_id=three, update_from=one)
+    name = "moved" if "mv" in how else "text"
+    assert any("Not decided yet" in w and "`%s`" % name in w for w in reply["warnings"]), reply["warnings"]
+    for squash in (False, True):
+        with pytest.raises(cms.ToolError) as caught:
+            merge(s, [one, reply["task_id"]], squash=squash, dry_run=True)
+        assert "not united yet: `%s`" % name in str(caught.value) and "codex_reply to task " + reply["task_id"] in str(caught.value)
+
+
+def test_markers_of_another_size_are_shown_marked_and_waited_for(swarm, lines):
+    (lines / ".gitattributes").write_text("text conflict-marker-size=4\nother conflict-marker-size=20\n")
+    commit(lines)
+    s = swarm()
+    one, two = work(s, sed(5, "a") + "; echo 3 >> other", sed(5, "b") + "; echo 4 >> other")
+    hunks = [f["hunks"][0]["text"].split()[0] for f in merge(s, [one, two], dry_run=True)["conflicts"][0]["files"]]
+    assert hunks == ["<" * 20, "<" * 4]
+    reply = run(s, "SHELL ! ls CONFLICTS*", task_id=two, update_from=one)
+    assert reply["outcome"] == "succeeded" and any("Not decided yet" in w and "`other`, `text`" in w for w in reply["warnings"])
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, [one, two])
+    assert "not united yet: `other`, `text`" in str(caught.value)
+
+
+def test_lines_like_markers_from_before_an_update_keep_nothing_from_being_merged(swarm, lines):
+    (lines / "text").write_text("A title\n=======\n\n<<<<<<< HEAD\nshown\n=======\nin a manual\n>>>>>>> topic\n" + LINES)
+    commit(lines)
+    s = swarm()
+    one, two = work(s, sed(5, "a"), sed(5, "b") + "; printf 'More\\n=======\\n' >> text")
+    reply = run(s, "SHELL git show HEAD^1:text > text; printf 'And\\n=======\\n' >> text", task_id=two, update_from=one)
+    assert not any("Not decided" in w for w in reply["warnings"])
+    assert merge(s, [one, reply["task_id"]])["merged"] == [one, reply["task_id"]]
+
+
+def test_a_conflict_that_a_later_task_united_holds_nobody_up(four, lines):
+    s, (one, two, three, _) = four
+    run(s, "SAY nothing", task_id=three, update_from=one)
+    reply = run(s, "SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' text; rm text.bak", task_id=two, update_from=three)
+    data = merge(s, [one, three, reply["task_id"]])
+    assert data["merged"] == [one, three, reply["task_id"]]
+
+
+def test_no_internal_name_shows_in_what_an_update_left(swarm, lines):
+    s = swarm()
+    one, two = work(s, "mkdir new && echo 1 > new/file", "echo two > new")
+    reply = run(s, "SHELL cp CONFLICTS.codex-swarm seen; ls > names", task_id=two, update_from=one)
+    branch = reply["worktree"]["branch"]
+    assert "`new (see CONFLICTS.codex-swarm)`" in str(reply["warnings"]) and "- new (file/directory)" in sh(lines, "git", "show", branch + ":seen")
+    assert "new~before" in sh(lines, "git", "show", branch + ":names").split() and sh(lines, "git", "show", branch + ":new~before") == "two"
+    assert "codex-swarm-" not in str(reply["warnings"]) + sh(lines, "git", "show", branch + ":seen") + sh(lines, "git", "log", "--format=%B", branch)
+    done = run(s, "SHELL git mv new~before new/second; rm CONFLICTS.codex-swarm seen names", task_id=two)
+    assert merge(s, [one, done["task_id"]], into="HEAD")["conflicts"] == [] and (lines / "new" / "second").read_text() == "two\n"
 
 
 def test_a_second_update_waits_until_the_first_is_united(four):
