@@ -72,6 +72,7 @@ EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to b
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
 LOOK_S = 5.0                        # a supervisor looks for orders at least this often, and after a false alarm no sooner
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
+NESTED_S = 90.0                     # how long tasks that were started inside of it have to stop and to be committed
 GIT_TIMEOUT_S = 120.0               # for one git command
 CHECKOUT_S = 1800.0                 # for one that writes the files of a checkout
 VERIFY_S = 1800.0                   # for the command that verifies a merge
@@ -264,6 +265,7 @@ class Config(NamedTuple):
     log_file: Optional[str] = None
     log_level: str = "WARNING"
     min_free_mb: int = 512                      # below that no worktree is made; 0: never refused
+    depth: int = 1                              # of tasks inside of tasks; 1: a server that runs inside of one starts none
     dry_run: bool = False                       # these two are for `sweep` alone
     sweep_ignored: bool = False
 
@@ -1198,10 +1200,14 @@ class Host:
         program = os.path.abspath(__file__)
         os.stat(program)                # a package manager may have removed it since we started
         with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
-            return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, program, os.path.join(root, "cache"),
-                                     directory, *map(str, fds)],
-                                    cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-                                    start_new_session=True, pass_fds=fds)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))        # inherited: it waits until the supervisor can act on it
+            try:
+                return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, program, os.path.join(root, "cache"),
+                                         directory, *map(str, fds)],
+                                        cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                                        start_new_session=True, pass_fds=fds)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Tuple[Any, Any]:
         """Start a command in a session of its own, its output to `log`, and a guard that kills its process group should we be killed.
@@ -1248,10 +1254,10 @@ class Host:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pgid, sig)
 
-    def kill(self, pids: Iterable[int]) -> None:
+    def kill(self, pids: Iterable[int], number: int = signal.SIGKILL) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
     def children(self) -> List[int]:
         """Our own, told at once (Linux, one thread): what forks away all the time is somebody else when a look at
@@ -1279,6 +1285,25 @@ class Host:
             if not more:
                 return found - {pid}
             found |= more
+
+    def about(self, pid: int) -> Tuple[int, str]:
+        """The parent of a process, and the task whose supervisor it is, as its command line says on every system; empty for none."""
+        parent, line = "0", ""
+        if self.linux:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", errors="replace") as f, open(f"/proc/{pid}/cmdline", errors="replace") as words:
+                parent, line = f.read().rpartition(")")[2].split()[1], words.read()
+        else:
+            parent, _, line = self.run(["ps", "-ww", "-o", "ppid=,args=", "-p", str(pid)], "/", timeout_s=5).out.strip().partition(" ")
+        found = re.search(r"module\.supervisor_main\(.*/tasks/(" + TASK_ID + r")\b", line, re.S)
+        return int(parent or 0), found[1] if found else ""
+
+    def tasks_around(self) -> Set[str]:
+        """The tasks inside of which this process runs, by the supervisors above it: Codex keeps their mark from its MCP servers."""
+        pid, found = os.getpid(), {""}
+        while pid > 1:
+            pid, task_id = self.about(pid)
+            found.add(task_id)
+        return found - {""}
 
     def kill_marked(self, task_id: str) -> int:
         """SIGKILL what a task left behind whose supervisor was itself killed: found by the mark in its environment
@@ -3343,6 +3368,7 @@ class Supervisor:
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])          # what came before now writes its number as well
         return wake
 
     def run(self) -> None:
@@ -3457,22 +3483,36 @@ class Supervisor:
                 self.exit_code = exit_code_of(wait_status)
 
     def _sweep(self) -> int:
-        """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out of reach of
-        killpg, and under danger-full-access they outlive it. Returns how many would not die within SWEEP_S."""
+        """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out of reach of killpg, and
+        under danger-full-access they outlive it. Supervisors of tasks that were started below us are asked instead, and get NESTED_S to
+        bring the work home (on macOS they are not waited for). Returns how many would not die within SWEEP_S."""
         if self.child is None:
             return 0
         self.host.signal_group(self.child, signal.SIGKILL)
-        self.host.kill(self.recorded)
-        give_up = self.host.monotonic() + SWEEP_S
+        self._end(self.recorded)
+        began = give_up = self.host.monotonic()
         while self._reap():
-            self.host.kill(self.host.children())
+            now = self.host.monotonic()
+            gently = now < began + NESTED_S
+            self._end(self.host.children(), gently)
             left = self.host.descendants(os.getpid())
-            if self.host.monotonic() > give_up:
+            asked = self._end(left, gently)
+            give_up = now + SWEEP_S if asked or give_up == began else give_up
+            if now > give_up:
                 return len(left)
-            self.host.kill(left)
-            if select.select([self.wake], [], [], 0.02)[0]:
+            if select.select([self.wake], [], [], 0.2 if asked else 0.02)[0]:
                 os.read(self.wake, 4096)
         return 0
+
+    def _end(self, pids: Iterable[int], gently: bool = True) -> bool:
+        """Kill these processes; `gently`: ask supervisors of ours among them to end, and leave alone what is below those. Whether there are any."""
+        inner = {pid: task_id for pid, task_id in ((pid, self.host.about(pid)[1]) for pid in pids if gently) if task_id}
+        below = set().union(*map(self.host.descendants, inner))     # type: Set[int]
+        self.host.kill(set(pids) - below - set(inner))
+        self.host.kill(set(inner) - below, signal.SIGTERM)
+        for task_id in inner.values():
+            self.warnings = add_warning(self.warnings, f"Task {task_id}, which was started inside of this one, was stopped with it")
+        return bool(inner)
 
     def _finish(self, failed: Optional[Failure], event: str) -> None:
         left = self._sweep()
@@ -3604,7 +3644,6 @@ def supervisor_main(argv: Sequence[str]) -> int:
     lock, control = map(os.dup, inherited)              # low numbers, for select(2); not inheritable, so codex does not hold them
     for fd in inherited:
         os.close(fd)
-    own_signals()
     host = Host()
     try:
         Supervisor(TaskDir(directory), host, os.environ, control).run()
@@ -3728,6 +3767,7 @@ class Swarm:
         `label` names the list in errors, as in `tasks[2]`. Blocks for a few milliseconds a task, longer for a worktree.
         Raises: ToolError.
         """
+        self._check_depth()
         self.store.prepare()
         alone = any("update_from" in request for request in requests)      # files change then before the task is there for others to see
         with contextlib.ExitStack() as locks:
@@ -3769,6 +3809,13 @@ class Swarm:
         told_too = f"{plan.prompt}\n\n(Before this turn {part.name} was merged into your working directory. Where both changed the same, the files now hold both " \
                    f"versions between the markers <<<<<<< and >>>>>>>: {', '.join(conflicts[:FILES_SHOWN])}. Unite both, and remove the markers.)"
         return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)), prompt=told_too if len(told_too) <= MAX_PROMPT_CHARS else plan.prompt)
+
+    def _check_depth(self) -> None:
+        """Raises: ToolError when this server runs below so many tasks that it may start none."""
+        around = sorted(self.host.tasks_around().union(filter(None, [self.environ.get(TASK_ENV)])))
+        if len(around) >= self.config.depth:
+            raise ToolError(f"No task is started: this server runs inside of task {', '.join(around)}", "Whatever it started would be stopped when that task ends",
+                            f"Do the work in this task itself. The user can allow it: CODEX_SWARM_DEPTH={len(around) + 1} in the `env` of this server's entry in Codex's config.toml")
 
     def _threads_named(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
         """The threads that these requests continue, in the order in which everybody locks them. Raises: ToolError."""
@@ -4204,11 +4251,11 @@ class Swarm:
     def _runs(self, task_id: str) -> Optional[bool]:
         """Whether a task of the index runs; None when it is none any more that `live` tells of."""
         task = TaskDir(os.path.join(self.store.tasks, task_id))
-        with contextlib.suppress(FileNotFoundError):            # another server has just taken it out
+        with contextlib.suppress(FileNotFoundError):            # another server has just taken it out, or somebody its lock
             runs, there = held(os.path.join(self.store.live, task_id)), os.path.isdir(task.path)
             if runs:
                 return there or None                            # else it is being made
-            if there and self._status(task).outcome is Outcome.LOST:
+            if there and task.status().outcome is Outcome.LOST:
                 self._bury(task)
                 if not os.path.exists(task.file("collected")):
                     return False
@@ -4228,14 +4275,6 @@ class Swarm:
             if os.path.isdir(self.store.live):
                 self.live()
 
-    def _status(self, task: TaskDir) -> Status:
-        """LOST as well where the lock has gone, so that nobody can tell. Raises: OSError when the system is exhausted."""
-        try:
-            return task.status()
-        except OSError as error:
-            raise_if_exhausted(error)
-            return Status(State.ENDED, Outcome.LOST)
-
     def _tail(self, task: TaskDir) -> Tail:
         with self._cache_lock:
             if task.task_id not in self.tails:
@@ -4247,7 +4286,11 @@ class Swarm:
 
         Raises: ToolError when there is no such task; OSError when the system is exhausted."""
         task = self.store.get(task_id)
-        status = self._status(task)
+        try:
+            status = task.status()
+        except OSError as error:
+            raise_if_exhausted(error)
+            status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
         facts_of = self._ended_facts if status.state is State.ENDED else self._running_facts
         try:
             spec = task.spec()
@@ -6181,6 +6224,7 @@ VARIABLES: Mapping[str, str] = {
     "CODEX_SWARM_CODEX_BIN": "codex executable, path or name (default: codex); --codex-bin wins",
     "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are kept, in seconds (default: 86400); 0: for ever",
     "CODEX_SWARM_MIN_FREE_MB": "no worktree is made where fewer MiB are free (default: 512); 0: never refused",
+    "CODEX_SWARM_DEPTH": "1 (default): a server that runs inside of a task starts none; 2: it does, but none inside of those; and so on",
     "CODEX_SWARM_LOG": "log file (default: stderr)",
     "CODEX_SWARM_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR (default: WARNING)",
 }
@@ -6313,6 +6357,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
         worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), merge_verify=environ.get("CODEX_SWARM_MERGE_VERIFY", "").strip(),
         task_max_age_s=_number(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0, "seconds"),
         log_file=log, log_level=level.upper(), min_free_mb=int(_number(environ, "CODEX_SWARM_MIN_FREE_MB", 512, "MiB")),
+        depth=max(1, int(_number(environ, "CODEX_SWARM_DEPTH", 1, "levels"))),
         dry_run=bool(options and options.dry_run), sweep_ignored=bool(options and options.ignored))
 
 

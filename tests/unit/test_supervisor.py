@@ -300,6 +300,18 @@ def test_a_supervisor_that_is_asked_to_end_cancels_its_task_and_says_why(swarm, 
     gone(pid)
 
 
+def test_a_supervisor_that_is_asked_to_end_before_it_has_begun_cancels_its_task(swarm):
+    app = swarm()
+    app.store.prepare()
+    directory, lock, control = TaskDir.create(app.store.tasks, Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd()), "x").appear()
+    child = app.host.launch_supervisor(app.store.root, directory.path, (lock, control))
+    child.terminate()
+    os.close(lock)
+    os.close(control)
+    (record,) = ended(app, [directory.task_id])
+    assert record["outcome"] == "cancelled" and not os.path.exists(directory.file("events.jsonl")) and child.wait(WAIT_S) == 0
+
+
 # -- servers ------------------------------------------------------------------------------------------
 SERVER = """
 import json, os, sys

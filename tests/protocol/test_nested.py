@@ -1,0 +1,103 @@
+"""A server below a task: it looks, but starts nothing unless CODEX_SWARM_DEPTH allows that, and then its tasks end with the outer one.
+
+The fake codex runs a whole client and server of this test suite in a shell command, once with the environment of the task and once without, as Codex
+starts its MCP servers.
+"""
+import json
+import os
+import pathlib
+import sys
+
+import pytest
+
+from client import eventually, text_of
+from conftest import git, task_dirs
+
+INNER = """
+import json, os, sys, time
+sys.path.insert(0, %r)
+from client import Client
+from conftest import command
+with Client(command()) as c:
+    c.initialize()
+    with open(sys.argv[1] + ".calls") as f:
+        answers = [c.call(tool, arguments) for tool, arguments in json.load(f)]
+    with open(sys.argv[1] + ".new", "w") as f:
+        json.dump(answers, f)
+    os.rename(sys.argv[1] + ".new", sys.argv[1])
+    time.sleep(1000)
+""" % str(pathlib.Path(__file__).resolve().parents[1])
+
+
+@pytest.fixture
+def inside(tmp_path, fake):
+    """`inside(*calls, clean=..., **env)` is a line of a prompt that makes these calls from a server below the task; (the line, a function that waits for the answers)."""
+    (tmp_path / "inner.py").write_text(INNER)
+
+    def inside(*calls, clean=True, **env):
+        path = tmp_path / os.urandom(4).hex()
+        settings = " ".join("%s='%s'" % item for item in dict(fake, **env).items())
+        path.with_suffix(".calls").write_text(json.dumps(calls))
+        words = "%s %s '%s' '%s' '%s'" % ("env -i" if clean else "env", settings, sys.executable, tmp_path / "inner.py", path)
+        read = lambda: eventually(lambda: path.exists() and json.loads(path.read_text()), what="the answers from inside")
+        return "SHELL %s >/dev/null 2>'%s.err' &" % (words, path), read
+    return inside
+
+
+def start(*prompt, **arguments):
+    return ["codex_async", dict(prompt="\n".join(prompt), **arguments)]
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["as Codex starts MCP servers", "with the environment of the task"])
+def test_a_server_inside_of_a_task_starts_nothing_and_says_what_to_do(client, inside, gate, root, repo, clean):
+    c = client()
+    line, answers = inside(start("SAY x", cwd=str(repo)), ["codex", {"prompt": "x", "cwd": str(repo)}], clean=clean)
+    task = c.begin(line, gate.wait, "SAY done")
+    for answer in answers():
+        assert answer["isError"]
+        assert [word for word in ("inside of task " + task, "CODEX_SWARM_DEPTH=2", "in this task itself", "config.toml") if word not in text_of(answer)] == []
+    gate.open()
+    assert c.collect(task)[0]["content"] == "done" and len(task_dirs(root)) == 1
+
+
+def test_a_server_inside_of_a_task_still_looks(client, inside, gate, repo):
+    c = client()
+    done = c.ok("codex", prompt="WRITE made x", worktree=True)["task_id"]
+    line, answers = inside(["codex_status", {}], ["codex_wait", {"task_ids": [done]}], ["codex_diff", {"task_id": done}])
+    task = c.begin(line, gate.wait)
+    status, waited, diff = [answer["structuredContent"] for answer in answers()]
+    assert [t["task_id"] for t in status["tasks"]] == [task]
+    assert waited["tasks"][0]["outcome"] == "succeeded" and diff["files_changed"] == 1
+    gate.open()
+
+
+@pytest.mark.parametrize("depth", ["2", "3"])
+def test_depth_lets_tasks_start_tasks_and_no_deeper(client, inside, gate, repo, depth):
+    c = client()
+    deepest, answers_there = inside(start("SAY x", cwd=str(repo)), CODEX_SWARM_DEPTH=depth)
+    line, answers = inside(start(deepest, gate.wait, cwd=str(repo)), CODEX_SWARM_DEPTH=depth)
+    task = c.begin(line, gate.wait)
+    (inner,) = answers()
+    (refused,) = answers_there()
+    assert not inner["isError"] and refused["isError"] == (depth == "2")
+    if depth == "2":
+        assert task in text_of(refused) and inner["structuredContent"]["task_id"] in text_of(refused)
+    gate.open()
+    c.collect(task)
+
+
+@pytest.mark.parametrize("end", ["cancel", "normal end", "crash"])
+def test_tasks_inside_of_a_task_are_stopped_and_committed_when_it_ends(client, inside, tmp_path, gate, repo, end):
+    c = client()
+    line, answers = inside(start("WRITE made x", "SHELL touch %s" % (tmp_path / "works"), "STUBBORN", "WAITFILE /nonexistent", cwd=str(repo), worktree=True), CODEX_SWARM_DEPTH="2")
+    task = c.begin(line, "WAITFILE %s" % (tmp_path / "works"), gate.wait, *(["CRASH 9"] if end == "crash" else []))
+    inner = answers()[0]["structuredContent"]["task_id"]
+    eventually((tmp_path / "works").exists, what="the work of the inner task")
+    if end == "cancel":
+        c.ok("codex_cancel", task_ids=[task])
+    gate.open()
+    record, stopped = c.collect(task)[0], c.status(inner)
+    assert record["outcome"] == {"cancel": "cancelled", "crash": "failed", "normal end": "succeeded"}[end]
+    assert (stopped["state"], stopped["outcome"]) == ("ended", "cancelled")         # not eventually: the end of the outer one was told
+    assert any("Task %s" % inner in warning and "stopped with it" in warning for warning in record["warnings"])
+    assert git(repo, "show", "codex-swarm/%s:made" % inner) == "x\n"
