@@ -262,6 +262,7 @@ class Config(NamedTuple):
     worktree_setup: str = ""                    # a shell command
     merge_verify: str = ""                      # a shell command
     task_max_age_s: float = 86400.0             # 0: for ever
+    result_max_age_s: float = 30 * 86400.0      # ... and no shorter than that
     log_file: Optional[str] = None
     log_level: str = "WARNING"
     min_free_mb: int = 512                      # below that no worktree is made; 0: never refused
@@ -684,6 +685,14 @@ def clip(text: str, limit: int) -> str:
     head = text[:4 * limit]
     line = " ".join(head.split())
     return line if len(line) <= limit and len(head) == len(text) else line[:limit - 1] + "…"
+
+
+def lasting(seconds: float) -> str:
+    """`3 d`, `5 h`, `12 min`, `90 s`: in the largest unit of which there are two."""
+    for unit, unit_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def clip_middle(text: str, limit: int) -> str:
@@ -1927,15 +1936,19 @@ class Git:
                    "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
 
     # -- making ----------------------------------------------------------------------
-    def add_worktree(self, top: str, base: str, path: str, branch: str, carry: bool = False) -> Worktree:
+    def add_worktree(self, top: str, base: str, path: str, branch: str, carry: bool = False,
+                     again: bool = False) -> Worktree:
         """A new locked worktree at `path` on the new `branch`, from the commit `base`; with `carry`, on top of it a
-        commit of everything that is not committed in `top`. Blocks while another one is made in that repository.
+        commit of everything that is not committed in `top`. `again`: the branch may be there already, at `base`.
+        Blocks while another one is made in that repository.
 
         Raises: GitError, OSError; nothing is left then."""
         with self._alone(top):
             free = not os.path.lexists(path)
+            kept = again and self.commit_of(top, f"refs/heads/{branch}") == base
             try:
-                self(top, "branch", "--no-track", branch, base)
+                if not kept:
+                    self(top, "branch", "--no-track", branch, base)
             except GitError:
                 above = branch.split("/")[0]
                 if self.commit_of(top, f"refs/heads/{above}") is None:
@@ -1946,7 +1959,7 @@ class Git:
                 self(top, "worktree", "add", "--quiet", "--no-checkout", path, branch)
                 self(top, "worktree", "lock", "--reason", LOCK_REASON, path)
             except GitError:
-                self._discard(top, path if free else "", branch)
+                self._discard(top, path if free else "", "" if kept else branch)
                 raise
         try:
             tree = Worktree(path, branch, base, self(path, "rev-parse", "--absolute-git-dir"))
@@ -1959,7 +1972,7 @@ class Git:
                 f.write(os.fsencode("".join(f"{name}\0{mark_of(path, name)}\0" for name in copied)))
             return tree._replace(copied=some(copied), unseen={**tree.unseen, **self._unseen(top, tree, set(copied), refused)})
         except (GitError, OSError):
-            self._discard(top, path, branch)
+            self._discard(top, path, "" if kept else branch)
             raise
 
     @contextlib.contextmanager
@@ -2565,6 +2578,14 @@ class Git:
         self(common, "worktree", "remove", path, env={"GIT_DIR": common})
         delete_tree(hidden)
 
+    def tip(self, tree: Worktree) -> Optional[str]:
+        """The commit that the branch of a worktree is at; where that has gone, the one that is remembered, or was
+        the result. Raises: GitError."""
+        common, remembered = common_of(tree), f"{TRASH}{os.path.basename(tree.branch)}^1"
+        names = [f"refs/heads/{tree.branch}", remembered, tree.head or ""] if os.path.isdir(common) else []
+        found = (self.commit_of(common, name, {"GIT_DIR": common}) for name in names if name)
+        return next(filter(None, found), None)
+
     def empty_trash(self, common: str) -> None:
         """Forget what has been remembered for TRASH_S. Raises: GitError."""
         place = {"GIT_DIR": common}
@@ -2996,6 +3017,7 @@ def unfit(top: str, change: Change) -> str:
 #       stop                the order to stop, which no sandbox lets a task give: it is `reserve` under another name, since
 #                           a rename needs neither room nor a descriptor
 #       collected           empty; there once a client has been given the result
+#       kept                empty, as old as the end of the task, of which only the files of ANSWER are left
 #     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an index, made anew if missing
 #     threads/<thread_id>   the tasks of a Codex thread that have left `live`    .lock: held while it is decided who works in it
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
@@ -3007,6 +3029,7 @@ def unfit(top: str, change: Change) -> str:
 #     swept                 locked by the server that sweeps by itself; its time is that of the last such sweep
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+ANSWER = frozenset({"spec.json", "prompt", "report.json", "status.json", "lock", "collected", "kept"})
 
 
 def raise_if_exhausted(error: Exception) -> None:
@@ -3071,6 +3094,22 @@ class TaskDir:
         hidden = os.path.join(os.path.dirname(self.path), "." + self.task_id)
         os.rename(self.path, hidden)
         delete_tree(hidden)
+
+    def thin(self, status: Status, report: Report) -> None:
+        """Remove all but the answer of a task that has ended, for the holder of its lock. Raises: OSError; the
+        answer is whole then, too."""
+        if not os.path.exists(self.file("report.json")) or self.report() != report:
+            write_atomic(self.file("report.json"), to_json(report))
+            self.write_status(status)
+        for name in set(os.listdir(self.path)) - ANSWER:
+            os.unlink(self.file(name))
+        with open(self.file("kept"), "wb", opener=private):
+            pass
+        os.utime(self.file("kept"), (report.ended_at, report.ended_at))
+
+    def kept_since(self) -> float:
+        """When a task ended of which the answer alone is left; 0 for any other. Costs one stat(2)."""
+        return modified_at(self.file("kept"))
 
     def spec(self) -> Spec:
         """Raises: UNREADABLE for a missing or damaged record; so do the two below."""
@@ -3840,6 +3879,7 @@ class Swarm:
             config = dict(arguments["config"])
             arguments = {**arguments, "approval-policy": config.pop("approval_policy"), "config": config}
         overrides = owner.overrides if owner else tuple(o for o in self.config.overrides if override_key(o) != "approval_policy")
+        owner = owner and self._with_its_worktree(owner, request.get("cwd") or owner.cwd)
         cwd = self._cwd(request.get("cwd") or (owner.cwd if owner else "."))
         wanted = request.get("worktree", False)
         wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
@@ -3863,7 +3903,8 @@ class Swarm:
                     title_of(request["prompt"]), self._warnings(arguments))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
         if spec.worktree is not None:
-            spec = spec._replace(checkout=owner.checkout if owner else "", since=self._there_now(spec.worktree))
+            checkout, setup = (owner.checkout, owner.setup) if owner else ("", "")
+            spec = spec._replace(checkout=checkout, since=self._there_now(spec.worktree), setup=setup)
         if source:
             spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
         place = spec.worktree.path if spec.worktree else os.path.join(self.config.worktree_dir, spec.task_id) if wants_tree else cwd
@@ -4026,14 +4067,8 @@ class Swarm:
         """Make the worktree; the task runs in the same sub-directory of it. Raises: ToolError."""
         assert plan.worktree_from is not None
         (top, base), spec = plan.worktree_from, plan.spec
-        self._make_worktree_dir()
-        self._check_room()
         path = os.path.join(self.config.worktree_dir, spec.task_id)
-        try:
-            tree = self.git.add_worktree(top, base, path, f"codex-swarm/{spec.task_id}", plan.carry)
-        except OSError as error:
-            raise ToolError("The worktree could not be made", f"{error.strerror}: {error.filename or path}",
-                            "Make room there; CODEX_SWARM_WORKTREE_DIR names another directory")
+        tree = self._new_tree(top, base, path, f"codex-swarm/{spec.task_id}", carry=plan.carry)
         cwd = os.path.normpath(os.path.join(path, os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))))
         try:
             os.makedirs(cwd, exist_ok=True)         # the sub-directory may hold nothing that is committed
@@ -4044,6 +4079,38 @@ class Swarm:
             raise ToolError(f"`cwd`: {spec.cwd} has no counterpart in the worktree", f"In the base commit it is no directory: {error.strerror}",
                             "Commit the directory, pass another `cwd`, or leave `worktree` out")
         return plan._replace(spec=spec._replace(worktree=tree, cwd=cwd))
+
+    def _new_tree(self, top: str, base: str, path: str, branch: str, **how: bool) -> Worktree:
+        """Raises: ToolError."""
+        self._make_worktree_dir()
+        self._check_room()
+        try:
+            return self.git.add_worktree(top, base, path, branch, **how)
+        except OSError as error:
+            raise ToolError("The worktree could not be made", f"{error.strerror}: {error.filename or path}",
+                            "Make room there; CODEX_SWARM_WORKTREE_DIR names another directory")
+
+    def _with_its_worktree(self, owner: Spec, cwd: str) -> Spec:
+        """The last task of a thread. When a sweep has removed the worktree around `cwd`, it is made anew in its place,
+        from its branch or what remembers that, and `setup` prepares it. Raises: ToolError."""
+        tree, task = owner.worktree, self.store.get(owner.task_id)
+        if tree is None or os.path.lexists(tree.path) or not is_inside(cwd, tree.path):
+            return owner._replace(setup="")
+        known = tree
+        with contextlib.suppress(*UNREADABLE):
+            known = task.report().worktree or tree
+        tip = self.git.tip(known)
+        if tip is None:
+            raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
+                            "There is nothing to go on from", "Start a new task, or pass another directory as `cwd`")
+        top, base = self._source(owner.checkout or self._first_checkout(common_of(tree)), {"base": tip})
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(task.file("kept"))            # so that the next sweep looks at it again
+        made = self._new_tree(top, base, tree.path, tree.branch, again=True)
+        with contextlib.suppress(OSError):
+            os.makedirs(owner.cwd, exist_ok=True)   # the sub-directory may hold nothing that is committed
+        tree = tree._replace(git_dir=made.git_dir, copied=made.copied, submodules=made.submodules)
+        return owner._replace(worktree=tree, setup=self.config.worktree_setup)
 
     def _check_room(self) -> None:
         """Raises: ToolError when there is too little room for another worktree."""
@@ -4306,21 +4373,25 @@ class Swarm:
         return {key: value for key, value in record.items() if value not in (None, [], {}) and (key, value) != ("title", "")}
 
     def _ended_facts(self, task: TaskDir, spec: Spec, status: Status) -> Dict[str, Any]:
-        tree = spec.worktree
-        try:
-            report = task.report()
-            if report.in_events:
-                report = report._replace(content=self._tail(task).refresh().message)
-        except UNREADABLE as error:
-            raise_if_exhausted(error)
-            report = self._salvage(task, spec, status)
+        report = self.report_of(task, spec, status)
         with self._cache_lock:
             self.tails.pop(task.task_id, None)
-        tree = report.worktree or tree
+        tree = report.worktree
         return {"threadId": report.thread_id, "content": report.content, "failure": report.failure and to_json(report.failure),
                 "sandbox": report.sandbox, "model": report.model,
                 "usage": report.usage and report.usage._asdict(), "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
                 "warnings": list(report.warnings), "exit_code": report.exit_code, "elapsed_s": round(report.elapsed_s, 1)}
+
+    def report_of(self, task: TaskDir, spec: Spec, status: Status) -> Report:
+        """How an ended task ended, with what only its events hold. Raises: OSError when the system is exhausted."""
+        try:
+            report = task.report()
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
+            return self._salvage(task, spec, status)
+        if report.in_events:
+            report = report._replace(content=self._tail(task).refresh().message, in_events=False)
+        return report
 
     def _salvage(self, task: TaskDir, spec: Spec, status: Status) -> Report:
         """The report of a task that has none: its supervisor was killed. The events tell how far it came."""
@@ -4332,6 +4403,7 @@ class Swarm:
         note = "The supervisor left no report" if lost else "report.json cannot be read"
         return Report(status.outcome or Outcome.LOST, max(0.0, last - spec.created_at), last, status.exit_code, progress.thread_id or spec.thread_id, progress.message,
                       thread_usage=progress.usage, failure=failure(FailureKind.LOST, f"The supervisor of the task ended without a report {came}") if lost else None,
+                      worktree=spec.worktree, files=() if spec.worktree else progress.files,
                       warnings=(*spec.warnings, *progress.warnings, f"{note}: this is what the events tell"))
 
     def _running_facts(self, task: TaskDir, spec: Spec, status: Status) -> Dict[str, Any]:
@@ -4561,8 +4633,7 @@ class Swarm:
 
     def _target(self, checkout: str, common: str, wish: Wish) -> Tuple[str, str]:
         """(top of the checkout, the commit to merge onto). Raises: ToolError."""
-        if not checkout:
-            checkout = self.git(common, "worktree", "list", "--porcelain", env={"GIT_DIR": common}).split("\n")[0][len("worktree "):]
+        checkout = checkout or self._first_checkout(common)
         if not os.path.isdir(checkout):
             raise ToolError("The checkout that the tasks came from is not there any more", f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
         self._check_ours(checkout)
@@ -4576,6 +4647,10 @@ class Swarm:
             if busy:
                 raise ToolError(f"{top} cannot be moved", f"Task {busy} works there now, and files would change under it", "codex_wait for it first")
         return top, onto
+
+    def _first_checkout(self, common: str) -> str:
+        rows = self.git(common, "worktree", "list", "--porcelain", env={"GIT_DIR": common})
+        return rows.split("\n")[0][len("worktree "):]
 
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
@@ -4696,8 +4771,9 @@ class Swarm:
     # -- sweeping --------------------------------------------------------------------
     def sweep(self, dry_run: bool = False, ignored: bool = False, by_itself: bool = False) -> Iterator[Swept]:
         """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each when it is done;
-        a dry run only tells. `ignored`: also worktrees with ignored files of their own. `by_itself`: waits for nobody and
-        tells of removals alone. Raises: ToolError when ROOT is not ours; OSError when it cannot be read."""
+        answers stay for CODEX_SWARM_RESULT_MAX_AGE. A dry run only tells. `ignored`: also worktrees with ignored files
+        of their own. `by_itself`: waits for nobody and tells of removals alone. Raises: ToolError when ROOT is not
+        ours; OSError when it cannot be read."""
         if os.path.isdir(self.store.tasks):
             own_directory(self.store.root)
             yield from Sweep(self, dry_run, ignored, by_itself).run()
@@ -4722,10 +4798,12 @@ class Swarm:
 
 
 class Sweep:
-    """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes, or nothing."""
+    """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes, or
+    nothing: first all but the answers, in time those. In between nothing but their age is looked at."""
 
     def __init__(self, swarm: Swarm, dry_run: bool, ignored: bool, by_itself: bool) -> None:
         self.swarm, self.store, self.max_age_s = swarm, swarm.store, swarm.config.task_max_age_s
+        self.result_age_s = swarm.config.result_max_age_s
         self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
         self.units: Dict[str, Dict[str, Optional[Spec]]] = {}       # worktree, or else task directory -> task -> its spec
         self.seen: Set[str] = set()                                 # the tasks in `units`
@@ -4758,9 +4836,16 @@ class Sweep:
             if re.fullmatch(TASK_ID, task_id):
                 self.seen.add(task_id)
                 task, spec = TaskDir(os.path.join(self.store.tasks, task_id)), None
+                if self._is_put_away(task):
+                    continue
                 with contextlib.suppress(*UNREADABLE):
                     spec = task.spec()
                 self.units.setdefault(self._place_of(task, spec), {})[task_id] = spec
+
+    def _is_put_away(self, task: TaskDir) -> bool:
+        """Whether only the answer is left of a task, and not old enough to go as well."""
+        since = task.kept_since()
+        return since > 0 and not self._old(self.swarm.host.now() - since, self.result_age_s)
 
     def _place_of(self, task: TaskDir, spec: Optional[Spec]) -> str:
         if spec is None or spec.worktree:
@@ -4800,7 +4885,7 @@ class Sweep:
         if act and self._tree(path):
             self._look()                                # for replies
         tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in sorted(self.units[path])]
-        tasks = [task for task in tasks if os.path.isdir(task.path)]
+        tasks = [task for task in tasks if os.path.isdir(task.path) and not self._is_put_away(task)]
         if not tasks:
             return None                                 # another sweep was here
         taken = 0 if act or self.by_itself else disk_usage({path, *(task.path for task in tasks)})
@@ -4808,25 +4893,34 @@ class Sweep:
         try:
             found = found._replace(age_s=self._age(tasks))
             if not self._old(found.age_s):
-                kept = f"is kept for {self.max_age_s:g} s" if self.max_age_s else "is kept for ever, since CODEX_SWARM_TASK_MAX_AGE is 0"
-                raise ToolError(f"What has ended {kept}")
+                kept = f"for {lasting(self.max_age_s)}" if self.max_age_s else "for ever, since CODEX_SWARM_TASK_MAX_AGE is 0"
+                raise ToolError(f"What has ended is kept {kept}")
             if found.age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
                 raise ToolError("No client has collected the result yet", "", f"codex_wait returns it; when it is {TRASH_S / 86400:.0f} days old it goes all the same")
             if awaited & set(found.task_ids):
                 raise ToolError("An MCP task that a client tracks waits for this one together with others", "They still run", "It goes after them")
+            ends = [(task, task.status()) for task in tasks if act]         # a lost task whose lock we hold seems to run
+            answers = [(task, status, self.swarm.report_of(task, task.spec(), status)) for task, status in ends]
             with contextlib.ExitStack() as held:
                 for task in tasks if act else ():
                     if not held.enter_context(self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)):
                         raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
+                there = os.path.isdir(path)
                 found = found._replace(removed=True, notes=tuple(self._clear_worktree(act, path, tree)))
-                for task in tasks if act else ():
-                    task.remove()
+                head = self._git().tip(tree) if there and tree and act else None
+                for task, status, report in answers:
+                    if head and report.worktree and not report.worktree.head:               # committed only now
+                        report = report._replace(worktree=report.worktree._replace(head=head, unsaved=None))
+                    if self._old(found.age_s, self.result_age_s):
+                        task.remove()
+                    else:
+                        task.thin(status, report)
             return found
         except (ToolError, OSError) as error:
             return found._replace(removed=False, notes=(str(error),))
 
-    def _old(self, age_s: float) -> bool:
-        return 0 < self.max_age_s < age_s
+    def _old(self, age_s: float, max_age_s: Optional[float] = None) -> bool:
+        return 0 < (self.max_age_s if max_age_s is None else max_age_s) < age_s
 
     def _clear_worktree(self, act: bool, path: str, tree: Optional[Worktree]) -> List[str]:
         specs = [spec for spec in self.units[path].values() if spec]
@@ -4849,7 +4943,7 @@ class Sweep:
                 if status.state is not State.ENDED:
                     raise ToolError(f"Task {task.task_id} has not ended, it is {status.state.value}")
                 task.spec()
-                if status.outcome is Outcome.LOST:
+                if status.outcome is Outcome.LOST and not os.path.exists(task.file("report.json")):
                     ended_at = max(os.stat(task.file(name)).st_mtime for name in ("spec.json", "status.json", "events.jsonl") if os.path.exists(task.file(name)))
                 else:
                     ended_at = float(task.report().ended_at)
@@ -5282,7 +5376,8 @@ def prefix(text: str, budget: int) -> str:
 
 BRIEF = ("task_id", "state", "outcome", "threadId", "content", "failure", "worktree", "truncated", "elapsed_s")
 TERSE = ("task_id", "state", "outcome", "content", "truncated")
-LEVELS = ((None, 1_000), (BRIEF, 400), (TERSE, 160))        # keys of a record; the room that a long content needs at least, `truncated` included
+# The keys that records have, and the room that a long content then needs at least, `truncated` included.
+LEVELS = ((None, 1_000), (BRIEF, 400), (TERSE, 160))
 
 
 def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
@@ -5314,7 +5409,8 @@ def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
 
 
 def _slim(data: Dict[str, Any], keys: Optional[Sequence[str]], count: int, budget: int) -> Dict[str, Any]:
-    """`data` with the first `count` records, of them these keys, and the ids of the rest by outcome or state; `still_running` names some."""
+    """`data` with the first `count` records, of them these keys, and the ids of the rest by outcome or state, but for
+    those that `still_running` names."""
     if keys is None:
         return data
     records, others = records_of(data), {}              # type: List[Dict[str, Any]], Dict[str, List[str]]
@@ -5328,7 +5424,8 @@ def _slim(data: Dict[str, Any], keys: Optional[Sequence[str]], count: int, budge
 
 def _with_contents(data: Dict[str, Any], least: int) -> Dict[str, Any]:
     """Something as large as `data` with `least` of each content, where there is that much."""
-    return with_records(data, [{**r, "content": "x" * min(size(r["content"]) - 2, least)} if "content" in r else r for r in records_of(data)])
+    short = lambda r: {**r, "content": "x" * min(size(r["content"]) - 2, least)} if "content" in r else r
+    return with_records(data, [short(r) for r in records_of(data)])
 
 
 def _shorten(record: Dict[str, Any], share: int, why: Optional[str]) -> Dict[str, Any]:
@@ -5344,10 +5441,12 @@ def _shorten(record: Dict[str, Any], share: int, why: Optional[str]) -> Dict[str
 
 
 def seen_whole(data: Dict[str, Any], shaped: Dict[str, Any], text: Optional[str]) -> List[str]:
-    """The ended tasks of `data` whose results are in `shaped` to the end; where there is a `text`, in that, which is all that is seen."""
+    """The ended tasks of `data` whose results are in `shaped` to the end; where there is a `text`, in that, which is
+    all that is seen."""
     failures = {r["task_id"]: r.get("failure") for r in records_of(data)}
-    return [r["task_id"] for r in records_of(shaped) if r.get("state") == State.ENDED.value and "truncated" not in r
-            and r.get("failure") == failures[r["task_id"]] and (text is None or "\n".join(_record_lines(r)) in text)]
+    ended = [r for r in records_of(shaped) if r.get("state") == State.ENDED.value and "truncated" not in r]
+    return [r["task_id"] for r in ended if r.get("failure") == failures[r["task_id"]]
+            and (text is None or "\n".join(_record_lines(r)) in text)]
 
 
 def render(data: Dict[str, Any]) -> str:
@@ -5422,11 +5521,13 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool = False) -> Tuple[Dict[str, Any], str]:
-    """(structuredContent, text), together within `budget`; unless `structured`, the text alone. Where both go out the first gets what it
-    needs before the text does; `text_too` when the client's model may see the text alone: then they share evenly."""
+    """(structuredContent, text), together within `budget`; unless `structured`, the text alone. Where both go out the
+    first gets what it needs before the text does; `text_too` when the client's model may see the text alone: then they
+    share evenly."""
     room = budget - 200                                 # the envelope
     shaped = fit(data, room - (room // 2 if structured and text_too else min(2_000, room // 6)))
-    shaped = with_records(shaped, [{k: v for k, v in r.items() if k != "truncated" or "next_offset" in v or not r["content"]} for r in records_of(shaped)])
+    goes_on = lambda r: "next_offset" in r.get("truncated", {}) or not r.get("content")
+    shaped = with_records(shaped, [{k: v for k, v in r.items() if k != "truncated" or goes_on(r)} for r in records_of(shaped)])
     text, room = render(shaped), room - (size(shaped) if structured else 0)
     if size(text) > room:
         text = prefix(text, room - 120) + "… (cut here: codex_wait, for a diff codex_diff, returns the rest with `offset`, 10,000 characters with `max_chars` 10000)"
@@ -5457,6 +5558,9 @@ def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str
 def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
     """The last whole lines, as many as fit; a first line of our own says how much stands before them."""
     path, room = swarm.store.get(task_id).file("events.jsonl"), RESULT_CHARS - 1_000
+    if swarm.store.get(task_id).kept_since():
+        why = "The events were removed: the task ended longer ago than CODEX_SWARM_TASK_MAX_AGE. Its record is kept"
+        return json.dumps({"type": "codex-swarm.removed", "why": why}) + "\n"
     try:
         with open(path, "rb") as f:
             total = os.fstat(f.fileno()).st_size
@@ -5747,7 +5851,7 @@ class Era:
         return self.call_result(block(self.swarm, wait, call), call)
 
     def call_result(self, answer: Answer, call: Optional[Call] = None) -> Dict[str, Any]:
-        """The result as it goes out; `call` learns which tasks' results are in it to the end, where the client's model sees them."""
+        """The result as it goes out; `call` learns which tasks' results the client's model sees in it to the end."""
         structured = self.since("2025-06-18")
         shaped, text = present(answer.data, self.client.result_chars, structured, not self.client.shows_structured)
         if answer.failed:
@@ -5946,7 +6050,8 @@ class Stateless(Era):
         if cancelled and not (handle.wait.owned and all(record_of(self.swarm, i).get("outcome") != Outcome.CANCELLED.value for i in handle.wait.task_ids)):
             return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(handle.wait.task_ids[:20])}")
         call = Call()
-        return HandleEnd(now, "completed", message, era.finish("tools/call", era.call_result(conclude(self.swarm, handle.wait), call)), tuple(call.told))
+        result = era.finish("tools/call", era.call_result(conclude(self.swarm, handle.wait), call))
+        return HandleEnd(now, "completed", message, result, tuple(call.told))
 
     def tasks_update(self, request: Request) -> Dict[str, Any]:
         self._handle(request.params)            # our tasks never ask for input, so there is nothing to take
@@ -6222,7 +6327,8 @@ VARIABLES: Mapping[str, str] = {
     "CODEX_SWARM_WORKTREE_SETUP": "shell command that prepares each new worktree before codex starts in it; $1 is the caller's checkout",
     "CODEX_SWARM_MERGE_VERIFY": "shell command that has to pass on what codex_merge made, before a branch is moved; $1 is the caller's checkout",
     "CODEX_SWARM_CODEX_BIN": "codex executable, path or name (default: codex); --codex-bin wins",
-    "CODEX_SWARM_TASK_MAX_AGE": "how long ended tasks are kept, in seconds (default: 86400); 0: for ever",
+    "CODEX_SWARM_TASK_MAX_AGE": "how long worktrees and events of ended tasks are kept, in seconds (default: 86400); 0: for ever",
+    "CODEX_SWARM_RESULT_MAX_AGE": "how long answers are kept, in seconds (default: 2592000); 0: for ever",
     "CODEX_SWARM_MIN_FREE_MB": "no worktree is made where fewer MiB are free (default: 512); 0: never refused",
     "CODEX_SWARM_DEPTH": "1 (default): a server that runs inside of a task starts none; 2: it does, but none inside of those; and so on",
     "CODEX_SWARM_LOG": "log file (default: stderr)",
@@ -6356,6 +6462,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
         skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
         worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), merge_verify=environ.get("CODEX_SWARM_MERGE_VERIFY", "").strip(),
         task_max_age_s=_number(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0, "seconds"),
+        result_max_age_s=_number(environ, "CODEX_SWARM_RESULT_MAX_AGE", 30 * 86400.0, "seconds"),
         log_file=log, log_level=level.upper(), min_free_mb=int(_number(environ, "CODEX_SWARM_MIN_FREE_MB", 512, "MiB")),
         depth=max(1, int(_number(environ, "CODEX_SWARM_DEPTH", 1, "levels"))),
         dry_run=bool(options and options.dry_run), sweep_ignored=bool(options and options.ignored))
@@ -6513,12 +6620,16 @@ def sweep(config: Config, environ: Mapping[str, str]) -> int:
     """Remove what is old and say what was done with everything. Returns 0. Raises: ToolError or OSError when ROOT cannot be swept."""
     done, total = [0, 0], [0, 0]                # kept, removed
     word = ("keep", "would remove" if config.dry_run else "removed")
-    kept = f"kept for {config.task_max_age_s:g} s (CODEX_SWARM_TASK_MAX_AGE)" if config.task_max_age_s else "kept for ever (CODEX_SWARM_TASK_MAX_AGE is 0)"
-    print(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){'' if os.path.isdir(config.root) else ', where nothing was ever run'}, {kept}")
+    ages = (config.task_max_age_s, config.result_max_age_s)
+    kept, answers_kept = [f"for {lasting(age_s)}" if age_s else "for ever" for age_s in ages]
+    empty = "" if os.path.isdir(config.root) else ", where nothing was ever run"
+    print(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){empty}, kept {kept} (CODEX_SWARM_TASK_MAX_AGE), "
+          f"their answers {answers_kept} (CODEX_SWARM_RESULT_MAX_AGE)", flush=True)
     for thing in Swarm(config, Host(config.log_file, config.log_level), environ).sweep(config.dry_run, config.sweep_ignored):
         done[thing.removed] += 1
         total[thing.removed] += thing.bytes
-        print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {thing.age_s / 3600:7.1f} h  {legible(thing.path)}", flush=True)
+        print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {legible(thing.path)}",
+              flush=True)
         for line in ([f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []) + [legible(note) for note in thing.notes]:
             print(" " * 15 + line)
     print(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")

@@ -24,6 +24,11 @@ def aged(root, task_id):
     path.write_text(json.dumps(dict(report, ended_at=report["ended_at"] - 2 * 86400)))
 
 
+def left(root):
+    """The tasks of which more than the answer is left."""
+    return [path for path in task_dirs(root) if not (path / "kept").exists()]
+
+
 @pytest.fixture
 def three(client, root, repo):
     """Three tasks that ended long ago: merged, with an ignored file, without a worktree; and a young one. The first two worktrees."""
@@ -41,8 +46,8 @@ def test_a_dry_run_lists_sizes_verdicts_and_reasons_and_removes_nothing(three, f
     merged, kept = three
     out = sweep(fake, "--dry-run")
     rows = {line.split("  ")[-1]: line for line in out.splitlines() if not line.startswith(" ")}
-    assert rows[merged["path"]].startswith("would remove ") and " MB " in rows[merged["path"]] and "48.0 h" in rows[merged["path"]]
-    assert rows[kept["path"]].startswith("keep ") and "`x.log`" in out and "sweep --ignored" in out and "kept for 86400 s" in out
+    assert rows[merged["path"]].startswith("would remove ") and " MB " in rows[merged["path"]] and " 2 d " in rows[merged["path"]]
+    assert rows[kept["path"]].startswith("keep ") and "`x.log`" in out and "sweep --ignored" in out and "kept for 24 h" in out
     assert out.splitlines()[-1].startswith("would remove: 2, ") and "kept: 2, " in out.splitlines()[-1]
     assert len(task_dirs(root)) == 4 and os.path.isdir(merged["path"]) and not (root / "sweep.lock").read_bytes()
 
@@ -51,7 +56,7 @@ def test_a_sweep_removes_what_it_said_and_the_branch_can_be_had_back(three, fake
     merged, kept = three
     tip = git(repo, "rev-parse", merged["branch"])
     out = sweep(fake)
-    assert out.splitlines()[-1].startswith("removed: 2, ") and len(task_dirs(root)) == 2
+    assert out.splitlines()[-1].startswith("removed: 2, ") and len(left(root)) == 2
     assert not os.path.exists(merged["path"]) and os.path.exists(kept["path"] + "/x.log") and merged["branch"] not in git(repo, "branch")
     assert git(repo, "rev-parse", "refs/codex-swarm/trash/%s^1" % merged["branch"].split("/")[1]) == tip
     assert sweep(fake, "--ignored").splitlines()[-1].startswith("removed: 1, ") and not os.path.exists(kept["path"])
@@ -85,7 +90,7 @@ def test_starting_a_server_removes_nothing_and_starting_a_task_does(three, clien
     c.ok("codex_status")
     assert len(task_dirs(root)) == before and not os.stat(str(root / "swept")).st_mtime > 1
     c.ok("codex", prompt="SAY x")
-    eventually(lambda: len(task_dirs(root)) == before - 2 + 1, what="the sweep")
+    eventually(lambda: len(left(root)) == before - 2 + 1, what="the sweep")
 
 
 def test_below_the_limit_of_free_space_a_worktree_is_refused_in_words(client, repo, root):
@@ -97,3 +102,28 @@ def test_below_the_limit_of_free_space_a_worktree_is_refused_in_words(client, re
 def test_kept_for_ever_is_a_ttl_of_null(modern):
     c = modern(tasks=True, env={"CODEX_SWARM_TASK_MAX_AGE": "0"})
     assert c.handle("codex", prompt="SAY x")["ttlMs"] is None
+
+
+def test_answers_live_on_after_the_sweep_and_a_reply_goes_on_in_the_same_worktree(three, client, fake, root, repo):
+    merged, _ = three
+    task = os.path.basename(merged["path"])
+    before = client().ok("codex_wait", task_ids=[task])
+    sweep(fake)
+    c = client()
+    assert c.ok("codex_wait", task_ids=[task]) == before and c.ok("codex_status", task_ids=[task])["tasks"][0]["content"] == before["tasks"][0]["content"]
+    assert c.ok("codex_diff", task_id=task, view="files")["content"] == "A a" and c.ok("codex_merge", task_ids=[task])["already_in"] == [task]
+    uri = "codex-swarm:///tasks/%s/events" % task
+    assert "were removed" in c.request("resources/read", {"uri": uri})["result"]["contents"][0]["text"]
+    reply = c.ok("codex_reply", task_id=task, prompt="WRITE b 2")
+    assert reply["threadId"] == before["tasks"][0]["threadId"] and reply["worktree"]["path"] == merged["path"]
+    assert git(repo, "show", merged["branch"] + ":b") == "2\n" and c.ok("codex_diff", task_id=reply["task_id"], view="files")["content"] == "A b"
+    assert len(task_dirs(root)) == 5 and not (root / "tasks" / task / "events.jsonl").exists()
+    assert "removed: 2, " in sweep(fake, "--ignored", CODEX_SWARM_RESULT_MAX_AGE="1") and len(task_dirs(root)) == 3
+
+
+def test_the_sweep_told_to_a_reader_that_leaves_ends_quietly(three, fake):
+    sweeper = subprocess.Popen([sys.executable, str(SERVER), "sweep", "--dry-run"], env=fake, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert sweeper.stdout.readline().startswith(b"Tasks in ")
+    sweeper.stdout.close()
+    assert sweeper.stderr.read() == b""
+    sweeper.wait(60)

@@ -66,6 +66,11 @@ def trees(app):
     return [name for name in os.listdir(app.config.worktree_dir) if name != cms.OURS]
 
 
+def left(app):
+    """The tasks of which more than the answer is left."""
+    return [name for name in os.listdir(app.store.tasks) if not os.path.exists(os.path.join(app.store.tasks, name, "kept"))]
+
+
 def refs(repo, pattern="refs"):
     return sh(repo, "git", "for-each-ref", "--format=%(refname)", pattern).splitlines()
 
@@ -195,7 +200,7 @@ def test_what_no_other_ref_holds_stays_on_the_branch_or_in_the_trash(made, repo,
     done = one(app)
     kept = act is not reset                     # which leaves a branch that is where `main` is, and its work in the log of HEAD alone
     assert done.removed and planned.removed and branch in done.notes[-1] and ("stays" in done.notes[-1]) == kept, done
-    assert not top.exists() and os.listdir(app.store.tasks) == [] and ("refs/heads/" + branch in refs(repo)) == kept
+    assert not top.exists() and left(app) == [] and ("refs/heads/" + branch in refs(repo)) == kept
     assert branch.split("/")[1] not in sh(repo, "git", "worktree", "list", "--porcelain").replace(branch, "")
     assert len(planned.notes) == len(done.notes)
     before.nothing_is_lost(but=[".env"])
@@ -288,10 +293,10 @@ def test_replies_go_with_their_worktree_and_only_when_the_last_of_them_is_old(sw
     second = run(app, "WRITE b 1", task_id=first["task_id"])
     aged(app, first["task_id"])
     kept = one(app, host=Now)
-    assert not kept.removed and sorted(kept.task_ids) == sorted([first["task_id"], second["task_id"]]) and "kept for 86400 s" in kept.notes[0]
+    assert not kept.removed and sorted(kept.task_ids) == sorted([first["task_id"], second["task_id"]]) and "kept for 24 h" in kept.notes[0]
     aged(app, second["task_id"])
     done = one(app, host=Now)
-    assert done.removed and os.listdir(app.store.tasks) == [] and not os.path.exists(first["worktree"]["path"])
+    assert done.removed and left(app) == [] and not os.path.exists(first["worktree"]["path"])
     assert sh(repo, "git", "ls-tree", "-r", "--name-only", first["worktree"]["branch"]).split() == ["README", "a", "b"]
 
 
@@ -307,7 +312,7 @@ def test_a_task_without_a_worktree_goes_alone(swarm):
     running = begin(app, "SLEEP 1000")
     found = {thing.removed: thing for thing in sweep(app)}
     assert "has not ended" in found[False].notes[0] and found[False].task_ids == (running.task_id,) and found[True].removed
-    assert os.listdir(app.store.tasks) == [running.task_id]
+    assert left(app) == [running.task_id]
 
 
 def test_with_an_age_of_0_everything_is_kept_and_says_so(swarm):
@@ -672,7 +677,7 @@ def test_two_sweeps_at_once_share_the_work_and_lose_nothing(swarm, repo):
         lines += map(json.loads, out.splitlines())
     gone = [path for removed, path, _ in lines if removed]          # what one sees while the other removes it, it names as kept
     assert len(gone) == len(set(gone)) == 24, lines
-    assert os.listdir(app.store.tasks) == trees(app) == []
+    assert left(app) == trees(app) == []
     sh(repo, "git", "gc", "-q", "--prune=now")
     for branch, tip in tips.items():
         sh(repo, "git", "cat-file", "-e", tip)
@@ -684,9 +689,10 @@ def test_wherever_a_sweep_is_killed_the_next_one_goes_on_and_nothing_is_lost(mad
     dirty(repo, top, branch)
     staged(repo, top, branch)
     put(top, many__a="1\n", many__b="2\n")
-    before, deaths = Before(repo, str(top)), 0
+    before, deaths, record = Before(repo, str(top)), 0, app.record(top.name)
     while True:
         deaths += 1
+        assert another(app).record(top.name) == record
         sweeper = elsewhere(app, deaths)
         err = sweeper.communicate(timeout=WAIT_S)[1]
         if sweeper.returncode == 0:
@@ -729,14 +735,14 @@ def test_a_start_sweeps_once_an_hour_for_all_servers(swarm, root, monkeypatch):
     later = cms.Swarm(app.config, Later(), os.environ)
     run(later, "SAY y")
     rest()
-    assert not os.path.exists(os.path.join(app.store.tasks, first))
+    assert first not in left(app)
     swept = os.stat(str(root / "swept")).st_mtime
     assert swept > time.time() + DAY_S
     another = cms.Swarm(app.config, Later(), os.environ)
     aged(app, run(another, "SAY z")["task_id"], 9 * DAY_S)
     run(another, "SAY z")
     rest()
-    assert os.stat(str(root / "swept")).st_mtime == swept and len(os.listdir(app.store.tasks)) == 3
+    assert os.stat(str(root / "swept")).st_mtime == swept and len(left(app)) == 3
 
 
 def test_a_sweep_that_fails_is_logged_and_hurts_nothing(swarm, root, tmp_path):
@@ -892,3 +898,137 @@ def test_a_directory_in_which_a_merge_was_tried_stays_when_somebody_worked_in_it
     head = commit(left)
     os.utime(str(left), (1, 1))
     assert [t.removed for t in sweep(app) if t.path == str(left)] == [False] and sh(left, "git", "rev-parse", "HEAD") == head
+
+
+# -- the answer, which is kept for as long as people look for it -----------------------------------------------
+class AMonth(cms.Host):
+    """Later than answers are kept."""
+    now = staticmethod(lambda: time.time() + 33 * DAY_S)
+
+
+def another(app, host=Later):
+    """A server that knows nothing yet."""
+    return cms.Swarm(app.config, host(), os.environ)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_of_a_swept_task_the_record_is_the_same_and_its_work_can_be_compared_and_merged(made, repo, merged):
+    app, top, branch = made
+    task_id, before = top.name, app.record(top.name)
+    if merged:
+        sh(repo, "git", "merge", "-q", "--no-ff", "-m", "merge", branch)
+    patch = app.diff(task_id, None, "patch", [])
+    assert one(app).removed and not top.exists() and ("refs/heads/" + branch in refs(repo)) != merged
+    kept = another(app)
+    assert kept.record(task_id) == before and kept.diff(task_id, None, "patch", []) == patch
+    done = kept.merge([task_id], cms.Call(), cms.Wish())
+    assert (done.get("already_in") if merged else done["merged"]) == [task_id]
+    assert sorted(os.listdir(app.store.get(task_id).path)) == ["collected", "kept", "lock", "prompt", "report.json", "spec.json", "status.json"]
+
+
+def test_answers_go_when_their_own_age_is_over(made):
+    app, top, branch = made
+    assert one(app).removed and sweep(app) == []
+    assert sweep(cms.Swarm(app.config._replace(result_max_age_s=0.0), Later(), os.environ), host=AMonth) == []       # for ever
+    assert one(app, host=AMonth, dry_run=True).removed and app.record(top.name)["content"]
+    assert one(app, host=AMonth).removed and os.listdir(app.store.tasks) == []
+
+
+def test_an_answer_never_goes_before_the_worktree(swarm):
+    app = swarm(result_max_age_s=1.0, task_max_age_s=9 * DAY_S)
+    task_id = run(app, "SAY x")["task_id"]
+    assert not one(app).removed and app.record(task_id)["content"] == "x"
+    assert one(swarm(result_max_age_s=1.0)).removed
+    assert os.listdir(app.store.tasks) == []
+
+
+def test_what_only_the_events_hold_is_written_into_the_answer_first(swarm):
+    app = swarm()
+    task = app.store.get(run(app, "SAY the whole answer")["task_id"])
+    report = cms.read_json(task.file("report.json"))
+    cms.write_atomic(task.file("report.json"), {**{k: v for k, v in report.items() if k != "content"}, "in_events": True})
+    before = app.record(task.task_id)
+    assert one(app).removed and another(app).record(task.task_id) == before and before["content"] == "the whole answer"
+
+
+def test_the_answer_of_a_lost_task_is_what_its_events_told(swarm, repo):
+    app = swarm()
+    task = begin(app, "WRITE half 1", "SAY so far", "SLEEP 1000", worktree=True)
+    top, deadline = pathlib.Path(task.spec().worktree.path), time.monotonic() + WAIT_S
+    while not ((top / "half").exists() and b"so far" in pathlib.Path(task.file("events.jsonl")).read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(int(sh("/", "ps", "-o", "ppid=", "-p", str(task.status().pid))), signal.SIGKILL)
+    before = ended(app, [task.task_id])[0]
+    assert before["outcome"] == "lost" and one(app).removed
+    kept = another(app)
+    after = kept.record(task.task_id)
+    assert sh(repo, "git", "show", after["worktree"].pop("head") + ":half") == "1" and after == before
+    assert kept.diff(task.task_id, None, "files", [])["content"] == "A half"
+    assert kept.merge([task.task_id], cms.Call(), cms.Wish())["merged"] == [task.task_id]
+    assert helpers.run(kept, "READ half", task_id=task.task_id)["outcome"] == "succeeded" and (top / "half").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("there", ["its branch", "the trash", "a commit of main"])
+def test_a_reply_gets_a_worktree_that_was_removed_again(made, repo, there):
+    app, top, branch = made
+    (top / "sub").mkdir()
+    first = run(app, "WRITE deep 1", task_id=top.name, cwd=str(top / "sub"))
+    head = sh(repo, "git", "rev-parse", branch)
+    if there != "its branch":
+        sh(repo, "git", "merge", "-q", branch)
+    assert one(app).removed and not top.exists() and ("refs/heads/" + branch in refs(repo)) == (there == "its branch")
+    if there == "a commit of main":
+        sh(repo, "git", "update-ref", "-d", trash_of(repo, branch))
+    later = cms.Swarm(app.config._replace(worktree_setup="cp work prepared.log"), Later(), os.environ)
+    reply = helpers.run(later, "WRITE more 1", threadId=first["threadId"])
+    assert (reply["outcome"], reply["worktree"]["path"], reply["worktree"]["branch"], reply["worktree"]["base"]) == ("succeeded", str(top), branch, first["worktree"]["base"])
+    assert sh(repo, "git", "rev-parse", branch + "^") == head and {"work", "sub", ".env", "prepared.log"} <= set(os.listdir(str(top)))
+    assert later.diff(reply["task_id"], None, "files", [])["content"] == "A sub/more"
+    assert reply["worktree"]["copied"] == {"count": 1, "first": [".env"]}
+    os.unlink(str(top / "prepared.log"))
+    app.collected([reply["task_id"]])
+    assert [thing.removed for thing in sweep(app, host=AMonth) if thing.path == str(top)] == [True] and not top.exists()
+
+
+def test_a_reply_to_a_worktree_of_which_nothing_is_left_says_so(made, repo):
+    app, top, branch = made
+    assert one(app).removed
+    shutil.rmtree(str(repo / ".git"))
+    with pytest.raises(cms.ToolError) as caught:
+        another(app).start([{"prompt": "x", "task_id": top.name}])
+    assert "was removed" in str(caught.value) and branch in str(caught.value) and "new task" in str(caught.value)
+
+
+def test_a_branch_that_is_checked_out_elsewhere_is_not_taken_away_by_a_reply(made, repo):
+    app, top, branch = made
+    assert one(app).removed
+    sh(repo, "git", "checkout", "-q", branch)
+    with pytest.raises(cms.ToolError) as caught:
+        another(app).start([{"prompt": "x", "task_id": top.name}])
+    assert str(repo) in str(caught.value) and not top.exists() and sh(repo, "git", "branch", "--show-current") == branch
+    sh(repo, "git", "checkout", "-q", "main")
+    assert helpers.run(another(app), "SAY x", task_id=top.name)["content"] == "x"
+
+
+def test_a_sweep_opens_no_file_of_the_answers_that_it_keeps(swarm):
+    app = swarm()
+    records = ended(app, app.start([{"prompt": "SAY x"}] * 5))
+    assert len(sweep(app)) == 5
+    opened = []
+    with helpers.auditing(lambda name, args: opened.append(str(args[0])) if name == "open" else None):
+        assert sweep(app) == []
+    assert [path for path in opened if any(r["task_id"] in path for r in records)] == []
+
+
+def test_the_events_of_a_swept_task_say_that_they_were_removed(swarm):
+    app = swarm()
+    task_id = run(app, "SAY x")["task_id"]
+    assert one(app).removed
+    resource, _ = cms.find_resource(cms.SCHEME + "tasks/%s/events" % task_id)
+    line = json.loads(resource.read(app, task_id, {}))
+    assert line["type"] == "codex-swarm.removed" and "CODEX_SWARM_TASK_MAX_AGE" in line["why"]
+
+
+@pytest.mark.parametrize("seconds, words", [(0, "0 s"), (59.6, "60 s"), (119, "119 s"), (720, "12 min"), (7_199, "120 min"), (5 * 3600, "5 h"), (DAY_S, "24 h"), (3 * DAY_S, "3 d"), (30 * DAY_S, "30 d")])
+def test_ages_are_told_in_human_units(seconds, words):
+    assert cms.lasting(seconds) == words
