@@ -306,6 +306,7 @@ class Worktree(NamedTuple):
     submodules: Mapping[str, str] = {}          # path -> name, of those that were checked out
     unseen: Mapping[str, Any] = {}              # what only the caller's checkout has, by kind
     left_out: Mapping[str, Any] = {}            # what the snapshot could not take
+    ignored: Mapping[str, Any] = {}             # what it did not take since a rule says so; not what was copied, directories as one
     files: Tuple[str, ...] = ()                 # that differ, relative; the first FILES_KEPT
     unsaved: Optional[str] = None               # why there is no snapshot: the work is in `path` alone
 
@@ -2124,7 +2125,7 @@ class Git:
             parents.append(tip)
         scratch = {**place, "GIT_INDEX_FILE": os.path.join(tree.git_dir, OWN_INDEX), "GIT_OPTIONAL_LOCKS": "1"}
         self._fill(tree, parents[0], scratch)
-        left_out = self._take_all(tree, scratch)        # its look keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
+        left_out, ignored = self._take_all(tree, scratch)        # its look keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
         written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
         if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
             new = self._commit(tree.path, written, parents, message, place)
@@ -2140,16 +2141,25 @@ class Git:
         named = with_reasons(left_out)
         warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}" for line in dict.fromkeys(self.said)]
-        return self._described(tree._replace(head=new, left_out=named), on, parents, clean, warnings)
+        return self._described(tree._replace(head=new, left_out=named, ignored=some(ignored)), on, parents, clean, warnings)
 
-    def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Dict[str, str]:
-        """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why. Raises: GitError."""
-        copied, changes = self._copied(tree.git_dir), self._changes(tree.path, scratch)
+    def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Tuple[Dict[str, str], List[str]]:
+        """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why, and what is ignored and
+        was not copied, files first, a directory of nothing else as one. Raises: GitError."""
+        copied, seen = self._copied(tree.git_dir), self._changes(tree.path, scratch, "--ignored=matching")
+        changes = [c for c in seen if c.xy != "!!"]
         secret = [c.path for c in changes if is_secret(tree.path, c, copied)]         # not ignored any more, or renamed
         left_out = self._take(tree.path, scratch, [c for c in changes if c.path not in secret])
         left_out.update({path: "copied from the checkout as an ignored file" for path in secret})
         left_out.update({path: "a submodule that is not checked out, with files in it" for path in self._hollow(tree, scratch)})
-        return left_out
+        ignored = {c.path for c in seen if c.xy == "!!" and not is_empty(os.path.join(tree.path, c.path))}
+        mixed = {path for path in ignored if any(name.startswith(path) for name in copied)}
+        if mixed:
+            words = ("--others", "--ignored", "--exclude-standard", "-z", "--", *(f":(literal){path}" for path in mixed))
+            unseen = self.run(tree.path, "ls-files", *words, env=scratch)
+            self.said += warned(unseen.err)
+            ignored = ignored - mixed | set(filter(None, unseen.out.split("\0"))) - copied
+        return left_out, sorted(ignored, key=lambda path: (path.endswith("/"), path))
 
     def _hollow(self, tree: Worktree, place: Mapping[str, str]) -> List[str]:
         """The submodules that are not checked out although there are files in their place: git never looks there."""
@@ -2200,9 +2210,10 @@ class Git:
         else:
             self(tree.path, "read-tree", commit, env=scratch)
 
-    def _changes(self, top: str, place: Mapping[str, str]) -> List[Change]:
-        done = self.run(top, "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty", env=place)
-        self.said = [line for line in done.err.splitlines() if line.startswith("warning: could not")]
+    def _changes(self, top: str, place: Mapping[str, str], *more: str) -> List[Change]:
+        words = ("--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty", *more)
+        done = self.run(top, "status", *words, env=place)
+        self.said = warned(done.err)
         return _changes_in(done.out)
 
     def _take(self, top: str, place: Mapping[str, str], changes: Sequence[Change]) -> Dict[str, str]:
@@ -2434,14 +2445,12 @@ class Git:
         made_whole = any(name.startswith(OWN_INDEX + "-") for name in os.listdir(tree.git_dir))        # else what is missing was never there
         with self.aside(place) as scratch:
             self._fill(tree, head or tip or tree.start, scratch)
-            left_out = self._take_all(tree, scratch)
-            unseen = self.run(tree.path, "ls-files", "--others", "--ignored", "--exclude-standard", "-z", env=scratch)
-            self.said += [line for line in unseen.err.splitlines() if line.startswith("warning: could not")]
+            left_out, others = self._take_all(tree, scratch)
             written = self(tree.path, "write-tree", "--missing-ok", env=scratch)
             words = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", *(() if made_whole else ("--diff-filter=d",)))
             changed = self(tree.path, *words, head or tip or tree.start, written, env=scratch).split("\0")[:-1]
-        others = set(unseen.out.split("\0")) - {""}
-        own = sorted(name for name in copied & (others | set(left_out)) if not (checkout and same_file(os.path.join(checkout, name), os.path.join(tree.path, name))))
+        there = sorted(name for name in copied if os.path.lexists(os.path.join(tree.path, name)))
+        own = [name for name in there if not (checkout and same_file(os.path.join(checkout, name), os.path.join(tree.path, name)))]
         by_hand = f"Save what you need of it; `git worktree remove {tree.path}` then removes the rest"
         if self.said:
             raise GitError("git cannot read all of it", clip(self.said[0], 200), by_hand)
@@ -2450,8 +2459,8 @@ class Git:
             raise GitError(f"No commit takes {told(with_reasons(not_taken))}", "", by_hand)
         if own:
             raise GitError(f"A copied file was changed: {told(some(own))}", f"It is not what `{checkout or 'your checkout'}` has", by_hand)
-        if others - copied and not ignored:
-            raise GitError(f"Ignored files were made there: {told(some(sorted(others - copied)))}", "They are in no commit",
+        if others and not ignored:
+            raise GitError(f"Ignored files were made there: {told(some(others))}", "They are in no commit",
                            "`codex-mcp-swarm sweep --ignored` removes them as well")
         on = head or tip                        # HEAD may be on a branch without a commit
         if on and self._holder(tree.git_dir, on) and (not changed or (tip and written == self(tree.path, "rev-parse", tip + "^{tree}", env=place))):
@@ -2599,18 +2608,18 @@ class Git:
         return place_of(tree.git_dir, tree.path)
 
     # -- comparing -------------------------------------------------------------------
-    def state(self, tree: Worktree, aside: Mapping[str, str]) -> Tuple[str, Dict[str, str]]:
-        """(the tree object of what lies in the worktree now, what a snapshot would leave out and why). Raises: GitError, OSError."""
+    def state(self, tree: Worktree, aside: Mapping[str, str]) -> Tuple[str, Dict[str, Any]]:
+        """(the tree object of what lies in the worktree now, what a snapshot would leave out, as a record has it). Raises: GitError, OSError."""
         scratch = {**aside, **self._place(tree)}
         self._fill(tree, self.commit_of(tree.path, "HEAD", scratch) or tree.start, scratch)
-        left_out = self._take_all(tree, scratch)
-        return self(tree.path, "write-tree", "--missing-ok", env=scratch), left_out
+        left_out, ignored = self._take_all(tree, scratch)
+        return self(tree.path, "write-tree", "--missing-ok", env=scratch), {"left_out": with_reasons(left_out), "ignored": some(ignored)}
 
-    def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str, Dict[str, str]]:
+    def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str, Dict[str, Any]]:
         """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there now; what was left out)."""
         start = self.commit_of(top, "HEAD") or self._empty_tree(top)
         written, _, left_out = self._lying(top, aside)
-        return start, written, left_out
+        return start, written, {"left_out": with_reasons(left_out)}
 
     def _empty_tree(self, cwd: str, env: Optional[Mapping[str, str]] = None) -> str:
         """Its name, which depends on the hash of the repository; git knows it without any object."""
@@ -2976,6 +2985,18 @@ def mark_of(top: str, name: str) -> str:
     except OSError:
         return ""
     return f"//{there.st_ino}/{there.st_size}/{there.st_mtime_ns}"
+
+
+def warned(err: str) -> List[str]:
+    """What git could not read, in its words."""
+    return [line for line in err.splitlines() if line.startswith("warning: could not")]
+
+
+def is_empty(path: str) -> bool:
+    """Whether this is a directory with nothing in it, as far as it can be read."""
+    with contextlib.suppress(OSError):
+        return not os.listdir(path)
+    return False
 
 
 def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
@@ -4461,14 +4482,14 @@ class Swarm:
         Raises: ToolError, OSError."""
         side = self._side(task_id)
         with self.git.aside({"GIT_DIR": side.repository}) as place:
-            start, end, left_out = self._ends(side, place)
+            start, end, not_in = self._ends(side, place)
             old = self._compared_with(against, side.repository, place) if against else start
             rows = self.git.changed(place, old, end, paths or side.within)
             content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, side.globs) for row in rows)
         if paths and not rows:
             side = side._replace(note="No file that differs is in `paths`")
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note,
-                 "left_out": with_reasons(left_out)}
+                 **not_in}
         return {"task_id": task_id, "view": view, **{k: v for k, v in facts.items() if v}, "files_changed": len(rows),
                 "insertions": total(rows)[0], "deletions": total(rows)[1], "content": content}
 
@@ -4511,12 +4532,15 @@ class Swarm:
         note = f"This task had no worktree: shown is all that is not committed in {spec.cwd}, whoever changed it"
         return Side(common, None, True, [legible(os.path.relpath(os.path.realpath(f), top)) for f in edited], globs, top, () if within == "." else (f":(literal){within}",), note)
 
-    def _ends(self, side: Side, place: Mapping[str, str]) -> Tuple[str, str, Dict[str, str]]:
-        """(the commit that it began with, the commit or tree object that it came to, what is in neither and why)."""
+    def _ends(self, side: Side, place: Mapping[str, str]) -> Tuple[str, str, Dict[str, Any]]:
+        """(the commit that it began with, the commit or tree object that it came to, what its directory has besides)."""
         if side.tree is None:
             return self.git.state_of_checkout(side.top, place)
-        now, left_out = (side.tree.head, {}) if side.tree.head else self.git.state(side.tree, place)    # type: str, Dict[str, str]
-        return side.since or side.tree.start, now, left_out
+        tree, start = side.tree, side.since or side.tree.start
+        if not tree.head:
+            return (start, *self.git.state(tree, place))
+        there = os.path.isdir(tree.path)
+        return start, tree.head, {"left_out": tree.left_out, "ignored": tree.ignored} if there else {}
 
     # -- merging ---------------------------------------------------------------------
     def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
@@ -5481,10 +5505,11 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         tree = record["worktree"]
         counts = f", {tree['files_changed']} files changed, +{tree['insertions']} -{tree['deletions']}" if "files_changed" in tree else ""
         yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
-        yield from (f"{words}: {told(tree[key])}" for key, words in (("carried", "uncommitted changes that came along"), ("copied", "copied")) if key in tree)
+        yield from (f"{words}: {told(tree[key])}" for key, words in (("carried", "uncommitted changes that came along"), ("copied", "copied"),
+                                                                           ("ignored", "only in the worktree, and ignored")) if key in tree)
         yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in tree.get("unseen", {}).items())
     yield from (f"{words}: {told(record[key])}" for key, words in (("outside_write_paths", "outside write_paths"), ("edited", "edited, as codex said"),
-                                                                             ("left_out", "only in the worktree")) if key in record)
+                                                                             ("left_out", "only in the worktree"), ("ignored", "only in the worktree, and ignored")) if key in record)
     yield from (f"also touched by task {other}: {told(files)}" for other, files in record.get("overlaps", {}).items())
     yield from (f"{key}: {record[key]}" for key in ("sandbox", "model") if key in record)
     if "usage" in record:

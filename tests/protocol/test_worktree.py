@@ -137,6 +137,43 @@ def test_what_could_not_be_taken_is_named_in_the_result(client, repo):
     assert "inner/" in record["warnings"][0] and git(repo, "ls-tree", "-r", "--name-only", record["worktree"]["branch"]).split() == ["README", "x"]
 
 
+MAKES = ("SHELL mkdir -p own tests conf build/empty node_modules/deep && echo '*' > own/.gitignore && touch own/work tests/.env conf/more.json"
+         " node_modules/deep/a node_modules/deep/b x.pyc; rmdir build/empty")
+
+
+@pytest.fixture
+def ignoring(repo):
+    """Where a test's `.env`, caches and all of `conf` are ignored, and two such files are copied."""
+    put(repo, _gitignore=".env\nconf/\nbuild/\nnode_modules/\n*.pyc\n", _worktreeinclude=".env\nconf/local.json\n", _env="KEY=1\n")
+    (repo / "conf").mkdir()
+    (repo / "conf" / "local.json").write_text("{}\n")
+    git(repo, "add", ".")
+    git(repo, "commit", "-q", "-m", "ignores")
+
+
+IGNORED = {"count": 6, "first": ["conf/more.json", "own/.gitignore", "own/work", "tests/.env", "x.pyc"]}      # and node_modules/, as one
+
+
+def test_ignored_files_that_the_task_made_are_named_in_the_result_and_by_the_diff(client, ignoring, gate):
+    c = client()
+    task = c.ok("codex_async", prompt=MAKES + "\nWRITE done 1\n" + gate.wait, worktree=True)
+    eventually(lambda: os.path.exists(task["worktree"]["path"] + "/done"), what="the files")
+    assert c.ok("codex_diff", task_id=task["task_id"])["ignored"] == IGNORED
+    gate.open()
+    record = c.ok("codex_wait", task_ids=[task["task_id"]])["tasks"][0]
+    assert record["worktree"]["ignored"] == IGNORED and record["worktree"]["files_changed"] == 1
+    assert c.ok("codex_diff", task_id=task["task_id"])["ignored"] == IGNORED
+    text = c.call("codex_wait", {"task_ids": [task["task_id"]]})["content"][0]["text"]
+    assert "only in the worktree, and ignored: `conf/more.json`" in text and "and 1 more" in text
+
+
+def test_a_task_that_makes_no_ignored_files_says_nothing_of_those_that_were_copied(client, ignoring):
+    c = client()
+    record = c.ok("codex", prompt="WRITE x 1", worktree=True)
+    assert record["worktree"]["copied"]["count"] == 2 and "ignored" not in record["worktree"]
+    assert "ignored" not in c.ok("codex_diff", task_id=record["task_id"])
+
+
 def test_work_on_a_branch_of_the_tasks_own_is_on_the_tasks_branch(client, repo):
     commit = "git checkout -q -b mine && echo 1 > a && git add a && git commit -q -m a && echo 2 > b"
     record = client().ok("codex", prompt="SHELL " + commit, worktree=True)
