@@ -306,9 +306,10 @@ class Worktree(NamedTuple):
     submodules: Mapping[str, str] = {}          # path -> name, of those that were checked out
     unseen: Mapping[str, Any] = {}              # what only the caller's checkout has, by kind
     left_out: Mapping[str, Any] = {}            # what the snapshot could not take
-    ignored: Mapping[str, Any] = {}             # what it did not take since a rule says so; not what was copied, directories as one
+    ignored: Mapping[str, Any] = {}             # what it must not take; a directory as one, and not what was copied
     files: Tuple[str, ...] = ()                 # that differ, relative; the first FILES_KEPT
     unsaved: Optional[str] = None               # why there is no snapshot: the work is in `path` alone
+    seal: Optional[str] = None                  # `Git._seal` of the submodules as they were checked out
 
     @property
     def start(self) -> str:
@@ -1181,14 +1182,14 @@ class Host:
             self._logger.log(getattr(logging, level), message, exc_info=trace)
 
     def run(self, argv: Sequence[str], cwd: str, env: Optional[Mapping[str, str]] = None, timeout_s: float = GIT_TIMEOUT_S,
-            stdin: bytes = b"") -> Done:
+            stdin: bytes = b"", keep_out: bool = True) -> Done:
         """Run a command to its end, its whole process group killed after `timeout_s`. Blocks.
 
         Raises: OSError when it cannot be started.
         """
         import subprocess
-        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 start_new_session=True)
+        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 stdout=subprocess.PIPE if keep_out else subprocess.DEVNULL, start_new_session=True)
         try:
             out, err = child.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -1201,7 +1202,7 @@ class Host:
                 if pipe:
                     pipe.close()                    # whoever left the group may hold the other end for ever
             child.wait()
-        return Done(child.returncode, out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "replace"))
+        return Done(child.returncode, (out or b"").decode("utf-8", "surrogateescape"), err.decode("utf-8", "replace"))
 
     def launch_supervisor(self, root: str, directory: str, fds: Sequence[int]) -> Any:
         """Start a supervisor and hand it the task's lock and control FIFO by inheritance: a flock belongs to the
@@ -1635,7 +1636,7 @@ UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_
 
 def top_of(directory: str) -> Optional[str]:
     """The top of the checkout around `directory`, found without git. A `.git` without HEAD is none, for git and for Codex:
-    the sandbox of Codex leaves empty ones behind. Source: codex-cli 0.169.0."""
+    its sandbox leaves empty ones behind. Source: codex-cli 0.169.0."""
     while True:
         dot_git = os.path.join(directory, ".git")
         if os.path.isfile(dot_git) or os.path.lexists(os.path.join(dot_git, "HEAD")):
@@ -1645,17 +1646,10 @@ def top_of(directory: str) -> Optional[str]:
         directory = os.path.dirname(directory)
 
 
-def in_repository(directory: str) -> bool:
-    """Codex's own test."""
-    return top_of(directory) is not None
-
-
 def repository_of(directory: str) -> Tuple[str, str]:
     """(what all checkouts of a repository have in common, top of this one); found without git, and good for comparing only.
     Raises: OSError, ValueError."""
-    top = top_of(os.path.realpath(directory))
-    if top is None:
-        return os.sep, os.sep
+    top = top_of(os.path.realpath(directory)) or os.sep
     common = os.path.join(top, ".git")
     if os.path.isfile(common):
         with open(common, encoding="utf-8") as f:
@@ -1863,14 +1857,15 @@ class Git:
         return done.out[:-1] if done.out.endswith("\n") else done.out
 
     def run(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "", allowed: Sequence[int] = (0,),
-            limit_s: float = GIT_TIMEOUT_S) -> Done:
-        """As above, for those who need more than the output. Raises: GitError for an exit status that is not `allowed`."""
+            limit_s: float = GIT_TIMEOUT_S, keep_out: bool = True) -> Done:
+        """As above, for those who need more than the output, or none of it. Raises: GitError for an exit status that is not `allowed`."""
         left = limit_s if self.give_up is None else min(limit_s, self.give_up - self.host.monotonic())
         if left <= 0:
             why = f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}"
             raise GitError(f"`git {words[0]}` was not run", why, "See why git is slow there, for instance a filter that hangs")
         try:
-            done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left, stdin.encode("utf-8", "surrogateescape"))
+            done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left, stdin.encode("utf-8", "surrogateescape"),
+                                 keep_out)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and not os.path.isdir(cwd):
                 raise GitError(f"There is no directory `{cwd}`", "It was deleted or moved", "Put it back, or see what `git worktree list` says")
@@ -2041,7 +2036,21 @@ class Git:
         for mode, commit, path in ((row[:6], row.split(" ")[1], row.partition("\t")[2]) for row in listed if row):
             if mode == "160000" and self._submodule(top, tree, names.get(path, ""), path, commit):
                 done[path] = names[path]
-        return tree._replace(submodules=done)
+        tree = tree._replace(submodules=done)
+        return tree._replace(seal=self._seal(tree))
+
+    @staticmethod
+    def _seal(tree: Worktree) -> Optional[str]:
+        """What changes when anybody works in the submodules; None without any. Of git's objects, which are linked from elsewhere,
+        and of an index, which a mere look may write, the names only; of other files what stat says. Raises: OSError."""
+        import hashlib
+        modules, rows = os.path.join(tree.git_dir, "modules"), []
+        for top in (modules, *(os.path.join(tree.path, path) for path in tree.submodules)) if os.path.isdir(modules) else ():
+            for name in sorted(files_at(top, ".")):
+                at = os.lstat(os.path.join(top, name))
+                bare = top == modules and re.search(r"/(index|objects/(..|pack|info)/[^/]+)$", name)
+                rows.append(name if bare else f"{name}/{at.st_ino}/{at.st_size}/{at.st_mtime_ns}/{at.st_ctime_ns}")
+        return hashlib.sha1(os.fsencode("\0".join(rows))).hexdigest() if rows else None
 
     def _submodule(self, top: str, tree: Worktree, name: str, path: str, commit: str) -> bool:
         if not re.fullmatch(r"(?!.*\.\.)[^/-][^\0\n]*", name):
@@ -2125,7 +2134,8 @@ class Git:
             parents.append(tip)
         scratch = {**place, "GIT_INDEX_FILE": os.path.join(tree.git_dir, OWN_INDEX), "GIT_OPTIONAL_LOCKS": "1"}
         self._fill(tree, parents[0], scratch)
-        left_out, ignored = self._take_all(tree, scratch)        # its look keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
+        # the look of `_take_all` keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
+        left_out, ignored = self._take_all(tree, scratch)
         written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
         if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
             new = self._commit(tree.path, written, parents, message, place)
@@ -2152,12 +2162,14 @@ class Git:
         left_out = self._take(tree.path, scratch, [c for c in changes if c.path not in secret])
         left_out.update({path: "copied from the checkout as an ignored file" for path in secret})
         left_out.update({path: "a submodule that is not checked out, with files in it" for path in self._hollow(tree, scratch)})
-        ignored = {c.path for c in seen if c.xy == "!!" and not is_empty(os.path.join(tree.path, c.path))}
-        mixed = {path for path in ignored if any(name.startswith(path) for name in copied)}
+        ignored = {c.path for c in seen if c.xy == "!!"} - copied
+        directories = [path for path in ignored if path.endswith("/")]
+        ignored -= {path for path in directories if next(os.walk(os.path.join(tree.path, path)), ())[1:] == ([], [])}     # empty
+        mixed = {path for path in directories if any(name.startswith(path) for name in copied)}
         if mixed:
             words = ("--others", "--ignored", "--exclude-standard", "-z", "--", *(f":(literal){path}" for path in mixed))
             unseen = self.run(tree.path, "ls-files", *words, env=scratch)
-            self.said += warned(unseen.err)
+            self.said += unseen.err.splitlines()
             ignored = ignored - mixed | set(filter(None, unseen.out.split("\0"))) - copied
         return left_out, sorted(ignored, key=lambda path: (path.endswith("/"), path))
 
@@ -2213,7 +2225,7 @@ class Git:
     def _changes(self, top: str, place: Mapping[str, str], *more: str) -> List[Change]:
         words = ("--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty", *more)
         done = self.run(top, "status", *words, env=place)
-        self.said = warned(done.err)
+        self.said = [line for line in done.err.splitlines() if line.startswith("warning: could not")]
         return _changes_in(done.out)
 
     def _take(self, top: str, place: Mapping[str, str], changes: Sequence[Change]) -> Dict[str, str]:
@@ -2398,18 +2410,17 @@ class Git:
         reason = self.locked_for(tree.git_dir)
         if reason not in (None, LOCK_REASON):
             raise GitError("Somebody locked it", clip(reason or "", LABEL_CHARS), f"`git worktree unlock {tree.path}` releases it")
-        unfinished = self.unfinished(tree.git_dir)
-        if unfinished:
-            raise GitError(f"A {unfinished[0]} is unfinished there", "", by_hand)
         place = self._place(tree) if there else {"GIT_DIR": tree.git_dir}
-        if self(tree.git_dir, "ls-files", "--unmerged", env=place):
-            raise GitError("Its index holds unmerged files", "", by_hand)
-        refs = self(tree.git_dir, "for-each-ref", "--format=%(refname)", "refs/bisect", "refs/worktree", "refs/rewritten", env=place).splitlines()
-        if refs:
-            raise GitError(f"It has refs of its own: {refs[0]}", "They would go with it", by_hand)
+        refs = self(tree.git_dir, "for-each-ref", "--format=%(refname)", "refs/bisect", "refs/worktree", "refs/rewritten", env=place)
+        found = [f"A {word} is unfinished there" for word in self.unfinished(tree.git_dir)]
+        found += ["Its index holds unmerged files"] if self(tree.git_dir, "ls-files", "--unmerged", env=place) else []
+        found += [f"It has refs of its own: {ref}" for ref in refs.splitlines()]
+        if found:
+            raise GitError(found[0], "That would go with it", by_hand)
         inner = next((os.path.relpath(top, tree.path) for top, directories, files in os.walk(tree.path) if top != tree.path
+                      and os.path.relpath(top, tree.path) not in tree.submodules
                       and any(name.lower() == ".git" for name in (*directories, *files))), "")
-        if inner or os.path.isdir(os.path.join(tree.git_dir, "modules")):
+        if inner or not there and os.path.isdir(os.path.join(tree.git_dir, "modules")):
             raise GitError(f"It holds a submodule or another repository{f': `{inner}`' if inner else ''}", "What was committed there is nowhere else",
                            f"Push or fetch what you want from there, then run `git worktree remove --force {tree.path}` yourself")
         mounted = mounted_in(tree.path)
@@ -2433,8 +2444,6 @@ class Git:
         unsaved = self._unsaved(tree, checkout, ignored)
         if unsaved and not dry_run:
             self.snapshot(tree, "What the task left, before its worktree was removed\n")
-            if self._unsaved(tree, checkout, ignored):
-                raise GitError("Its files go on changing", "", "Sweep again when nothing works there any more")
         return [f"What is not committed ({unsaved} files) {'would be' if dry_run else 'was'} committed onto {tree.branch} first"] if unsaved else []
 
     def _unsaved(self, tree: Worktree, checkout: str, ignored: bool) -> int:
@@ -2454,6 +2463,9 @@ class Git:
         by_hand = f"Save what you need of it; `git worktree remove {tree.path}` then removes the rest"
         if self.said:
             raise GitError("git cannot read all of it", clip(self.said[0], 200), by_hand)
+        if self._seal(tree) != tree.seal:
+            raise GitError(f"Something was done in its submodules: {told(some(list(tree.submodules)))}", "It may be nowhere else",
+                           f"Push or fetch what you want from there, then run `git worktree remove --force {tree.path}` yourself")
         not_taken = {name: why for name, why in left_out.items() if name not in copied}
         if not_taken:
             raise GitError(f"No commit takes {told(with_reasons(not_taken))}", "", by_hand)
@@ -2464,8 +2476,19 @@ class Git:
                            "`codex-mcp-swarm sweep --ignored` removes them as well")
         on = head or tip                        # HEAD may be on a branch without a commit
         if on and self._holder(tree.git_dir, on) and (not changed or (tip and written == self(tree.path, "rev-parse", tip + "^{tree}", env=place))):
+            self._check_whole(tree, [commit for commit in (head, tip) if commit])
             return 0
         return max(1, len(changed))
+
+    def _check_whole(self, tree: Worktree, commits: Sequence[str]) -> None:
+        """Read all that is new in these commits: an empty or damaged object passes until somebody reads it. Raises: GitError."""
+        place = {**self._place(tree), "GIT_NO_REPLACE_OBJECTS": "1"}
+        listed = self.run(tree.path, "rev-list", "--objects", *commits, "--not", tree.base, env=place, allowed=(0, 128))
+        names = "".join(row.partition(" ")[0] + "\n" for row in listed.out.splitlines())
+        said = listed.err or self.run(tree.path, "cat-file", "--batch", env=place, stdin=names, allowed=(0, 128), keep_out=False).err
+        if said:
+            raise GitError("git cannot read all that is on its branch", clip(said, 300), f"The good copy may be the one in `{tree.path}`: "
+                           "take away the damaged object, then `git hash-object -w FILE` there writes it anew")
 
     def _holder(self, git_dir: str, commit: str, but: str = "") -> str:
         """A branch, here or of a remote, or a tag that holds this commit and is not `but`; empty for none. Other refs (the trash, a
@@ -2532,12 +2555,12 @@ class Git:
                 pid = self.host.worker_in(hidden)
                 if pid is not None or self._unsaved(tree._replace(path=hidden), checkout, ignored):
                     raise GitError("It was changed while it was being removed", "", "Sweep again when nothing works there any more")
+                os.rename(hidden, f"{hidden}.gone")         # all is proven: once git knows it no more, it goes
             self(common, "worktree", "remove", tree.path, env={"GIT_DIR": common})
-            if there:
-                os.rename(hidden, f"{hidden}.gone")
         except (GitError, OSError):
-            if there and os.path.isdir(hidden):
-                os.rename(hidden, tree.path)
+            for moved in (hidden, f"{hidden}.gone"):
+                if there and os.path.isdir(moved):
+                    os.rename(moved, tree.path)
             if locked:
                 self.hold(tree)
             raise
@@ -2545,14 +2568,13 @@ class Git:
             delete_tree(f"{hidden}.gone")
 
     def settle(self, hidden: str, path: str) -> None:
-        """A sweep was killed while it took down the worktree `path`: back with it while git knows it; the rest of it goes only where git
-        had let go of it for that sweep. Raises: GitError, OSError."""
-        if hidden.endswith(".gone"):
-            delete_tree(hidden)
-            return
+        """A sweep was killed while it took down the worktree `path`: back with it while git knows it; else it goes only where all
+        had been proven. Raises: GitError, OSError."""
         git_dir = self._leads_to(hidden, ".git")
         if os.path.isdir(git_dir):
             return os.rename(hidden, path)
+        if hidden.endswith(".gone"):
+            return delete_tree(hidden)
         if git_dir and not os.path.isdir(os.path.dirname(os.path.dirname(git_dir))):
             raise GitError(f"The repository of `{git_dir}` is gone or was moved", "A sweep was killed while it removed this",
                            f"Move the repository back, or delete `{hidden}` by hand")
@@ -2609,11 +2631,12 @@ class Git:
 
     # -- comparing -------------------------------------------------------------------
     def state(self, tree: Worktree, aside: Mapping[str, str]) -> Tuple[str, Dict[str, Any]]:
-        """(the tree object of what lies in the worktree now, what a snapshot would leave out, as a record has it). Raises: GitError, OSError."""
+        """(the tree object of what lies in the worktree now, what a snapshot would leave out). Raises: GitError, OSError."""
         scratch = {**aside, **self._place(tree)}
         self._fill(tree, self.commit_of(tree.path, "HEAD", scratch) or tree.start, scratch)
         left_out, ignored = self._take_all(tree, scratch)
-        return self(tree.path, "write-tree", "--missing-ok", env=scratch), {"left_out": with_reasons(left_out), "ignored": some(ignored)}
+        besides = {"left_out": with_reasons(left_out), "ignored": some(ignored)}
+        return self(tree.path, "write-tree", "--missing-ok", env=scratch), besides
 
     def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str, Dict[str, Any]]:
         """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there now; what was left out)."""
@@ -2985,18 +3008,6 @@ def mark_of(top: str, name: str) -> str:
     except OSError:
         return ""
     return f"//{there.st_ino}/{there.st_size}/{there.st_mtime_ns}"
-
-
-def warned(err: str) -> List[str]:
-    """What git could not read, in its words."""
-    return [line for line in err.splitlines() if line.startswith("warning: could not")]
-
-
-def is_empty(path: str) -> bool:
-    """Whether this is a directory with nothing in it, as far as it can be read."""
-    with contextlib.suppress(OSError):
-        return not os.listdir(path)
-    return False
 
 
 def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
@@ -3909,10 +3920,10 @@ class Swarm:
         if thread_id and owner is None and "cwd" not in request:
             raise ToolError(f"There is no record of thread {thread_id} here", "It is another program's, or its tasks ended long ago and were removed, so nothing tells where it worked",
                             "Pass `cwd`, and with it `sandbox` and whatever else it had", FailureKind.RESUME)
-        if wants_tree and not in_repository(cwd):
+        if wants_tree and not top_of(cwd):
             raise ToolError(f"`worktree` is not possible: {cwd} is not in a git repository", "A worktree is made from a commit",
                             "Run `git init` there and commit, pass another `cwd`, or leave `worktree` out", FailureKind.NOT_A_REPOSITORY)
-        if not self.config.skip_git_repo_check and not in_repository(cwd):
+        if not self.config.skip_git_repo_check and not top_of(cwd):
             raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
                             "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
         source = self._source(cwd, options) if wants_tree else None
@@ -4482,14 +4493,14 @@ class Swarm:
         Raises: ToolError, OSError."""
         side = self._side(task_id)
         with self.git.aside({"GIT_DIR": side.repository}) as place:
-            start, end, not_in = self._ends(side, place)
+            start, end, besides = self._ends(side, place)
             old = self._compared_with(against, side.repository, place) if against else start
             rows = self.git.changed(place, old, end, paths or side.within)
             content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, side.globs) for row in rows)
         if paths and not rows:
             side = side._replace(note="No file that differs is in `paths`")
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note,
-                 **not_in}
+                 **besides}
         return {"task_id": task_id, "view": view, **{k: v for k, v in facts.items() if v}, "files_changed": len(rows),
                 "insertions": total(rows)[0], "deletions": total(rows)[1], "content": content}
 
@@ -4523,7 +4534,7 @@ class Swarm:
         return Side(common_of(tree), tree, not tree.head, edited if not tree.head else (), globs, since=spec.since)
 
     def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> Side:
-        if not os.path.isdir(spec.cwd) or not in_repository(spec.cwd):
+        if not os.path.isdir(spec.cwd) or not top_of(spec.cwd):
             raise ToolError(f"There is nothing to compare of task {spec.task_id}", f"It had no worktree, and {spec.cwd} is not in a git repository"
                             + (f". Codex said that it edited {told(some(edited))}" if edited else ""), "Run tasks with `worktree: true`")
         self._check_ours(spec.cwd)
@@ -4536,11 +4547,9 @@ class Swarm:
         """(the commit that it began with, the commit or tree object that it came to, what its directory has besides)."""
         if side.tree is None:
             return self.git.state_of_checkout(side.top, place)
-        tree, start = side.tree, side.since or side.tree.start
-        if not tree.head:
-            return (start, *self.git.state(tree, place))
-        there = os.path.isdir(tree.path)
-        return start, tree.head, {"left_out": tree.left_out, "ignored": tree.ignored} if there else {}
+        tree, there = side.tree, os.path.isdir(side.tree.path)
+        now, besides = (tree.head, {"ignored": tree.ignored} if there else {}) if tree.head else self.git.state(tree, place)
+        return side.since or tree.start, now, besides
 
     # -- merging ---------------------------------------------------------------------
     def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
@@ -5077,7 +5086,7 @@ def title_of(prompt: str) -> str:
 
 
 def shown(tree: Worktree) -> Dict[str, Any]:
-    return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k not in ("git_dir", "files")}
+    return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k not in ("git_dir", "files", "seal")}
 
 
 def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]:
@@ -5509,7 +5518,8 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
                                                                            ("ignored", "only in the worktree, and ignored")) if key in tree)
         yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in tree.get("unseen", {}).items())
     yield from (f"{words}: {told(record[key])}" for key, words in (("outside_write_paths", "outside write_paths"), ("edited", "edited, as codex said"),
-                                                                             ("left_out", "only in the worktree"), ("ignored", "only in the worktree, and ignored")) if key in record)
+                                                                             ("left_out", "only in the worktree"),
+                                                                   ("ignored", "only in the worktree, and ignored")) if key in record)
     yield from (f"also touched by task {other}: {told(files)}" for other, files in record.get("overlaps", {}).items())
     yield from (f"{key}: {record[key]}" for key in ("sandbox", "model") if key in record)
     if "usage" in record:

@@ -163,7 +163,8 @@ def test_in_a_repository_without_a_commit_everything_is_new(swarm, tmp_path):
 
 def test_outside_of_a_repository_the_error_says_what_codex_edited(swarm, tmp_path):
     s = swarm(skip_git_repo_check=True)
-    record = run(s, "PLAY patch", cwd=str(tmp_path))
+    (tmp_path / "plain").mkdir()
+    record = run(s, "PLAY patch", cwd=str(tmp_path / "plain"))
     with pytest.raises(cms.ToolError) as caught:
         s.diff(record["task_id"], None, "files", ())
     assert "not in a git repository" in str(caught.value) and "edited" in str(caught.value)

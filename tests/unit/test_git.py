@@ -326,12 +326,12 @@ def test_without_git_the_error_says_to_install_it(repo):
 def test_codex_own_test_for_a_repository_is_ours(repo, tree, tmp_path, inside, answer):
     (repo / "sub").mkdir()
     (tmp_path / "plain").mkdir()
-    assert cms.in_repository(str(tmp_path / inside)) is answer
+    assert bool(cms.top_of(str(tmp_path / inside))) is answer
 
 
 def test_an_empty_dot_git_above_a_directory_is_no_repository(repo, tmp_path):
     (tmp_path / ".git").mkdir()
     (repo / "sub" / ".git").mkdir(parents=True)
     (tmp_path / "plain").mkdir()
-    assert not cms.in_repository(str(tmp_path / "plain")) and cms.repository_of(str(tmp_path / "plain")) == ("/", "/")
-    assert cms.in_repository(str(repo / "sub")) and cms.repository_of(str(repo / "sub")) == (str(repo / ".git"), str(repo))
+    assert not cms.top_of(str(tmp_path / "plain")) and cms.repository_of(str(tmp_path / "plain"))[1] == "/"
+    assert cms.top_of(str(repo / "sub")) == str(repo) and cms.repository_of(str(repo / "sub")) == (str(repo / ".git"), str(repo))

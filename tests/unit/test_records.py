@@ -36,7 +36,7 @@ def texts(chance):
 
 def tree(chance):
     return Worktree(text(chance), text(chance), text(chance), text(chance), *(maybe(chance, make) for make in (text, number, number, number, number, text)),
-                    *(chance.choice([{}, {"count": 3, "first": [text(chance)]}]) for _ in range(5)), texts(chance), maybe(chance, text))
+                    *(chance.choice([{}, {"count": 3, "first": [text(chance)]}]) for _ in range(6)), texts(chance), maybe(chance, text), maybe(chance, text))
 
 
 def failure(chance):

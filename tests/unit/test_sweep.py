@@ -13,6 +13,7 @@ import time
 import pytest
 
 import codex_mcp_swarm as cms
+from client import eventually
 from . import helpers
 from .helpers import WAIT_S, begin
 from .on_git import commit, put, sh
@@ -442,13 +443,128 @@ def test_a_copied_file_that_is_not_ignored_any_more_is_no_secret_for_a_branch(ma
     assert done.removed and sh(repo, "git", "ls-tree", "-r", "--name-only", branch).split() == [".gitignore", ".worktreeinclude", "README", "work"]
 
 
-def test_a_checked_out_submodule_keeps_its_worktree(made, repo, tmp_path):
+# -- submodules -------------------------------------------------------------------------------------------
+def test_a_submodule_that_the_task_added_keeps_its_worktree(made, repo, tmp_path):
     app, top, branch = made
     sh(tmp_path, "git", "clone", "-q", str(repo), "sub")
     sh(top, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "sub"), "sub")
     commit(top)
     done = one(app)
     assert not done.removed and "`sub`" in done.notes[0] and "git worktree remove --force" in done.notes[0] and (top / "sub" / "README").exists()
+
+
+@pytest.fixture
+def made_with_submodule(swarm, repo, tmp_path):
+    """The same as `made`, with the submodule `lib/sub`, which the server checked out."""
+    sh(tmp_path, "git", "init", "-q", "-b", "main", "library")
+    put(tmp_path / "library", inside="1\n", _gitignore="*.log\n")
+    for key, value in (("user.name", "Test"), ("user.email", "test@example.invalid")):
+        sh(tmp_path / "library", "git", "config", key, value)
+    commit(tmp_path / "library")
+    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name", "a/library", str(tmp_path / "library"), "lib/sub")
+    commit(repo)
+    app = swarm()
+    tree = run(app, "WRITE work 1", worktree=True)["worktree"]
+    assert tree["submodules"] == ["lib/sub"]
+    return app, pathlib.Path(tree["path"]), tree["branch"]
+
+
+def test_a_submodule_that_is_as_it_was_checked_out_goes_with_its_worktree(made_with_submodule, repo):
+    app, top, branch = made_with_submodule
+    sh(top / "lib" / "sub", "git", "status")            # which writes its index
+    assert one(app, dry_run=True).removed and (top / "lib" / "sub" / "inside").exists()
+    assert one(app).removed and not top.exists() and not (repo / ".git" / "worktrees").exists()
+    assert sh(repo, "git", "show", branch + ":work") == "1" and (repo / "lib" / "sub" / "inside").exists()
+
+
+ME = "-c user.name=A -c user.email=a@b.invalid"
+WORKED_IN = {
+    "a change": "echo 2 > inside", "a change that git is told to overlook": "git update-index --assume-unchanged inside; echo 2 > inside",
+    "a deletion": "rm inside", "a new file": "echo 1 > new", "an ignored file": "echo 1 > x.log", "a branch": "git branch mine", "a tag": "git tag mine",
+    "a commit": "git %s commit -q --allow-empty -m x" % ME, "a commit in the log": "git %s commit -q --allow-empty -m x; git reset -q --hard HEAD~1" % ME,
+    "a commit of another worktree": "git worktree add -q --detach ../elsewhere; cd ../elsewhere; git %s commit -q --allow-empty -m x; rm -r ../elsewhere" % ME,
+    "a stash": "echo 2 > inside; git %s stash -q" % ME, "a repository": "git init -q inner", "a repository in its place": "rm .git; git init -q; git %s commit -q --allow-empty -m x" % ME,
+    "a repository of another submodule": "git init -q --separate-git-dir $(git rev-parse --absolute-git-dir)/../other ../other; rm -r ../other"}
+
+
+@pytest.mark.parametrize("how", WORKED_IN)
+def test_a_submodule_in_which_something_was_done_keeps_its_worktree(made_with_submodule, repo, how):
+    app, top, branch = made_with_submodule
+    sh(top / "lib" / "sub", "sh", "-c", WORKED_IN[how])
+    for dry_run in (True, False):
+        done = one(app, dry_run=dry_run)
+        assert not done.removed and "lib/sub" in done.notes[0] and "git worktree remove --force" in done.notes[0], done
+    assert (top / "lib" / "sub").exists() and os.path.isdir(str(repo / ".git" / "worktrees" / top.name / "modules" / "a" / "library"))
+
+
+# -- what git cannot read ---------------------------------------------------------------------------------
+def flipped(data):
+    return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+
+
+DAMAGES = {"empty": lambda data: b"", "cut off": lambda data: data[:-4], "garbage": lambda data: b"garbage\n", "one bit": flipped}
+
+
+def loose(repo, rev):
+    name = sh(repo, "git", "rev-parse", rev)
+    return repo / ".git" / "objects" / name[:2] / name[2:]
+
+
+@pytest.mark.parametrize("rev", ["%s:work", "%s^{tree}", "%s"], ids=["blob", "tree", "commit"])
+@pytest.mark.parametrize("how", [*DAMAGES, "gone"])
+def test_a_worktree_is_kept_when_an_object_of_its_branch_cannot_be_read(made, repo, rev, how):
+    app, top, branch = made
+    sh(repo, "git", "update-ref", "refs/tags/held", branch)
+    path = loose(repo, rev % branch)
+    data = path.read_bytes()
+    path.unlink()
+    if how != "gone":
+        path.write_bytes(DAMAGES[how](data))
+    done = one(app)
+    assert not done.removed and (top / "work").read_text() == "1\n", done
+    if rev == "%s:work":
+        assert "cannot read all that is on its branch" in done.notes[0] and one(app, dry_run=True).notes == done.notes
+
+
+def test_what_the_reason_advises_makes_the_object_whole_again(made, repo):
+    app, top, branch = made
+    path = loose(repo, branch + ":work")
+    path.chmod(0o600)
+    path.write_bytes(b"")
+    assert "git hash-object -w" in one(app).notes[0]
+    path.unlink()
+    sh(top, "git", "hash-object", "-w", "work")
+    assert one(app).removed and sh(repo, "git", "show", branch + ":work") == "1"
+
+
+def test_a_worktree_is_kept_when_a_pack_is_damaged(made, repo):
+    app, top, branch = made
+    blob = sh(repo, "git", "rev-parse", branch + ":work")
+    sh(repo, "git", "repack", "-a", "-d", "-q")
+    index = next((repo / ".git" / "objects" / "pack").glob("*.idx"))
+    _, _, _, length, offset = next(row for row in sh(repo, "git", "verify-pack", "-v", str(index)).splitlines() if row.startswith(blob)).split()
+    pack = index.with_suffix(".pack")
+    data, end = bytearray(pack.read_bytes()), int(offset) + int(length)
+    data[end - 3] ^= 1
+    pack.chmod(0o600)
+    pack.write_bytes(data)
+    done = one(app)
+    assert not done.removed and "cannot read" in done.notes[0] and (top / "work").read_text() == "1\n"
+
+
+def test_what_is_read_before_a_removal_costs_no_memory(made, repo):
+    """40 MB on the branch, and git's output of it is not collected."""
+    app, top, branch = made
+    put(top, big="x" * 40_000_000)
+    commit(top)
+    outputs = []
+
+    class Watching(Later):
+        def run(self, *words, **more):
+            done = super().run(*words, **more)
+            outputs.append(len(done.out))
+            return done
+    assert one(app, host=Watching).removed and outputs and max(outputs) < 1_000_000
 
 
 @pytest.mark.skipif(not cms.LINUX, reason="there is no /proc elsewhere")
@@ -527,9 +643,12 @@ def test_a_worktree_of_another_root_in_the_same_place_is_left_alone_while_its_ta
     app, top, branch = made
     other = swarm(root=str(tmp_path / "other"), worktree_dir=str(top.parent))
     task = begin(other, "SLEEP 1000", worktree=True)
+    tree = task.spec().worktree
     try:
+        if cms.LINUX:
+            eventually(lambda: cms.Host().worker_in(tree.path), what="the process, by which the other sweep knows")
         found = [t for t in sweep(app) if task.task_id in t.path][0]
-        assert not found.removed and os.path.isdir(task.spec().worktree.path) and ("pid" in found.notes[0] or "Not ours" in found.notes[0])
+        assert not found.removed and os.path.isdir(tree.path) and ("A process works there" if cms.LINUX else "Not ours") in found.notes[0]
     finally:
         other.stop([task.task_id])
         ended(other, [task.task_id])
