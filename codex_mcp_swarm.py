@@ -1627,7 +1627,7 @@ LOCK_REASON = "A codex-mcp-swarm task is running here"
 TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which a removed worktree was made
 MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
 MARK = "codex-swarm-"                       # begins the names behind conflict markers
-LABEL = f"{MARK}[0-9A-Za-z.-]+-0-g[0-9a-f]+"           # such a name
+LABEL = f"{MARK}[0-9A-Za-z.-]*-0-g[0-9a-f]+"           # such a name
 LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without markers
 OURS = ".codex-swarm"                       # marks the directory of worktrees, which may be on another disk
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
@@ -1771,7 +1771,9 @@ def is_undecided(then: str, now: str) -> bool:
     indented or under another label, or a separator with what was on both sides. What was no marker then is none now."""
     old, new = ("\n" + "\n".join(line.strip() for line in text.split("\n")) + "\n" for text in (then, now))
     found = re.search(f"\n(<+) {LABEL}\n", old)
-    width = len(found[1]) if found else 0
+    if found is None:
+        return False
+    width = len(found[1])
 
     def without_markers(conflict: "re.Match[str]") -> str:
         marked, count = re.subn(f"(?m)^={{{width}}}$", "\0", conflict[1])
@@ -1786,7 +1788,7 @@ def is_undecided(then: str, now: str) -> bool:
 
 def readable(text: str) -> str:
     """With the names that a user knows in the place of those that git needs."""
-    return re.sub(f"{MARK}([0-9A-Za-z.-]+)-0-g[0-9a-f]+", r"\1", text)
+    return re.sub(f"{MARK}([0-9A-Za-z.-]*)-0-g[0-9a-f]+", r"\1", text)
 
 
 def blobs_of(rows: Sequence[Changed]) -> Dict[str, str]:

@@ -807,7 +807,7 @@ def test_what_an_update_left_is_undecided_in_whatever_dress(size, lines):
         sh(lines, "git", "checkout", "-q", "-b", name, base)
         (lines / "text").write_text(OLD.replace("FIRST", one).replace("SECOND", other))
         sides.append(commit(lines))
-    git, part = ours(), cms.Part(("two",), "two", "two", sides[1], base, base, False)
+    git, part = ours(), cms.Part(("two",), "`\u00e4`", "two", sides[1], base, base, False)        # a branch of which no ASCII is left
     with git.desk(cms.place_of(str(lines / ".git"), str(lines))) as desk:
         written, conflicts = git._united(sides[0], part, desk)
     assert [len(conflict.hunks) for conflict in conflicts] == [2]

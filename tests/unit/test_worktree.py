@@ -509,7 +509,7 @@ def test_a_branch_in_the_place_of_ours_is_an_error_that_names_it_and_stays(repo,
     sh(repo, "git", "branch", "codex-swarm")
     with pytest.raises(GitError) as caught:
         make()
-    assert "'refs/heads/codex-swarm' exists" in str(caught.value)
+    assert "There is a branch `codex-swarm` already" in str(caught.value)
     sh(repo, "git", "branch", "-d", "codex-swarm")
     nothing_left(repo, tmp_path)
 
