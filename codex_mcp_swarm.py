@@ -92,6 +92,7 @@ MAX_WAITS = 256                     # calls under way at once beyond which no wa
 MAX_CALLS = 320                     # the same for all others
 MAX_TASKS_PER_CALL = 100
 MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_LINE_BYTES = 32 * 1024 * 1024   # of events.jsonl; codex's own final messages were seen to be up to 10 MB
 MAX_UNREAD_BYTES = 64 * 1024 * 1024 # what a client may leave unread before it is given up
 MAX_PROMPT_CHARS = 1_048_576        # codex's own limit, in code points
 MAX_ARGV_BYTES = 128 * 1024 - 1     # Linux: MAX_ARG_STRLEN, for one word
@@ -672,14 +673,21 @@ def _show(value: Any) -> str:
 
 
 def compact(data: Any) -> str:
-    """The data as one line of JSON, as it goes out. Unicode's line separators are escaped: some clients split at them.
+    """The data as one line of JSON, as it goes out. Some clients split at Unicode's line separators.
 
     Raises: ValueError for NaN or an infinity.
     """
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for mark in ("\u2028", "\u2029", "\x85"):
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return text
+    return escaped(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def escaped(text: str) -> str:
+    """JSON without the marks that it leaves as they are and others obey: line separators of Unicode, DEL, C1."""
+    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda mark: f"\\u{ord(mark[0]):04x}", text)
+
+
+def visible(text: str) -> str:
+    """Text as a person or a model gets it: a terminal would obey control characters, so they are shown, `\\x1b` for ESC."""
+    return re.sub(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)", lambda mark: f"\\x{ord(mark[0]):02x}", text)
 
 
 def clip(text: str, limit: int) -> str:
@@ -798,7 +806,7 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt")),
     Flag("worktree", {**obj(WORKTREE), "type": ["boolean", "object"], "description":
          "Run in a git worktree and branch of its own; from another `base` than HEAD, or with uncommitted changes"}, repeated=False),
-    Flag("write_paths", arr(string(minLength=1), "Globs; changes elsewhere are reported", maxItems=100)),
+    Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported", maxItems=100)),
     Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S), repeated=False),
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
@@ -892,6 +900,15 @@ def fold(progress: Progress, line: bytes) -> Progress:
     if row is None:
         return progress._replace(unknown=progress.unknown + 1)
     return row(progress, event)._replace(events=progress.events + 1)
+
+
+def fold_huge(progress: Progress, line: bytes, offset: int) -> Progress:
+    """The same for a line of which only the beginning is known."""
+    what = f"A line longer than {MAX_LINE_BYTES >> 20} MiB was passed over: it begins at byte {offset:,} of events.jsonl"
+    progress = progress._replace(unknown=progress.unknown + 1, warnings=add_warning(progress.warnings, what))
+    if b'"item.completed"' in line[:200] and b'"agent_message"' in line[:200]:
+        return progress._replace(message=f"[This message is not shown. {what}]")
+    return progress
 
 
 def _thread_started(p: Progress, event: Mapping[str, Any]) -> Progress:
@@ -1107,25 +1124,22 @@ def rejections(stderr: str) -> List[str]:
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36        # Source: linux/prctl.h
 FICLONE = 0x40049409                                    # Source: linux/fs.h; elsewhere no file system answers to it
 LINUX = sys.platform.startswith("linux")
-# What the supervisor runs. It uses cached bytecode (a script would be compiled anew for every task): what pip left
-# beside the file, else a cache under ROOT, so that a checkout which holds a copy of this file stays clean. That
-# checkout is never on sys.path.
+CODE = sys._getframe().f_code                           # of this module: what supervisors are given, so that none compiles it anew
+# What a supervisor runs: that code, from a file without a name, so that there is nothing which somebody could have put
+# something else in the place of.
 BOOT = """\
-import os, sys
-from importlib.machinery import SourceFileLoader
-name, path = "codex_mcp_swarm", sys.argv[1]
-beside = os.path.join(os.path.dirname(path), "__pycache__", name + "." + sys.implementation.cache_tag + ".pyc")
-sys.pycache_prefix = None if os.path.exists(beside) else sys.argv[2]
-try:
-    code = SourceFileLoader(name, path).get_code(name)
-except Exception:       # a cache that a full disk cut off
+import marshal, os, sys
+name, path, version, code = "codex_mcp_swarm", *sys.argv[1:4]
+if version == sys.version:
+    code = marshal.loads(os.pread(int(code), os.fstat(int(code)).st_size, 0))
+else:                   # Python was updated beneath the server
     with open(path, "rb") as f:
         code = compile(f.read(), path, "exec")
-sys.pycache_prefix = None
+os.close(int(sys.argv[3]))
 module = sys.modules[name] = type(sys)(name)
 module.__file__ = path
 exec(code, module.__dict__)
-sys.exit(module.supervisor_main(sys.argv[3:]))
+sys.exit(module.supervisor_main(sys.argv[4:]))
 """
 
 
@@ -1156,6 +1170,7 @@ class Host:
     def __init__(self, log_file: Optional[str] = None, log_level: str = "WARNING", linux: bool = LINUX) -> None:
         self.log_file, self.log_level, self.linux = log_file, log_level, linux
         self._logger: Any = None
+        self._code: Any = None              # CODE in a file, from the first launch on
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
@@ -1163,6 +1178,7 @@ class Host:
     def prepare_to_launch(self) -> None:
         """Import now what a launch needs, not between the steps of one."""
         import subprocess   # noqa: F401
+        import tempfile     # noqa: F401
 
     def new_task_id(self) -> str:
         return os.urandom(6).hex()
@@ -1175,8 +1191,10 @@ class Host:
             import logging
             if self._logger is None:
                 logging.raiseExceptions = False
-                handler = logging.FileHandler(self.log_file, encoding="utf-8") if self.log_file else logging.StreamHandler(Stderr())
-                handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s"))
+                stream: Any = Stderr() if not self.log_file else open(self.log_file, "a", encoding="utf-8", errors="backslashreplace",
+                                                                      opener=lambda path, how: os.open(path, how, 0o600))
+                handler, form = logging.StreamHandler(stream), logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s")
+                handler.format = lambda record: visible(form.format(record))    # type: ignore[assignment]
                 self._logger = logging.Logger("codex_mcp_swarm", self.log_level)
                 self._logger.addHandler(handler)
             self._logger.log(getattr(logging, level), message, exc_info=trace)
@@ -1208,17 +1226,25 @@ class Host:
         """Start a supervisor and hand it the task's lock and control FIFO by inheritance: a flock belongs to the
         open file, so there is no instant at which it is free. Returns the Popen. Raises: OSError."""
         import subprocess
-        program = os.path.abspath(__file__)
-        os.stat(program)                # a package manager may have removed it since we started
+        code = self._code = self._code or self._code_in_a_file(root)
         with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))        # inherited: it waits until the supervisor can act on it
             try:
-                return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, program, os.path.join(root, "cache"),
+                return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, os.path.abspath(__file__), sys.version, str(code.fileno()),
                                          directory, *map(str, fds)],
                                         cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-                                        start_new_session=True, pass_fds=fds)
+                                        start_new_session=True, pass_fds=(code.fileno(), *fds))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _code_in_a_file(self, root: str) -> Any:
+        """Raises: OSError."""
+        import marshal
+        import tempfile
+        code = tempfile.TemporaryFile(dir=root)
+        code.write(marshal.dumps(CODE))
+        code.flush()
+        return code
 
     def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Tuple[Any, Any]:
         """Start a command in a session of its own, its output to `log`, and a guard that kills its process group should we be killed.
@@ -1441,9 +1467,10 @@ def held(path: str) -> bool:
 def make_directory(path: str, variable: str) -> os.stat_result:
     """Make `path` if need be, for us alone. Raises: ToolError, which names the environment variable that moves it."""
     try:
-        os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+        if not os.path.lexists(path):
+            make_directory(os.path.dirname(path), variable)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
         return os.lstat(path)
     except OSError as error:
         raise ToolError(f"`{path}` cannot be used", error.strerror or str(error), f"Make it writable, or name another directory in {variable}")
@@ -1807,39 +1834,61 @@ def total(rows: Sequence[Changed]) -> Tuple[int, int]:
     return sum(row.insertions or 0 for row in rows), sum(row.deletions or 0 for row in rows)
 
 
-def covers(glob: str, name: str) -> bool:
-    """Whether the glob names the file or a directory above it: `*` and `?` stop at `/`, `**` does not. In time that is linear
-    in the length of both, whatever the glob."""
-    glob = re.sub(r"^(\./)+", "", glob).rstrip("/")
-    fixed = re.split(r"[*?[]", glob)[0]
-    if not name.startswith(fixed) or fixed == glob:
-        return name == glob or (fixed == glob != "" and name.startswith(glob + "/"))
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob, re.S)
+class Globs:
+    """Files named by globs: `*` and `?` stop at `/`, `**` does not, and a directory stands for all that is in it. All globs are tried
+    at once, each bit of a number being a place in one of them: in time that is linear in the length of a name, whatever the globs."""
 
-    def skipped(states: Set[int], before: str) -> Set[int]:
+    def __init__(self, globs: Iterable[str]) -> None:
+        parts: List[str] = []
+        starts = []
+        for glob in globs:
+            starts.append(len(parts))
+            glob = re.sub(r"(\*\*/)+", "**/", re.sub(r"(\*\*)+(?=\*\*)", "", re.sub(r"^(\./)+", "", glob).rstrip("/")))
+            parts += [*re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob, re.S), ""]
+        self.last_first, self.kinds = parts[::-1], {part: _stands_for(part) for part in parts}
+        self.ends, star, stars, self.slashed = (self._places(lambda part: part == kind) for kind in ("", "*", "**", "**/"))
+        self.free, self.deep = star | stars, stars | self.slashed
+        self.known: Dict[str, int] = {}             # character -> the places that stand for it
+        self.begin = self._skip(sum(1 << start for start in starts), self.free | self.slashed)
+
+    def _places(self, wanted: Callable[[str], bool]) -> int:
+        bit = {part: "1" if wanted(part) else "0" for part in self.kinds}
+        return int("".join(bit[part] for part in self.last_first) or "0", 2)
+
+    def _skip(self, states: int, free: int) -> int:
         """With those that are reached without reading: a star may stand for nothing, `**/` only where a name begins."""
-        for at in range(len(parts)):
-            if at in states and (parts[at] in ("*", "**") or parts[at] == "**/" and before in ("", "/")):
-                states.add(at + 1)
-        return states
-    states = skipped({0}, "")
-    for c in name:
-        if c == "/" and len(parts) in states:
-            return True
-        stay = {at for at in states if at < len(parts) and (parts[at] in ("**", "**/") or parts[at] == "*" and c != "/")}
-        step = {at + 1 for at in states if at < len(parts) and _stands_for(parts[at], c)}
-        states = skipped(stay | step, c)
-    return len(parts) in states
+        while True:
+            more = states | (states & free) << 1
+            if more == states:
+                return states
+            states = more
+
+    def cover(self, name: str) -> bool:
+        """Whether they name this file or a directory above it."""
+        states = self.begin
+        for c in name:
+            if c == "/" and states & self.ends:
+                return True
+            if c not in self.known:
+                self.known[c] = self._places(lambda part: self.kinds[part](c))
+            if c == "/":
+                states = self._skip(states & self.deep | (states & self.known[c]) << 1, self.free | self.slashed)
+            else:
+                states = self._skip(states & (self.deep | self.free) | (states & self.known[c]) << 1, self.free)
+            if not states:
+                return False
+        return bool(states & self.ends)
 
 
-def is_covered(globs: Sequence[str], name: str) -> bool:
-    return any(covers(glob, name) for glob in globs)
-
-
-def _stands_for(part: str, c: str) -> bool:
-    if len(part) > 2 and part[0] == "[":
-        return fnmatch.fnmatchcase(c, part) and c != "/"
-    return c == part or part == "?" and c != "/"
+def _stands_for(part: str) -> Callable[[str], bool]:
+    """Whether a part of a glob that is no star stands for a character."""
+    if len(part) < 3 or part[0] != "[":
+        return lambda c: c == part or part == "?" and c != "/"
+    try:
+        matches = re.compile(fnmatch.translate(part)).match
+    except re.error:                                # a range from back to front, until Python 3.8
+        return lambda c: False
+    return lambda c: c != "/" and matches(c) is not None
 
 
 class Git:
@@ -3057,7 +3106,6 @@ def unfit(top: str, change: Change) -> str:
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them    .removed-<task_id>/: one on its way out
-#     cache/                bytecode of this program
 #                           Lock files have mode 0200: see open_lock
 #     sweep.lock            shared by whoever starts tasks, exclusive for each removal
 #     swept                 locked by the server that sweeps by itself; its time is that of the last such sweep
@@ -3369,6 +3417,7 @@ class Tail:
     def __init__(self, path: str) -> None:
         self.path, self.progress = path, Progress()
         self.offset = self.size = 0         # what was folded; what was there, a half line at the end included
+        self.in_huge = False                # `offset` is inside of a line that is passed over
         self.changed_at = self.phase_at = 0.0
         self._lock = threading.Lock()       # guards all of the above; whoever refreshes takes it; leaf lock
 
@@ -3382,29 +3431,27 @@ class Tail:
             if there.st_size == self.size:
                 return self.progress
             before = (self.progress.phase, self.progress.detail)
-            with contextlib.suppress(OSError), open(self.path, "rb") as f:
-                for line in self._lines(f):
-                    self.progress = fold(self.progress, line)
+            with contextlib.suppress(OSError), open(self.path, "rb", 1 << 20, opener=private) as f:
+                self._fold_new(f)
                 self.size = there.st_size
             self.changed_at = there.st_mtime
             if before != (self.progress.phase, self.progress.detail):
                 self.phase_at = there.st_mtime
             return self.progress
 
-    def _lines(self, f: IO[bytes]) -> Iterator[bytes]:
-        """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one."""
+    def _fold_new(self, f: IO[bytes]) -> None:
+        """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one. Of a huge one no more than MAX_LINE_BYTES
+        are ever in memory, and it is read once."""
         f.seek(self.offset)
-        begun: List[bytes] = []             # the pieces of the line that has not ended yet
         while True:
-            chunk = f.read(1 << 20)
-            if not chunk:
+            line = f.readline(1 << 20 if self.in_huge else MAX_LINE_BYTES)
+            ended = line.endswith(b"\n")
+            if not line or not (ended or self.in_huge or len(line) == MAX_LINE_BYTES):
                 return
-            piece, *pieces = chunk.split(b"\n")
-            begun.append(piece)
-            for piece in pieces:
-                line, begun = b"".join(begun), [piece]
-                self.offset += len(line) + 1
-                yield line
+            if not self.in_huge:
+                self.progress = fold(self.progress, line) if ended else fold_huge(self.progress, line, self.offset)
+            self.offset += len(line)
+            self.in_huge = not ended
 
 
 # ======================================================================================
@@ -3494,7 +3541,7 @@ class Supervisor:
     def _spawn(self) -> Optional[Failure]:
         task, environ = self.task, {**elsewhere(self.environ), TASK_ENV: self.spec.task_id}
         try:
-            with open(task.file("prompt"), "rb") as prompt, open(task.file("events.jsonl"), "ab", opener=private) as out, \
+            with open(task.file("prompt"), "rb", opener=private) as prompt, open(task.file("events.jsonl"), "ab", opener=private) as out, \
                     open(task.file("stderr.log"), "ab", opener=private) as err:
                 pid = self.child = self.host.spawn(codex_argv(self.spec), self.spec.cwd, environ, prompt, out, err)
         except OSError as error:
@@ -3692,7 +3739,8 @@ class Supervisor:
         except (GitError, OSError, ValueError) as error:
             self.warnings = add_warning(self.warnings, f"Whether the task kept to its `write_paths` is unknown: {error}")
             return {}
-        return some([name for name in names if name.startswith("../") or not is_covered(globs, name)])
+        within = Globs(globs)
+        return some([name for name in names if name.startswith("../") or not within.cover(name)])
 
     def _file(self, report: Report, end: Status) -> None:
         """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
@@ -4191,7 +4239,7 @@ class Swarm:
             self._take_back(plans[len(ids):])
             done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
             raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
-                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory. If the program is gone, restart the server")
+                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
 
     def _go_on(self) -> None:
         if self.closing:
@@ -4494,11 +4542,12 @@ class Swarm:
 
         Raises: ToolError, OSError."""
         side = self._side(task_id)
+        globs = None if side.globs is None else Globs(side.globs)
         with self.git.aside({"GIT_DIR": side.repository}) as place:
             start, end, besides = self._ends(side, place)
             old = self._compared_with(against, side.repository, place) if against else start
             rows = self.git.changed(place, old, end, paths or side.within)
-            content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, side.globs) for row in rows)
+            content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, globs) for row in rows)
         if paths and not rows:
             side = side._replace(note="No file that differs is in `paths`")
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note,
@@ -5096,10 +5145,10 @@ def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]
     return {"merged": [i for part in going for i in part.task_ids], "not_merged": [i for part in parts if part not in going for i in part.task_ids]}
 
 
-def _row(row: Changed, view: str, globs: Optional[Sequence[str]]) -> str:
+def _row(row: Changed, view: str, globs: Optional[Globs]) -> str:
     name = legible(row.path).replace("\n", "\\n")
     if view == "files":
-        return f"{row.status} {name}" + ("  (outside write_paths)" if globs is not None and not is_covered(globs, row.path) else "")
+        return f"{row.status} {name}" + ("  (outside write_paths)" if globs is not None and not globs.cover(row.path) else "")
     return f"{'binary' if row.insertions is None else f'+{row.insertions}':>7} {'' if row.deletions is None else f'-{row.deletions}':>7}  {name}"
 
 
@@ -5481,7 +5530,7 @@ def seen_whole(data: Dict[str, Any], shaped: Dict[str, Any], text: Optional[str]
     failures = {r["task_id"]: r.get("failure") for r in records_of(data)}
     ended = [r for r in records_of(shaped) if r.get("state") == State.ENDED.value and "truncated" not in r]
     return [r["task_id"] for r in ended if r.get("failure") == failures[r["task_id"]]
-            and (text is None or "\n".join(_record_lines(r)) in text)]
+            and (text is None or "\n".join(map(visible, _record_lines(r))) in text)]
 
 
 def render(data: Dict[str, Any]) -> str:
@@ -5494,7 +5543,7 @@ def render(data: Dict[str, Any]) -> str:
     lines += [f"{key}: {data[key]}" for key in ("left_out", "collect") if isinstance(data.get(key), (int, str))]
     if "tasks" in data and "note" in data:
         lines.append(data["note"])
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
@@ -5599,20 +5648,22 @@ def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
         why = "The events were removed: the task ended longer ago than CODEX_SWARM_TASK_MAX_AGE. Its record is kept"
         return json.dumps({"type": "codex-swarm.removed", "why": why}) + "\n"
     try:
-        with open(path, "rb") as f:
+        with open(path, "rb", opener=private) as f:
             total = os.fstat(f.fileno()).st_size
             f.seek(max(0, total - room))
-            data = f.read()
-    except FileNotFoundError:
+            data = f.read(room)
+    except OSError as error:
+        raise_if_exhausted(error)
         return ""
-    if len(data) == total:
-        return data.decode("utf-8", "replace")
-    data = data[data.find(b"\n") + 1:]
-    return json.dumps({"type": "codex-swarm.omitted", "bytes": total - len(data), "path": path}) + "\n" + data.decode("utf-8", "replace")
+    omitted = ""
+    if len(data) < total:
+        data = data[data.find(b"\n") + 1:]
+        omitted = json.dumps({"type": "codex-swarm.omitted", "bytes": total - len(data), "path": path}) + "\n"
+    return omitted + escaped(data.decode("utf-8", "replace"))
 
 
 def _pretty(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, indent=1)
+    return escaped(json.dumps(data, ensure_ascii=False, indent=1))
 
 
 SCHEME = "codex-swarm:///"
@@ -5899,13 +5950,13 @@ class Era:
         return {**result, "structuredContent": shaped} if structured else result
 
     def error_result(self, error: ToolError) -> Dict[str, Any]:
-        result: Dict[str, Any] = {"content": [{"type": "text", "text": clip_middle(str(error), ERROR_CHARS)}], "isError": True}
+        result: Dict[str, Any] = {"content": [{"type": "text", "text": clip_middle(visible(str(error)), ERROR_CHARS)}], "isError": True}
         if error.kind is not None and self.since("2025-06-18"):
             result["structuredContent"] = {"failure": to_json(failure(error.kind, str(error)))}
         return result
 
     def progress(self, token: Any, number: int, text: str) -> Dict[str, Any]:
-        params = {"progressToken": token, "progress": number, **({"message": text} if self.since("2025-03-26") else {})}
+        params = {"progressToken": token, "progress": number, **({"message": visible(text)} if self.since("2025-03-26") else {})}
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
     def resources_list(self, request: Request) -> Dict[str, Any]:
@@ -6063,7 +6114,7 @@ class Stateless(Era):
     def _task(self, handle: Handle, status: str, message: str, updated_at: float, kept_since: float) -> Dict[str, Any]:
         """The retention counts from the end, MCP's `ttlMs` from the beginning; null is for ever."""
         ttl_s, max_age_s = max(0.0, kept_since - handle.created_at), self.swarm.config.task_max_age_s
-        return {"taskId": handle.handle_id, "status": status, "statusMessage": message, "createdAt": utc(handle.created_at), "lastUpdatedAt": utc(updated_at),
+        return {"taskId": handle.handle_id, "status": status, "statusMessage": visible(message), "createdAt": utc(handle.created_at), "lastUpdatedAt": utc(updated_at),
                 "ttlMs": int((ttl_s + max_age_s) * 1000) if max_age_s else None, "pollIntervalMs": POLL_MS}
 
     def tasks_get(self, request: Request) -> Dict[str, Any]:
@@ -6346,7 +6397,7 @@ def request_id(message: Any) -> Optional[RequestId]:
 
 
 def error_member(error: ProtocolError) -> Dict[str, Any]:
-    body: Dict[str, Any] = {"code": error.code, "message": str(error)}
+    body: Dict[str, Any] = {"code": error.code, "message": visible(str(error))}
     return {"error": {**body, "data": dict(error.data)} if error.data else body}
 
 
@@ -6586,7 +6637,7 @@ def demo(config: Config, environ: Mapping[str, str]) -> int:
     """Run five tasks and show them live; whatever ends it ends them. Killed itself it leaves them in ROOT, where every
     server sees them and can stop them. Returns 0 when all five succeeded. Raises: ToolError; OSError."""
     import tempfile
-    call = Call(tell=lambda text: print(f"  {text}", flush=True))
+    call = Call(tell=lambda text: print(f"  {visible(text)}", flush=True))
 
     def end(*_: Any) -> None:
         call.cancelled = True
@@ -6623,7 +6674,7 @@ def _tell_demo(swarm: Swarm, task_ids: Sequence[str], real: bool) -> int:
     swarm.collected(task_ids)
     for prompt, record in zip(DEMO_PROMPTS, records):
         failure = record.get("failure", {"message": record.get("content", ""), "advice": ""})
-        print(f"\n{prompt}\n  {record['outcome']}: {failure['message']}\n  {failure['advice']}".rstrip())
+        print(f"\n{prompt}\n  {record['outcome']}: {visible(failure['message'])}\n  {failure['advice']}".rstrip())
     succeeded, longest_s = sum("failure" not in r for r in records), max(r["elapsed_s"] for r in records)
     said = "succeeded" if real else "pretended to succeed"
     print(f"\n{succeeded} of {len(records)} {said}, in parallel; the longest took {longest_s} s.")
@@ -6665,10 +6716,10 @@ def sweep(config: Config, environ: Mapping[str, str]) -> int:
     for thing in Swarm(config, Host(config.log_file, config.log_level), environ).sweep(config.dry_run, config.sweep_ignored):
         done[thing.removed] += 1
         total[thing.removed] += thing.bytes
-        print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {legible(thing.path)}",
+        print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {visible(legible(thing.path))}",
               flush=True)
         for line in ([f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []) + [legible(note) for note in thing.notes]:
-            print(" " * 15 + line)
+            print(" " * 15 + visible(line))
     print(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
     return 0
 
@@ -6682,7 +6733,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     try:
         command, config = configure(argv, environ)
     except UsageError as error:
-        sys.stderr.write(f"codex-mcp-swarm: {clip(error.what, 500)}\n")
+        sys.stderr.write(f"codex-mcp-swarm: {visible(clip(error.what, 500))}\n")
         return 2
     if command is None and not os.isatty(0):
         return serve(config, environ)
@@ -6700,7 +6751,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     except BrokenPipeError:                                 # `| head`: who reads has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # and what is still in the buffer goes nowhere, without a word
     except (ToolError, OSError) as error:
-        sys.stderr.write(f"codex-mcp-swarm: {error}\n")
+        sys.stderr.write(f"codex-mcp-swarm: {visible(str(error))}\n")
     return 1
 
 

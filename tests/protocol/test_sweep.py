@@ -49,7 +49,7 @@ def test_a_dry_run_lists_sizes_verdicts_and_reasons_and_removes_nothing(three, f
     assert rows[merged["path"]].startswith("would remove ") and " MB " in rows[merged["path"]] and " 2 d " in rows[merged["path"]]
     assert rows[kept["path"]].startswith("keep ") and "`x.log`" in out and "sweep --ignored" in out and "kept for 24 h" in out
     assert out.splitlines()[-1].startswith("would remove: 2, ") and "kept: 2, " in out.splitlines()[-1]
-    assert len(task_dirs(root)) == 4 and os.path.isdir(merged["path"]) and not (root / "sweep.lock").read_bytes()
+    assert len(task_dirs(root)) == 4 and os.path.isdir(merged["path"]) and (root / "sweep.lock").stat().st_size == 0
 
 
 def test_a_sweep_removes_what_it_said_and_the_branch_can_be_had_back(three, fake, root, repo):

@@ -2,6 +2,7 @@
 import hashlib
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -196,11 +197,33 @@ def test_tasks_of_different_repositories_are_not_compared(swarm, repo, tmp_path)
     ("[ab]*.txt", "bx.txt", True), ("[!ab]*.txt", "bx.txt", False), ("[!a]", "/", False), ("a**", "a/b", True), ("docs/*.md", "docs/x/y.md", False),
     ("a.b", "axb", False), ("*", "a\nb", True), ("", "a", False)])
 def test_a_glob_covers_what_git_users_expect(glob, name, answer):
-    assert cms.covers(glob, name) is answer
+    assert cms.Globs([glob]).cover(name) is answer
 
 
-def test_a_glob_with_many_stars_takes_no_longer_than_it_is_long():
-    assert cms.covers("*a" * 200 + "b", "a" * 4000) is False
+@pytest.mark.parametrize("glob", ["[z-a]", "[!z-a]", "[a--]"])
+def test_a_range_from_back_to_front_is_no_reason_to_fail(glob):
+    assert cms.Globs([glob, "yes"]).cover("yes")
+
+
+def steps(globs, name):
+    """How many of our functions a look takes."""
+    globs, calls = cms.Globs(globs), []
+    globs.cover(name)
+    sys.setprofile(lambda frame, event, arg: calls.append(event) if event == "call" else None)
+    try:
+        assert globs.cover(name) is False
+    finally:
+        sys.setprofile(None)
+    return len(calls)
+
+
+def test_fifty_globs_full_of_stars_take_no_more_steps_than_a_name_is_long():
+    bombs = ["**/" + "*a" * 100 + str(n) for n in range(50)]
+    assert steps(bombs, "a" * 4000) == steps(["*b"], "a" * 4000) <= 4002
+
+
+def test_a_glob_of_endless_length_is_refused_by_name():
+    assert "`write_paths[0]` has 400 characters" in cms.problems(cms.RUN["write_paths"], ["*a" * 200], "write_paths")[0]
 
 
 def test_changes_outside_of_write_paths_are_reported_and_marked(swarm, repo):

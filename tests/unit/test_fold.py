@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import random
+import tracemalloc
 
 import pytest
 
@@ -211,6 +212,43 @@ def test_a_line_of_5_mb_is_one_line(tmp_path):
     assert (progress.message, progress.turn, progress.events) == (text, Turn.COMPLETED, 3)
 
 
+def test_a_huge_line_is_passed_over_in_little_memory_and_the_record_says_where_it_is(tmp_path):
+    path, head = tmp_path / "events", item("started", "1", "command_execution", command="make")
+    with open(str(path), "wb") as f:
+        f.write(head + b"\n" + item("completed", "2", "agent_message", text="x")[:-3])
+        f.truncate(20 * cms.MAX_LINE_BYTES)             # a hole costs the test nothing
+    tail = Tail(str(path))
+    tracemalloc.start()
+    try:
+        assert tail.refresh().unknown == 1
+        assert tail.offset == 20 * cms.MAX_LINE_BYTES           # of what there is of it, nothing will be read again
+        with open(str(path), "ab") as f:
+            f.write(b'"}}\n' + event("turn.completed") + b"\n")
+        progress = tail.refresh()
+        assert tracemalloc.get_traced_memory()[1] < 3 * cms.MAX_LINE_BYTES
+    finally:
+        tracemalloc.stop()
+    where = "byte %d of events.jsonl" % (len(head) + 1)
+    assert (progress.events, progress.unknown, progress.turn) == (2, 1, Turn.COMPLETED)
+    assert where in progress.message and [where in warning for warning in progress.warnings] == [True]
+
+
+def test_a_huge_line_that_is_no_message_leaves_the_last_one_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(cms, "MAX_LINE_BYTES", 1000)
+    path, message = tmp_path / "events", item("completed", "2", "agent_message", text="done")
+    path.write_bytes(b"\n".join([message, item("completed", "3", "command_execution", command='"agent_message",' * 99), event("turn.completed"), b""]))
+    progress = Tail(str(path)).refresh()
+    assert (progress.message, progress.unknown, progress.turn) == ("done", 1, Turn.COMPLETED)
+
+
+@pytest.mark.parametrize("length", [999, 1000, 1001, 1_048_576, 1_049_576, 1_049_577])
+def test_whatever_a_line_is_long_the_next_one_is_whole(tmp_path, monkeypatch, length):
+    monkeypatch.setattr(cms, "MAX_LINE_BYTES", 1000)
+    (tmp_path / "events").write_bytes(b" " * (length - 1) + b"\n" + event("turn.started") + b"\n")
+    progress = Tail(str(tmp_path / "events")).refresh()
+    assert (progress.events, progress.unknown, progress.turn) == (1, 1, Turn.STARTED)
+
+
 @pytest.mark.parametrize("rest", [b"", b'{"type":"turn.comp'], ids=["whole lines", "a torn last line"])
 def test_nothing_is_read_when_nothing_is_new(tmp_path, rest):
     path, opened = tmp_path / "events", []
@@ -223,7 +261,7 @@ def test_nothing_is_read_when_nothing_is_new(tmp_path, rest):
         with open(str(path), "ab") as f:
             f.write(b"\n")
         tail.refresh()
-    assert opened == [str(path)] * 2                    # the new line, and the look at it: so the hook does hear of it
+    assert set(opened) == {str(path)}                   # the new line, and the look at it: so the hook does hear of it
 
 
 def test_the_tail_knows_when_the_last_event_came_and_when_the_phase_began(tmp_path):

@@ -314,3 +314,7 @@ RENDERED = [
 def test_the_text_tells_what_the_record_tells(data, words):
     text = cms.render(data)
     assert [word for word in words if word not in text] == []
+
+
+def test_lines_that_end_as_in_dos_are_text_and_a_lone_return_is_shown():
+    assert cms.render({"task_id": "0" * 12, "content": "dos\r\nlone\rreturn\x1b\r"}).endswith("\ndos\r\nlone\\x0dreturn\\x1b\\x0d")

@@ -1,8 +1,10 @@
 """The directory of a task: complete before anybody sees it, alive while its lock is held, and no other task's problem."""
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import pathlib
 import stat
 import subprocess
 import sys
@@ -259,15 +261,56 @@ def test_a_file_in_the_place_of_a_task_is_nobody_elses_problem(tasks, make):
 
 
 # -- whose it is --------------------------------------------------------------------------------------
-def test_nobody_else_can_read_a_task_even_under_umask_0(swarm, root):
-    before = os.umask(0)
+@contextlib.contextmanager
+def umask(mask):
+    before = os.umask(mask)
     try:
-        run(swarm(), "STDERR x")
+        yield
     finally:
         os.umask(before)
-    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in [root, *(root / "tasks").rglob("*"), root / "tasks"]}
-    assert len(modes) > 8
-    assert {str(p): oct(m) for p, m in modes.items() if m != (0o700 if p.is_dir() else 0o200 if p.name in ("lock", "control") else 0o600)} == {}
+
+
+def test_nothing_of_ours_is_for_anybody_else_even_under_umask_0(swarm, tmp_path, repo):
+    top, log = tmp_path / "state" / "codex-swarm", tmp_path / "log"
+    config = {"root": str(top / "root"), "worktree_dir": str(top / "root" / "worktrees"), "worktree_setup": "echo set up"}
+    with umask(0):
+        app = swarm(**config)
+        app.host = cms.Host(str(log), "DEBUG")
+        ids = [run(app, "STDERR x", "WRITE a 1", worktree=True)["task_id"] for _ in range(2)]
+        call = cms.Call()
+        app.merge(ids[:1], call, cms.Wish())
+        app.collected(ids)
+        app.store.write_handle(cms.Handle("0" * 32, 1.0, cms.Wait(tuple(ids))))
+        app.store.end_handle("0" * 32, cms.HandleEnd(1.0, "completed", ""))
+        app.store.mark_cancelled("0" * 32)
+        list(app.sweep())
+        app.host.log("WARNING", "a line")
+    paths = [log, top.parent, top]
+    for at, names, files in os.walk(str(top)):
+        paths += [pathlib.Path(at, name) for name in (*names, *files)]
+        names[:] = [name for name in names if pathlib.Path(at).name != "worktrees"]       # what is in there are files of a checkout
+    assert len(paths) > 30 and {"lock", "stderr.log", "supervisor.log", "sweep.lock", "setup.log", ".codex-swarm", "worktrees"} <= {path.name for path in paths}
+    modes = {str(path): oct(path.lstat().st_mode) for path in paths if path.parent.name != "worktrees" or path.name == ".codex-swarm"}
+    assert {path: mode for path, mode in modes.items() if int(mode, 8) & 0o077} == {}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_the_files_of_a_worktree_have_the_modes_that_git_and_the_users_umask_give(swarm, repo, mask):
+    (repo / ".gitignore").write_text("copied\n")
+    (repo / ".worktreeinclude").write_text("copied\n")
+    (repo / "copied").write_text("1\n")
+    os.chmod(str(repo / "copied"), 0o640)
+    with umask(mask):
+        record = run(swarm(worktree_setup="touch set-up"), "WRITE deep/made 1", "SHELL touch shell", worktree=True)
+    top = pathlib.Path(record["worktree"]["path"])
+    assert {name: stat.S_IMODE((top / name).stat().st_mode) for name in ("README", "deep", "deep/made", "shell", "set-up", "copied")} == {
+        "README": 0o666 & ~mask, "deep": 0o777 & ~mask, "deep/made": 0o666 & ~mask, "shell": 0o666 & ~mask, "set-up": 0o666 & ~mask, "copied": 0o640}
+
+
+def test_a_log_that_cannot_hold_a_name_as_it_is_shows_its_bytes(tmp_path):
+    cms.Host(str(tmp_path / "log"), "WARNING").log("WARNING", "odd \udcff and \x1b[31m red")
+    text = (tmp_path / "log").read_bytes()
+    assert b"odd \\udcff and \\x1b[31m red" in text
 
 
 def foreign(tmp_path):

@@ -136,6 +136,11 @@ event(type="turn.completed")
     assert (record["outcome"], record["content"]) == ("succeeded", "exec --json -")
 
 
+def test_a_task_runs_though_python_was_updated_beneath_the_server(swarm, monkeypatch):
+    monkeypatch.setattr(sys, "version", "another one")
+    assert run(swarm(), "SAY done")["content"] == "done"
+
+
 # -- stopping -----------------------------------------------------------------------------------------
 def launch(app, directory, lock, control):
     app.host.launch_supervisor(app.store.root, directory.path, (lock, control))

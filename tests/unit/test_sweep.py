@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -419,7 +420,7 @@ def digest(*tops):
         for path in sorted(top.rglob("*")):
             about = path.lstat()
             if path.name not in ("sweep.lock", "control"):
-                found[str(path)] = (about.st_mode, about.st_mtime_ns if not path.is_dir() else 0, path.read_bytes() if path.is_file() and not path.is_symlink() else b"")
+                found[str(path)] = (about.st_mode, about.st_mtime_ns if not path.is_dir() else 0, path.read_bytes() if stat.S_ISREG(about.st_mode) and about.st_mode & 0o400 else b"")
     return found
 
 

@@ -1,0 +1,126 @@
+"""What others may have put into the task directory, beside the program or into an answer does no harm."""
+import importlib.util
+import marshal
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from client import LEGACY_REVISIONS, Client, text_of
+from conftest import SERVER
+
+RECORDS = ["spec.json", "status.json", "report.json", "events.jsonl", "stderr.log", "lock", "collected", "supervisor.log"]
+
+
+def link(path):
+    (path.parent / "elsewhere").write_text("{}")
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, link], ids=["a FIFO", "a link"])
+def test_what_is_no_file_in_the_place_of_a_record_hangs_nobody(client, root, put, tmp_path):
+    bad = {}                                # task -> what of it is no file
+    c = client()
+    for task, names in zip(c.ok("codex_batch", tasks=[{"prompt": "x"}] * (len(RECORDS) + 1))["tasks"], [[name] for name in RECORDS] + [RECORDS]):
+        bad[task["task_id"]] = names
+    good = c.ok("codex", prompt="SAY good")["task_id"]
+    for task, names in bad.items():
+        for path in (root / "tasks" / task / name for name in names):
+            if path.exists():
+                path.unlink()
+            put(path)
+    c = client(env={"CODEX_SWARM_LOG": str(tmp_path / "log")})      # one that has read nothing yet
+    assert {r["task_id"] for r in c.ok("codex_status", task_ids=[*bad, good])["tasks"]} == {*bad, good}
+    assert c.ok("codex_status")["tasks"] == []
+    assert c.ok("codex_wait", task_ids=[good])["tasks"][0]["content"] == "good"
+    assert len(c.call("codex_wait", {"task_ids": list(bad)})["structuredContent"]["tasks"]) == len(bad)
+    for task in bad:
+        for tool, arguments in [("codex_diff", {"task_id": task}), ("codex_cancel", {"task_ids": [task]}), ("codex_reply", {"task_id": task, "prompt": "x"})]:
+            c.call(tool, arguments)         # whatever it says, it answers
+        for uri in ("tasks/" + task, "tasks/%s/events" % task):
+            c.request("resources/read", {"uri": "codex-swarm:///" + uri})
+    assert c.ok("codex", prompt="SAY new")["content"] == "new"
+
+
+def test_a_fifo_in_the_place_of_what_was_promised_to_a_client_hangs_nobody(modern, root):
+    c = modern(tasks=True)
+    handle, other = [c.handle("codex", prompt="SAY x")["taskId"] for _ in range(2)]
+    for ident in (handle, other):
+        c.get_end(ident)
+    for name in (handle + ".json", other + ".end.json"):
+        (root / "handles" / name).unlink()
+        os.mkfifo(str(root / "handles" / name))
+    c = modern(tasks=True)
+    answer = c.result(c.start("tasks/get", {"taskId": handle}))
+    assert "Unknown taskId" in answer["error"]["message"]
+    assert c.get(other)["status"] == "completed"
+
+
+# -- planted code ------------------------------------------------------------------------------------
+EVIL = "import os, sys\nopen(%r, 'w').close()\nos._exit(0)\n"
+
+
+def plant(program, cache, marker):
+    """Bytecode that Python takes for that of `program`, wherever a supervisor might look for it."""
+    about = os.stat(str(program))
+    data = importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, int(about.st_mtime), about.st_size) + marshal.dumps(
+        compile(EVIL % str(marker), str(program), "exec"))
+    name = "codex_mcp_swarm.%s.pyc" % sys.implementation.cache_tag
+    for directory in (program.parent / "__pycache__", cache, pathlib.Path(str(cache) + str(program.parent))):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["in the task directory", "beside the program as well"])
+def test_planted_bytecode_never_runs(fake, repo, root, tmp_path, beside):
+    program, marker = tmp_path / "program" / "codex_mcp_swarm.py", tmp_path / "evil"
+    program.parent.mkdir()
+    shutil.copy(str(SERVER), str(program))
+    root.mkdir(mode=0o700)
+    plant(program, root / "cache", marker)
+    if not beside:
+        shutil.rmtree(str(program.parent / "__pycache__"))
+    with Client([sys.executable, str(program)], env=fake, cwd=str(repo)) as c:
+        c.initialize()
+        assert c.ok("codex", prompt="SAY done")["content"] == "done"
+        program.unlink()                    # and what was updated or removed meanwhile is nobody's problem
+        assert c.ok("codex", prompt="SAY done")["content"] == "done"
+    assert not marker.exists()
+
+
+# -- control characters ------------------------------------------------------------------------------
+CONTROLS = "".join(map(chr, [*range(1, 9), 11, 12, *range(14, 32), *range(127, 160)]))
+SHOWN = "".join("\\x%02x" % ord(c) for c in CONTROLS)
+
+
+def controls(text):
+    return sorted({c for c in text if c in CONTROLS or c == "\0"})
+
+
+@pytest.mark.parametrize("version", LEGACY_REVISIONS)
+def test_control_characters_are_shown_in_text_and_kept_in_data(client, version):
+    c = client(version=version)
+    answer = c.call("codex", {"prompt": "SAY a%sb\tc" % CONTROLS}, progress_token="p")
+    assert "a%sb\tc" % SHOWN in text_of(answer) and controls(text_of(answer)) == []
+    if "structuredContent" in answer:
+        assert answer["structuredContent"]["content"] == "a%sb\tc" % CONTROLS
+
+
+def test_control_characters_are_shown_in_errors_and_resources(client):
+    c = client()
+    assert "/no\\x1b[31m/such" in c.refused("codex", {"prompt": "x", "cwd": "/no\x1b[31m/such"})
+    failed = c.call("codex", {"prompt": "FAIL red \x1b[31m \x9b31m"})
+    assert controls(text_of(failed)) == [] and "red \\x1b[31m \\x9b31m" in text_of(failed)
+    [resource] = c.request("resources/read", {"uri": "codex-swarm:///tasks/" + failed["structuredContent"]["task_id"]})["result"]["contents"]
+    assert controls(resource["text"]) == [] and "red \\u001b[31m \\u009b31m" in resource["text"]
+
+
+def test_the_command_line_shows_control_characters(fake, root, client):
+    client().ok("codex", prompt="x", worktree=True)
+    (root / "worktrees" / "odd\x1b[31m").mkdir()
+    done = subprocess.run([sys.executable, str(SERVER), "sweep"], env=fake, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert b"odd\\x1b[31m" in done.stdout and b"\x1b" not in done.stdout
