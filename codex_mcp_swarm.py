@@ -1327,20 +1327,14 @@ class Host:
         """The parent of a process, and the task whose supervisor it is, as its command line says on every system; empty for none."""
         parent, line = "0", ""
         if self.linux:
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", errors="replace") as f, open(f"/proc/{pid}/cmdline", errors="replace") as words:
-                parent, line = f.read().rpartition(")")[2].split()[1], words.read()
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", errors="replace") as f:
+                line = f.read()
+                with open(f"/proc/{pid}/stat", errors="replace") as f2:
+                    parent = f2.read().rpartition(")")[2].split()[1]
         else:
             parent, _, line = self.run(["ps", "-ww", "-o", "ppid=,args=", "-p", str(pid)], "/", timeout_s=5).out.strip().partition(" ")
         found = re.search(r"module\.supervisor_main\(.*/tasks/(" + TASK_ID + r")\b", line, re.S)
         return int(parent or 0), found[1] if found else ""
-
-    def tasks_around(self) -> Set[str]:
-        """The tasks inside of which this process runs, by the supervisors above it: Codex keeps their mark from its MCP servers."""
-        pid, found = os.getpid(), {""}
-        while pid > 1:
-            pid, task_id = self.about(pid)
-            found.add(task_id)
-        return found - {""}
 
     def kill_marked(self, task_id: str) -> int:
         """SIGKILL what a task left behind whose supervisor was itself killed: found by the mark in its environment
@@ -3610,15 +3604,15 @@ class Supervisor:
             return 0
         self.host.signal_group(self.child, signal.SIGKILL)
         self._end(self.recorded)
-        began = give_up = self.host.monotonic()
+        began = since = self.host.monotonic()
         while self._reap():
             now = self.host.monotonic()
             gently = now < began + NESTED_S
             self._end(self.host.children(), gently)
             left = self.host.descendants(os.getpid())
             asked = self._end(left, gently)
-            give_up = now + SWEEP_S if asked or give_up == began else give_up
-            if now > give_up:
+            since = now if asked else since
+            if now > since + SWEEP_S:
                 return len(left)
             if select.select([self.wake], [], [], 0.2 if asked else 0.02)[0]:
                 os.read(self.wake, 4096)
@@ -3932,11 +3926,18 @@ class Swarm:
         return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)), prompt=told_too if len(told_too) <= MAX_PROMPT_CHARS else plan.prompt)
 
     def _check_depth(self) -> None:
-        """Raises: ToolError when this server runs below so many tasks that it may start none."""
-        around = sorted(self.host.tasks_around().union(filter(None, [self.environ.get(TASK_ENV)])))
+        """Codex keeps the mark of a task from its MCP servers, so we look for supervisors above us. Raises: ToolError when there are
+        so many that this server may start nothing."""
+        pid, around = os.getpid(), {self.environ.get(TASK_ENV, "")}
+        while pid > 1:
+            pid, task_id = self.host.about(pid)
+            around.add(task_id)
+        around.discard("")
         if len(around) >= self.config.depth:
-            raise ToolError(f"No task is started: this server runs inside of task {', '.join(around)}", "Whatever it started would be stopped when that task ends",
-                            f"Do the work in this task itself. The user can allow it: CODEX_SWARM_DEPTH={len(around) + 1} in the `env` of this server's entry in Codex's config.toml")
+            raise ToolError(f"No task is started: this server runs inside of task {', '.join(sorted(around))}",
+                            "Whatever it started would be stopped when that task ends",
+                            f"Do the work in this task itself. The user can allow it: CODEX_SWARM_DEPTH={len(around) + 1} "
+                            "in the `env` of this server's entry in Codex's config.toml")
 
     def _threads_named(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
         """The threads that these requests continue, in the order in which everybody locks them. Raises: ToolError."""
@@ -4393,9 +4394,9 @@ class Swarm:
         left running is killed. One flock(2) for each that runs, one look at each that has ended since the last time. Raises: OSError."""
         if os.path.isdir(self.store.tasks):
             self.store.index()
-        names = filter(re.compile(TASK_ID).fullmatch, names_in(self.store.live))
-        looked = [(name, self._runs(name)) for name in sorted(names, key=lambda name: modified_at(os.path.join(self.store.live, name)), reverse=True)]
-        return {task_id: runs for task_id, runs in looked if runs is not None}
+        ids = sorted(filter(re.compile(TASK_ID).fullmatch, names_in(self.store.live)),
+                     key=lambda task_id: modified_at(os.path.join(self.store.live, task_id)), reverse=True)
+        return {task_id: runs for task_id, runs in zip(ids, map(self._runs, ids)) if runs is not None}
 
     def _runs(self, task_id: str) -> Optional[bool]:
         """Whether a task of the index runs; None when it is none any more that `live` tells of."""

@@ -7,7 +7,7 @@ import anyio
 import mcp
 import pytest
 
-from .harness import until
+from .harness import processes, until
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +94,27 @@ async def test_one_server_cancels_what_another_one_started_and_both_tell_the_sam
         assert (await canceller.cancel(task_id))["outcome"] == "cancelled"
         [record] = await starter.wait(task_id)
         assert record["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize("order", ["a server starts", "a server is asked"])
+async def test_what_a_lost_task_left_running_is_killed_by_the_server_that_comes_next(lab, order):
+    """With danger-full-access the commands of a codex that was killed go on."""
+    async with lab.connect() as other:
+        async with lab.connect() as swarm:
+            prompt = "@shell sleep {0} & setsid -f sleep {0}; sleep {0}".format(lab.nap)
+            task_id = await swarm.start(prompt, sandbox="danger-full-access")
+            await until(lambda: len(lab.sleepers()) == 3, "all three sleepers sleep")
+            [supervisor] = [p.pid for p in processes() if "supervisor_main" in p.args and task_id in p.args]
+            os.kill(swarm.pid, signal.SIGKILL)
+            os.kill(supervisor, signal.SIGKILL)
+        if order == "a server is asked":
+            [lost] = (await other.call("codex_status"))["tasks"]
+        else:
+            async with lab.connect() as late:
+                await until(lambda: not lab.sleepers(), "what was left running is gone")
+                [lost] = (await late.call("codex_status"))["tasks"]
+    await until(lambda: not lab.sleepers(), "what was left running is gone")
+    assert (lost["task_id"], lost["outcome"]) == (task_id, "lost")
 
 
 async def test_starting_a_server_changes_nothing_on_disk(lab):

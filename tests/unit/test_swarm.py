@@ -14,7 +14,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import FailureKind, ToolError
 
-from .helpers import WAIT_S, begin, ended, parent_of, run
+from .helpers import WAIT_S, auditing, begin, ended, parent_of, run
 from .test_supervisor import SERVER, codex_script, working
 
 NOWHERE = "01a1fae2-9a16-7c70-9702-579ef587dc24"
@@ -332,6 +332,24 @@ def test_a_thread_that_is_busy_is_refused_until_its_task_has_ended(swarm, gate):
     gate.open()
     ended(app, [task.task_id])
     assert run(app, "SAY again", threadId=thread)["content"] == "again"
+
+
+def test_two_requests_of_one_call_cannot_name_the_same_thread(swarm):
+    app = swarm()
+    thread = run(app, "x")["threadId"]
+    with pytest.raises(ToolError) as caught:
+        app.start([{"prompt": "x", "threadId": thread}, {"prompt": "x", "threadId": thread.upper()}])
+    assert "the same thread" in str(caught.value) and app.unended() == []
+
+
+def test_a_reply_reads_nothing_of_the_tasks_of_other_threads(swarm):
+    app = swarm()
+    first, *others = [run(app, "x")["task_id"] for _ in range(4)]
+    eventually(lambda: app.live() == {} and os.listdir(app.store.live) == [], what="the end of the supervisors")
+    thread, opened = app.record(first)["threadId"], []
+    with auditing(lambda name, args: name == "open" and opened.append(str(args[0]))):
+        assert swarm().plan({"prompt": "x", "threadId": thread}).spec.thread_id == thread
+    assert any(first in path for path in opened) and not any(other in path for path in opened for other in others)
 
 
 @pytest.mark.parametrize("request_of, words", [
