@@ -4990,8 +4990,10 @@ class Sweep:
                 for task in tasks if act else ():
                     if not held.enter_context(self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)):
                         raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
-                there = os.path.isdir(path)
-                found = found._replace(removed=True, notes=tuple(self._clear_worktree(act, path, tree)))
+                there = os.path.lexists(path)
+                gone = not there and all(task.kept_since() for task in tasks)       # by an earlier sweep
+                notes = ["The answer, which was left"] if gone else self._clear_worktree(act, path, tree)
+                found = found._replace(removed=True, notes=tuple(notes))
                 head = self._git().tip(tree) if there and tree and act else None
                 for task, status, report in answers:
                     if head and report.worktree and not report.worktree.head:               # committed only now

@@ -1,10 +1,12 @@
 """Continuing a thread: codex keeps its memory, our server repeats the rest."""
 
 import uuid
+from pathlib import Path
 
 import pytest
 
 from .harness import until
+from .test_reach import swept
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +131,17 @@ async def test_a_second_turn_while_the_first_one_runs_is_refused_or_waits_but_ne
         [record] = await swarm.wait(task_id)
     assert record["outcome"] == "succeeded"
     assert [request.prompt.split("\n")[0] for request in lab.model.requests] == ["my word is plum"]
+
+
+async def test_a_reply_goes_on_where_a_sweep_has_removed_the_worktree(lab):
+    async with lab.connect() as swarm:
+        first = await swarm.call("codex", prompt="my word is plum\n@shell echo one > made.txt\n@say written", worktree=True)
+    top, branch = Path(first["worktree"]["path"]), first["worktree"]["branch"]
+    assert "removed: 1, " in await swept(lab) and not top.exists()
+    async with lab.connect() as swarm:
+        [kept] = await swarm.wait(first["task_id"])
+        second = await swarm.call("codex_reply", task_id=first["task_id"], prompt="@shell cat made.txt >> more.txt\n@recall")
+        changed = await swarm.call("codex_diff", task_id=second["task_id"], view="files")
+    assert kept["content"] == "written" and (second["worktree"]["path"], second["worktree"]["branch"]) == (str(top), branch)
+    assert "my word is plum" in second["content"] and changed["content"] == "A more.txt"
+    assert lab.git("show", branch + ":more.txt") == "one\n"

@@ -1050,6 +1050,7 @@ def test_answers_go_when_their_own_age_is_over(made):
     app, top, branch = made
     assert one(app).removed and sweep(app) == []
     assert sweep(cms.Swarm(app.config._replace(result_max_age_s=0.0), Later(), os.environ), host=AMonth) == []       # for ever
+    shutil.rmtree(app.config.worktree_dir)              # which is no reason to keep what worked there
     assert one(app, host=AMonth, dry_run=True).removed and app.record(top.name)["content"]
     assert one(app, host=AMonth).removed and os.listdir(app.store.tasks) == []
 
