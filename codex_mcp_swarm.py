@@ -70,7 +70,7 @@ WAIT_S_CODEX = 240.0                # ... for Codex as the client: it gives up a
 CANCEL_WAIT_S = 15.0                # how long codex_cancel waits for the end of what it stops
 EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to be answered
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
-LOOK_S = 5.0                        # a supervisor looks for orders at least this often, and after a false alarm no sooner
+LOOK_S = 5.0                        # a supervisor looks for orders at least this often, and is deaf after a false alarm
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 NESTED_S = 90.0                     # how long tasks that were started inside of it have to stop and to be committed
 GIT_TIMEOUT_S = 120.0               # for one git command
@@ -681,13 +681,14 @@ def compact(data: Any) -> str:
 
 
 def escaped(text: str) -> str:
-    """JSON without the marks that it leaves as they are and others obey: line separators of Unicode, DEL, C1."""
+    """JSON in which the marks are escaped that it leaves and others obey: Unicode's line separators, DEL, C1."""
     return re.sub("[\x7f-\x9f\u2028\u2029]", lambda mark: f"\\u{ord(mark[0]):04x}", text)
 
 
 def visible(text: str) -> str:
-    """Text as a person or a model gets it: a terminal would obey control characters, so they are shown, `\\x1b` for ESC."""
-    return re.sub(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)", lambda mark: f"\\x{ord(mark[0]):02x}", text)
+    """Text for a person or a model. A terminal would obey control characters: they are shown, `\\x1b` for ESC."""
+    obeyed = r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)"
+    return re.sub(obeyed, lambda mark: f"\\x{ord(mark[0]):02x}", text)
 
 
 def clip(text: str, limit: int) -> str:
@@ -904,7 +905,7 @@ def fold(progress: Progress, line: bytes) -> Progress:
 
 def fold_huge(progress: Progress, line: bytes, offset: int) -> Progress:
     """The same for a line of which only the beginning is known."""
-    what = f"A line longer than {MAX_LINE_BYTES >> 20} MiB was passed over: it begins at byte {offset:,} of events.jsonl"
+    what = f"A line of over {MAX_LINE_BYTES >> 20} MiB was passed over: it begins at byte {offset:,} of events.jsonl"
     progress = progress._replace(unknown=progress.unknown + 1, warnings=add_warning(progress.warnings, what))
     if b'"item.completed"' in line[:200] and b'"agent_message"' in line[:200]:
         return progress._replace(message=f"[This message is not shown. {what}]")
@@ -1124,9 +1125,9 @@ def rejections(stderr: str) -> List[str]:
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36        # Source: linux/prctl.h
 FICLONE = 0x40049409                                    # Source: linux/fs.h; elsewhere no file system answers to it
 LINUX = sys.platform.startswith("linux")
-CODE = sys._getframe().f_code                           # of this module: what supervisors are given, so that none compiles it anew
-# What a supervisor runs: that code, from a file without a name, so that there is nothing which somebody could have put
-# something else in the place of.
+# What a supervisor runs: the code of this module, as this process has it, from a file without a name. So none compiles
+# it anew, and there is no file in the place of which somebody could have put another.
+CODE = sys._getframe().f_code
 BOOT = """\
 import marshal, os, sys
 name, path, version, code = "codex_mcp_swarm", *sys.argv[1:4]
@@ -1191,9 +1192,10 @@ class Host:
             import logging
             if self._logger is None:
                 logging.raiseExceptions = False
-                stream: Any = Stderr() if not self.log_file else open(self.log_file, "a", encoding="utf-8", errors="backslashreplace",
-                                                                      opener=lambda path, how: os.open(path, how, 0o600))
-                handler, form = logging.StreamHandler(stream), logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s")
+                stream: Any = Stderr() if not self.log_file else open(
+                    self.log_file, "a", encoding="utf-8", errors="backslashreplace", opener=lambda path, how: os.open(path, how, 0o600))
+                form = logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s")
+                handler = logging.StreamHandler(stream)
                 handler.format = lambda record: visible(form.format(record))    # type: ignore[assignment]
                 self._logger = logging.Logger("codex_mcp_swarm", self.log_level)
                 self._logger.addHandler(handler)
@@ -1230,8 +1232,8 @@ class Host:
         with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))        # inherited: it waits until the supervisor can act on it
             try:
-                return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, os.path.abspath(__file__), sys.version, str(code.fileno()),
-                                         directory, *map(str, fds)],
+                words = (os.path.abspath(__file__), sys.version, str(code.fileno()), directory, *map(str, fds))
+                return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, *words],
                                         cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                                         start_new_session=True, pass_fds=(code.fileno(), *fds))
             finally:
@@ -1379,8 +1381,8 @@ def exit_code_of(wait_status: int) -> int:
 
 
 def private(path: str, how: int, mode: int = 0o600) -> int:
-    """An `opener` for everything of ours: what it makes is for us alone, whatever the umask. Raises: OSError, also for what is no
-    ordinary file: a link leads elsewhere, and a FIFO in the place of a record would keep its reader waiting for ever."""
+    """An `opener` for everything of ours: what it makes is for us alone, whatever the umask. Raises: OSError, also for
+    what is no ordinary file: a link leads elsewhere, and a FIFO in the place of a record has no end."""
     fd = os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
@@ -1389,8 +1391,8 @@ def private(path: str, how: int, mode: int = 0o600) -> int:
 
 
 def open_lock(path: str, create: int = 0) -> int:
-    """Open a lock file, which is for writing alone: inside Codex's sandbox, where whatever can be read can be locked, nobody can
-    open such a file, not even uid 0. Raises: OSError."""
+    """Open a lock file, which is for writing alone: inside Codex's sandbox whatever can be read can be locked, but nobody
+    can open such a file, not even uid 0. Raises: OSError."""
     fd = private(path, os.O_WRONLY | create, 0o200)
     if os.fstat(fd).st_mode & 0o577:                    # made by an older version
         os.fchmod(fd, 0o200)
@@ -1398,7 +1400,8 @@ def open_lock(path: str, create: int = 0) -> int:
 
 
 def flock(fd: int, how: int) -> None:
-    """Lock what is open for writing alone. NFS shares a lock with readers only, so there it is exclusive. Source: flock(2). Raises: OSError."""
+    """Lock what is open for writing alone; NFS shares a lock with readers only, so there it is exclusive. Raises: OSError.
+    Source: flock(2)."""
     try:
         fcntl.flock(fd, how)
     except OSError as error:
@@ -1829,33 +1832,30 @@ def total(rows: Sequence[Changed]) -> Tuple[int, int]:
 
 
 class Globs:
-    """Files named by globs: `*` and `?` stop at `/`, `**` does not, and a directory stands for all that is in it. All globs are tried
-    at once, each bit of a number being a place in one of them: in time that is linear in the length of a name, whatever the globs."""
+    """Files named by globs: `*` and `?` stop at `/`, `**` does not, a directory stands for all that is in it. All are
+    tried at once, a bit for each place in them: that takes a step for each character of a name, whatever the globs."""
 
     def __init__(self, globs: Iterable[str]) -> None:
-        parts: List[str] = []
-        starts = []
+        parts = [""]                                # one before and after each glob: its beginning and its end
         for glob in globs:
-            starts.append(len(parts))
-            glob = re.sub(r"(\*\*/)+", "**/", re.sub(r"(\*\*)+(?=\*\*)", "", re.sub(r"^(\./)+", "", glob).rstrip("/")))
+            glob = re.sub(r"(\*\*/)+", "**/", re.sub(r"(\*\*)+(?=\*\*)|^(\./)+|/+$", "", glob))
             parts += [*re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob, re.S), ""]
         self.last_first, self.kinds = parts[::-1], {part: _stands_for(part) for part in parts}
-        self.ends, star, stars, self.slashed = (self._places(lambda part: part == kind) for kind in ("", "*", "**", "**/"))
-        self.free, self.deep = star | stars, stars | self.slashed
         self.known: Dict[str, int] = {}             # character -> the places that stand for it
-        self.begin = self._skip(sum(1 << start for start in starts), self.free | self.slashed)
+        self.ends, star, deep, slashed = (self._places(kind.__eq__) for kind in ("", "*", "**", "**/"))
+        self.deep, self.free, self.after_slash = deep | slashed, star | deep, star | deep | slashed
+        self.begin = self._skip(self.ends << 1, self.after_slash)
 
     def _places(self, wanted: Callable[[str], bool]) -> int:
         bit = {part: "1" if wanted(part) else "0" for part in self.kinds}
-        return int("".join(bit[part] for part in self.last_first) or "0", 2)
+        return int("".join(bit[part] for part in self.last_first), 2)
 
-    def _skip(self, states: int, free: int) -> int:
+    @staticmethod
+    def _skip(states: int, free: int) -> int:
         """With those that are reached without reading: a star may stand for nothing, `**/` only where a name begins."""
-        while True:
-            more = states | (states & free) << 1
-            if more == states:
-                return states
-            states = more
+        while states | (states & free) << 1 != states:
+            states |= (states & free) << 1
+        return states
 
     def cover(self, name: str) -> bool:
         """Whether they name this file or a directory above it."""
@@ -1865,10 +1865,8 @@ class Globs:
                 return True
             if c not in self.known:
                 self.known[c] = self._places(lambda part: self.kinds[part](c))
-            if c == "/":
-                states = self._skip(states & self.deep | (states & self.known[c]) << 1, self.free | self.slashed)
-            else:
-                states = self._skip(states & (self.deep | self.free) | (states & self.known[c]) << 1, self.free)
+            stay, free = (self.deep, self.after_slash) if c == "/" else (self.after_slash, self.free)
+            states = self._skip(states & stay | (states & self.known[c]) << 1, free)
             if not states:
                 return False
         return bool(states & self.ends)
@@ -2021,7 +2019,7 @@ class Git:
         """One server at a time makes worktrees in a repository: git's own locks make the others fail, not wait."""
         common = os.path.join(top, self(top, "rev-parse", "--git-common-dir"))
         with contextlib.ExitStack() as held:
-            with contextlib.suppress(OSError):          # a file system without flock, a file of another user's: git's own locks still hold
+            with contextlib.suppress(OSError):          # no flock there, or a file of another user's: git's own locks hold
                 lock = held.enter_context(open(open_lock(os.path.join(common, OWN_LOCK), os.O_CREAT), "wb"))
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -3235,21 +3233,13 @@ class TaskDir:
             time.sleep(1)                   # no descriptor left: the one case in which asking again is all there is
 
     def stop(self) -> None:
-        """Order the supervisor to stop the task, and wake it; without one there is nobody to wake (ENXIO), so no pid is ever
-        trusted. Blocks while the system has no descriptor left."""
+        """Order the supervisor to stop the task, and ring; without one there is nobody to ring for, so no pid is ever
+        trusted. Whatever keeps the bell from ringing, want of descriptors too, the order is found within LOOK_S."""
         with contextlib.suppress(OSError):          # it was ordered before, or the task has ended
             os.rename(self.file("reserve"), self.file("stop"))
-        while True:
-            try:
-                fd = os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK)
-                break
-            except OSError as error:
-                if error.errno not in EXHAUSTED:
-                    return
-            time.sleep(0.1)
-        with contextlib.suppress(OSError):          # it has just ended, or others rang so often that it wakes anyway
-            os.write(fd, b"c")
-        os.close(fd)
+        with contextlib.suppress(OSError):
+            with open(os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK), "wb", 0) as bell:
+                bell.write(b"c")
 
     def collect(self) -> None:
         """Raises: OSError."""
@@ -3434,8 +3424,8 @@ class Tail:
             return self.progress
 
     def _fold_new(self, f: IO[bytes]) -> None:
-        """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one. Of a huge one no more than MAX_LINE_BYTES
-        are ever in memory, and it is read once."""
+        """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one. A huge one is read once, and no
+        more than MAX_LINE_BYTES of it are ever in memory."""
         f.seek(self.offset)
         while True:
             line = f.readline(1 << 20 if self.in_huge else MAX_LINE_BYTES)
@@ -3443,7 +3433,8 @@ class Tail:
             if not line or not (ended or self.in_huge or len(line) == MAX_LINE_BYTES):
                 return
             if not self.in_huge:
-                self.progress = fold(self.progress, line) if ended else fold_huge(self.progress, line, self.offset)
+                p = self.progress
+                self.progress = fold(p, line) if ended else fold_huge(p, line, self.offset)
             self.offset += len(line)
             self.in_huge = not ended
 
@@ -3535,7 +3526,8 @@ class Supervisor:
     def _spawn(self) -> Optional[Failure]:
         task, environ = self.task, {**elsewhere(self.environ), TASK_ENV: self.spec.task_id}
         try:
-            with open(task.file("prompt"), "rb", opener=private) as prompt, open(task.file("events.jsonl"), "ab", opener=private) as out, \
+            with open(task.file("prompt"), "rb", opener=private) as prompt, \
+                    open(task.file("events.jsonl"), "ab", opener=private) as out, \
                     open(task.file("stderr.log"), "ab", opener=private) as err:
                 pid = self.child = self.host.spawn(codex_argv(self.spec), self.spec.cwd, environ, prompt, out, err)
         except OSError as error:
@@ -3545,8 +3537,8 @@ class Supervisor:
         return None
 
     def _take_orders(self, timeout_s: Optional[float]) -> bool:
-        """Sleep until something happens, at most `timeout_s`. True when the task has to stop. A task may ring at the door of another
-        one for ever: after a false alarm we do not listen for a while, and an order is found without the bell, too."""
+        """Sleep until something happens, at most `timeout_s`. True when the task has to stop. Any task may ring at our door
+        for ever: after a false alarm we do not listen for a while, and an order is found without the bell, too."""
         listen = [self.wake] if self.false_alarm else [self.control, self.wake]
         ready = select.select(listen, [], [], LOOK_S if timeout_s is None else min(timeout_s, LOOK_S))[0]
         rung = self.control in ready and bool(os.read(self.control, 1 << 16))
@@ -4548,7 +4540,9 @@ class Swarm:
             start, end, besides = self._ends(side, place)
             old = self._compared_with(against, side.repository, place) if against else start
             rows = self.git.changed(place, old, end, paths or side.within)
-            content = self.git.patch(place, old, end, paths or side.within) if view == "patch" else "\n".join(_row(row, view, globs) for row in rows)
+            content = "\n".join(_row(row, view, globs) for row in rows)
+            if view == "patch":
+                content = self.git.patch(place, old, end, paths or side.within)
         if paths and not rows:
             side = side._replace(note="No file that differs is in `paths`")
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note,
@@ -5151,7 +5145,8 @@ def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]
 def _row(row: Changed, view: str, globs: Optional[Globs]) -> str:
     name = legible(row.path).replace("\n", "\\n")
     if view == "files":
-        return f"{row.status} {name}" + ("  (outside write_paths)" if globs is not None and not globs.cover(row.path) else "")
+        outside = globs is not None and not globs.cover(row.path)
+        return f"{row.status} {name}" + ("  (outside write_paths)" if outside else "")
     return f"{'binary' if row.insertions is None else f'+{row.insertions}':>7} {'' if row.deletions is None else f'-{row.deletions}':>7}  {name}"
 
 
@@ -5953,13 +5948,15 @@ class Era:
         return {**result, "structuredContent": shaped} if structured else result
 
     def error_result(self, error: ToolError) -> Dict[str, Any]:
-        result: Dict[str, Any] = {"content": [{"type": "text", "text": clip_middle(visible(str(error)), ERROR_CHARS)}], "isError": True}
+        text = clip_middle(visible(str(error)), ERROR_CHARS)
+        result: Dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": True}
         if error.kind is not None and self.since("2025-06-18"):
             result["structuredContent"] = {"failure": to_json(failure(error.kind, str(error)))}
         return result
 
     def progress(self, token: Any, number: int, text: str) -> Dict[str, Any]:
-        params = {"progressToken": token, "progress": number, **({"message": visible(text)} if self.since("2025-03-26") else {})}
+        message = {"message": visible(text)} if self.since("2025-03-26") else {}
+        params = {"progressToken": token, "progress": number, **message}
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
     def resources_list(self, request: Request) -> Dict[str, Any]:
@@ -6117,7 +6114,8 @@ class Stateless(Era):
     def _task(self, handle: Handle, status: str, message: str, updated_at: float, kept_since: float) -> Dict[str, Any]:
         """The retention counts from the end, MCP's `ttlMs` from the beginning; null is for ever."""
         ttl_s, max_age_s = max(0.0, kept_since - handle.created_at), self.swarm.config.task_max_age_s
-        return {"taskId": handle.handle_id, "status": status, "statusMessage": visible(message), "createdAt": utc(handle.created_at), "lastUpdatedAt": utc(updated_at),
+        return {"taskId": handle.handle_id, "status": status, "statusMessage": visible(message),
+                "createdAt": utc(handle.created_at), "lastUpdatedAt": utc(updated_at),
                 "ttlMs": int((ttl_s + max_age_s) * 1000) if max_age_s else None, "pollIntervalMs": POLL_MS}
 
     def tasks_get(self, request: Request) -> Dict[str, Any]:
@@ -6719,8 +6717,8 @@ def sweep(config: Config, environ: Mapping[str, str]) -> int:
     for thing in Swarm(config, Host(config.log_file, config.log_level), environ).sweep(config.dry_run, config.sweep_ignored):
         done[thing.removed] += 1
         total[thing.removed] += thing.bytes
-        print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {visible(legible(thing.path))}",
-              flush=True)
+        path = visible(legible(thing.path))
+        print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {path}", flush=True)
         for line in ([f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []) + [legible(note) for note in thing.notes]:
             print(" " * 15 + visible(line))
     print(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
