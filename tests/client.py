@@ -107,12 +107,12 @@ class Client:
         self.notify("notifications/initialized")
         return self.init
 
-    def close(self, timeout=30):
+    def close(self, timeout=WAIT_S):
         """End of input, as a client does that goes away. Returns the exit code."""
         self.process.stdin.close()
         return self.wait_exit(timeout)
 
-    def signal(self, number, timeout=30):
+    def signal(self, number, timeout=WAIT_S):
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.wait_exit(timeout)
@@ -121,7 +121,7 @@ class Client:
         self.process.kill()
         return self.wait_exit()
 
-    def wait_exit(self, timeout=30):
+    def wait_exit(self, timeout=WAIT_S):
         """The exit code, once the process is gone and everything that it wrote is in `log` and `stderr`."""
         code = self.process.wait(timeout)
         for thread in self._threads:

@@ -19,6 +19,8 @@ from client import Client, NEWEST_LEGACY, alive, envelope, eventually  # noqa: F
 HERE = pathlib.Path(__file__).resolve().parent
 SERVER = HERE.parent / "codex_mcp_swarm.py"
 FAKE_CODEX = HERE / "fake_codex"
+# As the installed command does it: a script is compiled anew at each start, an imported module is not.
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import codex_mcp_swarm; sys.exit(codex_mcp_swarm.main())"
 
 
 # Tests live in the system's temporary directory, which workspace-write may write: so that ROOT is out of a task's reach all the same.
@@ -71,7 +73,7 @@ def fake(tmp_path, root):
 
 def command(*flags):
     """The command line of a server."""
-    return [sys.executable, str(SERVER), *flags]
+    return [sys.executable, "-I", "-c", START, str(SERVER.parent), *flags]
 
 
 def environment(tmp_path, root):

@@ -36,7 +36,7 @@ class Mute:
         self.send(INITIALIZE)
 
     def send(self, *messages):
-        self.write(b"".join(json.dumps(m).encode() + b"\n" for m in messages)).join(30)
+        self.write(b"".join(json.dumps(m).encode() + b"\n" for m in messages)).join(60)
 
     def write(self, data):
         def work():
@@ -59,7 +59,7 @@ class Mute:
 
     def ended(self):
         """The exit code and stderr, once the process has ended."""
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         return code, self.process.stderr.read().decode()
 
     def __enter__(self):
@@ -108,13 +108,13 @@ def test_a_client_that_never_reads_is_given_up_at_the_bound_and_another_server_c
 
 
 def test_a_client_that_does_not_read_for_a_while_is_served_and_then_gets_everything_in_order(mute, client, gate):
-    mute.ask(8).join(30)
+    mute.ask(8).join(60)
     mute.call("codex_async", id=2, prompt=gate.wait)
     tasks = running(client(), 1)
     answers = []
     reader = threading.Thread(target=lambda: answers.extend(json.loads(mute.process.stdout.readline()) for _ in range(10)), daemon=True)
     reader.start()
-    reader.join(30)
+    reader.join(60)
     assert [str(m["id"]).rstrip("x") for m in answers] == ["0"] + [str(n) for n in range(8)] + ["2"]
     assert answers[-1]["result"]["structuredContent"]["task_id"] == tasks[0]
     gate.open()
@@ -126,7 +126,7 @@ each_end = pytest.mark.parametrize("end", sorted(ENDS))
 
 @each_end
 def test_a_full_stdout_does_not_keep_the_server_from_ending_and_its_tasks_go_on(mute, client, gate, end):
-    mute.ask(2).join(30)
+    mute.ask(2).join(60)
     mute.call("codex", id=2, token="t", prompt=gate.wait + "\nSAY survived")
     c = client()
     tasks = running(c, 1)
@@ -201,7 +201,7 @@ def test_a_non_blocking_socket_for_both_ends_is_read_and_written_all_the_same(fa
                     ours.sendall(json.dumps({"jsonrpc": "2.0", "id": id, "method": "ping"}).encode() + b"\n")
                     assert json.loads(lines.readline())["id"] == id
                 ours.shutdown(socket.SHUT_WR)
-                assert p.wait(30) == 0
+                assert p.wait(60) == 0
                 assert p.stderr.read() == b""
         finally:
             p.kill()

@@ -24,7 +24,7 @@ sys.exit(main())
 def run(env, *args, **more):
     """The finished process; stdin is empty."""
     return subprocess.run([sys.executable, str(SERVER), *args], env=dict(env, **more), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
 
 
 def test_version_is_one_line_on_stdout(fake):
@@ -70,7 +70,7 @@ def test_on_a_terminal_it_says_what_it_is_and_does_not_hang(fake):
     ours, theirs = pty.openpty()
     p = subprocess.Popen([sys.executable, str(SERVER)], env=fake, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     os.close(theirs)
-    out, err = p.communicate(timeout=20)
+    out, err = p.communicate(timeout=60)
     os.close(ours)
     assert (p.returncode, err) == (0, b"")
     assert b"MCP" in out and b"claude mcp add codex-swarm -- %s %s\n" % (sys.executable.encode(), str(SERVER).encode()) in out
@@ -92,7 +92,7 @@ def pasted(name, text):
 
 def entry_of(env, program, *words):
     """What `config` prints, and where it says that it goes."""
-    done = subprocess.run([*program, *words], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+    done = subprocess.run([*program, *words], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
     assert done.returncode == 0, done.stderr
     text, where = done.stdout.decode(), done.stderr.decode()
     assert bool(where) != text.startswith("# ")        # a comment, where the format has them
@@ -103,7 +103,7 @@ def answers(command, env):
     """Whether this command is a server."""
     hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize",
              "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}}
-    done = subprocess.run(command, env=env, input=json.dumps(hello).encode() + b"\n", stdout=subprocess.PIPE, timeout=20)
+    done = subprocess.run(command, env=env, input=json.dumps(hello).encode() + b"\n", stdout=subprocess.PIPE, timeout=60)
     return json.loads(done.stdout.decode())["result"]["serverInfo"]["name"] == "codex-mcp-swarm"
 
 

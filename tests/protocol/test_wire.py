@@ -72,7 +72,7 @@ def test_a_client_that_stops_reading_gets_a_quiet_end(fake, repo):
     p.stdout.close()
     p.stdin.write(b'{"jsonrpc":"2.0","id":2,"method":"ping"}\n')
     p.stdin.flush()
-    assert p.wait(30) == 0
+    assert p.wait(60) == 0
     assert p.stderr.read() == b""
     p.stdin.close(), p.stderr.close()
 

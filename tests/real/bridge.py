@@ -36,7 +36,7 @@ NAMED_BY = {  # what `Mcp-Name` repeats
 }
 Translation = Callable[[Dict[str, Any]], Dict[str, Any]]  # of a message, on its way to the server
 HEADER_MISMATCH, PARSE_ERROR, METHOD_NOT_FOUND = -32020, -32700, -32601
-LIMIT_S = 30  # for one message of the server, and for its end
+LIMIT_S = 60  # for one message of the server, and for its end
 
 
 class Child:

@@ -81,7 +81,7 @@ async def lab(scratch: Path, codex: Path, model: ModelServer):
     lab = Lab(Path(tempfile.mkdtemp(prefix="lab-", dir=scratch)), codex, model)
     yield lab
     try:
-        await until(lambda: not lab.living(), "no process of the test is left", limit_s=10)
+        await until(lambda: not lab.living(), "no process of the test is left")
     finally:
         for process in lab.living():
             os.kill(process.pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ async def lab(scratch: Path, codex: Path, model: ModelServer):
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     """When the test is over, no process that works below `tmp_path` may be left."""
     yield
-    eventually(lambda: not processes_of(str(tmp_path)), timeout=10, what="the end of every process of the test")
+    eventually(lambda: not processes_of(str(tmp_path)), what="the end of every process of the test")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
 import stat
@@ -761,25 +762,39 @@ def test_what_a_killed_server_left_hidden_goes_when_it_is_old(tasks, tmp_path):
 
 # -- at once ----------------------------------------------------------------------------------------------
 PROGRAM = """
-import json, os, signal, sys, time
+import itertools, json, os, signal, sys, time
 import codex_mcp_swarm as cms
 cms.Host.now = staticmethod(lambda: time.time() + 2 * 86400)
-events = [0]
+config, events, die_at = cms.Config(**json.loads(sys.argv[1])), 0, 0
+
 def count(name, args):
+    global events
     if name in ("subprocess.Popen", "os.rename", "os.remove", "os.rmdir", "os.chmod"):
-        events[0] += 1
-        if events[0] == int(sys.argv[2]):
+        events += 1
+        if events == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-config = json.loads(sys.argv[1])
-for thing in cms.Swarm(cms.Config(**config), cms.Host(), os.environ).sweep():
-    print(json.dumps([thing.removed, thing.path, thing.notes]), flush=True)
+
+def sweep():
+    for thing in cms.Swarm(config, cms.Host(), os.environ).sweep():
+        print(json.dumps([thing.removed, thing.path, thing.notes]), flush=True)
+
+if sys.argv[2:] != ["killed"]:
+    sys.exit(sweep())
+cms.Host().prepare_to_launch()
+for die_at, _ in enumerate(sys.stdin, 1):       # each sweep is a process of its own, only the import is shared
+    child = os.fork()
+    if child == 0:
+        sys.stdout = open(os.devnull, "w")
+        sys.addaudithook(count)
+        sweep()
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
 """
 
 
-def elsewhere(app, die_at=0):
-    """A sweep in a process of its own, which dies at that step."""
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(app.config._asdict()), str(die_at)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+def elsewhere(app, *how):
+    """A sweep in a process of its own; with `killed` one for each line that it is sent, which dies one step later than the one before."""
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(app.config._asdict()), *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
 
 
@@ -809,15 +824,17 @@ def test_wherever_a_sweep_is_killed_the_next_one_goes_on_and_nothing_is_lost(mad
     dirty(repo, top, branch)
     staged(repo, top, branch)
     put(top, many__a="1\n", many__b="2\n")
-    before, deaths, record = Before(repo, str(top)), 0, app.record(top.name)
-    while True:
-        deaths += 1
+    before, record, sweeper = Before(repo, str(top)), app.record(top.name), elsewhere(app, "killed")
+    for deaths in range(1, 300):
         assert another(app).record(top.name) == record
-        sweeper = elsewhere(app, deaths)
-        err = sweeper.communicate(timeout=WAIT_S)[1]
-        if sweeper.returncode == 0:
+        sweeper.stdin.write(b"\n")
+        sweeper.stdin.flush()
+        assert select.select([sweeper.stdout], [], [], WAIT_S)[0]
+        ended_with = int(sweeper.stdout.readline())
+        if ended_with == 0:
             break
-        assert (sweeper.returncode, err) == (-signal.SIGKILL, b"") and deaths < 300
+        assert ended_with == signal.SIGKILL
+    assert sweeper.communicate(timeout=WAIT_S) == (b"", b"")
     assert deaths > 30 and not top.exists() and trees(app) == []
     before.nothing_is_lost(but=[".env"])
     assert sh(repo, "git", "show", branch + ":many/b") == "2" and sh(repo, "git", "log", "--format=%s", branch).count("What the task left") == 1
