@@ -236,7 +236,7 @@ def test_damage_in_one_task_is_that_tasks_alone(tasks, make, name, life):
         assert set(app.store.ids()) == others | {bad}, how
         assert set(app.unended()) - {bad} == (others if life != "ended" else set()), how
         assert [app.record(task)["state"] for task in others] == [life] * 2, how
-        assert app.plan({"prompt": "x", "threadId": thread(9), "cwd": "."}).spec.thread_id == thread(9), how
+        assert app.plan({"prompt": "x", "threadId": thread(9), "cwd": ".", "sandbox": "read-only"}).spec.thread_id == thread(9), how
         try:
             assert app.record(bad)["task_id"] == bad, how
         except ToolError as error:

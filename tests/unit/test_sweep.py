@@ -1019,7 +1019,7 @@ def test_a_start_does_not_wait_for_a_sweep_that_looks(made, swarm, tmp_path):
     app, top, branch = made
     (top / "d").mkdir()
     os.mkfifo(str(top / "d" / ".gitignore"))
-    sweeper = elsewhere(app, 0)
+    sweeper = elsewhere(app)
     try:
         assert run(swarm(), "SAY x")["outcome"] == "succeeded" and sweeper.poll() is None
     finally:
