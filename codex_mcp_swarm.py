@@ -260,6 +260,8 @@ class Config(NamedTuple):
     overrides: Tuple[str, ...] = ()             # `-c key=value`, verbatim
     skip_git_repo_check: bool = False
     ephemeral: bool = False
+    max_sandbox: str = ""                       # no call gets more; empty: no cap
+    allow_roots: Tuple[str, ...] = ()           # real paths that calls are bound to; none: anywhere
     worktree_setup: str = ""                    # a shell command
     merge_verify: str = ""                      # a shell command
     task_max_age_s: float = 86400.0             # 0: for ever
@@ -667,9 +669,15 @@ def without_bounds(schema: Any) -> Any:
 def _show(value: Any) -> str:
     """A value as an error message shows it. Deep or huge values are cut, never an error of their own."""
     try:
-        return clip(json.dumps(value, ensure_ascii=False), 80)
+        return masked(clip(json.dumps(value, ensure_ascii=False), 80))
     except (ValueError, RecursionError):
         return "a value that cannot be shown"
+
+
+def masked(text: str) -> str:
+    """`text` without the values of keys that look as if they held a secret, in TOML or JSON; numbers stay, they count tokens."""
+    value = r"""("[^"]*"?|'[^']*'?|\{[^}]*\}?|\[[^]]*\]?|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
+    return re.sub(rf"""(?i)((?:key|token|secret|passw|authorization|bearer|credential)[\w-]{{0,60}}["']?\s{{0,9}}[=:]\s{{0,9}}){value}""", r"\1***", text)
 
 
 def compact(data: Any) -> str:
@@ -746,6 +754,7 @@ class Flag(NamedTuple):
     words: Optional[Callable[[Any], List[str]]] = None      # None: never in argv
     before_resume: bool = False     # `resume` rejects it, so it stands before (codex-cli 0.169.0)
     repeated: bool = True           # kept in the spec; a reply takes it over from the task that owned the thread
+    file_key: str = ""              # the setting that names a file with the value: others see argv in `ps`
 
 
 def _setting(key: str) -> Callable[[Any], List[str]]:
@@ -792,6 +801,11 @@ def toml(value: Any, depth: int = 0) -> str:
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
 PROFILE = "codex_mcp_swarm"                 # the permission profile of a task that ROOT has to be hidden from
 PROFILES_SINCE = (0, 144, 6)
+# What `config` may hold under a cap: nothing that starts, opens or writes anything. By the first part of the key.
+HARMLESS = frozenset({
+    "compact_prompt", "developer_instructions", "hide_agent_reasoning", "instructions", "model", "model_auto_compact_token_limit", "model_context_window",
+    "model_reasoning_effort", "model_reasoning_summary", "model_verbosity", "personality", "project_doc_max_bytes", "review_model", "service_tier",
+    "show_raw_agent_reasoning", "tool_output_token_limit", "web_search"})
 WORKTREE = {"base": string(), "include_changes": boolean(), "setup": boolean()}
 FLAGS: Tuple[Flag, ...] = (
     Flag("prompt", string("What to do", minLength=1, maxLength=MAX_PROMPT_CHARS), repeated=False),
@@ -802,9 +816,9 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("cwd", string("Working directory", minLength=1), repeated=False),
     Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"], before_resume=True),
     Flag("config", obj(description="Codex settings, as in config.toml"), config_words),
-    Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions")),
+    Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions"), file_key="model_instructions_file"),
     Flag("developer-instructions", string("Added as a developer message"), _setting("developer_instructions")),
-    Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt")),
+    Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"), file_key="experimental_compact_prompt_file"),
     Flag("worktree", {**obj(WORKTREE), "type": ["boolean", "object"], "description":
          "Run in a git worktree and branch of its own; from another `base` than HEAD, or with uncommitted changes"}, repeated=False),
     Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported", maxItems=100)),
@@ -853,9 +867,14 @@ def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran
     return ran
 
 
-def codex_argv(spec: Spec) -> List[str]:
-    """The command line of a run. The prompt is not in it: it goes by stdin, so it may start with `-`, exceed
-    128 KiB, and is seen by nobody in `ps`.
+def texts_of(spec: Spec) -> Dict[str, str]:
+    """What a run has in files of its task: name -> text. Codex takes no blank one (codex-cli 0.169.0)."""
+    return {flag.name: spec.arguments[flag.name] for flag in FLAGS if flag.file_key and spec.arguments.get(flag.name, "").strip()}
+
+
+def codex_argv(spec: Spec, directory: str = "") -> List[str]:
+    """The command line of a run whose task has `directory`. The prompt is not in it: it goes by stdin, so it may start
+    with `-`, exceed 128 KiB, and is seen by nobody in `ps`.
 
     Raises: ToolError for a word that no command line can hold.
     """
@@ -870,6 +889,8 @@ def codex_argv(spec: Spec) -> List[str]:
             if any("\0" in word or any("\ud800" <= c <= "\udfff" for c in word) for word in words):
                 raise ToolError(f"`{flag.name}` has a character that no command line can hold", "NUL and halves of surrogate pairs cannot be passed",
                                 "Remove it")
+            if flag.name in texts_of(spec):
+                words = _setting(flag.file_key)(os.path.join(directory, flag.name))
             if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
                 raise ToolError(f"`{flag.name}` is too long", f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes",
                                 "Put the text into the prompt, or into AGENTS.md in the working directory")
@@ -877,6 +898,20 @@ def codex_argv(spec: Spec) -> List[str]:
     if spec.permissions:
         after += config_words({"default_permissions": PROFILE, "permissions": {PROFILE: spec.permissions}})
     return before + (["resume"] + after + [spec.thread_id] if spec.thread_id else after) + ["-"]
+
+
+def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> Dict[str, Any]:
+    """The arguments of a run with its sandbox named, read-only where nothing names one: codex's own default may be any.
+
+    Raises: ToolError for what could give the run more than `cap`."""
+    mode = asked(arguments, overrides).sandbox or SANDBOXES[0]
+    more = [f"`config.{clip(key, 60)}`" for key in arguments.get("config", {}) if key.split(".")[0] not in HARMLESS]
+    more += ["`profile`"] if "profile" in arguments else []
+    more += [] if mode in SANDBOXES[:SANDBOXES.index(cap) + 1] else [f"`sandbox` {_show(mode)}"]
+    if more:
+        raise ToolError(f"{', '.join(more)}: more than this server gives", f"It was started with --max-sandbox {cap}, for replies as well",
+                        f"Leave that out; `config` takes {', '.join(sorted(HARMLESS))}. What a thread began with holds for its replies: start a new one")
+    return {**arguments, "sandbox": mode}
 
 
 def workspace_settings(config_toml: str, settings: Iterable[str]) -> Dict[str, str]:
@@ -1091,7 +1126,7 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
 
 def failure(kind: FailureKind, message: str) -> Failure:
     retryable, advice = ADVICE[kind]
-    return Failure(kind, clip(message, 2_000), retryable, advice)
+    return Failure(kind, masked(clip(message, 2_000)), retryable, advice)
 
 
 def classify(message: str, stderr: str) -> Optional[Failure]:
@@ -1199,7 +1234,7 @@ class Host:
                 handler.format = lambda record: visible(form.format(record))    # type: ignore[assignment]
                 self._logger = logging.Logger("codex_mcp_swarm", self.log_level)
                 self._logger.addHandler(handler)
-            self._logger.log(getattr(logging, level), message, exc_info=trace)
+            self._logger.log(getattr(logging, level), masked(message), exc_info=trace)
 
     def run(self, argv: Sequence[str], cwd: str, env: Optional[Mapping[str, str]] = None, timeout_s: float = GIT_TIMEOUT_S,
             stdin: bytes = b"", keep_out: bool = True) -> Done:
@@ -3081,7 +3116,7 @@ def unfit(top: str, change: Change) -> str:
 #   ROOT/                   0700; CODEX_SWARM_TASK_DIR, else $XDG_STATE_HOME/codex-swarm
 #     tasks/<task_id>/      0700; complete and locked before it gets this name
 #       spec.json           what was asked for: server, once
-#       prompt              codex's stdin: server, once
+#       prompt              codex's stdin: server, once         base-instructions, compact-prompt   likewise, where given
 #       status.json         where it stands: whoever holds `lock`, by rename
 #       events.jsonl        codex's stdout, byte for byte       stderr.log       codex's stderr
 #       setup.log           what CODEX_SWARM_WORKTREE_SETUP printed
@@ -3127,8 +3162,9 @@ class TaskDir:
         try:
             os.mkfifo(hidden.file("control"), 0o600)
             os.close(open_lock(hidden.file("lock"), os.O_CREAT))
-            with open(hidden.file("prompt"), "w", encoding="utf-8", newline="", opener=private) as f:
-                f.write(prompt)
+            for name, text in {"prompt": prompt, **texts_of(spec)}.items():
+                with open(hidden.file(name), "w", encoding="utf-8", newline="", opener=private) as f:
+                    f.write(text)
             with open(hidden.file("reserve"), "wb", opener=private) as f2:
                 f2.write(b"\0" * RESERVE_BYTES)
             write_atomic(hidden.file("spec.json"), to_json(spec))
@@ -3529,7 +3565,7 @@ class Supervisor:
             with open(task.file("prompt"), "rb", opener=private) as prompt, \
                     open(task.file("events.jsonl"), "ab", opener=private) as out, \
                     open(task.file("stderr.log"), "ab", opener=private) as err:
-                pid = self.child = self.host.spawn(codex_argv(self.spec), self.spec.cwd, environ, prompt, out, err)
+                pid = self.child = self.host.spawn(codex_argv(self.spec, task.path), self.spec.cwd, environ, prompt, out, err)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC) and error.filename == self.spec.codex
             return failure(FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN, f"{error.strerror}: {error.filename}")
@@ -3953,11 +3989,18 @@ class Swarm:
         if "approval_policy" in arguments.get("config", {}):        # some values of it codex exec refuses, none has an effect
             config = dict(arguments["config"])
             arguments = {**arguments, "approval-policy": config.pop("approval_policy"), "config": config}
-        overrides = owner.overrides if owner else tuple(o for o in self.config.overrides if override_key(o) != "approval_policy")
-        owner = owner and self._with_its_worktree(owner, request.get("cwd") or owner.cwd)
-        cwd = self._cwd(request.get("cwd") or (owner.cwd if owner else "."))
+        overrides = owner.overrides if owner and not self.config.max_sandbox else tuple(o for o in self.config.overrides if override_key(o) != "approval_policy")
         wanted = request.get("worktree", False)
         wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
+        if wants_tree and asked(arguments, overrides).sandbox is None:
+            arguments["sandbox"] = self.config.max_sandbox or SANDBOXES[1]
+        if self.config.max_sandbox:
+            arguments = capped(arguments, overrides, self.config.max_sandbox)
+        owner = owner and self._with_its_worktree(owner, request.get("cwd") or owner.cwd)
+        cwd = self._cwd(request.get("cwd") or (owner.cwd if owner else "."))
+        if self.config.allow_roots:
+            cwd = os.path.realpath(cwd)             # a link could be turned after the check
+            self._check_allowed(cwd)
         if wants_tree and thread_id:
             raise ToolError("`worktree` is for new threads", "A reply works where its thread worked", "Leave `worktree` out")
         if thread_id and owner is None and "cwd" not in request:
@@ -3970,8 +4013,6 @@ class Swarm:
             raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
                             "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
         source = self._source(cwd, options) if wants_tree else None
-        if wants_tree and asked(arguments, overrides).sandbox is None:
-            arguments["sandbox"] = "workspace-write"
         spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
                     self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
                     usage_before, self._tree_around(cwd, owner),
@@ -4032,6 +4073,7 @@ class Swarm:
         try:
             self._check_ours(cwd)
             source = self.git.head(cwd, options.get("base", "HEAD"))
+            self._check_allowed(source[0])
             if options.get("include_changes") and source != self.git.head(cwd):
                 raise GitError("`include_changes` does not go with that `base`", "The changes were made on top of HEAD, which is another commit",
                                "Leave one of the two out")
@@ -4065,6 +4107,14 @@ class Swarm:
                 return
         raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more", "Its `.git` leads elsewhere, and git would do what that says",
                        "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
+
+    def _check_allowed(self, path: str) -> None:
+        """A worktree of ours counts as the checkout that it was made from. Raises: ToolError outside of what calls are bound to."""
+        with contextlib.suppress(ToolError, *UNREADABLE):
+            path = self.store.get(self._made_around(path)[0]).spec().checkout or path
+        if self.config.allow_roots and not any(is_inside(path, root) for root in self.config.allow_roots):
+            raise ToolError(f"`cwd`: this server does not work in {path}", f"It was started with --allow-root {' '.join(self.config.allow_roots)}",
+                            "Pass a directory in there")
 
     def _cwd(self, given: str) -> str:
         try:
@@ -4571,6 +4621,7 @@ class Swarm:
         with contextlib.suppress(*UNREADABLE):
             report = task.report() if status.state is State.ENDED else None
         edited = report.files if report else self._tail(task).refresh().files
+        self._check_allowed(spec.cwd)
         globs = spec.arguments.get("write_paths")
         tree = report.worktree if report and report.worktree else spec.worktree
         if tree is None:
@@ -4717,6 +4768,7 @@ class Swarm:
             raise ToolError("The checkout that the tasks came from is not there any more", f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
         self._check_ours(checkout)
         top, onto = self.git.head(checkout, wish.base)
+        self._check_allowed(top)
         if repository_of(top)[0] != common:
             raise ToolError("The tasks belong to another repository", f"Theirs is {common}, `cwd` is in {repository_of(top)[0]}", "Leave `cwd` out")
         if wish.into == "HEAD":
@@ -5669,7 +5721,7 @@ RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex", "application/json",
              lambda swarm, task_id, about: _pretty(about)),
     Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
-             lambda swarm, task_id, about: _pretty(to_json(swarm.config))),
+             lambda swarm, task_id, about: _pretty(to_json(swarm.config._replace(overrides=tuple(map(masked, swarm.config.overrides)))))),
     Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
     Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
              lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
@@ -6516,6 +6568,11 @@ def flags() -> Any:
     parser.add_argument("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories")
     parser.add_argument("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued")
     parser.add_argument("--codex-bin", metavar="PATH", help="codex executable, path or name")
+    parser.add_argument("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2], default="",
+                        help="read-only or workspace-write: calls that ask for more are refused, also by `config` or `profile`; "
+                             "one that names no sandbox is read-only, in a worktree MODE")
+    parser.add_argument("--allow-root", dest="allow_roots", metavar="DIR", action="append", default=[],
+                        help="calls may only work in DIR and below, links resolved (repeatable)")
     parser.add_argument("--dry-run", action="store_true", help="sweep: only say what would be removed")
     parser.add_argument("--ignored", action="store_true", help="sweep: also remove worktrees in which ignored files were made, with those files")
     parser.add_argument("--version", action="version", version=f"codex-mcp-swarm {__version__}")
@@ -6528,7 +6585,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
     overrides = tuple(options.overrides) if options else ()
     for override in overrides:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", override_key(override)) or "=" not in override:
-            raise UsageError(f"-c {override}: not of the form key=value")
+            raise UsageError(f"-c {masked(override)}: not of the form key=value")
     if options and options.command != "sweep" and (options.dry_run or options.ignored):
         raise UsageError(f"{'--dry-run' if options.dry_run else '--ignored'} is for the command sweep")
     if options and (options.command == "config") != (options.client is not None):
@@ -6549,12 +6606,20 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
         root=root, worktree_dir=_directory(environ, "CODEX_SWARM_WORKTREE_DIR", os.path.join(root, "worktrees")), codex_bin=codex_bin,
         codex_home=environ.get("CODEX_HOME") or os.path.join(os.path.expanduser("~"), ".codex"), overrides=overrides,
         skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
+        max_sandbox=options.max_sandbox if options else "", allow_roots=tuple(map(_allowed_root, options.allow_roots)) if options else (),
         worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), merge_verify=environ.get("CODEX_SWARM_MERGE_VERIFY", "").strip(),
         task_max_age_s=_number(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0, "seconds"),
         result_max_age_s=_number(environ, "CODEX_SWARM_RESULT_MAX_AGE", 30 * 86400.0, "seconds"),
         log_file=log, log_level=level.upper(), min_free_mb=int(_number(environ, "CODEX_SWARM_MIN_FREE_MB", 512, "MiB")),
         depth=max(1, int(_number(environ, "CODEX_SWARM_DEPTH", 1, "levels"))),
         dry_run=bool(options and options.dry_run), sweep_ignored=bool(options and options.ignored))
+
+
+def _allowed_root(given: str) -> str:
+    path = os.path.expanduser(given)
+    if not os.path.isabs(path) or not os.path.isdir(path):
+        raise UsageError(f"--allow-root {given}: must be the absolute path of a directory")
+    return os.path.realpath(path)
 
 
 def _directory(environ: Mapping[str, str], name: str, default: str) -> str:

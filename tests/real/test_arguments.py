@@ -1,5 +1,7 @@
 """Every argument arrives at the model as it was given."""
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +95,21 @@ async def test_the_sandbox_allows_what_its_name_says(lab, sandbox, written):
         await swarm.call("codex", prompt="@shell touch inside; touch ../outside", sandbox=sandbox)
     found = [path.name for path in (lab.repo / "inside", lab.directory / "outside") if path.exists()]
     assert found == written
+
+
+async def test_instructions_and_the_compact_prompt_are_in_no_process_list_and_arrive(lab):
+    secret = "secret-%s" % lab.nap
+    texts = {"base-instructions": secret + " base", "compact-prompt": secret + " compact"}
+    async with lab.connect() as swarm:
+        task_id = await swarm.start("@hold gate", config={"model_auto_compact_token_limit": 50}, **texts)
+        await until(lambda: lab.model.held("gate"), "the model is asked")
+        assert not [process for process in processes() if secret in process.args]
+        lab.model.release("gate")
+        [first] = await swarm.wait(task_id)
+        await swarm.call("codex_reply", threadId=first["threadId"], prompt="@shell true\n@say done")
+    sent = [json.dumps(request.body) for request in lab.model.requests]
+    assert all(secret + " base" in body for body in sent)
+    assert any(secret + " compact" in body for body in sent), "the thread was compacted with the prompt that was given"
 
 
 async def test_the_prompt_is_in_no_process_list(lab):

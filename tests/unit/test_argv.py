@@ -21,7 +21,7 @@ ALL = {"model": "m", "sandbox": "read-only", "approval-policy": "never", "profil
 
 
 def argv(arguments, **more):
-    return cms.codex_argv(Spec("0" * 12, 0.0, "/bin/codex", "/", arguments, **more))
+    return cms.codex_argv(Spec("0" * 12, 0.0, "/bin/codex", "/", arguments, **more), "/task")
 
 
 def test_a_bare_run_is_exec_with_json_and_the_prompt_from_stdin():
@@ -31,7 +31,8 @@ def test_a_bare_run_is_exec_with_json_and_the_prompt_from_stdin():
 def test_a_new_run_passes_every_argument():
     assert argv(ALL, overrides=("x=1",), skip_git_repo_check=True, ephemeral=True) == [
         "/bin/codex", "exec", "--sandbox=read-only", "--profile=p", "--json", "--skip-git-repo-check", "--ephemeral", "-c", "x=1", "--model=m",
-        "-c", "a.b=1", "-c", 'instructions="i"', "-c", 'developer_instructions="d"', "-c", 'compact_prompt="c"', "-"]
+        "-c", "a.b=1", "-c", 'model_instructions_file="/task/base-instructions"', "-c", 'developer_instructions="d"',
+        "-c", 'experimental_compact_prompt_file="/task/compact-prompt"', "-"]
 
 
 def test_resume_has_before_it_what_it_rejects_behind_it():
@@ -52,7 +53,7 @@ def test_the_approval_policy_and_the_prompt_are_never_in_argv():
     assert argv({"approval-policy": "untrusted"}) == argv({})
 
 
-@pytest.mark.parametrize("name, value", [("model", "-x"), ("model", "--help"), ("model", "a b=c"), ("profile", "-p"), ("base-instructions", "--x")])
+@pytest.mark.parametrize("name, value", [("model", "-x"), ("model", "--help"), ("model", "a b=c"), ("profile", "-p"), ("developer-instructions", "--x")])
 def test_a_value_that_looks_like_a_flag_stays_a_value(name, value):
     flag = next(f for f in cms.FLAGS if f.name == name)
     words = argv({name: value})
@@ -141,8 +142,7 @@ def test_the_depth_that_is_allowed_is_allowed():
     assert argv({"config": listed(30)})
 
 
-@pytest.mark.parametrize("name, make", [("model", str), ("base-instructions", str), ("developer-instructions", str), ("compact-prompt", str),
-                                        ("config", lambda text: {"key": text})])
+@pytest.mark.parametrize("name, make", [("model", str), ("developer-instructions", str), ("config", lambda text: {"key": text})])
 def test_a_word_that_is_too_long_for_the_kernel_is_refused_and_the_longest_one_is_not(name, make):
     spare = len(argv({name: make("")})[-2].encode())
     for letter in ("x", "\u20ac"):
@@ -159,8 +159,16 @@ def test_what_no_command_line_can_hold_is_refused_before_anything_starts(argumen
         argv(arguments)
 
 
+@pytest.mark.parametrize("name, setting", [("base-instructions", "instructions"), ("compact-prompt", "compact_prompt")])
+def test_instructions_are_not_on_the_command_line_and_may_be_of_any_length(name, setting):
+    assert not any("xxx" in word for word in argv({name: "x" * 1_000_000}))
+    assert argv({name: " "})[-2] == setting + '=" "'            # codex refuses a blank file
+    with pytest.raises(ToolError):
+        argv({name: "\ud800"})
+
+
 def test_a_nul_in_a_setting_is_escaped():
-    assert argv({"base-instructions": "a\0b"})[-2] == r'instructions="a\u0000b"'
+    assert argv({"developer-instructions": "a\0b"})[-2] == r'developer_instructions="a\u0000b"'
 
 
 def test_a_number_too_large_for_json_never_goes_out_as_a_word_that_toml_reads_as_text():

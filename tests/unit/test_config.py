@@ -45,6 +45,8 @@ BAD = [
     ([], {"CODEX_SWARM_TASK_MAX_AGE": "nan"}, "CODEX_SWARM_TASK_MAX_AGE"), ([], {"CODEX_SWARM_TASK_MAX_AGE": "inf"}, "CODEX_SWARM_TASK_MAX_AGE"),
     ([], {"CODEX_SWARM_TASK_DIR": "file"}, "CODEX_SWARM_TASK_DIR=file"), ([], {"CODEX_SWARM_TASK_DIR": "dangling"}, "CODEX_SWARM_TASK_DIR=dangling"),
     ([], {"CODEX_SWARM_WORKTREE_DIR": "file"}, "CODEX_SWARM_WORKTREE_DIR=file"), ([], {"CODEX_SWARM_CODEX_BIN": "directory"}, "directory"),
+    (["--max-sandbox", "danger-full-access"], {}, "--max-sandbox"), (["--max-sandbox"], {}, "--max-sandbox"), (["--allow-root", "directory"], {}, "--allow-root directory"),
+    (["--allow-root", "/no/such/directory"], {}, "/no/such/directory"),
     ([], {"CODEX_SWARM_LOG": "nowhere/log"}, "CODEX_SWARM_LOG=nowhere/log"), ([], {"CODEX_SWARM_LOG": "directory"}, "CODEX_SWARM_LOG=directory"),
 ]
 
@@ -55,6 +57,11 @@ def test_a_bad_value_is_one_line_that_names_it_and_exit_2(home, argv, env, names
     assert (done.returncode, done.stdout) == (2, "")
     lines = done.stderr.splitlines()
     assert len(lines) == 1 and names in lines[0], done.stderr
+
+
+def test_a_secret_in_a_flag_that_is_refused_is_not_repeated(home):
+    done = program(home, "-c", "model providers.api_key=sk-verysecret")
+    assert done.returncode == 2 and "providers.api_key=***" in done.stderr and "verysecret" not in done.stderr
 
 
 def test_windows_is_told_to_use_wsl(home):
@@ -114,6 +121,8 @@ GIVEN = [
     ([], {"CODEX_SWARM_TASK_MAX_AGE": "0"}, "task_max_age_s", 0.0), ([], {"CODEX_SWARM_TASK_MAX_AGE": "3600.5"}, "task_max_age_s", 3600.5),
     ([], {"CODEX_SWARM_LOG_LEVEL": "debug"}, "log_level", "DEBUG"), ([], {"CODEX_SWARM_LOG_LEVEL": ""}, "log_level", "WARNING"),
     ([], {"CODEX_SWARM_LOG": "/log"}, "log_file", "/log"), ([], {"CODEX_SWARM_LOG": ""}, "log_file", None),
+    (["--max-sandbox", "read-only"], {}, "max_sandbox", "read-only"), ([], {}, "max_sandbox", ""), ([], {}, "allow_roots", ()),
+    (["--allow-root", "/usr", "--allow-root=/"], {}, "allow_roots", (os.path.realpath("/usr"), "/")),
     (["--ephemeral"], {}, "ephemeral", True), (["--skip-git-repo-check"], {}, "skip_git_repo_check", True),
     (["-c", "model=gpt-6.1-sol"], {}, "overrides", ("model=gpt-6.1-sol",)), (["-cmodel=x"], {}, "overrides", ("model=x",)),
     (["-c", "a=1", "-c", "b.c-d_e='x = y'"], {}, "overrides", ("a=1", "b.c-d_e='x = y'")), (["-c", "a="], {}, "overrides", ("a=",)),

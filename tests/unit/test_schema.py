@@ -123,3 +123,22 @@ def test_the_schemas_we_send_are_made_of_what_problems_checks():
 ])
 def test_a_clipped_text_is_one_line_within_its_limit(text, limit, shown):
     assert cms.clip(text, limit) == shown and len(shown) <= limit
+
+
+MASKED = [
+    ("model_providers.x.api_key=sk-1", "model_providers.x.api_key=***"), ('{"api_key": "a b", "b": 1}', '{"api_key": ***, "b": 1}'),
+    ("h={Authorization = 'Bearer abc', x=\"y\"}", "h={Authorization = ***, x=\"y\"}"), ("experimental_bearer_token=abc def", "experimental_bearer_token=***"),
+    ("secrets={A=\"1a\", B=\"2b\"}", "secrets=***"), ("PASSWORD: hunter2, x", "PASSWORD: ***, x"), ("client_secret=\"open", "client_secret=***"),
+    ("model_auto_compact_token_limit=500", "model_auto_compact_token_limit=500"), ("model=gpt-5.5", "model=gpt-5.5"), ("no key here", "no key here"),
+    ("x_token=true", "x_token=true"),
+]
+
+
+@pytest.mark.parametrize("text, shown", MASKED, ids=[text for text, _ in MASKED])
+def test_the_value_of_a_key_that_looks_secret_is_masked(text, shown):
+    assert cms.masked(text) == shown
+
+
+def test_a_wrong_argument_is_shown_without_its_secrets():
+    wrong = cms.problems(cms.obj(cms.RUN), {"prompt": {"api_key": "sk-1"}})
+    assert "***" in wrong[0] and "sk-1" not in wrong[0]
