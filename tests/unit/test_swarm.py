@@ -99,7 +99,7 @@ WRONG = [
     # an entry, what the error names
     ({"cwd": "/nonexistent"}, "`cwd`: /nonexistent does not exist"), ({"cwd": "{}/file"}, "is not a directory"), ({"cwd": "/"}, "not in a git repository"),
     ({"cwd": "a\0b"}, "`cwd`"), ({"cwd": "x" * 5000}, "`cwd`"), ({"cwd": "{}/unborn", "worktree": True}, "no commit"),
-    ({"threadId": NOWHERE, "worktree": True}, "`worktree`"), ({"task_id": "0" * 12}, "There is no task"), ({"base-instructions": "x" * 200_000}, "`base-instructions` is too long"),
+    ({"threadId": NOWHERE, "worktree": True}, "`worktree`"), ({"task_id": "0" * 12}, "There is no task"), ({"developer-instructions": "x" * 200_000}, "`developer-instructions` is too long"),
     ({"config": {"a": None}}, "`config`"),
 ]
 
@@ -264,7 +264,8 @@ def test_a_reply_repeats_everything_that_the_thread_was_started_with(swarm, repo
     before = json.loads(first["content"])
     after = seen(swarm(overrides=("model_verbosity=high",)), threadId=first["threadId"].upper())       # another server, with other flags
     at = after["argv"].index("resume")
-    assert after["argv"][:at] + after["argv"][at + 1:] == before["argv"][:-1] + [first["threadId"].upper(), "-"]
+    own = [re.sub("(?<=/tasks/)[0-9a-f]{12}(?=/)", first["task_id"], word) for word in after["argv"]]
+    assert own[:at] + own[at + 1:] == before["argv"][:-1] + [first["threadId"].upper(), "-"]
     assert (after["cwd"], after["thread"]) == (before["cwd"], before["thread"])
 
 
