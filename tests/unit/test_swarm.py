@@ -1,6 +1,7 @@
 """The application: what is checked before anything starts, what a reply takes over, and where codex is found."""
 import json
 import os
+import re
 import resource
 import shutil
 import signal
