@@ -890,7 +890,7 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
                 raise ToolError(f"`{flag.name}` has a character that no command line can hold", "NUL and halves of surrogate pairs cannot be passed",
                                 "Remove it")
             if flag.name in texts_of(spec):
-                words = _setting(flag.file_key)(os.path.join(directory, flag.name))
+                words = _setting(flag.file_key)(f"{directory}/{flag.name}")
             if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
                 raise ToolError(f"`{flag.name}` is too long", f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes",
                                 "Put the text into the prompt, or into AGENTS.md in the working directory")
@@ -3848,13 +3848,6 @@ class Plan(NamedTuple):
     update_from: Optional[Part] = None
 
 
-class Reach(NamedTuple):
-    """What a task may write, as real paths; what of codex's own places is closed to it; whether commands reach the network."""
-    writable: Sequence[str]
-    closed: Sequence[str]
-    network: bool
-
-
 class Touched(NamedTuple):
     """The files of a repository, relative to its top, that a task touched, and when it ran (Unix seconds)."""
     task_id: str
@@ -4135,13 +4128,13 @@ class Swarm:
         mode = asked(spec.arguments, spec.overrides).sandbox
         if mode not in (None, SANDBOXES[1]):
             return spec
-        reach = self._reach(spec, place)
+        writable, closed, network = self._reach(spec, place)
         root, trees = os.path.realpath(self.config.root), os.path.realpath(self.config.worktree_dir)
         ours = {root: "none"} if is_inside(trees, root) else {root: "none", trees: "read"}
-        within = [(own, top) for own in ours for top in reach.writable if is_inside(own, top)]
-        lost = [top for top in reach.writable if top == trees or is_inside(top, root) and not is_inside(top, trees)]
+        within = [(own, top) for own in ours for top in writable if is_inside(own, top)]
+        lost = [top for top in writable if top == trees or is_inside(top, root) and not is_inside(top, trees)]
         lost += [link for name in (self.config.root, self.config.worktree_dir) for link in (*directories_above(name), name)
-                 if os.path.islink(link) and any(is_inside(os.path.dirname(link), top) for top in reach.writable)]
+                 if os.path.islink(link) and any(is_inside(os.path.dirname(link), top) for top in writable)]
         if not within and not lost:
             return spec
         why = f"`{lost[0]}` would be its to write" if lost else "nothing says which `sandbox` it gets" if mode is None else ""
@@ -4151,13 +4144,14 @@ class Swarm:
             raise ToolError(f"`cwd`: no task is started in {spec.cwd}", f"It could change the records or worktrees of other tasks, in `{root}` or `{trees}`: {why}",
                             "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name directories elsewhere")
         first = {os.path.join(top, os.path.relpath(own, top).split(os.sep)[0]) for own, top in within}
-        way = dict.fromkeys(sorted(first.difference(reach.writable, ours)), "read")
+        way = dict.fromkeys(sorted(first.difference(writable, ours)), "read")
         warnings = add_warning(spec.warnings, f"This task cannot write in {', '.join(way)}: tasks are kept there") if way else spec.warnings
-        files = {**dict.fromkeys(reach.closed, "read"), **way, **dict.fromkeys(reach.writable, "write"), **ours}
-        return spec._replace(permissions={"extends": ":workspace", "network": {"enabled": reach.network}, "filesystem": files}, warnings=warnings)
+        files = {**dict.fromkeys(closed, "read"), **way, **dict.fromkeys(writable, "write"), **ours}
+        return spec._replace(permissions={"extends": ":workspace", "network": {"enabled": network}, "filesystem": files}, warnings=warnings)
 
-    def _reach(self, spec: Spec, place: str) -> Reach:
-        """What workspace-write lets a task write that works in `place`."""
+    def _reach(self, spec: Spec, place: str) -> Tuple[List[str], List[str], bool]:
+        """What workspace-write lets a task that works in `place` write, as real paths; which of codex's own places are
+        closed to it; whether its commands reach the network."""
         text, profile = "", spec.arguments.get("profile")
         for name in ("config.toml", *([f"{profile}.config.toml"] if profile else [])):
             with contextlib.suppress(OSError), open(os.path.join(self.config.codex_home, name), encoding="utf-8", errors="replace") as f:
@@ -4166,7 +4160,7 @@ class Swarm:
         roots = [os.path.expanduser(one or other) for one, other in re.findall("\"([^\"]+)\"|'([^']+)'", given.get("writable_roots", ""))]
         closed = [name for name, key in ((":slash_tmp", "exclude_slash_tmp"), (":tmpdir", "exclude_tmpdir_env_var")) if given.get(key) == "true"]
         roots += [path for name, path in ((":slash_tmp", "/tmp"), (":tmpdir", self.environ.get("TMPDIR", ""))) if name not in closed]
-        return Reach([os.path.realpath(path) for path in (place, *filter(os.path.isdir, roots))], closed, given.get("network_access") == "true")
+        return [os.path.realpath(path) for path in (place, *filter(os.path.isdir, roots))], closed, given.get("network_access") == "true"
 
     def codex_version(self, path: str) -> Tuple[int, ...]:
         """Of the executable at `path`, which is asked once; empty where it does not tell. Raises: OSError."""
