@@ -6481,44 +6481,41 @@ All flags:                   %(program)s --help
 """
 
 
-def shell_entry(command: List[str]) -> str:
-    return "claude mcp add codex-swarm -- " + shell_words(command)
+# Client -> where its entry goes, and the entry; capitals stand for the command. To add a client, add a row.
+CLIENTS: Mapping[str, Tuple[str, str]] = {
+    "claude": ("Run this in your project. For all projects: `claude mcp add --scope user ...`",
+               "claude mcp add codex-swarm -- SHELL"),
+    "codex": ("For ~/.codex/config.toml", """\
+[mcp_servers.codex-swarm]
+command = PROGRAM
+# The last two keep tasks from starting this server again; the name in them is this table's.
+args = [BEGIN"-c", "mcp_servers.codex-swarm.enabled=false"]
+tool_timeout_sec = 3600
+# `codex exec` refuses tools that would have to ask.
+default_tools_approval_mode = "approve\""""),
+    "cursor": ("For ~/.cursor/mcp.json, or .cursor/mcp.json in a project",
+               '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS]}}}'),
+    "vscode": ("For .vscode/mcp.json in a project",
+               '{"servers": {"codex-swarm": {"type": "stdio", "command": PROGRAM, "args": [ARGS]}}}'),
+    "gemini": ("For ~/.gemini/settings.json",
+               '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS], "timeout": 3600000}}}'),
+    "opencode": ("For opencode.json in a project, or ~/.config/opencode/opencode.json",
+                 '{"mcp": {"codex-swarm": {"type": "local", "command": [ALL], "timeout": 3600000}}}'),
+    "claude-desktop": ("For claude_desktop_config.json (Settings, Developer)",
+                       '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS]}}}'),
+}
+
+
+def entry_for(client: str, command: Sequence[str]) -> str:
+    words = [toml(word) for word in command]            # which is JSON as well
+    values = {"PROGRAM": words[0], "ALL": ", ".join(words), "ARGS": ", ".join(words[1:]),
+              "BEGIN": "".join(word + ", " for word in words[1:]), "SHELL": shell_words(command)}
+    return re.sub("|".join(values), lambda found: values[found[0]], CLIENTS[client][1])
 
 
 def shell_words(command: Sequence[str]) -> str:
     import shlex
     return " ".join(map(shlex.quote, command))
-
-
-def json_entry(key: str, whole: bool = False, **more: Any) -> Callable[[List[str]], str]:
-    """An entry below `key` of a JSON file; `whole`: the command is one list there."""
-    def entry(command: List[str]) -> str:
-        words: Dict[str, Any] = {"command": command} if whole else {"command": command[0], "args": command[1:]}
-        return json.dumps({key: {"codex-swarm": {**more, **words}}}, indent=2)
-    return entry
-
-
-def toml_entry(command: List[str]) -> str:
-    return ("[mcp_servers.codex-swarm]\n"
-            f"command = {toml(command[0])}\n"
-            "# The last two keep tasks from starting this server again; the name in them is this table's.\n"
-            f"args = {toml([*command[1:], '-c', 'mcp_servers.codex-swarm.enabled=false'])}\n"
-            "tool_timeout_sec = 3600\n"
-            "# `codex exec` refuses tools that would have to ask.\n"
-            'default_tools_approval_mode = "approve"')
-
-
-# Client -> where its entry goes, and the entry for a command. To add a client, write one line.
-CLIENTS: Mapping[str, Tuple[str, Callable[[List[str]], str]]] = {
-    "claude": ("Run this in your project. For all projects: `claude mcp add --scope user ...`", shell_entry),
-    "codex": ("For ~/.codex/config.toml", toml_entry),
-    "cursor": ("For ~/.cursor/mcp.json, or .cursor/mcp.json in a project", json_entry("mcpServers")),
-    "vscode": ("For .vscode/mcp.json in a project", json_entry("servers", type="stdio")),
-    "gemini": ("For ~/.gemini/settings.json", json_entry("mcpServers", timeout=3_600_000)),
-    "opencode": ("For opencode.json in a project, or ~/.config/opencode/opencode.json",
-                 json_entry("mcp", whole=True, type="local", timeout=3_600_000)),
-    "claude-desktop": ("For claude_desktop_config.json (Settings, Developer)", json_entry("mcpServers")),
-}
 
 
 def this_program() -> List[str]:
@@ -6531,12 +6528,12 @@ def this_program() -> List[str]:
 def show_entry(argv: Sequence[str]) -> int:
     """Print the entry for the client that `argv` names, with the other words of `argv` as flags of the server."""
     at = next(i for i, words in enumerate(zip(argv, argv[1:])) if words[0] == "config" and words[1] in CLIENTS)
-    where, entry = CLIENTS[argv[at + 1]]
-    text = entry([*this_program(), *argv[:at], *argv[at + 2:]])
+    client, command = argv[at + 1], [*this_program(), *argv[:at], *argv[at + 2:]]
+    where, text = CLIENTS[client][0], entry_for(client, command)
     if text.startswith("{"):                # JSON has no comments
         sys.stderr.write(f"{where}. If there are servers in it already, put this one beside them.\n")
     else:
-        text = f"# {where}\n{text}"
+        print(f"# {where}")
     print(text)
     return 0
 
@@ -6801,7 +6798,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
         code = 0
         if command is None:
             program = this_program()
-            print(WELCOME % {"entry": shell_entry(program), "program": shell_words(program)}, end="")
+            print(WELCOME % {"entry": entry_for("claude", program), "program": shell_words(program)}, end="")
         elif command == "config":
             code = show_entry(argv)
         else:

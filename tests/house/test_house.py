@@ -323,7 +323,7 @@ def test_the_readme_lists_the_clients_of_config_with_the_places_of_their_entries
 
 @pytest.mark.parametrize("name", ["claude", "cursor", "codex"])
 def test_an_entry_of_the_readme_is_what_config_prints(name):
-    assert "\n%s\n" % cms.CLIENTS[name][1](["python3", "/path/to/codex_mcp_swarm.py"]) in readme()
+    assert "\n%s\n" % cms.entry_for(name, ["python3", "/path/to/codex_mcp_swarm.py"]) in readme()
 
 
 def test_no_line_leads_to_the_other_program_of_the_same_name():
