@@ -4215,10 +4215,7 @@ class Swarm:
         tree, task = owner.worktree, self.store.get(owner.task_id)
         if tree is None or os.path.lexists(tree.path) or not is_inside(cwd, tree.path):
             return owner._replace(setup="")
-        known = tree
-        with contextlib.suppress(*UNREADABLE):
-            known = task.report().worktree or tree
-        tip = self.git.tip(known)
+        tip = self.git.tip(self.report_of(task, owner, task.status()).worktree or tree)
         if tip is None:
             raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
                             "There is nothing to go on from", "Start a new task, or pass another directory as `cwd`")
@@ -5518,13 +5515,10 @@ def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
         slim = _slim(data, keys, len(records), budget)
         if size(_with_contents(slim, least)) <= budget:
             break
-    else:
-        low, high = 1, len(records)                     # how many records there is room for, found by halving
-        while low < high:
-            middle = (low + high + 1) // 2
-            enough = size(_with_contents(_slim(data, keys, middle, budget), least)) <= budget
-            low, high = (middle, high) if enough else (low, middle - 1)
-        slim = _slim(data, keys, low, budget)
+    count = len(records)
+    while size(_with_contents(slim, least)) > budget and count > 1:
+        count = max(1, count * 19 // 20)
+        slim = _slim(data, keys, count, budget)
     why = None if keys is TERSE else f": there is room for {budget:,} characters in all"
     wanted, room = [size(r.get("content", "")) - 2 for r in records_of(slim)], budget - size(_with_contents(slim, 0))
     cut = [_shorten(r, share, why) for r, share in zip(records_of(slim), shares(wanted, room))]
@@ -5552,7 +5546,7 @@ def _slim(data: Dict[str, Any], keys: Optional[Sequence[str]], count: int, budge
 
 def _with_contents(data: Dict[str, Any], least: int) -> Dict[str, Any]:
     """Something as large as `data` with `least` of each content, where there is that much."""
-    short = lambda r: {**r, "content": "x" * min(size(r["content"]) - 2, least)} if "content" in r else r
+    short = lambda r: {**r, "content": "x" * min(size(r["content"][:least]) - 2, least)} if "content" in r else r
     return with_records(data, [short(r) for r in records_of(data)])
 
 
@@ -5574,7 +5568,7 @@ def seen_whole(data: Dict[str, Any], shaped: Dict[str, Any], text: Optional[str]
     failures = {r["task_id"]: r.get("failure") for r in records_of(data)}
     ended = [r for r in records_of(shaped) if r.get("state") == State.ENDED.value and "truncated" not in r]
     return [r["task_id"] for r in ended if r.get("failure") == failures[r["task_id"]]
-            and (text is None or "\n".join(map(visible, _record_lines(r))) in text)]
+            and (text is None or render({"tasks": [r]}) in text)]
 
 
 def render(data: Dict[str, Any]) -> str:
