@@ -37,6 +37,7 @@ import contextlib
 import enum
 import errno
 import fnmatch
+import functools
 import itertools
 import json
 import os
@@ -563,34 +564,21 @@ def verdict(exit_code: int, progress: Progress, wanted_thread: Optional[str] = N
 Schema = Dict[str, Any]
 
 
-def string(description: str = "", **more: Any) -> Schema:
-    return _schema("string", description, more)
+def _schema(kind: str, description: str = "", **more: Any) -> Schema:
+    return {"type": kind, **({"description": description} if description else {}), **more}
 
 
-def number(description: str = "", **more: Any) -> Schema:
-    return _schema("number", description, more)
-
-
-def integer(description: str = "", **more: Any) -> Schema:
-    return _schema("integer", description, more)
-
-
-def boolean(description: str = "") -> Schema:
-    return _schema("boolean", description, {})
+string, number, integer, boolean = (functools.partial(_schema, kind) for kind in ("string", "number", "integer", "boolean"))
 
 
 def arr(items: Schema, description: str = "", **more: Any) -> Schema:
-    return _schema("array", description, {"items": items, **more})
+    return _schema("array", description, items=items, **more)
 
 
 def obj(properties: Optional[Mapping[str, Schema]] = None, required: Sequence[str] = (), description: str = "") -> Schema:
     """Without `properties`, any object; with them, `problems` refuses every other name."""
     more: Dict[str, Any] = {} if properties is None else {"properties": dict(properties)}
-    return _schema("object", description, {**more, "required": list(required)} if required else more)
-
-
-def _schema(kind: str, description: str, more: Mapping[str, Any]) -> Schema:
-    return {"type": kind, **({"description": description} if description else {}), **more}
+    return _schema("object", description, **more, **({"required": list(required)} if required else {}))
 
 
 PYTHON_TYPES: Mapping[str, Any] = {"string": str, "object": dict, "array": list, "number": (int, float), "integer": int, "boolean": bool}
@@ -774,9 +762,7 @@ def config_words(config: Mapping[str, Any]) -> List[str]:
 def _config_words(key: str, value: Any, depth: int) -> List[str]:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key) or key.startswith("-"):
         raise ToolError(f"`config` has the key {_show(key)}", "Codex takes letters, digits, `_` and `-`, with dots between the parts", "Correct it")
-    if depth > MAX_CONFIG_DEPTH:
-        raise ToolError(f"`config` is nested more than {MAX_CONFIG_DEPTH} deep", "No setting of codex is", "Flatten it")
-    if isinstance(value, dict) and value and all(re.fullmatch(r"[A-Za-z0-9_-]+", k) for k in value):
+    if isinstance(value, dict) and value and depth <= MAX_CONFIG_DEPTH and all(re.fullmatch(r"[A-Za-z0-9_-]+", k) for k in value):
         return [word for k, v in value.items() for word in _config_words(f"{key}.{k}", v, depth + 1)]
     return ["-c", f"{key}={toml(value, depth)}"]
 
@@ -828,12 +814,10 @@ RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
 
 
-def override_key(override: str) -> str:
-    return override.partition("=")[0].strip()
-
-
-def override_value(override: str) -> str:
-    return override.partition("=")[2].strip("\"' ")
+def override(word: str) -> Tuple[str, str]:
+    """Key and value of a `-c key=value`."""
+    key, _, value = word.partition("=")
+    return key.strip(), value.strip("\"' ")
 
 
 class Ran(NamedTuple):
@@ -845,8 +829,7 @@ class Ran(NamedTuple):
 
 def asked(arguments: Mapping[str, Any], overrides: Sequence[str]) -> Ran:
     """What the call, or else the server's -c, asks for; None where codex's own configuration decides."""
-    given = {override_key(o): override_value(o) for o in overrides}
-    given.update(arguments.get("config", {}))
+    given = {**dict(map(override, overrides)), **arguments.get("config", {})}
     return Ran(arguments.get("sandbox", given.get("sandbox_mode")), arguments.get("model", given.get("model")))
 
 
@@ -881,8 +864,7 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
     before, after = [spec.codex, "exec"], ["--json"]
     after += ["--skip-git-repo-check"] if spec.skip_git_repo_check else []
     after += ["--ephemeral"] if spec.ephemeral else []
-    for override in spec.overrides:
-        after += ["-c", override]
+    after += [word for setting in spec.overrides for word in ("-c", setting)]
     for flag in FLAGS:
         if flag.words is not None and flag.name in spec.arguments and not (spec.permissions and flag.name == "sandbox"):
             words = flag.words(spec.arguments[flag.name])
@@ -3982,7 +3964,7 @@ class Swarm:
         if "approval_policy" in arguments.get("config", {}):        # some values of it codex exec refuses, none has an effect
             config = dict(arguments["config"])
             arguments = {**arguments, "approval-policy": config.pop("approval_policy"), "config": config}
-        overrides = owner.overrides if owner and not self.config.max_sandbox else tuple(o for o in self.config.overrides if override_key(o) != "approval_policy")
+        overrides = owner.overrides if owner and not self.config.max_sandbox else tuple(o for o in self.config.overrides if override(o)[0] != "approval_policy")
         wanted = request.get("worktree", False)
         wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
         if wants_tree and asked(arguments, overrides).sandbox is None:
@@ -4173,7 +4155,7 @@ class Swarm:
     def _warnings(self, arguments: Mapping[str, Any]) -> Tuple[str, ...]:
         """What a user should know of arguments that codex would pass over in silence."""
         warnings: Tuple[str, ...] = ()
-        policies = [arguments.get("approval-policy")] + [override_value(o) for o in self.config.overrides if override_key(o) == "approval_policy"]
+        policies = (arguments.get("approval-policy"), dict(map(override, self.config.overrides)).get("approval_policy"))
         if any(policy not in (None, "never") for policy in policies):
             warnings = add_warning(warnings, "`approval-policy` has no effect: codex exec never asks; what needs approval is refused")
         profile = arguments.get("profile")
@@ -5876,10 +5858,9 @@ class Wire:
                 self.changed.wait_for(lambda: self.unread)
                 data = self.unread.popleft()
             try:
-                for start in range(0, len(data), 1 << 16):
-                    piece = data[start:start + (1 << 16)]
-                    while piece:
-                        piece = piece[os.write(self.tx, piece):]
+                left = memoryview(data)
+                while left:
+                    left = left[os.write(self.tx, left):]
             except OSError:
                 with self.changed:
                     self.open = False
@@ -5948,7 +5929,6 @@ class Era:
         return result
 
     def tools_list(self, request: Request) -> Dict[str, Any]:
-        no_cursor(request.params)
         return {"tools": [self._tool(t) for t in TOOLS.values()]}
 
     def _tool(self, t: Tool) -> Dict[str, Any]:
@@ -6000,44 +5980,29 @@ class Era:
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
     def resources_list(self, request: Request) -> Dict[str, Any]:
-        no_cursor(request.params)
         return {"resources": [_listed(r, "uri") for r in RESOURCES if "{" not in r.uri]}
 
     def templates_list(self, request: Request) -> Dict[str, Any]:
-        no_cursor(request.params)
         return {"resourceTemplates": [_listed(r, "uriTemplate") for r in RESOURCES if "{" in r.uri]}
 
     resource_not_found = RESOURCE_NOT_FOUND
 
     def resources_read(self, request: Request) -> Dict[str, Any]:
-        resource, task_id = self.resource(request.params)
-        about = server_facts(self.swarm, self.revision) if resource.name == "server-info" else {}
-        try:
-            text = resource.read(self.swarm, task_id, about)
-        except ToolError as error:
-            raise self.no_resource(request.params["uri"], f" ({error})")
-        return {"contents": [{"uri": request.params["uri"], "mimeType": resource.mime_type, "text": text}]}
-
-    def resource(self, params: Mapping[str, Any]) -> Tuple[Resource, str]:
-        """The resource that `uri` names, and its task. Raises: ProtocolError."""
-        uri = params.get("uri")
+        uri = request.params.get("uri")
         if not isinstance(uri, str):
             raise ProtocolError(INVALID_PARAMS, "`uri` is missing, or not a string")
-        found = find_resource(uri)
-        try:
-            if found is not None and found[1]:
-                self.swarm.store.get(found[1])
-        except ToolError:
-            found = None
-        if found is None:
-            raise self.no_resource(uri)
-        return found
-
-    def no_resource(self, uri: str, why: str = "") -> ProtocolError:
-        return ProtocolError(self.resource_not_found, f"Resource not found: {clip(uri, 200)}{why}", {"uri": uri})
+        found, why = find_resource(uri), ""
+        if found is not None:
+            resource, task_id = found
+            about = server_facts(self.swarm, self.revision) if resource.name == "server-info" else {}
+            try:
+                text = resource.read(self.swarm, task_id, about)
+                return {"contents": [{"uri": uri, "mimeType": resource.mime_type, "text": text}]}
+            except ToolError as error:          # there is no such task, or not any more
+                why = f" ({error})"
+        raise ProtocolError(self.resource_not_found, f"Resource not found: {clip(uri, 200)}{why}", {"uri": uri})
 
     def prompts_list(self, request: Request) -> Dict[str, Any]:
-        no_cursor(request.params)
         title = self.since("2025-06-18")
         return {"prompts": [{"name": p.name, "description": p.description, "arguments": [a._asdict() for a in p.arguments],
                              **({"title": p.title} if title else {})} for p in PROMPTS.values()]}
@@ -6115,11 +6080,7 @@ class Stateless(Era):
     def check(self, method: str) -> None:
         if method not in self.methods and method != "tools/call":
             raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
-        if method.startswith("tasks/"):
-            self.need_tasks()
-
-    def need_tasks(self) -> None:
-        if not self.tracks_tasks:
+        if method.startswith("tasks/") and not self.tracks_tasks:
             raise ProtocolError(MISSING_CAPABILITY, f"The request does not declare the extension `{TASKS_EXTENSION}` in its clientCapabilities",
                                 {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}})
 
@@ -6209,10 +6170,6 @@ def _listed(r: Resource, key: str) -> Dict[str, Any]:
     return {key: r.uri, "name": r.name, "description": r.description, "mimeType": r.mime_type}
 
 
-def no_cursor(params: Dict[str, Any]) -> None:
-    if params.get("cursor") is not None:
-        raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
-
 def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
     facts: Dict[str, Any] = {**SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform,
                              "pid": os.getpid(), "protocol": revision, "protocols": list(SUPPORTED), "tasks_dir": swarm.store.tasks,
@@ -6299,7 +6256,7 @@ class Server:
             if isinstance(message.get("method"), str):
                 self._notified(message["method"], message.get("params"))
             return
-        ident = request_id(message)
+        ident = as_id(message.get("id")) if isinstance(message, dict) else None
         try:
             if ident is None or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
                 raise ProtocolError(INVALID_REQUEST, "Not a JSON-RPC 2.0 request: it needs `jsonrpc`: \"2.0\", a `method`, and an `id` that is a string or an integer")
@@ -6309,7 +6266,11 @@ class Server:
             era = self.era_of(message["method"], params if isinstance(params, dict) else {}, in_batch)
             if params is not None and not isinstance(params, dict):
                 raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
-            self._check_free(ident)
+            if params and params.get("cursor") is not None and message["method"] in CACHEABLE:
+                raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
+            with self.idle:             # only the reader begins requests: an id that is free here is so until it does
+                if ident in self.calls:
+                    raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
             self.swarm.host.log("DEBUG", f"request {_show(ident)}: {message['method']}, revision {era.revision}")
             request = Request(ident, message["method"], params or {}, replies, era)
             if request.method == "tools/call":
@@ -6320,13 +6281,6 @@ class Server:
         if request.method in SLOW:
             return self._begin(request, lambda call: era.methods[request.method](request))
         self.answer(request, lambda: era.methods[request.method](request))
-
-    def _check_free(self, ident: RequestId) -> None:
-        """Only the reader begins requests, so what is free here is free until it does."""
-        with self.idle:
-            taken = ident in self.calls
-        if taken:
-            raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
 
     def _begin(self, request: Request, act: Callable[[Call], Dict[str, Any]], waits: bool = False) -> None:
         """Answer on a thread of its own what may take a while."""
@@ -6431,10 +6385,6 @@ def expects_answer(message: Any) -> bool:
 def as_id(value: Any) -> Optional[RequestId]:
     """`value`, if it can name a request or its progress."""
     return value if isinstance(value, (str, int)) and not isinstance(value, bool) else None
-
-
-def request_id(message: Any) -> Optional[RequestId]:
-    return as_id(message.get("id")) if isinstance(message, dict) else None
 
 
 def error_member(error: ProtocolError) -> Dict[str, Any]:
@@ -6568,9 +6518,9 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
     """(command, configuration). Reads, never writes. Raises: UsageError for a bad value; SystemExit from argparse."""
     options = flags().parse_args(argv) if argv else None
     overrides = tuple(options.overrides) if options else ()
-    for override in overrides:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", override_key(override)) or "=" not in override:
-            raise UsageError(f"-c {masked(override)}: not of the form key=value")
+    for word in overrides:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", override(word)[0]) or "=" not in word:
+            raise UsageError(f"-c {masked(word)}: not of the form key=value")
     if options and options.command != "sweep" and (options.dry_run or options.ignored):
         raise UsageError(f"{'--dry-run' if options.dry_run else '--ignored'} is for the command sweep")
     if options and (options.command == "config") != (options.client is not None):
