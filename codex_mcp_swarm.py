@@ -48,7 +48,7 @@ import stat
 import sys
 import threading
 import time
-from typing import IO, Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import IO, Any, Callable, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 try:
     import fcntl
@@ -1468,14 +1468,22 @@ def names_in(path: str) -> List[str]:
     return []
 
 
+@contextlib.contextmanager
+def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
+    """Hold a lock file while the block runs. False when, with LOCK_NB, somebody else does. Raises: OSError."""
+    with open(open_lock(path, create), "wb") as f:
+        try:
+            flock(f.fileno(), how)
+            mine = True
+        except BlockingIOError:
+            mine = False
+        yield mine
+
+
 def held(path: str) -> bool:
     """Whether somebody holds this lock file. Raises: OSError."""
-    with open(open_lock(path), "wb") as f:
-        try:
-            flock(f.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    with locked(path, fcntl.LOCK_SH | fcntl.LOCK_NB) as mine:
+        return not mine
 
 
 def make_directory(path: str, variable: str) -> os.stat_result:
@@ -1940,13 +1948,9 @@ class Git:
             raise GitError(f"`git {words[2] if words[0] == '-c' else words[0]}` refused", clip_middle(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`{room}")
         return done
 
-    def holds(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None) -> bool:
-        """For the commands whose exit status 1 means no. Raises: GitError."""
-        return self.run(cwd, *words, env=env, allowed=(0, 1)).code == 0
-
     def contains(self, cwd: str, new: str, old: str, env: Optional[Mapping[str, str]] = None) -> bool:
         """Whether the commit `old` is `new` or an ancestor of it. Raises: GitError."""
-        return self.holds(cwd, "merge-base", "--is-ancestor", old, new, env=env)
+        return self.run(cwd, "merge-base", "--is-ancestor", old, new, env=env, allowed=(0, 1)).code == 0
 
     def branch_at(self, cwd: str, env: Optional[Mapping[str, str]] = None) -> str:
         """The ref that HEAD stands for, empty where it is detached. Raises: GitError."""
@@ -2037,8 +2041,7 @@ class Git:
         common = os.path.join(top, self(top, "rev-parse", "--git-common-dir"))
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):          # no flock there, or a file of another user's: git's own locks hold
-                lock = held.enter_context(open(open_lock(os.path.join(common, OWN_LOCK), os.O_CREAT), "wb"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                held.enter_context(locked(os.path.join(common, OWN_LOCK), fcntl.LOCK_EX, os.O_CREAT))
             yield
 
     def _discard(self, top: str, path: str, branch: str) -> None:
@@ -2211,7 +2214,13 @@ class Git:
         named = with_reasons(left_out)
         warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}" for line in dict.fromkeys(self.said)]
-        return self._described(tree._replace(head=new, left_out=named, ignored=some(ignored)), on, parents, clean, warnings)
+        tree = tree._replace(head=new, left_out=named, ignored=some(ignored))
+        try:
+            tree, blobs = self._measured(tree, place)
+            warnings += self._warnings(tree, on, parents, clean, blobs, place)
+        except GitError as error:               # the work is safe by now
+            warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
+        return tree, warnings
 
     def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Tuple[Dict[str, str], List[str]]:
         """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why, and what is ignored and
@@ -2250,15 +2259,6 @@ class Git:
             if name.startswith(OWN_INDEX + "-") and name != f"{OWN_INDEX}-{but}":
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(tree.git_dir, name))
-
-    def _described(self, tree: Worktree, on: str, parents: Sequence[str], clean: bool, warnings: List[str]) -> Tuple[Worktree, List[str]]:
-        """`tree` with its counts, and all warnings. The work is safe by now: what cannot be told is a warning itself."""
-        try:
-            tree, blobs = self._measured(tree, self._place(tree))
-            warnings += self._warnings(tree, on, parents, clean, blobs, self._place(tree))
-        except GitError as error:
-            warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
-        return tree, warnings
 
     @staticmethod
     def _copied(git_dir: str) -> Set[str]:
@@ -2304,17 +2304,8 @@ class Git:
             outside = self._outside(top, place)
             self(top, "update-index", "--force-remove", "-z", "--stdin", env=place, stdin="".join(path + "\0" for path in gone if path not in outside))
         if there:
-            try:
-                left_out.update(self._add(top, place, there))
-            except GitError:
-                left_out.update(self._take_one_by_one(top, place, there))
+            left_out.update(self._take_in_halves(top, place, there))
         return left_out
-
-    def _add(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
-        """Returns the names that git passes over without an error, such as `.Git/x`. Raises: GitError."""
-        done = self.run(top, "update-index", "--add", "--replace", "-z", "--stdin", env=place, stdin="".join(there))
-        passed = "Ignoring path "
-        return {line[len(passed):]: "git takes no file of this name" for line in done.err.splitlines() if line.startswith(passed)}
 
     def _outside(self, top: str, place: Mapping[str, str]) -> Set[str]:
         """The files that a sparse checkout leaves away on purpose, as the index of the checkout itself has it."""
@@ -2323,19 +2314,22 @@ class Git:
         listed = self(top, "ls-files", "-t", "-z", env={k: v for k, v in place.items() if k != "GIT_INDEX_FILE"})
         return {row[2:] for row in listed.split("\0") if row.startswith("S ")}
 
-    def _take_one_by_one(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
-        """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone."""
+    def _take_in_halves(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
+        """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone. Returns
+        also the names that git passes over without an error, such as `.Git/x`."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place["GIT_INDEX_FILE"] + ".lock")        # of a git that was killed over it, for want of memory or by a limit
         try:
-            return self._add(top, place, there)
+            done = self.run(top, "update-index", "--add", "--replace", "-z", "--stdin", env=place, stdin="".join(there))
+            passed = "Ignoring path "
+            return {line[len(passed):]: "git takes no file of this name" for line in done.err.splitlines() if line.startswith(passed)}
         except GitError as error:
             if self.give_up is not None and self.host.monotonic() >= self.give_up:
                 raise                   # it is not one file, it is the time
             if len(there) == 1:
                 return {there[0][:-1]: error.why}
             middle = len(there) // 2
-            return {**self._take_one_by_one(top, place, there[:middle]), **self._take_one_by_one(top, place, there[middle:])}
+            return {**self._take_in_halves(top, place, there[:middle]), **self._take_in_halves(top, place, there[middle:])}
 
     def _commit(self, cwd: str, written: str, parents: Sequence[str], message: str, env: Optional[Mapping[str, str]] = None) -> str:
         try:
@@ -3195,8 +3189,7 @@ class TaskDir:
             self.write_status(status)
         for name in set(os.listdir(self.path)) - ANSWER:
             os.unlink(self.file(name))
-        with open(self.file("kept"), "wb", opener=private):
-            pass
+        os.close(private(self.file("kept"), os.O_WRONLY | os.O_CREAT))
         os.utime(self.file("kept"), (report.ended_at, report.ended_at))
 
     def kept_since(self) -> float:
@@ -3243,8 +3236,8 @@ class TaskDir:
         """Block until nobody supervises the task any more. The kernel wakes us. Raises: OSError."""
         while True:
             try:
-                with open(open_lock(self.file("lock")), "wb") as f:
-                    return flock(f.fileno(), fcntl.LOCK_SH)
+                with locked(self.file("lock"), fcntl.LOCK_SH):
+                    return
             except OSError as error:
                 if error.errno not in EXHAUSTED:
                     raise
@@ -3261,8 +3254,7 @@ class TaskDir:
 
     def collect(self) -> None:
         """Raises: OSError."""
-        with open(self.file("collected"), "ab", opener=private):
-            pass
+        os.close(private(self.file("collected"), os.O_WRONLY | os.O_CREAT))
 
     def tail(self, name: str) -> str:
         """The last LOG_TAIL_BYTES of a log; nothing when there is none."""
@@ -3326,19 +3318,9 @@ class Store:
                 entries.append((modified_at(os.path.join(there, "spec.json")) or modified_at(there), name))
         return [name for _, name in sorted(entries, reverse=True)]
 
-    @contextlib.contextmanager
-    def locked(self, name: str, how: int) -> Iterator[bool]:
-        """Hold a lock file of ROOT, or one of a task, while the block runs. False when, with LOCK_NB, somebody else does. Raises: OSError."""
-        fd = open_lock(os.path.join(self.root, name), os.O_CREAT)
-        try:
-            try:
-                flock(fd, how)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(fd)
+    def locked(self, name: str, how: int) -> ContextManager[bool]:
+        """`locked` for a lock file of ROOT, or one of a task."""
+        return locked(os.path.join(self.root, name), how, os.O_CREAT)
 
     def get(self, task_id: str) -> TaskDir:
         """Raises: ToolError when there is no such task."""
@@ -3402,8 +3384,7 @@ class Store:
 
     def mark_cancelled(self, handle_id: str) -> None:
         """Raises: OSError."""
-        with open(self._handle_file(handle_id, ".cancel"), "w", opener=private):
-            pass
+        os.close(private(self._handle_file(handle_id, ".cancel"), os.O_WRONLY | os.O_CREAT))
 
     def is_cancelled(self, handle_id: str) -> bool:
         return os.path.exists(self._handle_file(handle_id, ".cancel"))
@@ -4003,24 +3984,23 @@ class Swarm:
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
 
-    def _works_in(self, path: str) -> str:
-        """A task that has not ended and may change files in the checkout at `path`; empty for none."""
+    def _check_idle(self, path: str, what: str) -> None:
+        """Raises: ToolError when a task that has not ended may change files in the checkout at `path`."""
         for task_id in self.unended():
+            top = ""
             with contextlib.suppress(ToolError, *UNREADABLE):
                 spec = self.store.get(task_id).spec()
-                top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
-                if os.path.realpath(top) == os.path.realpath(path) and spec.arguments.get("sandbox") != SANDBOXES[0]:
-                    return task_id
-        return ""
+                if spec.arguments.get("sandbox") != SANDBOXES[0]:
+                    top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
+            if top and os.path.realpath(top) == os.path.realpath(path):
+                raise ToolError(what, f"Task {task_id} works in {path} now, and files would change under it", "codex_wait for it first")
 
     def _part_named(self, spec: Spec, name: str) -> Part:
         """What `update_from` names: the work of a task, or a branch, tag or commit. Raises: ToolError."""
         tree = spec.worktree
         if tree is None or spec.thread_id is None:
             raise ToolError("`update_from` is for replies to a task with a worktree", "There is none to merge into", "Leave it out")
-        busy = self._works_in(tree.path)
-        if busy:
-            raise ToolError(f"{tree.path} cannot be updated", f"Task {busy} works there now, and files would change under it", "codex_wait for it, then reply")
+        self._check_idle(tree.path, f"{tree.path} cannot be updated")
         task_id = re.sub(f"^(refs/heads/)?codex-swarm/({TASK_ID})$", r"\2", name)
         if self.store.has(task_id):
             parts, _, common, _ = self._parts([task_id])
@@ -4222,8 +4202,8 @@ class Swarm:
     def _make_worktree_dir(self) -> None:
         """Raises: ToolError."""
         make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
-        with contextlib.suppress(OSError), open(os.path.join(self.config.worktree_dir, OURS), "ab", opener=private):
-            pass
+        with contextlib.suppress(OSError):
+            os.close(private(os.path.join(self.config.worktree_dir, OURS), os.O_WRONLY | os.O_CREAT))
 
     def _launch(self, plans: Sequence[Plan]) -> List[str]:
         """Write every task before the first one starts, so that a full disk is found while nothing runs. A server killed
@@ -4233,10 +4213,10 @@ class Swarm:
         self.host.prepare_to_launch()
         try:
             for plan in plans:
-                self._go_on()
                 born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
             for i, hidden in enumerate(born):
-                self._go_on()
+                if self.closing:
+                    raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
                 born[i], lock, control = hidden.appear()
                 try:
                     child = self.host.launch_supervisor(self.store.root, born[i].path, (lock, control))
@@ -4256,10 +4236,6 @@ class Swarm:
             done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
             raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
                             "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
-
-    def _go_on(self) -> None:
-        if self.closing:
-            raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
 
     def _take_back(self, plans: Sequence[Plan]) -> None:
         """Remove the worktrees that were made for tasks which then never ran."""
@@ -4716,9 +4692,7 @@ class Swarm:
         if not tree.head:
             raise ToolError(what, f"Its work was not committed: {tree.unsaved or 'its supervisor was killed'}. It is in `{tree.path}`",
                             "A codex_reply to it commits it at its end")
-        busy = self._works_in(tree.path)
-        if busy:
-            raise ToolError(what, f"Task {busy} works in its worktree now, on the same branch", "codex_wait for that one first")
+        self._check_idle(tree.path, what)
         return spec, status.outcome, tree
 
     def _newest(self, tree: Worktree) -> str:
@@ -4747,9 +4721,7 @@ class Swarm:
         if wish.into == "HEAD":
             if wish.base != "HEAD":
                 raise ToolError("`into: \"HEAD\"` does not go with that `base`", "HEAD can only move forward from where it is", "Leave one of the two out")
-            busy = self._works_in(top)
-            if busy:
-                raise ToolError(f"{top} cannot be moved", f"Task {busy} works there now, and files would change under it", "codex_wait for it first")
+            self._check_idle(top, f"{top} cannot be moved")
         return top, onto
 
     def _first_checkout(self, common: str) -> str:
@@ -4853,9 +4825,7 @@ class Swarm:
             try:
                 task = self.store.get(task_id)
                 running = task.status().state is not State.ENDED
-            except ToolError:
-                running = False
-            except OSError as error:
+            except (ToolError, OSError) as error:
                 raise_if_exhausted(error)
                 running = False
             if running:
