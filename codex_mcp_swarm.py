@@ -179,12 +179,6 @@ class Turn(str, enum.Enum):
 # ======================================================================================
 # 2. ERRORS
 # ======================================================================================
-#   SwarmError
-#    +-- ProtocolError   becomes a JSON-RPC error
-#    +-- ToolError       becomes a tool result with isError, for the model to read
-#    |    +-- GitError
-#    +-- UsageError      bad flag or environment: one line on stderr, exit status 2
-#    +-- WrongState      an event that the state of the task does not allow
 class SwarmError(Exception):
     """Says what happened, why, and what to do next."""
 
@@ -197,7 +191,7 @@ class SwarmError(Exception):
 
 
 class ProtocolError(SwarmError):
-    """`code` is the JSON-RPC code; `data` goes out with it."""
+    """Becomes a JSON-RPC error with `code`; `data` goes out with it."""
 
     def __init__(self, code: int, what: str, data: Optional[Mapping[str, Any]] = None) -> None:
         super().__init__(what)
@@ -208,7 +202,7 @@ class ProtocolError(SwarmError):
 
 
 class ToolError(SwarmError):
-    """`kind` is set where the cause has a failure kind of its own."""
+    """Becomes a tool result with isError, for the model to read. `kind` is set where the cause has a failure kind of its own."""
 
     def __init__(self, what: str, why: str = "", fix: str = "", kind: Optional[FailureKind] = None) -> None:
         super().__init__(what, why, fix)
@@ -220,11 +214,11 @@ class GitError(ToolError):
 
 
 class UsageError(SwarmError):
-    pass
+    """A bad flag or environment: one line on stderr, exit status 2."""
 
 
 class WrongState(SwarmError):
-    pass
+    """An event that the state of the task does not allow."""
 
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
@@ -929,14 +923,6 @@ def fold_huge(progress: Progress, line: bytes, offset: int) -> Progress:
     return progress
 
 
-def _thread_started(p: Progress, event: Mapping[str, Any]) -> Progress:
-    return p._replace(thread_id=_text(event.get("thread_id")) or p.thread_id)
-
-
-def _turn_started(p: Progress, event: Mapping[str, Any]) -> Progress:
-    return p._replace(turn=Turn.STARTED, phase=Phase.MODEL, detail="")
-
-
 def _turn_completed(p: Progress, event: Mapping[str, Any]) -> Progress:
     usage = event.get("usage")
     return p._replace(turn=Turn.COMPLETED, phase=Phase.ENDING, detail="", usage=Usage.from_json(usage) if isinstance(usage, dict) else p.usage)
@@ -990,14 +976,6 @@ def _rest(p: Progress) -> Progress:
     return p._replace(phase=phase, detail=detail)
 
 
-def _agent_message(p: Progress, item: Mapping[str, Any]) -> Progress:
-    return _rest(p._replace(message=_text(item.get("text"))))
-
-
-def _warning(p: Progress, item: Mapping[str, Any]) -> Progress:
-    return p._replace(warnings=add_warning(p.warnings, _text(item.get("message"))))
-
-
 def add_warning(warnings: Tuple[str, ...], text: str) -> Tuple[str, ...]:
     text = clip(text, 400)
     return warnings if not text or text in warnings or len(warnings) >= WARNINGS_KEPT else warnings + (text,)
@@ -1039,8 +1017,8 @@ class Item(NamedTuple):
 
 
 EVENTS: Mapping[str, Callable[[Progress, Mapping[str, Any]], Progress]] = {
-    "thread.started": _thread_started,
-    "turn.started": _turn_started,
+    "thread.started": lambda p, event: p._replace(thread_id=_text(event.get("thread_id")) or p.thread_id),
+    "turn.started": lambda p, event: p._replace(turn=Turn.STARTED, phase=Phase.MODEL, detail=""),
     "turn.completed": _turn_completed,
     "turn.failed": _turn_failed,
     "item.started": _item,
@@ -1049,10 +1027,10 @@ EVENTS: Mapping[str, Callable[[Progress, Mapping[str, Any]], Progress]] = {
     "error": _error,
 }
 ITEMS: Mapping[str, Item] = {
-    "agent_message": Item(fold=_agent_message),
+    "agent_message": Item(fold=lambda p, item: _rest(p._replace(message=_text(item.get("text"))))),
     "reasoning": Item(fold=lambda p, item: _rest(p)),
     "todo_list": Item(fold=lambda p, item: p),
-    "error": Item(fold=_warning),
+    "error": Item(fold=lambda p, item: p._replace(warnings=add_warning(p.warnings, _text(item.get("message"))))),
     "command_execution": Item(Phase.COMMAND, lambda item: bare_command(_text(item.get("command")))),
     "file_change": Item(Phase.EDIT, _files),
     "mcp_tool_call": Item(Phase.TOOL, lambda item: f"{_text(item.get('server'))}/{_text(item.get('tool'))}"),
@@ -1392,11 +1370,6 @@ def own_signals() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def exit_code_of(wait_status: int) -> int:
-    """As subprocess has it: the exit status, or minus the number of the signal (os.waitstatus_to_exitcode is 3.9+)."""
-    return -os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else os.WEXITSTATUS(wait_status)
-
-
 def private(path: str, how: int, mode: int = 0o600) -> int:
     """An `opener` for everything of ours: what it makes is for us alone, whatever the umask. Raises: OSError, also for
     what is no ordinary file: a link leads elsewhere, and a FIFO in the place of a record has no end."""
@@ -1701,11 +1674,8 @@ def repository_of(directory: str) -> Tuple[str, str]:
     top = top_of(os.path.realpath(directory)) or os.sep
     common = os.path.join(top, ".git")
     if os.path.isfile(common):
-        with open(common, encoding="utf-8") as f:
-            common = os.path.join(top, f.read(4096).partition("gitdir: ")[2].rstrip("\n"))
-        if os.path.isfile(os.path.join(common, "commondir")):
-            with open(os.path.join(common, "commondir"), encoding="utf-8") as f:
-                common = os.path.join(common, f.read(4096).rstrip("\n"))
+        common = Git._leads_to(top, ".git") or common
+        common = Git._leads_to(common, "commondir") or common
     return os.path.realpath(common), top
 
 
@@ -2210,7 +2180,10 @@ class Git:
         if clean and new != parents[0] and on == branch:
             self._follow(tree, scratch["GIT_INDEX_FILE"])
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
-        self._forget_indexes(tree, new)
+        for name in os.listdir(tree.git_dir):
+            if name.startswith(OWN_INDEX + "-") and name != f"{OWN_INDEX}-{new}":
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(tree.git_dir, name))
         named = with_reasons(left_out)
         warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}" for line in dict.fromkeys(self.said)]
@@ -2253,12 +2226,6 @@ class Git:
                 if os.listdir(os.path.join(tree.path, path)):
                     found.append(path)
         return sorted(found)
-
-    def _forget_indexes(self, tree: Worktree, but: str) -> None:
-        for name in os.listdir(tree.git_dir):
-            if name.startswith(OWN_INDEX + "-") and name != f"{OWN_INDEX}-{but}":
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(tree.git_dir, name))
 
     @staticmethod
     def _copied(git_dir: str) -> Set[str]:
@@ -2395,8 +2362,6 @@ class Git:
     def _measured(self, tree: Worktree, place: Mapping[str, str]) -> Tuple[Worktree, Dict[str, str]]:
         """`tree` with what lies between its start and its head, and the blobs of those files."""
         assert tree.head is not None
-        if tree.head == tree.start:
-            return tree._replace(files_changed=0, insertions=0, deletions=0, commits=0), {}
         rows = self.changed(place, tree.start, tree.head)
         commits = int(self(tree.path, "rev-list", "--count", f"{tree.start}..{tree.head}", env=place))
         return tree._replace(files_changed=len(rows), insertions=total(rows)[0], deletions=total(rows)[1], commits=commits,
@@ -3584,8 +3549,8 @@ class Supervisor:
                 return False
             if pid == 0:
                 return True
-            if pid == self.child:
-                self.exit_code = exit_code_of(wait_status)
+            if pid == self.child:           # os.waitstatus_to_exitcode is 3.9+
+                self.exit_code = -os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else os.WEXITSTATUS(wait_status)
 
     def _sweep(self) -> int:
         """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out of reach of killpg, and
@@ -4076,9 +4041,8 @@ class Swarm:
             path = os.path.abspath(os.path.expanduser(given))
         except OSError:
             raise ToolError("The server's own directory is gone", f"`cwd` {given} is relative to it", "Pass an absolute `cwd`, or restart the server")
-        if "\0" in path or not os.path.isdir(path):
-            exists = "\0" not in path and os.path.exists(path)
-            raise ToolError(f"`cwd`: {clip(path, 300)} {'is not a directory' if exists else 'does not exist'}",
+        if not os.path.isdir(path):
+            raise ToolError(f"`cwd`: {clip(path, 300)} {'is not a directory' if os.path.exists(path) else 'does not exist'}",
                             "Codex needs an existing directory to work in; a relative one is taken from the server's", "Create it, or pass another `cwd`")
         return path
 
@@ -4164,7 +4128,13 @@ class Swarm:
     def _new_tree(self, top: str, base: str, path: str, branch: str, **how: bool) -> Worktree:
         """Raises: ToolError."""
         self._make_worktree_dir()
-        self._check_room()
+        there = os.statvfs(self.config.worktree_dir)
+        free_mb = there.f_bavail * there.f_frsize >> 20
+        if free_mb < self.config.min_free_mb:
+            raise ToolError(f"No worktree is made: {free_mb:,} MiB are free in `{self.config.worktree_dir}`",
+                            f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
+                            "`codex-mcp-swarm sweep` removes what ended long ago and says why it keeps the rest; "
+                            "CODEX_SWARM_WORKTREE_DIR names another directory, CODEX_SWARM_MIN_FREE_MB another limit")
         try:
             return self.git.add_worktree(top, base, path, branch, **how)
         except OSError as error:
@@ -4189,15 +4159,6 @@ class Swarm:
             os.makedirs(owner.cwd, exist_ok=True)   # the sub-directory may hold nothing that is committed
         tree = tree._replace(git_dir=made.git_dir, copied=made.copied, submodules=made.submodules)
         return owner._replace(worktree=tree, setup=self.config.worktree_setup)
-
-    def _check_room(self) -> None:
-        """Raises: ToolError when there is too little room for another worktree."""
-        there = os.statvfs(self.config.worktree_dir)
-        free_mb = there.f_bavail * there.f_frsize >> 20
-        if free_mb < self.config.min_free_mb:
-            raise ToolError(f"No worktree is made: {free_mb:,} MiB are free in `{self.config.worktree_dir}`", f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
-                            "`codex-mcp-swarm sweep` removes what ended long ago and says why it keeps the rest; CODEX_SWARM_WORKTREE_DIR names another directory, "
-                            "CODEX_SWARM_MIN_FREE_MB another limit")
 
     def _make_worktree_dir(self) -> None:
         """Raises: ToolError."""
@@ -5610,7 +5571,6 @@ def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool 
     return shaped, text
 
 
-# To add a resource, write one RESOURCES row.
 class Resource(NamedTuple):
     uri: str            # with {task_id}: a template
     name: str
@@ -5620,15 +5580,9 @@ class Resource(NamedTuple):
 
 
 def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
-    ids = swarm.store.ids()
-    rows: List[Dict[str, Any]] = []
-    for i in ids[:200]:
-        try:
-            record = swarm.record(i)
-            rows.append({k: record[k] for k in ("task_id", "title", "state", "outcome", "threadId", "started_at", "elapsed_s") if k in record})
-        except ToolError as error:
-            rows.append({"task_id": i, "error": str(error)})
-    return _pretty({"tasks": rows, "total": len(ids)})
+    ids, keys = swarm.store.ids(), ("task_id", "title", "state", "outcome", "threadId", "started_at", "elapsed_s")
+    records = (record_of(swarm, i) for i in ids[:200])
+    return _pretty({"tasks": [{k: record[k] for k in keys if k in record} for record in records], "total": len(ids)})
 
 
 def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
@@ -5677,7 +5631,6 @@ def find_resource(uri: str) -> Optional[Tuple[Resource, str]]:
     return None
 
 
-# To add a prompt, write one row of PROMPTS.
 class PromptArgument(NamedTuple):
     name: str
     description: str
@@ -5884,8 +5837,10 @@ class Era:
     def __init__(self, server: "Server", revision: str, client: Client) -> None:
         self.server, self.revision, self.client = server, revision, client
         self.methods: Dict[str, Callable[[Request], Dict[str, Any]]] = {
-            "tools/list": self.tools_list, "resources/list": self.resources_list, "resources/templates/list": self.templates_list,
-            "resources/read": self.resources_read, "prompts/list": self.prompts_list, "prompts/get": self.prompts_get}
+            "tools/list": self.tools_list, "prompts/list": self.prompts_list, "prompts/get": self.prompts_get,
+            "resources/list": lambda request: {"resources": _listed("uri")},
+            "resources/templates/list": lambda request: {"resourceTemplates": _listed("uriTemplate")},
+            "resources/read": self.resources_read}
 
     @property
     def swarm(self) -> Swarm:
@@ -5948,12 +5903,6 @@ class Era:
         message = {"message": visible(text)} if self.since("2025-03-26") else {}
         params = {"progressToken": token, "progress": number, **message}
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
-
-    def resources_list(self, request: Request) -> Dict[str, Any]:
-        return {"resources": [_listed(r, "uri") for r in RESOURCES if "{" not in r.uri]}
-
-    def templates_list(self, request: Request) -> Dict[str, Any]:
-        return {"resourceTemplates": [_listed(r, "uriTemplate") for r in RESOURCES if "{" in r.uri]}
 
     resource_not_found = RESOURCE_NOT_FOUND
 
@@ -6136,8 +6085,10 @@ def client_named(info: Any) -> Client:
     return Client(str(info.get("name", "")) if isinstance(info, dict) else "")
 
 
-def _listed(r: Resource, key: str) -> Dict[str, Any]:
-    return {key: r.uri, "name": r.name, "description": r.description, "mimeType": r.mime_type}
+def _listed(key: str) -> List[Dict[str, Any]]:
+    """The resources as a list shows them, each with its address under `key`: `uri`, or `uriTemplate` for templates."""
+    return [{key: r.uri, "name": r.name, "description": r.description, "mimeType": r.mime_type}
+            for r in RESOURCES if ("{" in r.uri) == (key == "uriTemplate")]
 
 
 def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
@@ -6318,11 +6269,8 @@ class Server:
         """Notifications are never answered, and unknown ones are nobody's error."""
         if method != "notifications/cancelled" or not isinstance(params, dict):
             return
-        ident = as_id(params.get("requestId"))
-        if ident is None:
-            return
         with self.idle:
-            pending = self.calls.get(ident)
+            pending = self.calls.get(as_id(params.get("requestId")))    # type: ignore[arg-type]
             if pending is not None:
                 pending.call.cancel_reason = str(params.get("reason") or "")
                 pending.call.cancelled = True
