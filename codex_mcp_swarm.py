@@ -444,10 +444,6 @@ class Wait(NamedTuple):
     offset: int = 0
     max_chars: Optional[int] = None
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Wait":
-        return cls(**known_fields(cls, data))
-
 
 class Handle(NamedTuple):
     """A wait that the client tracks itself (on the wire, an MCP task). Written once; its end has a file of its own."""
@@ -459,7 +455,7 @@ class Handle(NamedTuple):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Handle":
         fields = known_fields(cls, data)
-        wait, at = Wait.from_json(fields["wait"]), fields["created_at"]
+        wait, at = Wait(**known_fields(Wait, fields["wait"])), fields["created_at"]
         if not (wait.task_ids and all(isinstance(i, str) for i in wait.task_ids) and isinstance(at, (int, float))):
             raise ValueError("not a handle")
         return cls(**{**fields, "wait": wait})
@@ -3136,9 +3132,7 @@ class TaskDir:
     def discard(self) -> None:
         """Remove a task that has never run. Where that fails, what is left is hidden, or reads as lost before it began."""
         with contextlib.suppress(OSError):
-            for name in os.listdir(self.path):
-                os.unlink(self.file(name))
-            os.rmdir(self.path)
+            delete_tree(self.path)
 
     def remove(self) -> None:
         """Remove a task that has ended, for the holder of its lock. It goes under a hidden name, so no reader sees a part of it. Raises: OSError."""
@@ -6591,9 +6585,7 @@ def _tell_demo(swarm: Swarm, task_ids: Sequence[str], real: bool) -> int:
     """What came of it, and what to do next. Returns 0 when all succeeded."""
     records = [swarm.record(task_id) for task_id in task_ids]
     swarm.collected(task_ids)
-    for prompt, record in zip(DEMO_PROMPTS, records):
-        failure = record.get("failure", {"message": record.get("content", ""), "advice": ""})
-        print(f"\n{prompt}\n  {record['outcome']}: {visible(failure['message'])}\n  {failure['advice']}".rstrip())
+    print("\n" + render({"tasks": records}))
     succeeded, longest_s = sum("failure" not in r for r in records), max(r["elapsed_s"] for r in records)
     said = "succeeded" if real else "pretended to succeed"
     print(f"\n{succeeded} of {len(records)} {said}, in parallel; the longest took {longest_s} s.")
