@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from .harness import processes, until
+
 pytestmark = pytest.mark.anyio
 
 HUGE = "".join("%08d " % number for number in range(100_000))  # 900,000 characters

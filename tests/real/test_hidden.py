@@ -78,7 +78,7 @@ def placed(lab, where, slash_tmp):
 def attack(lab, tree, *victims):
     script = lab.directory / "attack.py"
     script.write_text(ATTACK)
-    return "@shell python3 %s %s %s %s; sleep 0.2\n@say done" % (script, lab.root, tree, " ".join(victims))
+    return "@shell python3 %s %s %s %s > told.txt\n@say done" % (script, lab.root, tree, " ".join(victims))
 
 
 def outputs(lab, task_id):
@@ -101,7 +101,7 @@ async def test_a_task_can_neither_read_nor_forge_nor_replace_what_is_kept_of_ano
         before = [(lab.root / "tasks" / victim / "spec.json").read_text() for victim in victims]
         asked = {"worktree": True} if from_a_worktree else {"sandbox": "workspace-write"}
         record = await swarm.call("codex", prompt=attack(lab, ended["worktree"]["path"], *victims), **asked)
-        told = outputs(lab, record["task_id"])
+        told = Path(record["worktree"]["path"] if from_a_worktree else lab.repo, "told.txt").read_text()
         worked = {line.partition(" ")[2] for line in told.splitlines() if line.startswith("BROKEN")}
         assert "\ndone\n" in told and worked <= (set() if hidden else {"read", "ring", "lock"}), told
         assert [(lab.root / "tasks" / victim / "spec.json").read_text() for victim in victims] == before
