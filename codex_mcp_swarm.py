@@ -353,7 +353,7 @@ class Spec(NamedTuple):
     setup: str = ""                             # the server's shell command that prepares the worktree
     checkout: str = ""                          # the top directory that the worktree was made from
     since: str = ""                             # of a task that goes on in a worktree: the commit that was there when it began
-    permissions: Mapping[str, Any] = {}         # the profile that takes the place of `sandbox`; empty: none does
+    permissions: Mapping[str, Any] = {}         # the profile in place of `sandbox`; empty: none
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Spec":
@@ -652,10 +652,13 @@ def _show(value: Any) -> str:
         return "a value that cannot be shown"
 
 
+SECRET_KEY = r"""(?:key|token|secret|passw|authorization|bearer|credential)[\w-]{0,60}["']?\s{0,9}[=:]\s{0,9}"""
+SECRET = r"""(?:"[^"]*"?|'[^']*'?|\{[^}]*\}?|\[[^]]*\]?|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
+
+
 def masked(text: str) -> str:
-    """`text` without the values of keys that look as if they held a secret, in TOML or JSON; numbers stay, they count tokens."""
-    value = r"""("[^"]*"?|'[^']*'?|\{[^}]*\}?|\[[^]]*\]?|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
-    return re.sub(rf"""(?i)((?:key|token|secret|passw|authorization|bearer|credential)[\w-]{{0,60}}["']?\s{{0,9}}[=:]\s{{0,9}}){value}""", r"\1***", text)
+    """`text`, as TOML or JSON, without the values of keys that look secret; numbers stay, since they count tokens."""
+    return re.sub(f"(?i)({SECRET_KEY}){SECRET}", r"\1***", text)
 
 
 def compact(data: Any) -> str:
@@ -776,11 +779,12 @@ def toml(value: Any, depth: int = 0) -> str:
 
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
 PROFILE = "codex_mcp_swarm"                 # the permission profile of a task that ROOT has to be hidden from
-PROFILES_SINCE = (0, 144, 6)
-# What `config` may hold under a cap: nothing that starts, opens or writes anything. By the first part of the key.
+PROFILES_SINCE = (0, 154, 0)
+# What `config` may hold under a cap, by the first part of the key: it starts, opens and writes nothing.
 HARMLESS = frozenset({
-    "compact_prompt", "developer_instructions", "hide_agent_reasoning", "instructions", "model", "model_auto_compact_token_limit", "model_context_window",
-    "model_reasoning_effort", "model_reasoning_summary", "model_verbosity", "personality", "project_doc_max_bytes", "review_model", "service_tier",
+    "compact_prompt", "developer_instructions", "hide_agent_reasoning", "instructions", "model",
+    "model_auto_compact_token_limit", "model_context_window", "model_reasoning_effort", "model_reasoning_summary",
+    "model_verbosity", "personality", "project_doc_max_bytes", "review_model", "service_tier",
     "show_raw_agent_reasoning", "tool_output_token_limit", "web_search"})
 WORKTREE = {"base": string(), "include_changes": boolean(), "setup": boolean()}
 FLAGS: Tuple[Flag, ...] = (
@@ -792,9 +796,11 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("cwd", string("Working directory", minLength=1), repeated=False),
     Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"], before_resume=True),
     Flag("config", obj(description="Codex settings, as in config.toml"), config_words),
-    Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions"), file_key="model_instructions_file"),
+    Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions"),
+         file_key="model_instructions_file"),
     Flag("developer-instructions", string("Added as a developer message"), _setting("developer_instructions")),
-    Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"), file_key="experimental_compact_prompt_file"),
+    Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"),
+         file_key="experimental_compact_prompt_file"),
     Flag("worktree", {**obj(WORKTREE), "type": ["boolean", "object"], "description":
          "Run in a git worktree and branch of its own; from another `base` than HEAD, or with uncommitted changes"}, repeated=False),
     Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported", maxItems=100)),
@@ -842,12 +848,13 @@ def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran
 
 def texts_of(spec: Spec) -> Dict[str, str]:
     """What a run has in files of its task: name -> text. Codex takes no blank one (codex-cli 0.169.0)."""
-    return {flag.name: spec.arguments[flag.name] for flag in FLAGS if flag.file_key and spec.arguments.get(flag.name, "").strip()}
+    given = spec.arguments
+    return {flag.name: given[flag.name] for flag in FLAGS if flag.file_key and given.get(flag.name, "").strip()}
 
 
 def codex_argv(spec: Spec, directory: str = "") -> List[str]:
-    """The command line of a run whose task has `directory`. The prompt is not in it: it goes by stdin, so it may start
-    with `-`, exceed 128 KiB, and is seen by nobody in `ps`.
+    """The command line of a run whose task has `directory`. The prompt is not in it: it goes by stdin, so it may
+    start with `-`, exceed 128 KiB, and is seen by nobody in `ps`.
 
     Raises: ToolError for a word that no command line can hold.
     """
@@ -856,7 +863,8 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
     after += ["--ephemeral"] if spec.ephemeral else []
     after += [word for setting in spec.overrides for word in ("-c", setting)]
     for flag in FLAGS:
-        if flag.words is not None and flag.name in spec.arguments and not (spec.permissions and flag.name == "sandbox"):
+        replaced = flag.name == "sandbox" and spec.permissions
+        if flag.words is not None and flag.name in spec.arguments and not replaced:
             words = flag.words(spec.arguments[flag.name])
             if any("\0" in word or any("\ud800" <= c <= "\udfff" for c in word) for word in words):
                 raise ToolError(f"`{flag.name}` has a character that no command line can hold", "NUL and halves of surrogate pairs cannot be passed",
@@ -873,27 +881,33 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
 
 
 def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> Dict[str, Any]:
-    """The arguments of a run with its sandbox named, read-only where nothing names one: codex's own default may be any.
+    """The arguments of a run with its sandbox named: read-only where nothing names one; codex's default may be any.
 
     Raises: ToolError for what could give the run more than `cap`."""
     mode = asked(arguments, overrides).sandbox or SANDBOXES[0]
-    more = [f"`config.{clip(key, 60)}`" for key in arguments.get("config", {}) if key.split(".")[0] not in HARMLESS]
-    more += ["`profile`"] if "profile" in arguments else []
-    more += [] if mode in SANDBOXES[:SANDBOXES.index(cap) + 1] else [f"`sandbox` {_show(mode)}"]
+    wide = [key for key in arguments.get("config", {}) if key.split(".")[0] not in HARMLESS]
+    more = [f"`config.{clip(key, 60)}`" for key in wide]
+    if "profile" in arguments:
+        more.append("`profile`")
+    if mode not in SANDBOXES[:SANDBOXES.index(cap) + 1]:
+        more.append(f"`sandbox` {_show(mode)}")
     if more:
-        raise ToolError(f"{', '.join(more)}: more than this server gives", f"It was started with --max-sandbox {cap}, for replies as well",
-                        f"Leave that out; `config` takes {', '.join(sorted(HARMLESS))}. What a thread began with holds for its replies: start a new one")
+        raise ToolError(f"{', '.join(more)}: more than this server gives",
+                        f"It was started with --max-sandbox {cap}, and what a thread began with counts for its replies",
+                        f"Leave that out, in a new thread if need be; `config` takes {', '.join(sorted(HARMLESS))}")
     return {**arguments, "sandbox": mode}
 
 
 def workspace_settings(config_toml: str, settings: Iterable[str]) -> Dict[str, str]:
-    """What config.toml and, after it, `-c` settings say of `sandbox_workspace_write`: name -> value as TOML. Found by pattern,
-    since Python has no parser before 3.11; no other table has these names."""
-    tables = re.findall(r"(?ms)^[ \t]*\[[ \t]*sandbox_workspace_write[ \t]*\](.*?)(?=^[ \t]*\[|\Z)", config_toml)
-    lines = (line for line in (*config_toml.split("\n"), *settings) if re.match(r"\s*sandbox_workspace_write\s*[.=]", line))
-    text = re.sub(r"(?m)^\s*#.*", "", "\n".join((*tables, *lines)))
-    return dict(re.findall(r"""\b(network_access|exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots)"?\s*=\s*"""
-                           r"""(true|false|\[(?:[^]"']|"[^"]*"|'[^']*')*\])""", text))
+    """What config.toml and, after it, `-c` settings say of `sandbox_workspace_write`: name -> value as TOML. Found by
+    pattern, since Python has no parser before 3.11; no other table has these names."""
+    table = r"(?ms)^[ \t]*\[[ \t]*sandbox_workspace_write[ \t]*\](.*?)(?=^[ \t]*\[|\Z)"
+    lines = (*config_toml.split("\n"), *settings)
+    alone = [line for line in lines if re.match(r"\s*sandbox_workspace_write\s*[.=]", line)]
+    text = re.sub(r"(?m)^\s*#.*", "", "\n".join((*re.findall(table, config_toml), *alone)))
+    name = "network_access|exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots"
+    value = r"""true|false|\[(?:[^]"']|"[^"]*"|'[^']*')*\]"""
+    return dict(re.findall(rf"""\b({name})"?\s*=\s*({value})""", text))
 
 
 # To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
@@ -3053,7 +3067,8 @@ def unfit(top: str, change: Change) -> str:
 #   ROOT/                   0700; CODEX_SWARM_TASK_DIR, else $XDG_STATE_HOME/codex-swarm
 #     tasks/<task_id>/      0700; complete and locked before it gets this name
 #       spec.json           what was asked for: server, once
-#       prompt              codex's stdin: server, once         base-instructions, compact-prompt   likewise, where given
+#       prompt              codex's stdin: server, once
+#       base-instructions   and compact-prompt, where given: server, once
 #       status.json         where it stands: whoever holds `lock`, by rename
 #       events.jsonl        codex's stdout, byte for byte       stderr.log       codex's stderr
 #       setup.log           what CODEX_SWARM_WORKTREE_SETUP printed
@@ -3487,7 +3502,8 @@ class Supervisor:
             with open(task.file("prompt"), "rb", opener=private) as prompt, \
                     open(task.file("events.jsonl"), "ab", opener=private) as out, \
                     open(task.file("stderr.log"), "ab", opener=private) as err:
-                pid = self.child = self.host.spawn(codex_argv(self.spec, task.path), self.spec.cwd, environ, prompt, out, err)
+                argv = codex_argv(self.spec, task.path)
+                pid = self.child = self.host.spawn(argv, self.spec.cwd, environ, prompt, out, err)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC) and error.filename == self.spec.codex
             return failure(FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN, f"{error.strerror}: {error.filename}")
@@ -3813,7 +3829,7 @@ class Swarm:
         self.ended: Dict[str, bool] = {}
         self._cache_lock = threading.Lock()              # guards `tails`; leaf lock
         self.tails: Dict[str, Tail] = {}
-        self.versions: Dict[Tuple[str, float], Tuple[int, ...]] = {}     # what `--version` of (codex, its mtime) said; only grows
+        self.versions: Dict[Tuple[str, float], Tuple[int, ...]] = {}     # of (codex, its mtime); only grows
         self.buried: Set[str] = set()                    # lost tasks whose leftovers were killed; only grows
         self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
@@ -3938,8 +3954,8 @@ class Swarm:
             spec = spec._replace(checkout=checkout, since=self._there_now(spec.worktree), setup=setup)
         if source:
             spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
-        place = spec.worktree.path if spec.worktree else os.path.join(self.config.worktree_dir, spec.task_id) if wants_tree else cwd
-        spec = self._kept_out(spec, place)
+        new = os.path.join(self.config.worktree_dir, spec.task_id) if wants_tree else cwd
+        spec = self._kept_out(spec, spec.worktree.path if spec.worktree else new)
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
 
@@ -4023,11 +4039,14 @@ class Swarm:
                        "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
 
     def _check_allowed(self, path: str) -> None:
-        """A worktree of ours counts as the checkout that it was made from. Raises: ToolError outside of what calls are bound to."""
+        """A worktree of ours counts as the checkout that it was made from.
+
+        Raises: ToolError outside of what calls are bound to."""
         with contextlib.suppress(ToolError, *UNREADABLE):
             path = self.store.get(self._made_around(path)[0]).spec().checkout or path
-        if self.config.allow_roots and not any(is_inside(path, root) for root in self.config.allow_roots):
-            raise ToolError(f"`cwd`: this server does not work in {path}", f"It was started with --allow-root {' '.join(self.config.allow_roots)}",
+        roots = self.config.allow_roots
+        if roots and not any(is_inside(path, root) for root in roots):
+            raise ToolError(f"`cwd`: this server does not work in {path}", f"It was started with --allow-root {' '.join(roots)}",
                             "Pass a directory in there")
 
     def _cwd(self, given: str) -> str:
@@ -4041,10 +4060,11 @@ class Swarm:
         return path
 
     def _kept_out(self, spec: Spec, place: str) -> Spec:
-        """The same with a permission profile in place of `sandbox`, where a task that works in `place` could write to what is
-        ours: ROOT cannot even be read then, and nothing on the way to it be renamed.
+        """The same with a permission profile in place of `sandbox`, where a task that works in `place` could write to
+        what is ours: ROOT cannot even be read then, and nothing on the way to it be renamed.
 
-        Source: codex-cli 0.144.6 to 0.169.0. Raises: ToolError where no profile helps."""
+        Source: codex-cli 0.154.0 to 0.169.0; with 0.144.6 no command runs in a worktree below what is read-only.
+        Raises: ToolError where no profile helps."""
         mode = asked(spec.arguments, spec.overrides).sandbox
         if mode not in (None, SANDBOXES[1]):
             return spec
@@ -4053,40 +4073,60 @@ class Swarm:
         ours = {root: "none"} if is_inside(trees, root) else {root: "none", trees: "read"}
         within = [(own, top) for own in ours for top in writable if is_inside(own, top)]
         lost = [top for top in writable if top == trees or is_inside(top, root) and not is_inside(top, trees)]
-        lost += [link for name in (self.config.root, self.config.worktree_dir) for link in (*directories_above(name), name)
-                 if os.path.islink(link) and any(is_inside(os.path.dirname(link), top) for top in writable)]
+        lost += [link for link in self._links() if any(is_inside(os.path.dirname(link), top) for top in writable)]
         if not within and not lost:
             return spec
-        why = f"`{lost[0]}` would be its to write" if lost else "nothing says which `sandbox` it gets" if mode is None else ""
-        if not why and self.codex_version(spec.codex) < PROFILES_SINCE:
-            why = "to keep them from it takes codex 0.144.6 or newer"
+        why = ""
+        if lost:
+            why = f"`{lost[0]}` would be its to write"
+        elif mode is None:
+            why = "nothing says which `sandbox` it gets"
+        elif self.codex_version(spec.codex) < PROFILES_SINCE:
+            why = f"to keep them from it takes codex {'.'.join(map(str, PROFILES_SINCE))} or newer"
         if why:
-            raise ToolError(f"`cwd`: no task is started in {spec.cwd}", f"It could change the records or worktrees of other tasks, in `{root}` or `{trees}`: {why}",
-                            "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name directories elsewhere")
+            raise ToolError(f"`cwd`: no task is started in {spec.cwd}",
+                            f"It could change the records or worktrees of other tasks, in `{root}` or `{trees}`: {why}",
+                            "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name "
+                            "directories elsewhere")
         first = {os.path.join(top, os.path.relpath(own, top).split(os.sep)[0]) for own, top in within}
         way = dict.fromkeys(sorted(first.difference(writable, ours)), "read")
-        warnings = add_warning(spec.warnings, f"This task cannot write in {', '.join(way)}: tasks are kept there") if way else spec.warnings
         files = {**dict.fromkeys(closed, "read"), **way, **dict.fromkeys(writable, "write"), **ours}
-        return spec._replace(permissions={"extends": ":workspace", "network": {"enabled": network}, "filesystem": files}, warnings=warnings)
+        if way:
+            told = f"This task cannot write in {', '.join(way)}: tasks are kept there"
+            spec = spec._replace(warnings=add_warning(spec.warnings, told))
+        return spec._replace(permissions={"extends": ":workspace", "network": {"enabled": network}, "filesystem": files})
+
+    def _links(self) -> List[str]:
+        """The links on the way to what is ours: no profile keeps one from being turned."""
+        names = (self.config.root, self.config.worktree_dir)
+        return [link for name in names for link in (*directories_above(name), name) if os.path.islink(link)]
 
     def _reach(self, spec: Spec, place: str) -> Tuple[List[str], List[str], bool]:
         """What workspace-write lets a task that works in `place` write, as real paths; which of codex's own places are
         closed to it; whether its commands reach the network."""
         text, profile = "", spec.arguments.get("profile")
         for name in ("config.toml", *([f"{profile}.config.toml"] if profile else [])):
-            with contextlib.suppress(OSError), open(os.path.join(self.config.codex_home, name), encoding="utf-8", errors="replace") as f:
+            path = os.path.join(self.config.codex_home, name)
+            with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as f:
                 text += f.read() + "\n"
         given = workspace_settings(text, (*spec.overrides, *config_words(spec.arguments.get("config", {}))))
-        roots = [os.path.expanduser(one or other) for one, other in re.findall("\"([^\"]+)\"|'([^']+)'", given.get("writable_roots", ""))]
-        closed = [name for name, key in ((":slash_tmp", "exclude_slash_tmp"), (":tmpdir", "exclude_tmpdir_env_var")) if given.get(key) == "true"]
-        roots += [path for name, path in ((":slash_tmp", "/tmp"), (":tmpdir", self.environ.get("TMPDIR", ""))) if name not in closed]
-        return [os.path.realpath(path) for path in (place, *filter(os.path.isdir, roots))], closed, given.get("network_access") == "true"
+        named = re.findall("\"([^\"]+)\"|'([^']+)'", given.get("writable_roots", ""))
+        roots, closed = [os.path.expanduser(basic or literal) for basic, literal in named], []
+        for own, key, path in ((":slash_tmp", "exclude_slash_tmp", "/tmp"),
+                               (":tmpdir", "exclude_tmpdir_env_var", self.environ.get("TMPDIR", ""))):
+            if given.get(key) == "true":
+                closed.append(own)
+            else:
+                roots.append(path)
+        writable = [os.path.realpath(path) for path in (place, *filter(os.path.isdir, roots))]
+        return writable, closed, given.get("network_access") == "true"
 
     def codex_version(self, path: str) -> Tuple[int, ...]:
         """Of the executable at `path`, which is asked once; empty where it does not tell. Raises: OSError."""
         key = (path, os.stat(path).st_mtime)
         if key not in self.versions:
-            found = re.search(r"(\d+)\.(\d+)\.(\d+)", self.host.run([path, "--version"], "/", timeout_s=10).out)
+            told = self.host.run([path, "--version"], "/", timeout_s=10).out
+            found = re.search(r"(\d+)\.(\d+)\.(\d+)", told)
             self.versions[key] = tuple(map(int, found.groups())) if found else ()
         return self.versions[key]
 
@@ -5609,7 +5649,8 @@ RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex", "application/json",
              lambda swarm, task_id, about: _pretty(about)),
     Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
-             lambda swarm, task_id, about: _pretty(to_json(swarm.config._replace(overrides=tuple(map(masked, swarm.config.overrides)))))),
+             lambda swarm, task_id, about: _pretty({**to_json(swarm.config),
+                                                    "overrides": [*map(masked, swarm.config.overrides)]})),
     Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
     Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
              lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
@@ -6416,8 +6457,8 @@ def flags() -> Any:
     parser.add_argument("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued")
     parser.add_argument("--codex-bin", metavar="PATH", help="codex executable, path or name")
     parser.add_argument("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2], default="",
-                        help="read-only or workspace-write: calls that ask for more are refused, also by `config` or `profile`; "
-                             "one that names no sandbox is read-only, in a worktree MODE")
+                        help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
+                             "`profile`; one that names no sandbox is read-only, in a worktree MODE")
     parser.add_argument("--allow-root", dest="allow_roots", metavar="DIR", action="append", default=[],
                         help="calls may only work in DIR and below, links resolved (repeatable)")
     parser.add_argument("--dry-run", action="store_true", help="sweep: only say what would be removed")
@@ -6453,7 +6494,8 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
         root=root, worktree_dir=_directory(environ, "CODEX_SWARM_WORKTREE_DIR", os.path.join(root, "worktrees")), codex_bin=codex_bin,
         codex_home=environ.get("CODEX_HOME") or os.path.join(os.path.expanduser("~"), ".codex"), overrides=overrides,
         skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
-        max_sandbox=options.max_sandbox if options else "", allow_roots=tuple(map(_allowed_root, options.allow_roots)) if options else (),
+        max_sandbox=options.max_sandbox if options else "",
+        allow_roots=tuple(map(_allowed_root, options.allow_roots)) if options else (),
         worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), merge_verify=environ.get("CODEX_SWARM_MERGE_VERIFY", "").strip(),
         task_max_age_s=_number(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0, "seconds"),
         result_max_age_s=_number(environ, "CODEX_SWARM_RESULT_MAX_AGE", 30 * 86400.0, "seconds"),

@@ -95,7 +95,7 @@ def test_a_link_on_the_way_to_root_that_a_task_could_turn_is_refused(swarm, repo
         swarm(root=str(repo / "link" / "root"), worktree_dir=str(tmp_path / "trees")).plan(WRITE)
 
 
-@pytest.mark.parametrize("told, fits", [("codex-cli 0.144.5", False), ("codex-cli 0.144.6", True), ("codex-cli 1.0.0", True), ("nothing", False)])
+@pytest.mark.parametrize("told, fits", [("codex-cli 0.144.6", False), ("codex-cli 0.154.0", True), ("codex-cli 1.0.0", True), ("nothing", False)])
 def test_a_codex_that_has_no_profiles_is_refused_and_asked_once(app, tmp_path, told, fits):
     codex = tmp_path / "old-codex"
     codex.write_text("#!/bin/sh\necho asked >> %s\necho %s\n" % (tmp_path / "asked", told))
@@ -105,7 +105,7 @@ def test_a_codex_that_has_no_profiles_is_refused_and_asked_once(app, tmp_path, t
         if fits:
             assert made.plan(WRITE).spec.permissions
         else:
-            with pytest.raises(ToolError, match="0.144.6"):
+            with pytest.raises(ToolError, match="0.154.0"):
                 made.plan(WRITE)
     assert (tmp_path / "asked").read_text().split() == ["asked"]
 
