@@ -986,9 +986,11 @@ def _rest(p: Progress) -> Progress:
     return p._replace(phase=phase, detail=detail)
 
 
-def add_warning(warnings: Tuple[str, ...], text: str) -> Tuple[str, ...]:
-    text = clip(text, 400)
-    return warnings if not text or text in warnings or len(warnings) >= WARNINGS_KEPT else warnings + (text,)
+def add_warning(warnings: Tuple[str, ...], *texts: str) -> Tuple[str, ...]:
+    for text in (clip(text, 400) for text in texts):
+        if text and text not in warnings and len(warnings) < WARNINGS_KEPT:
+            warnings += (text,)
+    return warnings
 
 
 def _text(value: Any) -> str:
@@ -2117,15 +2119,9 @@ class Git:
             return [], {}
         named = self(top, "ls-files", "--others", "--ignored", "--exclude-from=.worktreeinclude", "-z")
         ignored = self.run(top, "check-ignore", "-z", "--stdin", stdin=named, allowed=(0, 1)).out.split("\0") if named else []
-        copied: List[str] = []
-        refused: Dict[str, str] = {}
-        for name in filter(None, ignored):
-            why = "a repository of its own" if name.endswith("/") else copy_into(top, path, name)
-            if why:
-                refused[name] = why
-            else:
-                copied.append(name)
-        return copied, refused
+        said = {name: "a repository of its own" if name.endswith("/") else copy_into(top, path, name)
+                for name in filter(None, ignored)}
+        return [name for name, why in said.items() if not why], {name: why for name, why in said.items() if why}
 
     def _unseen(self, top: str, tree: Worktree, copied: Set[str], refused: Mapping[str, str]) -> Dict[str, Any]:
         """What the checkout at `top` has that the task does not see; an ignored directory counts as one."""
@@ -2230,12 +2226,8 @@ class Git:
         if not os.path.lexists(os.path.join(tree.path, ".gitmodules")):        # the look costs as much as all the rest
             return []
         paths = re.findall(r"(?:\A|\0)160000 [^\t]*\t([^\0]+)", self(tree.path, "ls-files", "--stage", "-z", env=place))
-        found = []
-        for path in set(paths) - set(tree.submodules):
-            with contextlib.suppress(OSError):
-                if os.listdir(os.path.join(tree.path, path)):
-                    found.append(path)
-        return sorted(found)
+        return sorted(path for path in set(paths) - set(tree.submodules)
+                      if any(next(os.walk(os.path.join(tree.path, path)), ("", [], []))[1:]))
 
     @staticmethod
     def _copied(git_dir: str) -> Set[str]:
@@ -2267,16 +2259,10 @@ class Git:
 
     def _take(self, top: str, place: Mapping[str, str], changes: Sequence[Change]) -> Dict[str, str]:
         """Put what changed on disk into the index of `place`. Returns what was left out: path -> why. Raises: GitError."""
-        left_out: Dict[str, str] = {}
-        gone, there = [], []
-        for change in changes:
-            why = "" if change.xy[1] == "." or change.on_disk == "000000" else unfit(top, change)
-            if why:
-                left_out[change.path] = why
-            elif change.on_disk == "000000":
-                gone.append(change.path)
-            elif change.xy[1] != ".":
-                there.append(change.path + "\0")
+        gone = [c.path for c in changes if c.on_disk == "000000"]
+        looked_at = {c.path: unfit(top, c) for c in changes if c.xy[1] != "." and c.on_disk != "000000"}
+        left_out = {path: why for path, why in looked_at.items() if why}
+        there = [path + "\0" for path in looked_at if path not in left_out]
         if gone:
             outside = self._outside(top, place)
             self(top, "update-index", "--force-remove", "-z", "--stdin", env=place, stdin="".join(path + "\0" for path in gone if path not in outside))
@@ -3608,8 +3594,7 @@ class Supervisor:
         given = asked(self.spec.arguments, self.spec.overrides).sandbox
         silent = end.outcome is Outcome.SUCCEEDED and not (progress.message or "").strip()
         ours = (READ_ONLY if given is None and ran.sandbox == SANDBOXES[0] else "", NO_MESSAGE if silent else "")
-        for warning in (*ours, *progress.warnings, *rejections(stderr)):
-            self.warnings = add_warning(self.warnings, warning)
+        self.warnings = add_warning(self.warnings, *ours, *progress.warnings, *rejections(stderr))
         tree = self._bring_home(end, progress)
         outside = self._outside(tree, progress)
         self._sweep()                           # a filter of the user's may have left something running
@@ -3679,9 +3664,7 @@ class Supervisor:
         except (GitError, OSError) as error:
             why = f"{error.what}: {error.why}" if isinstance(error, GitError) else str(error)
             tree, warnings = tree._replace(unsaved=why), [f"The work was not committed: {why}. It is in `{tree.path}`, which is kept"]
-        others, self.warnings = self.warnings, ()
-        for warning in (*warnings, *others):            # first, since there is room for so many only
-            self.warnings = add_warning(self.warnings, warning)
+        self.warnings = add_warning((), *warnings, *self.warnings)      # first, since there is room for so many only
         Git(self.host, self.environ, UNLOCK_S).release(tree)
         return tree
 
@@ -4353,14 +4336,16 @@ class Swarm:
             raise ToolError("Too many tasks are being waited for", "The system has no thread left for another", "Wait for fewer tasks at once")
         enough = any if mode == "any" else all
         done = lambda: call.cancelled or enough(self.ended[t.task_id] for t in tasks)
-        end, ticker = self.host.monotonic() + timeout_s, Ticker(self, tasks, call) if call.tell else None
+        end, ticker = self.host.monotonic() + timeout_s, Ticker(self, len(tasks), call) if call.tell else None
         while True:
+            with self.changed:
+                running = [task for task in tasks if not self.ended[task.task_id]]
+            if ticker:
+                ticker.tick(running)
             left = end - self.host.monotonic()
             with self.changed:
                 if self.changed.wait_for(done, min(left, PROGRESS_GAP_S) if ticker else left) or left <= 0:
                     return
-            if ticker:
-                ticker.tick()
 
     def stop(self, task_ids: Sequence[str]) -> None:
         """Ask the supervisors of these tasks to stop them, and return at once. A task that does not exist is passed over."""
@@ -4800,10 +4785,6 @@ class Swarm:
             with self.changed:
                 self.changed.wait_for(done, HEARTBEAT_S)
 
-    def has_ended(self, task: TaskDir) -> bool:
-        with self.changed:
-            return self.ended.get(task.task_id, False)
-
     def summary(self, doing: Sequence[Tuple[str, Phase, str, float]], total: int) -> str:
         """`3 of 5 done; 2f9c running `pytest -q` for 41 s`: the tasks that still run, the one that changed last first."""
         now = self.host.now()
@@ -5098,19 +5079,18 @@ class Sweep:
 class Ticker:
     """Tells a waiting client what goes on: at each change of phase, at most every PROGRESS_GAP_S, at least every HEARTBEAT_S."""
 
-    def __init__(self, swarm: Swarm, tasks: Sequence[TaskDir], call: Call) -> None:
-        self.swarm, self.tasks, self.call = swarm, tasks, call
+    def __init__(self, swarm: Swarm, total: int, call: Call) -> None:
+        self.swarm, self.total, self.call = swarm, total, call
         self.told: Any = None
         self.told_at = -HEARTBEAT_S
-        self.tick()
 
-    def tick(self) -> None:
-        doing = [(task.task_id, *self.swarm.doing(task)) for task in self.tasks if not self.swarm.has_ended(task)]
+    def tick(self, running: Sequence[TaskDir]) -> None:
+        doing = [(task.task_id, *self.swarm.doing(task)) for task in running]
         now, seen = self.swarm.host.monotonic(), [(task_id, phase, detail) for task_id, phase, detail, _ in doing]
         if (seen == self.told and now - self.told_at < HEARTBEAT_S) or not doing or self.call.tell is None:
             return
         self.told, self.told_at = seen, now
-        self.call.tell(self.swarm.summary(doing, len(self.tasks)))
+        self.call.tell(self.swarm.summary(doing, self.total))
 
 
 UNCOMMITTED_BELOW = "It built on changes of yours that are not committed: commit them in your checkout, then merge again"
