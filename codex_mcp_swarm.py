@@ -1465,6 +1465,16 @@ def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
         yield mine
 
 
+def wake_on(*signals: int) -> int:
+    """From now on each of these signals does no more than write its number into a pipe, of which this is the end to read."""
+    wake, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in signals:
+        signal.signal(number, lambda *_: None)
+    return wake
+
+
 def held(path: str) -> bool:
     """Whether somebody holds this lock file. Raises: OSError."""
     with locked(path, fcntl.LOCK_SH | fcntl.LOCK_NB) as mine:
@@ -3422,18 +3432,9 @@ class Supervisor:
         self.stopped = ("", 0.0)                        # why, and when (Unix seconds)
         self.warnings = self.spec.warnings
         self.false_alarm = False                        # the FIFO was rung, and there was no order
-        self.wake = self._listen()
-
-    def _listen(self) -> int:
-        """Signals only wake the loop: each writes its number into a pipe."""
-        wake, write_end = os.pipe()
-        os.set_blocking(wake, False)
-        os.set_blocking(write_end, False)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
+        self.wake = wake_on(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        os.set_blocking(self.wake, False)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])          # what came before now writes its number as well
-        return wake
 
     def run(self) -> None:
         self.host.adopt_orphans()
@@ -3576,8 +3577,8 @@ class Supervisor:
         below = set().union(*map(self.host.descendants, inner))     # type: Set[int]
         self.host.kill(set(pids) - below - set(inner))
         self.host.kill(set(inner) - below, signal.SIGTERM)
-        for task_id in inner.values():
-            self.warnings = add_warning(self.warnings, f"Task {task_id}, which was started inside of this one, was stopped with it")
+        stopped = (f"Task {task_id}, which was started inside of this one, was stopped with it" for task_id in inner.values())
+        self.warnings = add_warning(self.warnings, *stopped)
         return bool(inner)
 
     def _finish(self, failed: Optional[Failure], event: str) -> None:
@@ -6537,9 +6538,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         end()
     own_signals()
     rx, tx = claim_standard_descriptors()
-    wake, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    wake = wake_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     host = Host(config.log_file, config.log_level)
 
     def gone(why: str) -> None:
@@ -6548,8 +6547,6 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
     server = Server(Swarm(config, host, environ), Wire(rx, tx, gone))
     threading.Thread(target=end_on_signal, name="signals", daemon=True).start()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
     threading.Thread(target=server.swarm.look_for_lost, name="lost", daemon=True).start()
     server.run()
     end()
