@@ -48,7 +48,8 @@ import stat
 import sys
 import threading
 import time
-from typing import IO, Any, Callable, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import (IO, Any, Callable, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping,
+                    NamedTuple, Optional, Sequence, Set, Tuple, Union)
 
 try:
     import fcntl
@@ -202,7 +203,7 @@ class ProtocolError(SwarmError):
 
 
 class ToolError(SwarmError):
-    """Becomes a tool result with isError, for the model to read. `kind` is set where the cause has a failure kind of its own."""
+    """Becomes a tool result with isError, for the model to read. `kind` is set where the cause is a failure kind."""
 
     def __init__(self, what: str, why: str = "", fix: str = "", kind: Optional[FailureKind] = None) -> None:
         super().__init__(what, why, fix)
@@ -558,7 +559,8 @@ def _schema(kind: str, description: str = "", **more: Any) -> Schema:
     return {"type": kind, **({"description": description} if description else {}), **more}
 
 
-string, number, integer, boolean = (functools.partial(_schema, kind) for kind in ("string", "number", "integer", "boolean"))
+KINDS = ("string", "number", "integer", "boolean")
+string, number, integer, boolean = (functools.partial(_schema, kind) for kind in KINDS)
 
 
 def arr(items: Schema, description: str = "", **more: Any) -> Schema:
@@ -755,7 +757,8 @@ def config_words(config: Mapping[str, Any]) -> List[str]:
 def _config_words(key: str, value: Any, depth: int) -> List[str]:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key) or key.startswith("-"):
         raise ToolError(f"`config` has the key {_show(key)}", "Codex takes letters, digits, `_` and `-`, with dots between the parts", "Correct it")
-    if isinstance(value, dict) and value and depth <= MAX_CONFIG_DEPTH and all(re.fullmatch(r"[A-Za-z0-9_-]+", k) for k in value):
+    is_table = isinstance(value, dict) and value and depth <= MAX_CONFIG_DEPTH          # a deeper one `toml` refuses
+    if is_table and all(re.fullmatch(r"[A-Za-z0-9_-]+", k) for k in value):
         return [word for k, v in value.items() for word in _config_words(f"{key}.{k}", v, depth + 1)]
     return ["-c", f"{key}={toml(value, depth)}"]
 
@@ -1455,7 +1458,7 @@ def names_in(path: str) -> List[str]:
 
 @contextlib.contextmanager
 def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
-    """Hold a lock file while the block runs. False when, with LOCK_NB, somebody else does. Raises: OSError."""
+    """Hold a lock file while the block runs. False when, with LOCK_NB, another one does. Raises: OSError."""
     with open(open_lock(path, create), "wb") as f:
         try:
             flock(f.fileno(), how)
@@ -1466,7 +1469,7 @@ def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
 
 
 def wake_on(*signals: int) -> int:
-    """From now on each of these signals does no more than write its number into a pipe, of which this is the end to read."""
+    """From now on each of these signals only writes its number into a pipe. Returns the end of that to read from."""
     wake, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -2131,7 +2134,8 @@ class Git:
         ignored = self.run(top, "check-ignore", "-z", "--stdin", stdin=named, allowed=(0, 1)).out.split("\0") if named else []
         said = {name: "a repository of its own" if name.endswith("/") else copy_into(top, path, name)
                 for name in filter(None, ignored)}
-        return [name for name, why in said.items() if not why], {name: why for name, why in said.items() if why}
+        refused = {name: why for name, why in said.items() if why}
+        return [name for name in said if name not in refused], refused
 
     def _unseen(self, top: str, tree: Worktree, copied: Set[str], refused: Mapping[str, str]) -> Dict[str, Any]:
         """What the checkout at `top` has that the task does not see; an ignored directory counts as one."""
@@ -2288,21 +2292,22 @@ class Git:
         return {row[2:] for row in listed.split("\0") if row.startswith("S ")}
 
     def _take_in_halves(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
-        """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone. Returns
-        also the names that git passes over without an error, such as `.Git/x`."""
+        """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone.
+        Returns also the names that git passes over without an error, such as `.Git/x`."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place["GIT_INDEX_FILE"] + ".lock")        # of a git that was killed over it, for want of memory or by a limit
         try:
-            done = self.run(top, "update-index", "--add", "--replace", "-z", "--stdin", env=place, stdin="".join(there))
-            passed = "Ignoring path "
-            return {line[len(passed):]: "git takes no file of this name" for line in done.err.splitlines() if line.startswith(passed)}
+            words = ("update-index", "--add", "--replace", "-z", "--stdin")
+            said = self.run(top, *words, env=place, stdin="".join(there)).err
+            return dict.fromkeys(re.findall("(?m)^Ignoring path (.*)$", said), "git takes no file of this name")
         except GitError as error:
             if self.give_up is not None and self.host.monotonic() >= self.give_up:
                 raise                   # it is not one file, it is the time
             if len(there) == 1:
                 return {there[0][:-1]: error.why}
             middle = len(there) // 2
-            return {**self._take_in_halves(top, place, there[:middle]), **self._take_in_halves(top, place, there[middle:])}
+            first = self._take_in_halves(top, place, there[:middle])
+            return {**first, **self._take_in_halves(top, place, there[middle:])}
 
     def _commit(self, cwd: str, written: str, parents: Sequence[str], message: str, env: Optional[Mapping[str, str]] = None) -> str:
         try:
@@ -3547,7 +3552,8 @@ class Supervisor:
             if pid == 0:
                 return True
             if pid == self.child:           # os.waitstatus_to_exitcode is 3.9+
-                self.exit_code = -os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else os.WEXITSTATUS(wait_status)
+                killed = os.WIFSIGNALED(wait_status)
+                self.exit_code = -os.WTERMSIG(wait_status) if killed else os.WEXITSTATUS(wait_status)
 
     def _sweep(self) -> int:
         """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out of reach of killpg, and
@@ -3577,8 +3583,9 @@ class Supervisor:
         below = set().union(*map(self.host.descendants, inner))     # type: Set[int]
         self.host.kill(set(pids) - below - set(inner))
         self.host.kill(set(inner) - below, signal.SIGTERM)
-        stopped = (f"Task {task_id}, which was started inside of this one, was stopped with it" for task_id in inner.values())
-        self.warnings = add_warning(self.warnings, *stopped)
+        for task_id in inner.values():
+            what = f"Task {task_id}, which was started inside of this one, was stopped with it"
+            self.warnings = add_warning(self.warnings, what)
         return bool(inner)
 
     def _finish(self, failed: Optional[Failure], event: str) -> None:
@@ -3665,7 +3672,7 @@ class Supervisor:
         except (GitError, OSError) as error:
             why = f"{error.what}: {error.why}" if isinstance(error, GitError) else str(error)
             tree, warnings = tree._replace(unsaved=why), [f"The work was not committed: {why}. It is in `{tree.path}`, which is kept"]
-        self.warnings = add_warning((), *warnings, *self.warnings)      # first, since there is room for so many only
+        self.warnings = add_warning((), *warnings, *self.warnings)       # there is room for so many only
         Git(self.host, self.environ, UNLOCK_S).release(tree)
         return tree
 
@@ -3904,7 +3911,8 @@ class Swarm:
         if "approval_policy" in arguments.get("config", {}):        # some values of it codex exec refuses, none has an effect
             config = dict(arguments["config"])
             arguments = {**arguments, "approval-policy": config.pop("approval_policy"), "config": config}
-        overrides = owner.overrides if owner and not self.config.max_sandbox else tuple(o for o in self.config.overrides if override(o)[0] != "approval_policy")
+        overrides = tuple(o for o in self.config.overrides if override(o)[0] != "approval_policy")
+        overrides = owner.overrides if owner and not self.config.max_sandbox else overrides
         wanted = request.get("worktree", False)
         wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
         if wants_tree and asked(arguments, overrides).sandbox is None:
@@ -3952,7 +3960,8 @@ class Swarm:
                 if spec.arguments.get("sandbox") != SANDBOXES[0]:
                     top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
             if top and os.path.realpath(top) == os.path.realpath(path):
-                raise ToolError(what, f"Task {task_id} works in {path} now, and files would change under it", "codex_wait for it first")
+                why = f"Task {task_id} works in {path} now, and files would change under it"
+                raise ToolError(what, why, "codex_wait for it first")
 
     def _part_named(self, spec: Spec, name: str) -> Part:
         """What `update_from` names: the work of a task, or a branch, tag or commit. Raises: ToolError."""
@@ -4039,7 +4048,8 @@ class Swarm:
         except OSError:
             raise ToolError("The server's own directory is gone", f"`cwd` {given} is relative to it", "Pass an absolute `cwd`, or restart the server")
         if not os.path.isdir(path):
-            raise ToolError(f"`cwd`: {clip(path, 300)} {'is not a directory' if os.path.exists(path) else 'does not exist'}",
+            why = "is not a directory" if os.path.exists(path) else "does not exist"
+            raise ToolError(f"`cwd`: {clip(path, 300)} {why}",
                             "Codex needs an existing directory to work in; a relative one is taken from the server's", "Create it, or pass another `cwd`")
         return path
 
@@ -4117,8 +4127,8 @@ class Swarm:
     def _warnings(self, arguments: Mapping[str, Any]) -> Tuple[str, ...]:
         """What a user should know of arguments that codex would pass over in silence."""
         warnings: Tuple[str, ...] = ()
-        policies = (arguments.get("approval-policy"), dict(map(override, self.config.overrides)).get("approval_policy"))
-        if any(policy not in (None, "never") for policy in policies):
+        ours = dict(map(override, self.config.overrides)).get("approval_policy", "never")
+        if ours != "never" or arguments.get("approval-policy", "never") != "never":
             warnings = add_warning(warnings, "`approval-policy` has no effect: codex exec never asks; what needs approval is refused")
         profile = arguments.get("profile")
         file = os.path.join(self.config.codex_home, f"{profile}.config.toml")
@@ -4151,8 +4161,8 @@ class Swarm:
         if free_mb < self.config.min_free_mb:
             raise ToolError(f"No worktree is made: {free_mb:,} MiB are free in `{self.config.worktree_dir}`",
                             f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
-                            "`codex-mcp-swarm sweep` removes what ended long ago and says why it keeps the rest; "
-                            "CODEX_SWARM_WORKTREE_DIR names another directory, CODEX_SWARM_MIN_FREE_MB another limit")
+                            "`codex-mcp-swarm sweep` removes what ended long ago and says why it keeps the rest. "
+                            "Other variables: CODEX_SWARM_WORKTREE_DIR for the place, CODEX_SWARM_MIN_FREE_MB the limit")
         try:
             return self.git.add_worktree(top, base, path, branch, **how)
         except OSError as error:
@@ -5595,9 +5605,10 @@ class Resource(NamedTuple):
 
 
 def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
-    ids, keys = swarm.store.ids(), ("task_id", "title", "state", "outcome", "threadId", "started_at", "elapsed_s")
-    records = (record_of(swarm, i) for i in ids[:200])
-    return _pretty({"tasks": [{k: record[k] for k in keys if k in record} for record in records], "total": len(ids)})
+    ids = swarm.store.ids()
+    keys = ("task_id", "title", "state", "outcome", "threadId", "started_at", "elapsed_s")
+    rows = [{k: v for k, v in record_of(swarm, i).items() if k in keys} for i in ids[:200]]
+    return _pretty({"tasks": rows, "total": len(ids)})
 
 
 def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
@@ -5935,7 +5946,8 @@ class Era:
                 return {"contents": [{"uri": uri, "mimeType": resource.mime_type, "text": text}]}
             except ToolError as error:          # there is no such task, or not any more
                 why = f" ({error})"
-        raise ProtocolError(self.resource_not_found, f"Resource not found: {clip(uri, 200)}{why}", {"uri": uri})
+        what = f"Resource not found: {clip(uri, 200)}{why}"
+        raise ProtocolError(self.resource_not_found, what, {"uri": uri})
 
     def prompts_list(self, request: Request) -> Dict[str, Any]:
         title = self.since("2025-06-18")
@@ -6102,7 +6114,7 @@ def client_named(info: Any) -> Client:
 
 
 def _listed(key: str) -> List[Dict[str, Any]]:
-    """The resources as a list shows them, each with its address under `key`: `uri`, or `uriTemplate` for templates."""
+    """The resources as a list shows them; their addresses are under `key`: `uri`, for templates `uriTemplate`."""
     return [{key: r.uri, "name": r.name, "description": r.description, "mimeType": r.mime_type}
             for r in RESOURCES if ("{" in r.uri) == (key == "uriTemplate")]
 
@@ -6205,7 +6217,7 @@ class Server:
                 raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
             if params and params.get("cursor") is not None and message["method"] in CACHEABLE:
                 raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
-            with self.idle:             # only the reader begins requests: an id that is free here is so until it does
+            with self.idle:             # only the reader begins requests, so what is free here is free until it does
                 if ident in self.calls:
                     raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
             self.swarm.host.log("DEBUG", f"request {_show(ident)}: {message['method']}, revision {era.revision}")
