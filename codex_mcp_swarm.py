@@ -1678,6 +1678,7 @@ LABEL = f"{MARK}[0-9A-Za-z.-]*-0-g[0-9a-f]+"           # such a name
 LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without markers
 OURS = ".codex-swarm"                       # marks the directory of worktrees, which may be on another disk
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
+UNKNOWN = "git does not know this worktree any more, or its repository was moved"
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "sequencer": "cherry-pick", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
@@ -2379,86 +2380,82 @@ class Git:
                              files=tuple(legible(row.path) for row in rows[:FILES_KEPT])), blobs_of(rows)
 
     # -- clearing away ---------------------------------------------------------------
-    # A worktree leaves under another name, is looked at once more there, and git then finds no files to remove, only its
-    # own records: wherever a sweep is killed, there is the whole worktree or none, and never a reason for --force.
+    # A worktree leaves under another name and is proven to be safe there; git then finds no files to remove,
+    # only its own records: a sweep that is killed leaves the whole worktree or none, and --force is never needed.
     def clear(self, tree: Worktree, checkout: str, ignored: bool = False, dry_run: bool = False) -> List[str]:
         """Remove a worktree in which no task runs, and its branch where another ref holds it, with proof that every file is
         in a commit (or, copied, still in `checkout`) and every commit in reach. A dry run writes nothing.
 
         Returns what becomes of what was in it. Raises: GitError, OSError: why it is kept.
         """
-        common, hidden = os.path.dirname(os.path.dirname(tree.git_dir)), os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
-        there, place, branch = os.path.lexists(tree.path), {"GIT_DIR": common}, f"refs/heads/{tree.branch}"
+        common, there, known = common_of(tree), os.path.lexists(tree.path), os.path.isdir(tree.git_dir)
+        hidden = os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
         if os.path.lexists(hidden):
             raise GitError("A sweep was killed while it removed this", "", f"The next one goes on, unless something keeps it from `{hidden}`")
+        if there and (not known or self._leads_to(tree.path, ".git") != os.path.realpath(tree.git_dir)):
+            why = "Its `.git` leads elsewhere" if known else UNKNOWN
+            raise GitError(why, "What is in it may be nowhere else",
+                           f"Put that right, or look through `{tree.path}` and delete it by hand")
         if not os.path.isdir(common):
-            if there:
-                raise GitError(f"Its repository `{common}` is gone or was moved", "The worktree may hold the only copy",
-                               f"Move the repository back, or delete `{tree.path}` by hand")
             return ["The worktree and its repository are gone already"]
-        self._check_removable(tree, there)
-        notes = self._commit_rest(tree, checkout, ignored, dry_run) if there else ["The worktree is gone already"]
-        tip = self.commit_of(common, branch, place)
-        rows = self(common, "worktree", "list", "--porcelain", env=place).split("\n\n")
-        elsewhere = any(f"branch {branch}" in row.splitlines() and os.path.realpath(row.splitlines()[0][len("worktree "):]) != os.path.realpath(tree.path) for row in rows)
-        elsewhere = elsewhere or self._in_use(common, branch)
-        holder = self._holder(common, tip, branch) if tip and not elsewhere and not (dry_run and notes and there) else ""
-        if not dry_run:
-            self._remember(tree, common, tip, branch if holder else "")
-            if os.path.isdir(tree.git_dir):
-                self._take_down(tree, checkout, ignored, common, hidden)
-            if holder and tip:
-                self(common, "update-ref", "-d", branch, tip, env=place)
-        if tip or (there and notes):            # the latter in a dry run: there will be a branch
-            notes.append(f"{tree.branch} goes too, since `{holder}` holds it; {TRASH}{os.path.basename(tree.branch)} remembers it for {TRASH_S / 86400:.0f} days" if holder else
-                         f"{tree.branch} stays: " + ("it is checked out elsewhere" if elsewhere else "no other branch or tag holds all of it"))
+        if known:
+            self._check_removable(tree, there)
+        if dry_run:
+            unsaved = self._unsaved(tree, checkout, ignored) if there else 0
+        else:
+            unsaved = self._take_down(tree, checkout, ignored, hidden)
+        notes = [] if there else ["The worktree is gone already"]
+        if unsaved:
+            was = "would be" if dry_run else "was"
+            notes.append(f"What is not committed ({unsaved} files) {was} committed onto {tree.branch} first")
+        branch = f"refs/heads/{tree.branch}"
+        tip = self.commit_of(common, branch, {"GIT_DIR": common})
+        holder = self._holder(common, tip, branch) if tip and not (dry_run and unsaved) else ""
+        stays = "" if holder else "no other branch or tag holds all of it"
+        if holder and not dry_run:
+            stays = self._drop_branch(common, tree.branch, holder)
+        if stays and (tip or unsaved):          # the latter in a dry run: there will be a branch
+            notes.append(f"{tree.branch} stays: {stays}")
+        elif tip:
+            trash = f"{TRASH}{os.path.basename(tree.branch)} remembers it for {TRASH_S / 86400:.0f} days"
+            notes.append(f"{tree.branch} goes too, since `{holder}` holds it; {trash}")
         return notes
 
-    @staticmethod
-    def _in_use(common: str, branch: str) -> bool:
-        """Whether a rebase or a bisection of some checkout will come back to the branch: git shows that checkout as detached."""
-        admin = os.path.join(common, "worktrees")
-        for git_dir in (common, *(os.path.join(admin, name) for name in (os.listdir(admin) if os.path.isdir(admin) else ()))):
-            for name in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
-                with contextlib.suppress(OSError), open(os.path.join(git_dir, name), encoding="utf-8", errors="replace") as f:
-                    if f.read().strip() in (branch, branch[len("refs/heads/"):]):
-                        return True
-        return False
+    def _drop_branch(self, common: str, branch: str, holder: str) -> str:
+        """Delete the branch. Returns why git refuses: `holder`, for git its upstream, does not hold it any more,
+        or a checkout has it, or comes back to it after a rebase."""
+        upstream = ("-c", f"branch.{branch}.remote=.", "-c", f"branch.{branch}.merge={holder}")
+        place = {"GIT_DIR": common, "GIT_NO_REPLACE_OBJECTS": "1"}
+        try:
+            self(common, *upstream, "branch", "-d", branch, env=place)
+        except GitError as error:
+            return error.why
+        return ""
 
     def _check_removable(self, tree: Worktree, there: bool) -> None:
         """Raises: GitError when the worktree is not as we made it, or somebody may still want it, whatever its files are."""
-        by_hand = f"Finish what is under way there, then run `git worktree remove {tree.path}` yourself"
-        if not os.path.isdir(tree.git_dir):
-            if there:
-                raise GitError("git does not know this worktree any more", "What is in it may be nowhere else", f"Look through `{tree.path}`, and delete it by hand")
-            return
         at = os.path.dirname(self._leads_to(tree.git_dir, "gitdir"))
-        if at != os.path.realpath(tree.path):
-            raise GitError(f"It was moved to `{at}`", "What you moved is yours", f"Remove it with `git worktree remove {at}`")
-        if there and self._leads_to(tree.path, ".git") != os.path.realpath(tree.git_dir):
-            raise GitError("Its `.git` leads elsewhere", "It was replaced, and git would do what that says", f"Look through `{tree.path}`, and delete it by hand")
-        reason = self.locked_for(tree.git_dir)
-        if reason not in (None, LOCK_REASON):
-            raise GitError("Somebody locked it", clip(reason or "", LABEL_CHARS), f"`git worktree unlock {tree.path}` releases it")
+        lock = self.locked_for(tree.git_dir)
         place = self._place(tree) if there else {"GIT_DIR": tree.git_dir}
         refs = self(tree.git_dir, "for-each-ref", "--format=%(refname)", "refs/bisect", "refs/worktree", "refs/rewritten", env=place)
-        found = [f"A {word} is unfinished there" for word in self.unfinished(tree.git_dir)]
-        found += ["Its index holds unmerged files"] if self(tree.git_dir, "ls-files", "--unmerged", env=place) else []
+        unmerged = self(tree.git_dir, "ls-files", "--unmerged", env=place)
+        inside = (os.path.relpath(top, tree.path) for top, directories, files in os.walk(tree.path)
+                  if any(name.lower() == ".git" for name in (*directories, *files)))
+        inner = next((top for top in inside if top not in (".", *tree.submodules)), "")
+        modules = os.path.join(tree.git_dir, "modules")
+        pid, mounted = self.host.worker_in(tree.path), mounted_in(tree.path)
+        found = [f"It was moved to `{at}`"] if at != os.path.realpath(tree.path) else []
+        if lock not in (None, LOCK_REASON):
+            found.append(f"Somebody locked it: {clip(lock or '', LABEL_CHARS)}")
+        found += [f"A {word} is unfinished there" for word in self.unfinished(tree.git_dir)]
+        found += ["Its index holds unmerged files"] if unmerged else []
         found += [f"It has refs of its own: {ref}" for ref in refs.splitlines()]
+        found += [f"It holds a submodule or another repository: `{inner}`"] if inner else []
+        found += [f"Its submodules are left in `{modules}`"] if not there and os.path.isdir(modules) else []
+        found += [f"Something is mounted in it: `{mounted}`"] if mounted else []
+        found += [f"A process works there (pid {pid})"] if pid is not None else []
         if found:
-            raise GitError(found[0], "That would go with it", by_hand)
-        inner = next((os.path.relpath(top, tree.path) for top, directories, files in os.walk(tree.path) if top != tree.path
-                      and os.path.relpath(top, tree.path) not in tree.submodules
-                      and any(name.lower() == ".git" for name in (*directories, *files))), "")
-        if inner or not there and os.path.isdir(os.path.join(tree.git_dir, "modules")):
-            raise GitError(f"It holds a submodule or another repository{f': `{inner}`' if inner else ''}", "What was committed there is nowhere else",
-                           f"Push or fetch what you want from there, then run `git worktree remove --force {tree.path}` yourself")
-        mounted = mounted_in(tree.path)
-        if mounted:
-            raise GitError(f"Something is mounted in it: `{mounted}`", "What is behind that is no part of it", f"`umount {mounted}`")
-        pid = self.host.worker_in(tree.path)
-        if pid is not None:
-            raise GitError(f"A process works there (pid {pid})", "", "Let it end, or leave the directory")
+            raise GitError(found[0], "That would go with it", _by_hand(at))
 
     @staticmethod
     def _leads_to(directory: str, name: str) -> str:
@@ -2468,13 +2465,6 @@ class Git:
                 word = f.read(8192).rstrip("\n")
             return os.path.realpath(os.path.join(directory, word[len("gitdir: "):] if word.startswith("gitdir: ") else word))
         return ""
-
-    def _commit_rest(self, tree: Worktree, checkout: str, ignored: bool, dry_run: bool) -> List[str]:
-        """See that all files are in commits. Returns what was to be done for that. Raises: GitError, OSError when it cannot be."""
-        unsaved = self._unsaved(tree, checkout, ignored)
-        if unsaved and not dry_run:
-            self.snapshot(tree, "What the task left, before its worktree was removed\n")
-        return [f"What is not committed ({unsaved} files) {'would be' if dry_run else 'was'} committed onto {tree.branch} first"] if unsaved else []
 
     def _unsaved(self, tree: Worktree, checkout: str, ignored: bool) -> int:
         """How many files a snapshot has yet to take (1 at least where it has HEAD itself to bring home); writes nothing.
@@ -2490,20 +2480,17 @@ class Git:
             changed = self(tree.path, *words, head or tip or tree.start, written, env=scratch).split("\0")[:-1]
         there = sorted(name for name in copied if os.path.lexists(os.path.join(tree.path, name)))
         own = [name for name in there if not (checkout and same_file(os.path.join(checkout, name), os.path.join(tree.path, name)))]
-        by_hand = f"Save what you need of it; `git worktree remove {tree.path}` then removes the rest"
-        if self.said:
-            raise GitError("git cannot read all of it", clip(self.said[0], 200), by_hand)
-        if self._seal(tree) != tree.seal:
-            raise GitError(f"Something was done in its submodules: {told(some(list(tree.submodules)))}", "It may be nowhere else",
-                           f"Push or fetch what you want from there, then run `git worktree remove --force {tree.path}` yourself")
         not_taken = {name: why for name, why in left_out.items() if name not in copied}
-        if not_taken:
-            raise GitError(f"No commit takes {told(with_reasons(not_taken))}", "", by_hand)
-        if own:
-            raise GitError(f"A copied file was changed: {told(some(own))}", f"It is not what `{checkout or 'your checkout'}` has", by_hand)
+        found = [f"git cannot read all of it: {clip(line, 200)}" for line in self.said[:1]]
+        if self._seal(tree) != tree.seal:
+            found.append(f"Something was done in its submodules: {told(some(list(tree.submodules)))}")
+        found += [f"No commit takes {told(with_reasons(not_taken))}"] if not_taken else []
+        found += [f"A copied file was changed: {told(some(own))}"] if own else []
         if others and not ignored:
-            raise GitError(f"Ignored files were made there: {told(some(others))}", "They are in no commit",
-                           "`codex-mcp-swarm sweep --ignored` removes them as well")
+            found.append(f"Ignored files were made there: {told(some(others))}; "
+                         "`codex-mcp-swarm sweep --ignored` removes them as well")
+        if found:
+            raise GitError(found[0], "That would go with it", _by_hand(tree.path))
         on = head or tip                        # HEAD may be on a branch without a commit
         if on and self._holder(tree.git_dir, on) and (not changed or (tip and written == self(tree.path, "rev-parse", tip + "^{tree}", env=place))):
             self._check_whole(tree, [commit for commit in (head, tip) if commit])
@@ -2527,117 +2514,103 @@ class Git:
                     env={"GIT_DIR": git_dir, "GIT_NO_REPLACE_OBJECTS": "1"}).splitlines()
         return next((ref for ref, _, to in (row.partition(" ") for row in rows) if not but or but not in (ref, to)), "")
 
-    def _remember(self, tree: Worktree, common: str, tip: Optional[str], going: str) -> None:
-        """Hold under TRASH what no branch or tag will hold any more: the branch when it is `going`, what HEAD and its log lead to, and
-        what only the index has. One commit with all of it as parents, the tip first. Raises: GitError, OSError."""
-        task_id, place = os.path.basename(tree.branch), {"GIT_DIR": tree.git_dir if os.path.isdir(tree.git_dir) else common}
-        own = os.path.isdir(tree.git_dir)
-        head = self.commit_of(common, "HEAD", place) if own else None
-        seen = ([head] if head else []) + (self._logged(tree.git_dir, "HEAD", bool(head)) if own else []) + (self._logged(common, going, True) if going else [])
-        others = (*((f"--exclude={tree.branch}",) if going else ()), "--branches", "--remotes", "--tags")
-        lost = set(self(common, "rev-list", "--stdin", "--not", *others, env={**place, "GIT_NO_REPLACE_OBJECTS": "1"}, stdin="\n".join(seen) + "\n").splitlines()) if seen else set()
-        ends = [commit for commit in dict.fromkeys(seen) if commit in lost]
-        ends = self(common, "merge-base", "--independent", *ends, env=place).splitlines() if len(ends) > 1 else ends
-        ends += self._staged(tree, [c for c in (head, tip) if c] or [tree.start]) if own else []
-        if not going and not ends:
+    def _remember(self, tree: Worktree) -> None:
+        """Hold under TRASH all that a worktree leads to: a commit whose parents are its branch, what its index
+        holds, and what HEAD, the logs of both and an earlier such commit hold besides. Raises: GitError, OSError."""
+        common, ref = common_of(tree), TRASH + os.path.basename(tree.branch)
+        places = [(common, f"refs/heads/{tree.branch}"), (tree.git_dir, "HEAD")]
+        places = [(git_dir, name) for git_dir, name in places if os.path.isdir(git_dir)]
+        found = (self.commit_of(common, name, {"GIT_DIR": git_dir}) for git_dir, name in places)
+        ends = list(filter(None, found))
+        index = self._staged(tree, ends[:1])
+        seen = [*ends, *index, *(commit for git_dir, name in places for commit in self._logged(git_dir, name))]
+        if not seen:
             return
-        parents, ref = list(dict.fromkeys(([tip] if tip else []) + ends)), TRASH + task_id
-        before = self.commit_of(common, ref, place)
-        known = self(common, "rev-parse", before + "^@", env=place).split() if before else []
-        if before and set(parents) <= set(known):
-            parents, before_too = known, []         # as it is, but from today on
-        else:
-            before_too = [before] if before else []
+        before = self.commit_of(common, ref, {"GIT_DIR": common})
+        truly = {"GIT_DIR": common, "GIT_NO_REPLACE_OBJECTS": "1"}
+        apart = self(common, "merge-base", "--independent", *dict.fromkeys(seen), env=truly).splitlines()
+        parents = list(dict.fromkeys([*ends[:1], *index, *apart, *([before] if before else [])]))
         message = (f"{tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch {tree.branch} {ref}^1\n"
-                   "Further parents: commits that it did not hold, among them an index that held more than the files did.\n")
-        date = {"GIT_COMMITTER_DATE": f"{int(self.host.now())} +0000"}
-        new = self._commit(common, self(common, "rev-parse", parents[0] + "^{tree}", env=place), parents + before_too, message, {**place, **date})
-        self(common, "update-ref", ref, new, before or "0" * len(new), env=place)
+                   "Further parents: the index, and commits that the branch did not hold.\n")
+        dated = {"GIT_DIR": common, "GIT_COMMITTER_DATE": f"{int(self.host.now())} +0000"}
+        tree_object = self(common, "rev-parse", parents[0] + "^{tree}", env=dated)
+        self(common, "update-ref", ref, self._commit(common, tree_object, parents, message, dated), env=dated)
 
-    def _logged(self, git_dir: str, ref: str, exists: bool) -> List[str]:
-        """The commits in the log of a ref, as far as there still are such objects. Raises: GitError, OSError."""
-        place, names = {"GIT_DIR": git_dir}, set()
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(os.path.join(git_dir, "logs", ref), encoding="utf-8", errors="replace") as f:
-            names = {name for line in f for name in line.split(" ", 2)[:2] if re.fullmatch("[0-9a-f]{40,64}", name)}
-        rows = self(git_dir, "cat-file", "--batch-check", env=place, stdin="".join(name + "\n" for name in sorted(names))).splitlines()
-        kept_elsewhere = self(git_dir, "rev-list", "-g", ref, "--", env=place).splitlines() if exists and not names else []     # in a reftable
-        return [row.split(" ")[0] for row in rows if " commit " in row] + kept_elsewhere
+    def _logged(self, git_dir: str, ref: str) -> List[str]:
+        """The commits in the log of a ref, also when that has none itself. Raises: GitError, OSError."""
+        log = os.path.join(git_dir, "logs", ref)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(log, encoding="utf-8", errors="replace") as f:
+            rows = (re.match("[0-9a-f]{40,64} ([0-9a-f]{40,64}) ", line) for line in f)
+            return [row[1] for row in rows if row and row[1].strip("0")]
+        place = {"GIT_DIR": git_dir}            # in a reftable, if anywhere
+        there = self.commit_of(git_dir, ref, place)
+        return self(git_dir, "rev-list", "-g", ref, "--", env=place).splitlines() if there else []
 
-    def _staged(self, tree: Worktree, known: Sequence[str]) -> List[str]:
-        """A commit of the index, where that is none of the `known` commits'."""
+    def _staged(self, tree: Worktree, on: Sequence[str]) -> List[str]:
+        """A commit of the index, if there is one; from a copy, for a killed git may have left a lock."""
         index, scratch = os.path.join(tree.git_dir, "index"), os.path.join(tree.git_dir, OWN_INDEX)
         if not os.path.exists(index):
             return []
         copy_file(index, scratch)
         place = {"GIT_DIR": tree.git_dir, "GIT_INDEX_FILE": scratch}
         written = self(tree.git_dir, "write-tree", "--missing-ok", env=place)
-        os.unlink(scratch)
-        trees = [self(tree.git_dir, "rev-parse", commit + "^{tree}", env={"GIT_DIR": tree.git_dir}) for commit in known]
-        return [] if written in trees else [self._commit(tree.git_dir, written, known[:1], f"The index that was left in the worktree of {tree.branch}\n", place)]
+        message = f"The index that was left in the worktree of {tree.branch}\n"
+        return [self._commit(tree.git_dir, written, on, message, place)]
 
-    def _take_down(self, tree: Worktree, checkout: str, ignored: bool, common: str, hidden: str) -> None:
-        """Raises: GitError, OSError; the worktree is then as it was."""
-        locked, there = os.path.exists(os.path.join(tree.git_dir, "locked")), os.path.lexists(tree.path)
-        self.release(tree)
+    def _take_down(self, tree: Worktree, checkout: str, ignored: bool, hidden: str) -> int:
+        """Returns how many files had to be committed first. Raises: GitError, OSError; all is then as before."""
+        there, unsaved = os.path.lexists(tree.path), 0
+        moved, locked = tree._replace(path=hidden), os.path.exists(os.path.join(tree.git_dir, "locked"))
+        self.hold(tree)                         # or `git worktree prune` would find it missing
         try:
             if there:
                 os.rename(tree.path, hidden)
-                pid = self.host.worker_in(hidden)
-                if pid is not None or self._unsaved(tree._replace(path=hidden), checkout, ignored):
+                followed = self.host.worker_in(hidden)          # nobody else can write there any more
+                unsaved = self._unsaved(moved, checkout, ignored)
+                if unsaved and not followed:
+                    self.snapshot(moved, "What the task left, before its worktree was removed\n")
+                if followed or (unsaved and self._unsaved(moved, checkout, ignored)):
                     raise GitError("It was changed while it was being removed", "", "Sweep again when nothing works there any more")
+            self._remember(tree)
+            if there:
                 os.rename(hidden, f"{hidden}.gone")         # all is proven: once git knows it no more, it goes
-            self(common, "worktree", "remove", tree.path, env={"GIT_DIR": common})
+            if os.path.isdir(tree.git_dir):
+                self.release(tree)
+                self(tree.git_dir, "worktree", "remove", tree.path)
         except (GitError, OSError):
-            for moved in (hidden, f"{hidden}.gone"):
-                if there and os.path.isdir(moved):
-                    os.rename(moved, tree.path)
-            if locked:
-                self.hold(tree)
+            for left in (hidden, f"{hidden}.gone"):
+                if there and os.path.isdir(left):
+                    os.rename(left, tree.path)
+            (self.hold if locked else self.release)(tree)
             raise
         if there:
             delete_tree(f"{hidden}.gone")
+        return unsaved
 
-    def settle(self, hidden: str, path: str) -> None:
-        """A sweep was killed while it took down the worktree `path`: back with it while git knows it; else it goes only where all
-        had been proven. Raises: GitError, OSError."""
-        git_dir = self._leads_to(hidden, ".git")
-        if os.path.isdir(git_dir):
-            return os.rename(hidden, path)
-        if hidden.endswith(".gone"):
-            return delete_tree(hidden)
-        if git_dir and not os.path.isdir(os.path.dirname(os.path.dirname(git_dir))):
-            raise GitError(f"The repository of `{git_dir}` is gone or was moved", "A sweep was killed while it removed this",
-                           f"Move the repository back, or delete `{hidden}` by hand")
-        raise GitError("A sweep was killed while it removed this, and now git does not know it any more", "What is in it may be nowhere else",
-                       f"Look through `{hidden}`, and delete it by hand")
+    def settle(self, hidden: str) -> None:
+        """A sweep was killed while it took down a worktree: back with it while git knows it; else it goes only where
+        all had been proven. Raises: GitError, OSError."""
+        if os.path.isdir(self._leads_to(hidden, ".git")):
+            top, name = os.path.split(hidden)
+            return os.rename(hidden, os.path.join(top, re.sub(r"\.gone$", "", name[len(REMOVED):])))
+        if not hidden.endswith(".gone"):
+            raise GitError(UNKNOWN, "A sweep was killed while it removed this; what is in it may be nowhere else",
+                           f"Put that right, or look through `{hidden}` and delete it by hand")
+        delete_tree(hidden)
 
     def half_made(self, path: str) -> Optional[Worktree]:
-        """The worktree at `path`, of which no record tells, if it is one that a server was killed over: still locked by us, with its
-        own branch. Linux only: it may be of another ROOT, and then nothing but its process tells that a task runs. Raises: GitError."""
-        git_dir, branch = self._leads_to(path, ".git"), f"codex-swarm/{os.path.basename(path)}"
-        if not self.host.linux or os.path.basename(os.path.dirname(git_dir)) != "worktrees" or git_dir.startswith(os.path.realpath(os.path.dirname(path)) + os.sep):
+        """The worktree at `path`, of which no record tells, if a server was killed over it, locked by us: while it
+        made this, or tried a merge in it. The former on Linux only: it may be of another ROOT, and then nothing but
+        its process tells that a task runs. Raises: GitError, OSError."""
+        git_dir, name = self._leads_to(path, ".git"), os.path.basename(path)
+        merge, task_id = name.startswith(MERGE_TREE), name.replace(MERGE_TREE, "")
+        if os.path.basename(os.path.dirname(git_dir)) != "worktrees" or is_inside(git_dir, os.path.dirname(path)):
             return None                     # a `.git` that leads into the tree is some task's making
-        with contextlib.suppress(OSError):
-            base = self.commit_of(git_dir, f"refs/heads/{branch}", {"GIT_DIR": git_dir}) if self.locked_for(git_dir) == LOCK_REASON else None
-            return Worktree(path, branch, base, git_dir) if base else None
-        return None
-
-    def drop_scratch(self, path: str) -> None:
-        """Remove a `scratch_worktree` that was left. Raises: GitError, OSError."""
-        git_dir = self._leads_to(path, ".git")
-        common = os.path.dirname(os.path.dirname(git_dir))
-        ours = self.locked_for(git_dir) == LOCK_REASON and os.path.basename(os.path.dirname(git_dir)) == "worktrees"
-        if not ours or self.branch_at(common, {"GIT_DIR": git_dir}):
-            raise GitError("It is not as it was made", "It has a branch, or another lock", "Look through it, and delete it by hand")
-        changed = self(path, "status", "--porcelain", "--untracked-files=no", env=place_of(git_dir, path))
-        with open(os.path.join(git_dir, "logs", "HEAD"), encoding="utf-8", errors="replace") as f:
-            if changed or len(f.readlines()) > 1:
-                raise GitError("Somebody worked in it", "It has changes or commits of its own", "Look through it, and delete it by hand")
-        hidden = path + ".removed"
-        os.rename(path, hidden)
-        self(common, "worktree", "unlock", path, env={"GIT_DIR": common})
-        self(common, "worktree", "remove", path, env={"GIT_DIR": common})
-        delete_tree(hidden)
+        if self.locked_for(git_dir) != LOCK_REASON or not (merge or self.host.linux):
+            return None
+        branch = f"codex-swarm/{'tried-' if merge else ''}{task_id}"
+        base = self.commit_of(git_dir, "HEAD" if merge else f"refs/heads/{branch}", {"GIT_DIR": git_dir})
+        return Worktree(path, branch, base, git_dir) if base else None
 
     def tip(self, tree: Worktree) -> Optional[str]:
         """The commit that the branch of a worktree is at; where that has gone, the one that is remembered, or was
@@ -3000,6 +2973,10 @@ class Git:
 def common_of(tree: Worktree) -> str:
     """git's directory that all checkouts of the repository have in common."""
     return os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
+
+
+def _by_hand(path: str) -> str:
+    return f"Save what you want of it; `git worktree remove --force --force {path}` then removes it"
 
 
 def place_of(git_dir: str, top: str) -> Dict[str, str]:
@@ -4858,6 +4835,9 @@ class Swarm:
                 threading.Thread(target=sweep_and_log, name="sweep", daemon=True).start()
 
 
+HIDDEN = f"{re.escape(REMOVED)}({MERGE_TREE})?{TASK_ID}" + r"(\.gone)?"
+
+
 class Sweep:
     """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes, or
     nothing: first all but the answers, in time those. In between nothing but their age is looked at."""
@@ -4870,19 +4850,17 @@ class Sweep:
         self.seen: Set[str] = set()                                 # the tasks in `units`
 
     def run(self) -> Iterator[Swept]:
-        for path in self._strange(re.escape(REMOVED) + TASK_ID + r"(\.gone)?"):
-            yield from self._one(self._settle, path)
+        for path in self._strange(HIDDEN):
+            yield from self._one(self._clear_strange, path)
         self._look()
-        awaited = self._awaited()
         repositories: Set[str] = set()
         for path in sorted(self.units, key=lambda path: min(spec.created_at if spec else 0.0 for spec in self.units[path].values())):
             tree = self._tree(path)
             repositories |= {os.path.dirname(os.path.dirname(tree.git_dir))} if tree else set()
-            yield from self._one(self._clear_unit, path, awaited)
-        for path in self._strange("(?!" + re.escape(REMOVED) + TASK_ID + r"(\.gone)?$)(?!" + re.escape(OURS) + "$).*"):
+            yield from self._one(self._clear_unit, path)
+        for path in self._strange(f"(?!{HIDDEN}$|{re.escape(OURS)}$).*"):
             yield from self._one(self._clear_strange, path)
-        yield from self._one(self._clear_handles, self.store.handles)
-        yield from self._one(self._clear_hidden, self.store.tasks)
+        yield from self._one(self._clear_traces, self.store.root)
         for common in repositories:
             with contextlib.suppress(GitError):
                 if not self.dry_run and os.path.isdir(common):
@@ -4917,24 +4895,14 @@ class Sweep:
     def _tree(self, path: str) -> Optional[Worktree]:
         return next((spec.worktree for spec in self.units[path].values() if spec and spec.worktree), None)
 
-    def _awaited(self) -> Set[str]:
-        """The tasks whose records belong to an answer that is not made yet, since others of the same MCP task still run."""
-        found: Set[str] = set()
-        for handle_id in self.store.handle_files():
-            handle = self.store.handle(handle_id)
-            if handle and self.store.handle_end(handle_id) is None:
-                ended = self.swarm.look(handle.wait.task_ids)[0]
-                found |= set(handle.wait.task_ids) if len(ended) < len(handle.wait.task_ids) else set()
-        return found
-
-    def _one(self, clear: Callable[..., Optional[Swept]], path: str, *more: Any) -> Iterator[Swept]:
+    def _one(self, clear: Callable[[bool, str], Optional[Swept]], path: str) -> Iterator[Swept]:
         """Decide on one thing, then once more and act, while nobody starts a task and no other sweep acts: nobody waits for what is
         kept anyway."""
         try:
-            found = clear(False, path, *more)
+            found = clear(False, path)
             if found and found.removed and not self.dry_run:
                 with self.store.locked("sweep.lock", fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)) as alone:
-                    done = clear(True, path, *more) if alone else None
+                    done = clear(True, path) if alone else None
                 found = done and done._replace(bytes=found.bytes)
         except (ToolError, RecursionError, *UNREADABLE) as error:
             said = str(error) if isinstance(error, (ToolError, OSError)) else f"It cannot be looked through: {type(error).__name__}"
@@ -4942,7 +4910,7 @@ class Sweep:
         if found and (found.removed or not self.by_itself):
             yield found
 
-    def _clear_unit(self, act: bool, path: str, awaited: Set[str]) -> Optional[Swept]:
+    def _clear_unit(self, act: bool, path: str) -> Optional[Swept]:
         if act and self._tree(path):
             self._look()                                # for replies
         tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in sorted(self.units[path])]
@@ -4958,8 +4926,6 @@ class Sweep:
                 raise ToolError(f"What has ended is kept {kept}")
             if found.age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
                 raise ToolError("No client has collected the result yet", "", f"codex_wait returns it; when it is {TRASH_S / 86400:.0f} days old it goes all the same")
-            if awaited & set(found.task_ids):
-                raise ToolError("An MCP task that a client tracks waits for this one together with others", "They still run", "It goes after them")
             ends = [(task, task.status()) for task in tasks if act]         # a lost task whose lock we hold seems to run
             answers = [(task, status, self.swarm.report_of(task, task.spec(), status)) for task, status in ends]
             with contextlib.ExitStack() as held:
@@ -4986,14 +4952,15 @@ class Sweep:
         return 0 < (self.max_age_s if max_age_s is None else max_age_s) < age_s
 
     def _clear_worktree(self, act: bool, path: str, tree: Optional[Worktree]) -> List[str]:
-        specs = [spec for spec in self.units[path].values() if spec]
+        trees, specs = self.swarm.config.worktree_dir, [spec for spec in self.units[path].values() if spec]
         if tree is None and is_inside(path, self.store.tasks):
             return []
-        if tree is None or not is_inside(os.path.dirname(path), self.swarm.config.worktree_dir) or os.path.islink(path):
-            raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR of which a record tells", f"Nothing outside of `{self.swarm.config.worktree_dir}` is removed",
+        if tree is None or not is_inside(os.path.dirname(path), trees) or os.path.islink(path):
+            raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR of which a record tells",
+                            f"Nothing outside of `{trees}` is removed",
                             "Set the variable to where it was made, or remove both by hand")
-        if not os.path.lexists(tree.path) and not os.path.exists(os.path.join(self.swarm.config.worktree_dir, OURS)):
-            raise ToolError("Its directory is not there", f"Nor is what marks `{self.swarm.config.worktree_dir}` as the place of worktrees: it may be on a disk that is not mounted",
+        if not os.path.lexists(path) and not os.path.exists(os.path.join(trees, OURS)):
+            raise ToolError(f"`{trees}` is not there, or not ours", "It may be on a disk that is not mounted",
                             "Mount it; if it was deleted, the next worktree makes it anew")
         return self._git().clear(tree, next((spec.checkout for spec in specs if spec.checkout), ""), self.ignored, not act)
 
@@ -5022,66 +4989,46 @@ class Sweep:
         trees = self.swarm.config.worktree_dir
         return sorted(os.path.join(trees, name) for name in names_in(trees) if name not in self.seen and re.fullmatch(pattern, name))
 
-    def _settle(self, act: bool, path: str) -> Optional[Swept]:
-        """A worktree that a sweep was killed over is whole again, or gone."""
-        if not os.path.isdir(path):
-            return None
-        found = Swept(True, path, (), ("A sweep was killed while it removed this",), disk_usage([path]))
-        if act:
-            self._git().settle(path, os.path.join(os.path.dirname(path), os.path.basename(path)[len(REMOVED):][:12]))
-        return found
-
     def _clear_strange(self, act: bool, path: str) -> Optional[Swept]:
-        """A worktree that a server was killed over, if it is that."""
+        """A worktree that a sweep or a server was killed over, if it is that."""
         self._look()                                    # it may have become a task's
         name = os.path.basename(path)
         if name in self.seen or not os.path.lexists(path):
             return None
-        if re.fullmatch(MERGE_TREE + TASK_ID, name):
-            return self._clear_scratch(act, path)
-        tree = self._git().half_made(path) if re.fullmatch(TASK_ID, name) and not os.path.islink(path) else None
+        if re.fullmatch(HIDDEN, name):
+            if act:
+                self._git().settle(path)
+            return Swept(True, path, (), ("A sweep was killed while it removed this",), disk_usage([path]))
+        made = re.fullmatch(f"({MERGE_TREE})?{TASK_ID}", name) and not os.path.islink(path)
+        tree = self._git().half_made(path) if made else None
         if tree is None:
             return Swept(False, path, (), ("Not ours: no task was started in it, so it is never touched",))
         age_s = self.swarm.host.now() - os.stat(os.path.join(tree.git_dir, "locked")).st_mtime
-        found = Swept(False, path, (), ("A server was killed while it made this",), disk_usage([path]), age_s)
-        if not self._old(age_s):
+        why = "A server was killed while it made this, or tried a merge here"
+        found = Swept(False, path, (), (why,), disk_usage([path]), age_s)
+        if age_s < VERIFY_S or not self._old(age_s):
             return found
-        notes = self._git().clear(tree, "", self.ignored, not act)
+        notes = self._git().clear(tree, "", self.ignored or name.startswith(MERGE_TREE), not act)
         return found._replace(removed=True, notes=(*found.notes, *notes))
 
-    def _clear_scratch(self, act: bool, path: str) -> Swept:
-        """What a server that was killed while it verified a merge left: a commit that is nowhere else, checked out to be tried."""
-        age_s = self.swarm.host.now() - os.lstat(path).st_mtime
-        found = Swept(False, path, (), ("A merge was tried here",), disk_usage([path]), age_s)
-        if age_s < VERIFY_S or not self._old(age_s) or self.swarm.host.worker_in(path):
-            return found
-        if act:
-            self._git().drop_scratch(path)
-        return found._replace(removed=True)
-
-    def _clear_handles(self, act: bool, path: str) -> Optional[Swept]:
-        """What MCP tasks left that ended long ago, and whose tasks did, too."""
-        due: List[str] = []
+    def _clear_traces(self, act: bool, path: str) -> Optional[Swept]:
+        """What MCP tasks left that ended long ago, and whose tasks did, too; tasks over whose making or removal
+        somebody was killed; indexes of threads of which no task is left."""
+        tasks, threads, now = self.store.tasks, self.store.threads, self.swarm.host.now()
+        hidden = [os.path.join(tasks, name) for name in os.listdir(tasks) if re.fullmatch(r"\." + TASK_ID, name)]
+        hidden += [os.path.join(threads, name) for name in names_in(threads)
+                   if not any(map(self.store.has, self.store.settled(name[:36])))]
+        due = [there for there in hidden if self._old(now - modified_at(there))]
         for handle_id, files in self.store.handle_files().items():
             handle, end = self.store.handle(handle_id), self.store.handle_end(handle_id)
             with contextlib.suppress(FileNotFoundError, ToolError):
                 at = end.at if end else handle.created_at if handle else max(os.lstat(file).st_mtime for file in files)
-                tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in (handle.wait.task_ids if handle else ())]
-                tasks = [task for task in tasks if os.path.isdir(task.path)]
-                if self._old(self.swarm.host.now() - at) and (not tasks or self._old(self._age(tasks))):
+                ids = handle.wait.task_ids if handle else ()
+                waited = [self.store.get(task_id) for task_id in ids if self.store.has(task_id)]
+                if self._old(now - at) and (not waited or self._old(self._age(waited))):
                     due += files
-        return self._drop(act, path, due, "files of answers for clients that track tasks")
-
-    def _clear_hidden(self, act: bool, path: str) -> Optional[Swept]:
-        """Tasks over whose making or removal somebody was killed, and the indexes of threads of which no task is left."""
-        hidden = [os.path.join(path, name) for name in os.listdir(path) if re.fullmatch(r"\." + TASK_ID, name)]
-        threads = [os.path.join(self.store.threads, name) for name in names_in(self.store.threads)
-                   if not any(map(self.store.has, self.store.settled(name[:36])))]
-        due = [there for there in (*hidden, *threads) if self._old(self.swarm.host.now() - modified_at(there))]
-        return self._drop(act, path, due, "tasks that were never whole, or not removed to the end, or traces of threads without a task")
-
-    def _drop(self, act: bool, path: str, due: Sequence[str], what: str) -> Optional[Swept]:
-        found = Swept(True, path, (), (f"{len(due)} {what}",), disk_usage(due))
+        what = f"{len(due)} traces of tasks that are gone or never were whole, and of answers that clients tracked"
+        found = Swept(True, path, (), (what,), disk_usage(due))
         for there in due if act else ():
             delete_tree(there)
         return found if due else None
