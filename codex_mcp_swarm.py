@@ -655,7 +655,7 @@ def _show(value: Any) -> str:
 
 
 SECRET_KEY = r"""(?:key|token|secret|passw|authorization|bearer|credential)[\w-]{0,60}["']?\s{0,9}[=:]\s{0,9}"""
-SECRET = r"""(?:"[^"]*"?|'[^']*'?|\{[^}]*\}?|\[[^]]*\]?|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
+SECRET = r"""(?:"(?:\\.|[^"])*"?|'[^']*'?|\{[^}]*\}?|\[[^]]*\]?|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
 
 
 def masked(text: str) -> str:
@@ -901,16 +901,27 @@ def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> 
     return {**arguments, "sandbox": mode}
 
 
-def workspace_settings(config_toml: str, settings: Iterable[str]) -> Dict[str, str]:
-    """What config.toml and, after it, `-c` settings say of `sandbox_workspace_write`: name -> value as TOML. Found by
-    pattern, since Python has no parser before 3.11; no other table has these names."""
-    table = r"(?ms)^[ \t]*\[[ \t]*sandbox_workspace_write[ \t]*\](.*?)(?=^[ \t]*\[|\Z)"
-    lines = (*config_toml.split("\n"), *settings)
-    alone = [line for line in lines if re.match(r"\s*sandbox_workspace_write\s*[.=]", line)]
-    text = re.sub(r"(?m)^\s*#.*", "", "\n".join((*re.findall(table, config_toml), *alone)))
-    name = "network_access|exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots"
-    value = r"""true|false|\[(?:[^]"']|"[^"]*"|'[^']*')*\]"""
-    return dict(re.findall(rf"""\b({name})"?\s*=\s*({value})""", text))
+def workspace_settings(text: str) -> Optional[Dict[str, Any]]:
+    """What TOML, a file or a `-c` setting, says of `sandbox_workspace_write`: name -> value; None where that is not
+    certain. By pattern where Python has no parser, before 3.11; no other table has these names."""
+    name, found = "exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots", None
+    with contextlib.suppress(ImportError, ValueError, RecursionError, AttributeError):
+        import tomllib
+        found = dict(tomllib.loads(text).get("sandbox_workspace_write", {}).items())
+    if found is None:
+        string = r"""("[^"\\\n]*"|'[^'\n]*')"""
+        value = rf"""(true|false|\[(?:[\s,]|#.*\n|{string})*\])"""
+        bare = re.sub(r"(?m)^[ \t]*#.*", "", text)
+        places = re.findall(r"(?m)^[ \t]*\[sandbox_workspace_write\](?s:(.*?))(?=^[ \t]*\[|\Z)", bare)
+        places += re.findall(r"(?m)^[ \t]*sandbox_workspace_write[ \t]*[.=].*", bare)
+        pairs = re.findall(rf"\b({name}|network_access)\s*=\s*{value}", "\n".join(places))
+        found = {key: [word[1:-1] for word in re.findall(rf"#.*\n|{string}", raw) if word] if raw[0] == "[" else raw == "true"
+                 for key, raw, _ in pairs}
+        mentioned = re.findall(rf"""{name}|\\[uUx][^"\n]*"[ \t]*[].=]""", bare)
+        if len(mentioned) != len(found.keys() - {"network_access"}) or re.search(rf"#.*(?:{name})", bare):
+            return None
+    roots = found.get("writable_roots", [])
+    return found if isinstance(roots, list) and all(isinstance(root, str) for root in roots) else None
 
 
 # To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
@@ -1440,6 +1451,13 @@ def read_json(path: str) -> Dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path} does not hold a JSON object")
     return data
+
+
+def text_in(path: str) -> str:
+    """What a file of settings says; nothing where it is not there or no file, such as a pipe."""
+    with contextlib.suppress(OSError), open(os.path.realpath(path), encoding="utf-8", errors="replace", opener=private) as f:
+        return f.read()
+    return ""
 
 
 def modified_at(path: str) -> float:
@@ -4039,14 +4057,21 @@ class Swarm:
         mode = asked(spec.arguments, spec.overrides).sandbox
         if mode not in (None, SANDBOXES[1]):
             return spec
-        writable, closed, network = self._reach(spec, place)
+        writable, closed, network, doubtful = self._reach(spec, place)
         root, trees = os.path.realpath(self.config.root), os.path.realpath(self.config.worktree_dir)
         ours = {root: "none"} if is_inside(trees, root) else {root: "none", trees: "read"}
         within = [(own, top) for own in ours for top in writable if is_inside(own, top)]
         lost = [top for top in writable if top == trees or is_inside(top, root) and not is_inside(top, trees)]
         lost += [link for link in self._links() if any(is_inside(os.path.dirname(link), top) for top in writable)]
-        if not within and not lost:
+        kept = (*ours, *map(os.path.dirname, self._links()))
+        doubt = any(is_inside(path, top) for path in kept for top in doubtful)
+        doubt = doubt or any(is_inside(top, own) for own in ours for top in doubtful)
+        if not within and not lost and not doubt:
             return spec
+        first = {os.path.join(top, os.path.relpath(own, top).split(os.sep)[0]) for own, top in within}
+        way = dict.fromkeys(sorted(first.difference(writable, ours)), "read")
+        files = {**dict.fromkeys(closed, "read"), **way, **dict.fromkeys(writable, "write"), **ours}
+        patterns = [path for path in files if re.search(r"[][*?]", path)]
         why = ""
         if lost:
             why = f"`{lost[0]}` would be its to write"
@@ -4054,14 +4079,16 @@ class Swarm:
             why = "nothing says which `sandbox` it gets"
         elif self.codex_version(spec.codex) < PROFILES_SINCE:
             why = f"to keep them from it takes codex {'.'.join(map(str, PROFILES_SINCE))} or newer"
+        elif patterns:
+            why = f"codex takes `{patterns[0]}` for a pattern, so it cannot keep them from it"
         if why:
             raise ToolError(f"`cwd`: no task is started in {spec.cwd}",
                             f"It could change the records or worktrees of other tasks, in `{root}` or `{trees}`: {why}",
                             "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name "
                             "directories elsewhere")
-        first = {os.path.join(top, os.path.relpath(own, top).split(os.sep)[0]) for own, top in within}
-        way = dict.fromkeys(sorted(first.difference(writable, ours)), "read")
-        files = {**dict.fromkeys(closed, "read"), **way, **dict.fromkeys(writable, "write"), **ours}
+        if doubt:
+            told = "It is not certain what `writable_roots` opens: what is not understood stays closed to this task"
+            spec = spec._replace(warnings=add_warning(spec.warnings, told))
         if way:
             told = f"This task cannot write in {', '.join(way)}: tasks are kept there"
             spec = spec._replace(warnings=add_warning(spec.warnings, told))
@@ -4072,25 +4099,40 @@ class Swarm:
         names = (self.config.root, self.config.worktree_dir)
         return [link for name in names for link in (*directories_above(name), name) if os.path.islink(link)]
 
-    def _reach(self, spec: Spec, place: str) -> Tuple[List[str], List[str], bool]:
+    def _reach(self, spec: Spec, place: str) -> Tuple[List[str], List[str], bool, List[str]]:
         """What workspace-write lets a task that works in `place` write, as real paths; which of codex's own places are
-        closed to it; whether its commands reach the network."""
-        text, profile = "", spec.arguments.get("profile")
-        for name in ("config.toml", *([f"{profile}.config.toml"] if profile else [])):
-            path = os.path.join(self.config.codex_home, name)
-            with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as f:
-                text += f.read() + "\n"
-        given = workspace_settings(text, (*spec.overrides, *config_words(spec.arguments.get("config", {}))))
-        named = re.findall("\"([^\"]+)\"|'([^']+)'", given.get("writable_roots", ""))
-        roots, closed = [os.path.expanduser(basic or literal) for basic, literal in named], []
+        closed to it; whether its commands reach the network; what may be open besides: `/` where nothing is certain,
+        and what a project asks for, which codex follows only where it trusts it.
+
+        Source: codex-cli 0.169.0, whose layers are /etc/codex, CODEX_HOME, `.codex` from the project's top to cwd, -c."""
+        home, profile = self.config.codex_home, spec.arguments.get("profile")
+        files = ["/etc/codex/config.toml", f"{home}/config.toml", *([f"{home}/{profile}.config.toml"] if profile else [])]
+        asked_for = (*spec.overrides, *config_words(spec.arguments.get("config", {})))
+        places = {directory for path in (spec.cwd, place) for directory in (path, *directories_above(path))}
+        projects = [path for path in (f"{directory}/.codex" for directory in places)
+                    if os.path.realpath(path) != os.path.realpath(home)]
+        shut = {"exclude_slash_tmp": True, "exclude_tmpdir_env_var": True}
+        given: Dict[str, Any] = {}
+        doubtful: List[str] = []
+        for text in (*map(text_in, files), *asked_for):
+            found = workspace_settings(text)
+            doubtful += ["/"] if found is None else []
+            given.update(shut if found is None else found)
+        for text in (text_in(f"{path}/config.toml") for path in projects):
+            found = workspace_settings(text)
+            opens = found is None or any(found.get(key) is False for key in shut)
+            doubtful += ["/"] if opens else map(os.path.expanduser, found.get("writable_roots", []))
+        roots, closed = [os.path.expanduser(root) for root in given.get("writable_roots", [])], []
+        doubtful += [root for root in roots if not os.path.isabs(root)]
         for own, key, path in ((":slash_tmp", "exclude_slash_tmp", "/tmp"),
                                (":tmpdir", "exclude_tmpdir_env_var", self.environ.get("TMPDIR", ""))):
-            if given.get(key) == "true":
+            if given.get(key):
                 closed.append(own)
             else:
                 roots.append(path)
-        writable = [os.path.realpath(path) for path in (place, *filter(os.path.isdir, roots))]
-        return writable, closed, given.get("network_access") == "true"
+        writable = [os.path.realpath(path) for path in (place, *filter(os.path.isdir, filter(os.path.isabs, roots)))]
+        doubtful = [os.path.realpath(path) if os.path.isabs(path) else "/" for path in doubtful]
+        return writable, closed, given.get("network_access") is True, doubtful
 
     def codex_version(self, path: str) -> Tuple[int, ...]:
         """Of the executable at `path`, which is asked once; empty where it does not tell. Raises: OSError."""
@@ -6581,8 +6623,7 @@ def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[str, str]:
     named, the run itself has to tell. Source: codex-cli 0.169.0."""
     settings = list(config.overrides)
     for file in ("/etc/codex/config.toml", os.path.join(config.codex_home, "config.toml")):
-        with contextlib.suppress(OSError), open(file, encoding="utf-8", errors="replace") as f:
-            settings += f
+        settings += text_in(file).split("\n")
     unsure = "CODEX_API_KEY" in environ or any(re.match(r"\s*model_provider\s*=", line) for line in settings)
     try:
         path = find_codex(config.codex_bin, environ.get("PATH", os.defpath))

@@ -1,4 +1,6 @@
 """Where a task would reach ROOT or the worktrees: what codex is told, and what is refused."""
+import sys
+
 import pytest
 
 import codex_mcp_swarm as cms
@@ -71,6 +73,58 @@ def test_a_writable_root_around_root_counts_wherever_it_was_set(swarm, tmp_path,
     assert files_of(swarm(), config={"sandbox_workspace_write": {"writable_roots": [str(tmp_path)]}})[str(tmp_path / "root")] == "none"
 
 
+UNDERSTOOD = [
+    ('[sandbox_workspace_write]\nwritable_roots = ["/a", \'/b\']\nnetwork_access = true', {"writable_roots": ["/a", "/b"], "network_access": True}),
+    ('[sandbox_workspace_write]\n# it\'s mine\nwritable_roots = [ "/a", # see ], "/c"\n "/b" ]\n[other]\nx=1', {"writable_roots": ["/a", "/b"]}),
+    ('[sandbox_workspace_write]\nwritable_roots = [\n  "/a", # it\'s mine\n]\n', {"writable_roots": ["/a"]}),
+    ("sandbox_workspace_write.exclude_slash_tmp=true", {"exclude_slash_tmp": True}),
+    ("sandbox_workspace_write={network_access=true, writable_roots=['/a']}", {"writable_roots": ["/a"], "network_access": True}),
+    ("model=gpt-5.5", {}), ("[other]\nnetwork_access = true", {}),
+]
+UNCERTAIN_BEFORE_311 = [
+    ('[ "sandbox_workspace_write" ]\nwritable_roots = ["/a"]', {"writable_roots": ["/a"]}),
+    ('[sandbox_workspace_write]\n"writable_roots" = ["/a"]', {"writable_roots": ["/a"]}),
+    ('[sandbox_workspace_write]\nwritable_roots = ["""\n/a""", "/b\\u0041"]', {"writable_roots": ["/a", "/bA"]}),
+    ('[sandbox_workspace_write]\nwritable_roots = [ "/a", # see ]\n"/b\\u0041" ]', {"writable_roots": ["/a", "/bA"]}),
+    ('["sandbox_workspace\\u005fwrite"]\n"writable\\u005froots" = ["/a"]', {"writable_roots": ["/a"]}),
+    ('sandbox_workspace_write.writable_roots = [\n"/a"]', {"writable_roots": ["/a"]}),
+    ('[sandbox_workspace_write]\nnetwork_access = false # exclude_slash_tmp = true', {"network_access": False}),
+    ('[sandbox_workspace_write] # writable_roots = ["/"]\n', {}),
+]
+NEVER = ["[sandbox_workspace_write]\nwritable_roots = 1", "[sandbox_workspace_write]\nwritable_roots = [1]", "x = \n[sandbox_workspace_write]\nwritable_roots = [a]"]
+
+
+@pytest.mark.parametrize("parser", [True, False])
+@pytest.mark.parametrize("text, says", UNDERSTOOD + UNCERTAIN_BEFORE_311 + [(text, None) for text in NEVER])
+def test_what_a_config_opens_is_understood_or_said_to_be_uncertain(monkeypatch, parser, text, says):
+    if not parser:
+        monkeypatch.setitem(sys.modules, "tomllib", None)
+    certain = parser and sys.version_info >= (3, 11) or (text, says) in UNDERSTOOD
+    assert cms.workspace_settings(text) == (says if certain else None)
+
+
+@pytest.mark.parametrize("at", ["home/.codex/config.toml", "repo/.codex/config.toml"])
+@pytest.mark.parametrize("roots", ["[no toml]", "['relative']"])
+def test_what_is_not_understood_counts_as_open_and_stays_closed(swarm, tmp_path, at, roots):
+    config = tmp_path / at
+    config.parent.mkdir(exist_ok=True)
+    config.write_text("[sandbox_workspace_write]\nwritable_roots = %s\nexclude_slash_tmp = true\nexclude_tmpdir_env_var = true\n" % roots)
+    spec = swarm().plan(WRITE).spec
+    files = spec.permissions["filesystem"]
+    assert files[str(tmp_path / "root")] == "none" and any("writable_roots" in warning for warning in spec.warnings)
+    assert [path for path, mode in files.items() if mode == "write"] == [str(tmp_path / "repo")]
+
+
+def test_what_a_project_opens_hides_root_but_is_not_granted_and_elsewhere_changes_nothing(swarm, tmp_path):
+    config = tmp_path / "repo" / ".codex" / "config.toml"
+    config.parent.mkdir()
+    config.write_text("[sandbox_workspace_write]\nwritable_roots = ['%s']\n" % tmp_path)
+    files = files_of(swarm())
+    assert files[str(tmp_path / "root")] == "none" and str(tmp_path) not in files
+    config.write_text("[sandbox_workspace_write]\nwritable_roots = ['/usr']\nnetwork_access = true\n")
+    assert swarm().plan(WRITE).spec.permissions == {}
+
+
 def test_tmp_counts_unless_codex_is_told_to_close_it(swarm, tmp_path):
     (tmp_path / "home" / ".codex" / "config.toml").write_text("")
     assert files_of(swarm())[str(tmp_path / "root")] == "none"
@@ -80,6 +134,7 @@ def test_tmp_counts_unless_codex_is_told_to_close_it(swarm, tmp_path):
     ({"prompt": "x"}, {}, "which `sandbox`"),                                               # codex's own configuration decides
     ({**WRITE, "cwd": "deep/er/root"}, {}, "its to write"),
     ({**WRITE, "cwd": "deep/er/root/worktrees"}, {}, "its to write"),
+    *[(WRITE, {"at": "deep/er/ro%sot" % mark}, "for a pattern") for mark in "*?[]"],
 ])
 def test_where_no_profile_can_help_nothing_starts_and_the_reason_is_said(app, repo, request_, config, words):
     (repo / "deep" / "er" / "root" / "worktrees").mkdir(parents=True)
