@@ -105,6 +105,7 @@ ERROR_CHARS = 9_500                 # Claude Code cuts the text of an error abov
 LABEL_CHARS = 160                   # a command, path or message in a status line
 WARNINGS_KEPT = 12
 LOG_TAIL_BYTES = 16 * 1024
+ROLLOUT_BYTES = 256 * 1024 * 1024   # of codex's own record of a thread, its end
 RESERVE_BYTES = 64 * 1024           # kept in every task directory so that a full disk cannot lose the outcome
 CODEX_CLIENT = "codex-mcp-client"   # clientInfo.name of Codex CLI 0.169
 TASK_ENV = "CODEX_SWARM_TASK_ID"    # marks everything that a task starts
@@ -844,8 +845,11 @@ def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran
         if since <= at < until:
             ran = ran._replace(noted_at=at)
             if b'"type":"turn_context"' in line[:200]:
-                turn = json.loads(line)["payload"]
-                ran = Ran(str(turn["sandbox_policy"]["type"]), str(turn["model"]), at)
+                try:
+                    turn = json.loads(line)["payload"]
+                    ran = Ran(str(turn["sandbox_policy"]["type"]), str(turn["model"]), at)
+                except RecursionError:
+                    raise ValueError("An entry is nested too deep")
     return ran
 
 
@@ -1347,7 +1351,8 @@ class Host:
             found |= more
 
     def about(self, pid: int) -> Tuple[int, str]:
-        """The parent of a process, and the task whose supervisor it is, as its command line says on every system; empty for none."""
+        """The parent of a process, and the directory of the task whose supervisor it is; empty for none. Its command
+        line says so, which anybody can choose; that it holds the lock of that task proves it."""
         parent, line = "0", ""
         if self.linux:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", errors="replace") as f:
@@ -1356,8 +1361,20 @@ class Host:
                     parent = f2.read().rpartition(")")[2].split()[1]
         else:
             parent, _, line = self.run(["ps", "-ww", "-o", "ppid=,args=", "-p", str(pid)], "/", timeout_s=5).out.strip().partition(" ")
-        found = re.search(r"module\.supervisor_main\(.*/tasks/(" + TASK_ID + r")\b", line, re.S)
-        return int(parent or 0), found[1] if found else ""
+        found = re.search(r"module\.supervisor_main\(.*\s\d+\s(/.*/tasks/" + TASK_ID + r")\s\d+\s\d+\s*$", line.replace("\0", " "), re.S)
+        return int(parent or 0), found[1] if found and self._holds(pid, os.path.join(found[1], "lock")) else ""
+
+    def _holds(self, pid: int, lock: str) -> bool:
+        """Whether this process has taken the lock; to have it open is not enough, which takes no permission (O_PATH).
+        Source: proc_pid_fdinfo(5)."""
+        with contextlib.suppress(OSError):
+            if not self.linux:
+                return held(lock) and bool(self.run(["lsof", "-a", "-t", "-p", str(pid), "--", lock], "/", timeout_s=5).out)
+            for fd in os.listdir(f"/proc/{pid}/fdinfo"):
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}") as f:
+                    if re.search(r"^lock:.*FLOCK.*WRITE", f.read(), re.M) and os.path.samefile(f"/proc/{pid}/fd/{fd}", lock):
+                        return True
+        return False
 
     def kill_marked(self, task_id: str) -> int:
         """SIGKILL what a task left behind whose supervisor was itself killed: found by the mark in its environment
@@ -3236,6 +3253,12 @@ class TaskDir:
             return ""
 
 
+def damaged(what: str, task: TaskDir, error: Exception) -> ToolError:
+    """What to raise about a task whose record cannot be read. Raises: OSError for what passes."""
+    raise_if_exhausted(error)
+    return ToolError(what, f"Its record is damaged: {type(error).__name__}", f"Look into `{task.path}`")
+
+
 class Store:
     def __init__(self, root: str) -> None:
         self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
@@ -3573,8 +3596,11 @@ class Supervisor:
         return 0
 
     def _end(self, pids: Iterable[int], gently: bool = True) -> bool:
-        """Kill these processes; `gently`: ask supervisors of ours among them to end, and leave alone what is below those. Whether there are any."""
-        inner = {pid: task_id for pid, task_id in ((pid, self.host.about(pid)[1]) for pid in pids if gently) if task_id}
+        """Kill these processes; `gently`: ask supervisors among them to end, and leave alone what is below those. Whether there are any.
+        Those of our own ROOT only: no sandbox lets a task make a lock there."""
+        directories = {pid: self.host.about(pid)[1] for pid in pids if gently}
+        ours = os.path.realpath(os.path.dirname(self.task.path))
+        inner = {pid: os.path.basename(d) for pid, d in directories.items() if d and os.path.realpath(os.path.dirname(d)) == ours}
         below = set().union(*map(self.host.descendants, inner))     # type: Set[int]
         self.host.kill(set(pids) - below - set(inner))
         self.host.kill(set(inner) - below, signal.SIGTERM)
@@ -3637,7 +3663,8 @@ class Supervisor:
         name = f"sessions/*/*/*/rollout-*-{glob.escape(thread_id or '')}.jsonl"
         with contextlib.suppress(*UNREADABLE):
             for path in filter(os.path.isfile, glob.glob(os.path.join(glob.escape(home), name))):
-                with open(path, "rb") as f:
+                with open(path, "rb", opener=private) as f:
+                    f.seek(max(0, os.fstat(f.fileno()).st_size - ROLLOUT_BYTES))
                     lines, until = iter(lambda: f.readline(1 << 20), b""), self.stopped[1] or float("inf")
                     ran = noted(lines, self.spec.created_at, until, ran)
         return ran
@@ -3875,8 +3902,8 @@ class Swarm:
         so many that this server may start nothing."""
         pid, around = os.getpid(), {self.environ.get(TASK_ENV, "")}
         while pid > 1:
-            pid, task_id = self.host.about(pid)
-            around.add(task_id)
+            pid, directory = self.host.about(pid)
+            around.add(os.path.basename(directory))
         around.discard("")
         if len(around) >= self.config.depth:
             raise ToolError(f"No task is started: this server runs inside of task {', '.join(sorted(around))}",
@@ -4261,7 +4288,11 @@ class Swarm:
             raise ToolError("No thread can be continued here", "This server was started with --ephemeral, so codex keeps no threads",
                             "Start a new task with everything it needs in the prompt, or restart the server without --ephemeral")
         if task_id is not None:
-            known = self.thread_of(self.store.get(task_id))
+            task = self.store.get(task_id)
+            try:
+                known = self.thread_of(task)
+            except UNREADABLE as error:
+                raise damaged(f"Task {task_id} cannot be continued", task, error)
             if known is None:
                 raise ToolError(f"Task {task_id} has no thread to continue", "Codex ended before it opened one, or has not opened it yet",
                                 "See codex_status; start a new task if it has ended")
@@ -4574,8 +4605,7 @@ class Swarm:
         try:
             spec, status = task.spec(), task.status()
         except UNREADABLE as error:
-            raise_if_exhausted(error)
-            raise ToolError(f"Task {task_id} cannot be compared", f"spec.json of it cannot be read: {type(error).__name__}", f"Look into `{task.path}`")
+            raise damaged(f"Task {task_id} cannot be compared", task, error)
         report: Optional[Report] = None
         with contextlib.suppress(*UNREADABLE):
             report = task.report() if status.state is State.ENDED else None
@@ -4693,8 +4723,7 @@ class Swarm:
             spec, status = task.spec(), task.status()
             tree = task.report().worktree if status.state is State.ENDED and os.path.exists(task.file("report.json")) else spec.worktree
         except UNREADABLE as error:
-            raise_if_exhausted(error)
-            raise ToolError(what, f"Its record is damaged: {type(error).__name__}", f"Look into `{task.path}`")
+            raise damaged(what, task, error)
         if status.state is not State.ENDED:
             raise ToolError(what, "It has not ended", "codex_wait for it, or codex_cancel it: what it has done is committed then")
         if tree is None:

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from client import eventually, text_of
-from conftest import git, task_dirs
+from client import Client, eventually, text_of
+from conftest import command, git, task_dirs
 
 INNER = """
 import json, os, sys, time
@@ -101,3 +101,54 @@ def test_tasks_inside_of_a_task_are_stopped_and_committed_when_it_ends(client, i
     assert (stopped["state"], stopped["outcome"]) == ("ended", "cancelled")         # not eventually: the end of the outer one was told
     assert any("Task %s" % inner in warning and "stopped with it" in warning for warning in record["warnings"])
     assert git(repo, "show", "codex-swarm/%s:made" % inner) == "x\n"
+
+
+# -- what only looks like a supervisor -------------------------------------------------------------------
+FORGED = """
+import fcntl, os, signal, subprocess, sys
+os.setsid()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.makedirs(sys.argv[3], exist_ok=True)
+lock = os.path.join(sys.argv[3], "lock")
+if os.path.exists(lock):
+    os.open(lock, getattr(os, "O_PATH", os.O_WRONLY))       # which needs no permission: the lock of the task itself
+elif "own" in sys.argv[3]:
+    fcntl.flock(os.open(lock, os.O_WRONLY | os.O_CREAT), fcntl.LOCK_EX)
+below = subprocess.Popen(["sleep", "1000"])
+with open(os.environ["PIDS"] + ".new", "w") as f:
+    f.write("%d %d" % (os.getpid(), below.pid))
+os.rename(os.environ["PIDS"] + ".new", os.environ["PIDS"])
+signal.pause()
+"""
+
+
+def is_there(pid):
+    try:
+        os.kill(int(pid), 0)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+@pytest.mark.parametrize("directory", ["{tmp}/words/tasks/0123456789ab", "{tmp}/own/tasks/0123456789ab", "{root}/tasks/$CODEX_SWARM_TASK_ID"],
+                         ids=["words alone", "a lock of its own", "the lock of its own task"])
+def test_a_process_that_calls_itself_a_supervisor_is_killed_with_what_is_below_it(client, gate, root, tmp_path, directory):
+    (tmp_path / "forged.py").write_text(FORGED)
+    pids = tmp_path / "pids"
+    directory = directory.format(tmp=tmp_path, root=root)
+    c = client(env={"CODEX_SWARM_DEPTH": "2"})
+    line = "SHELL PIDS='%s' '%s' '%s' 'module.supervisor_main(' 7 \"%s\" 5 6 >/dev/null 2>&1 &"
+    task = c.begin(line % (pids, sys.executable, tmp_path / "forged.py", directory), gate.wait)
+    found = eventually(lambda: pids.exists() and pids.read_text().split(), what="the forged supervisor")
+    c.ok("codex_cancel", task_ids=[task])
+    record = c.collect(task)[0]
+    assert record["outcome"] == "cancelled" and not any("stopped with it" in warning for warning in record.get("warnings", []))
+    assert not any(map(is_there, found))
+
+
+def test_a_server_below_a_process_that_calls_itself_a_supervisor_starts_tasks(fake, repo):
+    below = "import json, os, subprocess, sys; sys.exit(subprocess.call(json.loads(os.environ['BELOW'])))"
+    argv = [sys.executable, "-c", below, "module.supervisor_main(", "7", "/somewhere/tasks/0123456789ab", "5", "6"]
+    with Client(argv, env=dict(fake, BELOW=json.dumps(command())), cwd=str(repo)) as c:
+        c.initialize()
+        assert c.ok("codex", prompt="SAY started")["content"] == "started"

@@ -1,6 +1,7 @@
 """The truth about outcomes: real recordings through the whole server, and runs that end in every other way."""
 import json
 import re
+import sys
 
 import pytest
 
@@ -227,6 +228,15 @@ def test_a_record_says_under_which_sandbox_and_model_it_ran(client, gate):
     second = reply["structuredContent"]
     assert (second["sandbox"], second["model"]) == ("danger-full-access", "another")
     assert "sandbox: danger-full-access" in text_of(reply)
+
+
+def test_a_rollout_that_nobody_can_read_keeps_no_work_from_being_committed(client, tmp_path):
+    deep = '{"timestamp":"2099-01-01T00:00:00.000Z","type":"turn_context","payload":%s'
+    code = "import sys; [open(path, 'a').write(%r + chr(10)) for path in sys.argv[1:]]" % (deep % ("[" * 100_000))
+    (tmp_path / "deepen.py").write_text(code)
+    shell = "SHELL '%s' '%s' '%s'/.codex/sessions/*/*/*/*" % (sys.executable, tmp_path / "deepen.py", tmp_path / "home")
+    record = client().ok("codex", prompt="WRITE a.txt a\n" + shell, worktree=True, sandbox="workspace-write")
+    assert record["outcome"] == "succeeded" and record["worktree"]["head"] and record["sandbox"] == "workspace-write"
 
 
 def test_what_codex_chose_by_itself_is_told_too(client):

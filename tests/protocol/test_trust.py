@@ -22,7 +22,7 @@ def link(path):
 
 
 @pytest.mark.parametrize("put", [os.mkfifo, link], ids=["a FIFO", "a link"])
-def test_what_is_no_file_in_the_place_of_a_record_hangs_nobody(client, root, put, tmp_path):
+def test_what_is_no_file_in_the_place_of_a_record_hangs_nobody(client, root, put, tmp_path, gate):
     bad = {}                                # task -> what of it is no file
     c = client()
     for task, names in zip(c.ok("codex_batch", tasks=[{"prompt": "x"}] * (len(RECORDS) + 1))["tasks"], [[name] for name in RECORDS] + [RECORDS]):
@@ -40,10 +40,15 @@ def test_what_is_no_file_in_the_place_of_a_record_hangs_nobody(client, root, put
     assert len(c.call("codex_wait", {"task_ids": list(bad)})["structuredContent"]["tasks"]) == len(bad)
     for task in bad:
         for tool, arguments in [("codex_diff", {"task_id": task}), ("codex_cancel", {"task_ids": [task]}), ("codex_reply", {"task_id": task, "prompt": "x"})]:
-            c.call(tool, arguments)         # whatever it says, it answers
+            c.call(tool, arguments)         # whatever it says, it answers, and not with an error of the protocol
         for uri in ("tasks/" + task, "tasks/%s/events" % task):
-            c.request("resources/read", {"uri": "codex-swarm:///" + uri})
+            assert c.request("resources/read", {"uri": "codex-swarm:///" + uri}).get("error", {}).get("code") != -32603
     assert c.ok("codex", prompt="SAY new")["content"] == "new"
+    running = c.begin(gate.wait)
+    (root / "tasks" / running / "spec.json").unlink()
+    put(root / "tasks" / running / "spec.json")
+    told = c.refused("codex_reply", {"task_id": running, "prompt": "x"})
+    assert "Task %s cannot be continued" % running in told and "damaged" in told and str(root / "tasks" / running) in told
 
 
 def test_a_fifo_in_the_place_of_what_was_promised_to_a_client_hangs_nobody(modern, root):
