@@ -4113,12 +4113,11 @@ class Swarm:
                             f"It could change the records or worktrees of other tasks, in `{root}` or `{trees}`: {why}",
                             "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name "
                             "directories elsewhere")
+        told = [f"This task cannot write in {', '.join(way)}: tasks are kept there"] if way else []
         if doubt:
-            told = "It is not certain what `writable_roots` opens: what is not understood stays closed to this task"
-            spec = spec._replace(warnings=add_warning(spec.warnings, told))
-        if way:
-            told = f"This task cannot write in {', '.join(way)}: tasks are kept there"
-            spec = spec._replace(warnings=add_warning(spec.warnings, told))
+            told.append("It is not certain what `writable_roots` opens: what is in doubt stays closed to this task")
+        for warning in told:
+            spec = spec._replace(warnings=add_warning(spec.warnings, warning))
         return spec._replace(permissions={"extends": ":workspace", "network": {"enabled": network}, "filesystem": files})
 
     def _links(self) -> List[str]:
@@ -4141,7 +4140,7 @@ class Swarm:
         shut = {"exclude_slash_tmp": True, "exclude_tmpdir_env_var": True}
         given: Dict[str, Any] = {}
         doubtful: List[str] = []
-        for text in (*map(text_in, files), *asked_for):
+        for text in (*map(text_in, files), *asked_for, text_in("/etc/codex/managed_config.toml")):
             found = workspace_settings(text)
             doubtful += ["/"] if found is None else []
             given.update(shut if found is None else found)

@@ -144,6 +144,18 @@ async def test_the_rest_of_cwd_and_what_config_opens_stay_writable_and_what_it_c
     assert not (lab.repo / ".local" / "no").exists() and any(".local" in warning for warning in record["warnings"])
 
 
+async def test_what_a_trusted_project_opens_does_not_open_what_is_kept(lab):
+    lab.root.mkdir(exist_ok=True)
+    config = lab.codex_home / "config.toml"
+    config.write_text(config.read_text() + '\n[projects."%s"]\ntrust_level = "trusted"\n' % lab.repo)
+    (lab.repo / ".codex").mkdir()
+    (lab.repo / ".codex" / "config.toml").write_text("[sandbox_workspace_write]\nwritable_roots = ['%s']\n" % lab.root.parent)
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex", prompt="@shell touch %s/planted; touch free; sleep 0.2" % lab.root, sandbox="workspace-write")
+    assert (lab.repo / "free").exists() and not (lab.root / "planted").exists()
+    assert any("writable_roots" in warning for warning in record["warnings"])
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 async def test_network_access_is_what_it_would_be_without_the_profile(lab, allowed):
     lab.root = lab.repo / "root"
