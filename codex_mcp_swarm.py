@@ -1702,7 +1702,6 @@ GIT_SETTINGS = tuple(word for setting in (
 LOCAL_ENV = frozenset({"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
                        "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE",
                        "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
-OWN_LOCK = "codex-swarm.lock"               # in git's directory, for those who make worktrees and merges
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
 COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
 LOCK_REASON = "A codex-mcp-swarm task is running here"
@@ -1942,8 +1941,10 @@ def _stands_for(part: str) -> Callable[[str], bool]:
 class Git:
     """git on one machine. `within_s` bounds everything that this object does, all commands together."""
 
-    def __init__(self, host: Host, environ: Mapping[str, str], within_s: Optional[float] = None) -> None:
-        self.host, self.within_s = host, within_s
+    def __init__(self, host: Host, environ: Mapping[str, str], within_s: Optional[float] = None, own: str = "") -> None:
+        """`own`: a directory for locks and for what is gone afterwards, made at need, where no task can write: in that
+        for temporary files a sandboxed one can. Default: one there all the same, for whoever runs no tasks."""
+        self.host, self.within_s, self.own = host, within_s, own
         self.give_up = None if within_s is None else host.monotonic() + within_s
         self.environ = {k: v for k, v in environ.items() if not k.startswith("GIT_")}
         self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_ASKPASS="", SSH_ASKPASS_REQUIRE="never", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C",
@@ -2018,13 +2019,28 @@ class Git:
     def aside(self, place: Mapping[str, str]) -> Iterator[Dict[str, str]]:
         """`place` with an index and an object directory of its own, both gone afterwards: whatever git makes then, the
         repository does not notice. Raises: GitError, OSError."""
-        import tempfile
         objects = os.path.join(place["GIT_DIR"], self(place["GIT_DIR"], "rev-parse", "--git-path", "objects", env=place))
         quoted = objects.replace("\\", r"\\").replace('"', r'\"').replace("\n", r"\n")
-        with tempfile.TemporaryDirectory(prefix="codex-swarm-") as there:
+        with self._scratch() as there:
             os.mkdir(os.path.join(there, "objects"))
             yield {**place, "GIT_INDEX_FILE": os.path.join(there, "index"), "GIT_OBJECT_DIRECTORY": os.path.join(there, "objects"),
                    "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
+
+    def _own_directory(self) -> str:
+        import tempfile
+        own = self.own or os.path.join(tempfile.gettempdir(), f"codex-swarm-{os.geteuid()}")
+        private_directory(own)
+        return own
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[str]:
+        """An empty directory, gone afterwards; should we be killed, the sweep removes it. Raises: ToolError, OSError."""
+        there = os.path.join(self._own_directory(), "." + self.host.new_task_id())
+        os.mkdir(there, 0o700)
+        try:
+            yield there
+        finally:
+            delete_tree(there)
 
     # -- making ----------------------------------------------------------------------
     def add_worktree(self, top: str, base: str, path: str, branch: str, carry: bool = False,
@@ -2069,11 +2085,15 @@ class Git:
     @contextlib.contextmanager
     def _alone(self, top: str) -> Iterator[None]:
         """One server at a time makes worktrees in a repository: git's own locks make the others fail, not wait."""
-        common = os.path.join(top, self(top, "rev-parse", "--git-common-dir"))
-        with contextlib.ExitStack() as held:
-            with contextlib.suppress(OSError):          # no flock there, or a file of another user's: git's own locks hold
-                held.enter_context(locked(os.path.join(common, OWN_LOCK), fcntl.LOCK_EX, os.O_CREAT))
+        common = os.path.realpath(os.path.join(top, self(top, "rev-parse", "--git-common-dir")))
+        with locked(self.lock_of(common), fcntl.LOCK_EX, os.O_CREAT):
             yield
+
+    def lock_of(self, common: str) -> str:
+        """The lock file of a repository. Not in git's directory, whose copies and backups a file that nobody can read would
+        stop. Two repositories may share one."""
+        import zlib
+        return os.path.join(self._own_directory(), f"{zlib.crc32(os.fsencode(common)):08x}.lock")
 
     def _discard(self, top: str, path: str, branch: str) -> None:
         """Remove what was just made, and in which nobody but us can have worked."""
@@ -2723,8 +2743,7 @@ class Git:
     @contextlib.contextmanager
     def desk(self, place: Mapping[str, str]) -> Iterator[Desk]:
         """A desk in that place, gone afterwards. Raises: GitError, OSError."""
-        import tempfile
-        with tempfile.TemporaryDirectory(prefix="codex-swarm-") as there:
+        with self._scratch() as there:
             yield Desk(place, GIT_WORK_TREE=there)
 
     def _lay_out(self, desk: Desk, commit: str) -> None:
@@ -3099,6 +3118,7 @@ def unfit(top: str, change: Change) -> str:
 #                           .end.json: how it ended: whichever server sees it first, once
 #     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them    .removed-<task_id>/: one on its way out
 #                           Lock files have mode 0200: see open_lock
+#     git/                  a lock for each repository, and what git makes aside: out of the tasks' reach
 #     sweep.lock            shared by whoever starts tasks, exclusive for each removal
 #     swept                 locked by the server that sweeps by itself; its time is that of the last such sweep
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
@@ -3834,7 +3854,7 @@ class Side(NamedTuple):
 class Swarm:
     def __init__(self, config: Config, host: Host, environ: Mapping[str, str]) -> None:
         self.config, self.host = config, host
-        self.store, self.git = Store(config.root), Git(host, environ)
+        self.store, self.git = Store(config.root), Git(host, environ, own=os.path.join(config.root, "git"))
         self.environ = environ
         # Guards `ended`: task id -> whether its supervisor is gone, for every task that has a watcher. A watcher
         # notifies when it sets one, and `wake` when a call was cancelled. Nothing is called or locked while it is held.
@@ -4654,6 +4674,7 @@ class Swarm:
             conflicts, order, fitting = self._conflicts(onto, parts, merged, wish.squash, desk, call)
             going = [] if merged.conflicts and not wish.partial else list(itertools.takewhile(lambda part: part.task_id not in merged.conflicts, parts))
             whole = merged.commit if len(going) == len(parts) else self.git.merge(onto, going, wish.squash, desk).commit
+            wanted = self.git(top, "rev-parse", whole + "^{tree}", env=desk)
             rows = self.git.changed(desk, onto, whole)
             heads = [part.head for part in going]
             self._check_united(self.git.undecided(blobs_of(rows), onto, heads, desk), going, desk)
@@ -4669,6 +4690,9 @@ class Swarm:
             return {**answer, "blocked": str(blocked or "")}
         with self.git.desk(place) as desk:
             commit = self.git.merge(onto, going, wish.squash, desk).commit
+        if self.git(top, "rev-parse", commit + "^{tree}") != wanted:
+            raise ToolError("The merge went otherwise than when it was tried", "A merge driver of your git configuration "
+                            "does not always say the same", "Nothing was moved; call again")
         answer["verify"] = self._verify(top, commit, merge_id, call) if self.config.merge_verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
             return {**answer, **_those([], parts), "files_changed": 0, "insertions": 0, "deletions": 0}
@@ -4937,7 +4961,7 @@ class Sweep:
                     self._git().empty_trash(common)
 
     def _git(self) -> Git:
-        return Git(self.swarm.host, self.swarm.git.environ, GIT_TIMEOUT_S)
+        return Git(self.swarm.host, self.swarm.git.environ, GIT_TIMEOUT_S, self.swarm.git.own)
 
     def _look(self) -> None:
         """Take in the tasks that have come since the last look."""
@@ -5088,6 +5112,9 @@ class Sweep:
         hidden = [os.path.join(tasks, name) for name in os.listdir(tasks) if re.fullmatch(r"\." + TASK_ID, name)]
         hidden += [os.path.join(threads, name) for name in names_in(threads)
                    if not any(map(self.store.has, self.store.settled(name[:36])))]
+        own = self.swarm.git.own
+        hidden += [there for there in (os.path.join(own, name) for name in names_in(own) if name.startswith("."))
+                   if now - modified_at(there) > VERIFY_S]          # git may be at work in a younger one
         due = [there for there in hidden if self._old(now - modified_at(there))]
         for handle_id, files in self.store.handle_files().items():
             handle, end = self.store.handle(handle_id), self.store.handle_end(handle_id)

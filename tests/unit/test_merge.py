@@ -53,6 +53,20 @@ def objects(repo):
     return sh(repo, "git", "count-objects", "-v")
 
 
+def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterwards(swarm, lines):
+    """In the directory for temporary files a sandboxed task could write: a forged index or .gitattributes there, and a
+    merge or the proof before a removal says what the task likes."""
+    s = swarm()
+    ids, made = work(s, sed(5, "a"), sed(5, "b")), []
+    with auditing(lambda name, args: made.append(os.fspath(args[0])) if name in ("os.mkdir", "tempfile.mkdtemp") else None):
+        assert merge(s, ids, dry_run=True)["conflicts"]
+        assert s.diff(ids[0], None, "stat", ())["files_changed"] == 1
+        assert list(s.sweep(dry_run=True))
+    root = os.path.realpath(s.config.root)
+    assert len(made) >= 4 and [path for path in made if not os.path.realpath(str(path)).startswith(root + os.sep)] == []
+    assert [name for name in os.listdir(os.path.join(root, "git")) if not name.endswith(".lock")] == []
+
+
 # -- the proof: four tasks of which two conflict ----------------------------------------------------------
 @pytest.fixture
 def four(swarm, lines):

@@ -470,7 +470,7 @@ def test_32_worktrees_of_one_repository_made_at_once_are_all_made(repo, tmp_path
 
 
 def test_a_server_that_makes_one_waits_for_another_that_does(repo, tmp_path):
-    held = cms.open_lock(str(repo / ".git" / cms.OWN_LOCK), os.O_CREAT)
+    held = cms.open_lock(ours().lock_of(os.path.realpath(str(repo / ".git"))), os.O_CREAT)
     cms.fcntl.flock(held, cms.fcntl.LOCK_EX)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         made = pool.submit(ours().add_worktree, *ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
@@ -486,7 +486,8 @@ def test_a_lock_on_what_everybody_can_read_in_the_repository_keeps_nobody_waitin
     for fd in held:
         cms.fcntl.flock(fd, cms.fcntl.LOCK_EX)
     assert make().branch == BRANCH
-    assert os.stat(str(repo / ".git" / cms.OWN_LOCK)).st_mode & 0o777 == 0o200
+    assert os.stat(ours().lock_of(os.path.realpath(str(repo / ".git")))).st_mode & 0o777 == 0o200
+    assert [name for name in os.listdir(str(repo / ".git")) if "swarm" in name] == []
     for fd in held:
         os.close(fd)
 
