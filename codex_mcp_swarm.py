@@ -3463,8 +3463,9 @@ class Supervisor:
     """One task from launch to report."""
 
     def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str], control: int) -> None:
-        self.task, self.host, self.environ, self.control = task, host, environ, control
+        self.task, self.host, self.control = task, host, control
         self.spec = task.spec()
+        self.environ = {**elsewhere(environ), TASK_ENV: self.spec.task_id}      # git's as well: it may hang when we are killed
         self.status = Status.from_json(read_json(task.file("status.json")))
         self.began = host.monotonic()
         self.before_s = max(0.0, host.now() - self.spec.created_at)     # from the request to here
@@ -3515,7 +3516,7 @@ class Supervisor:
         argv = ["/bin/sh", "-c", self.spec.setup, "setup", self.spec.checkout]
         try:
             with open(os.devnull, "rb") as nothing, open(self.task.file("setup.log"), "ab", opener=private) as log:
-                self.child = self.host.spawn(argv, self.spec.worktree.path, {**elsewhere(self.environ), TASK_ENV: self.spec.task_id}, nothing, log, log)
+                self.child = self.host.spawn(argv, self.spec.worktree.path, self.environ, nothing, log, log)
         except OSError as error:
             return failure(FailureKind.SETUP, f"`{self.spec.setup}` could not be run: {error.strerror}")
         self._attend()
@@ -3527,7 +3528,7 @@ class Supervisor:
         return failure(FailureKind.SETUP, f"`{clip(self.spec.setup, LABEL_CHARS)}` {how}: {tail}")
 
     def _spawn(self) -> Optional[Failure]:
-        task, environ = self.task, {**elsewhere(self.environ), TASK_ENV: self.spec.task_id}
+        task, environ = self.task, self.environ
         try:
             with open(task.file("prompt"), "rb", opener=private) as prompt, \
                     open(task.file("events.jsonl"), "ab", opener=private) as out, \
@@ -4079,8 +4080,9 @@ class Swarm:
         Raises: ToolError outside of what calls are bound to."""
         with contextlib.suppress(ToolError, *UNREADABLE):
             path = self.store.get(self._made_around(path)[0]).spec().checkout or path
-        roots = self.config.allow_roots
-        if roots and not any(is_inside(path, root) for root in roots):
+        roots, common = self.config.allow_roots, repository_of(path)[0]         # a `.git` may lead elsewhere
+        if roots and not (any(is_inside(path, root) for root in roots)
+                          and any(is_inside(common, root) or common == repository_of(root)[0] for root in (*roots, os.sep))):
             raise ToolError(f"`cwd`: this server does not work in {path}", f"It was started with --allow-root {' '.join(roots)}",
                             "Pass a directory in there")
 
@@ -4240,6 +4242,9 @@ class Swarm:
         tree, task = owner.worktree, self.store.get(owner.task_id)
         if tree is None or os.path.lexists(tree.path) or not is_inside(cwd, tree.path):
             return owner._replace(setup="")
+        if os.path.isdir(tree.git_dir):
+            raise ToolError(f"`cwd`: {tree.path} does not exist", "It was moved or deleted by hand, and git still counts on it",
+                            "Put it back; if it is gone for good, run `git worktree prune`. Then reply again")
         tip = self.git.tip(self.report_of(task, owner, task.status()).worktree or tree)
         if tip is None:
             raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
@@ -4250,7 +4255,7 @@ class Swarm:
         made = self._new_tree(top, base, tree.path, tree.branch, again=True)
         with contextlib.suppress(OSError):
             os.makedirs(owner.cwd, exist_ok=True)   # the sub-directory may hold nothing that is committed
-        tree = tree._replace(git_dir=made.git_dir, copied=made.copied, submodules=made.submodules)
+        tree = tree._replace(git_dir=made.git_dir, copied=made.copied, submodules=made.submodules, seal=made.seal)
         return owner._replace(worktree=tree, setup=self.config.worktree_setup)
 
     def _make_worktree_dir(self) -> None:

@@ -178,7 +178,7 @@ WRONG_PARAMS = {
     "a call without a name": ("tools/call", {"arguments": {}}, -32602, "name"),
     **{"a call of %s" % name: ("tools/call", {"name": given, "arguments": {}}, -32602, "name") for name, given in {
         "null": None, "a number": 5, "an array": ["codex"], "an object": {}, "true": True, "a float": 1.5}.items()},
-    **{"a tool that is not: %r" % name: ("tools/call", {"name": name}, -32602, "Unknown tool: " + name.strip()[:50]) for name in (
+    **{"a tool that is not: %r" % name: ("tools/call", {"name": name}, -32602, "Unknown tool: " + name.strip()[:50].replace("\0", "\\x00")) for name in (
         "frobnicate", "", "Codex", "CODEX", "codex ", " codex", "tools/list", "__class__", "codex\0", "x" * 100000)},
     "a tool that is a lone surrogate": ("tools/call", {"name": "\ud800"}, -32602, "Unknown tool: ?"),
     **{"arguments that are %s" % name: ("tools/call", {"name": "codex", "arguments": given}, -32602, "arguments") for name, given in {
