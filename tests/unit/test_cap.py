@@ -69,6 +69,18 @@ def test_a_call_works_only_below_an_allowed_root_with_links_resolved(swarm, repo
     assert swarm(allow_roots=("/nowhere", str(outside))).plan({"prompt": "x", "cwd": str(outside)})
 
 
+def test_a_git_file_that_leads_out_of_the_allowed_root_is_not_followed(swarm, repo, outside):
+    (repo / "sub").mkdir()
+    (repo / "sub" / ".git").write_text("gitdir: %s\n" % (outside / ".git"))
+    app = swarm(allow_roots=(str(repo),))
+    for more in ({}, {"worktree": True}):
+        with pytest.raises(ToolError, match="--allow-root"):
+            app.plan({"prompt": "x", "cwd": str(repo / "sub"), **more})
+    linked = repo.parent / "linked"
+    git(repo, "worktree", "add", "-q", str(linked))
+    assert swarm(allow_roots=(str(linked),)).plan({"prompt": "x", "cwd": str(linked), "worktree": True})
+
+
 def test_a_worktree_counts_as_the_checkout_that_it_was_made_from(swarm, repo, outside):
     app = swarm(allow_roots=(str(repo),))
     first = run(app, "WRITE one 1", worktree=True)
