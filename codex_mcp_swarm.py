@@ -4081,8 +4081,9 @@ class Swarm:
         with contextlib.suppress(ToolError, *UNREADABLE):
             path = self.store.get(self._made_around(path)[0]).spec().checkout or path
         roots, common = self.config.allow_roots, repository_of(path)[0]         # a `.git` may lead elsewhere
-        if roots and not (any(is_inside(path, root) for root in roots)
-                          and any(is_inside(common, root) or common == repository_of(root)[0] for root in (*roots, os.sep))):
+        own = [repository_of(root)[0] for root in (*roots, os.sep)]             # the last: of what is in none
+        allowed = any(is_inside(path, root) for root in roots)
+        if roots and not (allowed and (common in own or any(is_inside(common, root) for root in roots))):
             raise ToolError(f"`cwd`: this server does not work in {path}", f"It was started with --allow-root {' '.join(roots)}",
                             "Pass a directory in there")
 
