@@ -2516,7 +2516,7 @@ class Git:
     def _leads_to(directory: str, name: str) -> str:
         """Where a file of git's with a path in it leads, empty for none."""
         with contextlib.suppress(OSError, ValueError):
-            with open(os.open(os.path.join(directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8", errors="surrogateescape") as f:
+            with open(os.path.join(directory, name), encoding="utf-8", errors="surrogateescape", opener=private) as f:
                 word = f.read(8192).rstrip("\n")
             return os.path.realpath(os.path.join(directory, word[len("gitdir: "):] if word.startswith("gitdir: ") else word))
         return ""
@@ -3528,13 +3528,13 @@ class Supervisor:
         return failure(FailureKind.SETUP, f"`{clip(self.spec.setup, LABEL_CHARS)}` {how}: {tail}")
 
     def _spawn(self) -> Optional[Failure]:
-        task, environ = self.task, self.environ
+        task = self.task
         try:
             with open(task.file("prompt"), "rb", opener=private) as prompt, \
                     open(task.file("events.jsonl"), "ab", opener=private) as out, \
                     open(task.file("stderr.log"), "ab", opener=private) as err:
                 argv = codex_argv(self.spec, task.path)
-                pid = self.child = self.host.spawn(argv, self.spec.cwd, environ, prompt, out, err)
+                pid = self.child = self.host.spawn(argv, self.spec.cwd, self.environ, prompt, out, err)
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC) and error.filename == self.spec.codex
             return failure(FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN, f"{error.strerror}: {error.filename}")
