@@ -26,7 +26,7 @@ Where do I add ...?
     a kind of failure           floor 1: FailureKind; floor 6: EVIDENCE and ADVICE rows
     a task state or outcome     floor 1: the enum; floor 4: its TRANSITIONS row
     a resource or a prompt      floor 12: one RESOURCES or PROMPT_ROWS row
-    a protocol method           floor 13: `methods` of its era
+    a protocol method           floor 13: one METHODS row, and the method of its era
     a flag or variable          floor 14: `flags` or VARIABLES
     a reason to keep a worktree floor 8: Git._check_removable, or _unsaved where it is about files
 """
@@ -213,6 +213,12 @@ class ToolError(SwarmError):
 
 class GitError(ToolError):
     """git refused; `why` holds its own words."""
+
+
+def system_refused(error: OSError) -> ToolError:
+    """What to tell of an error that says nothing about what was asked for."""
+    return ToolError("The system refused", f"{error.strerror}: {error.filename}",
+                     "Mend that, or run fewer tasks at once")
 
 
 class UsageError(SwarmError):
@@ -5219,6 +5225,12 @@ def tool(name: str, title: str, description: str, args: Schema, returns: Schema,
 
 TOOLS: Dict[str, Tool] = {}                         # filled here, at import, and never changed
 TOOL_ALIASES = {"codex-reply": "codex_reply"}       # the name in the vendor's removed server; accepted, not listed
+
+
+def tool_named(name: Any) -> Optional[Tool]:
+    return TOOLS.get(TOOL_ALIASES.get(name, name)) if isinstance(name, str) else None
+
+
 THREAD = string("Codex thread", pattern=THREAD_ID)
 TASK = string(pattern=TASK_ID)
 TASKS = arr(TASK, minItems=1, maxItems=500)
@@ -5651,7 +5663,15 @@ class Resource(NamedTuple):
     name: str
     description: str
     mime_type: str
-    read: Callable[[Swarm, str, Mapping[str, Any]], str]    # the task id (or ""), facts of the server
+    read: Callable[[Swarm, str, Mapping[str, Any]], str]    # the task id (or ""), what the protocol knows
+
+    @property
+    def is_template(self) -> bool:
+        return "{" in self.uri
+
+    def listed(self, key: str) -> Dict[str, Any]:
+        """As a list shows it, its address under `key`."""
+        return {key: self.uri, "name": self.name, "description": self.description, "mimeType": self.mime_type}
 
 
 def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
@@ -5686,10 +5706,29 @@ def _pretty(data: Any) -> str:
     return escaped(json.dumps(data, ensure_ascii=False, indent=1))
 
 
+SERVER_INFO = {"name": "codex-mcp-swarm", "version": __version__}
+
+
+def _server_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
+    limits = {"tasks_per_call": MAX_TASKS_PER_CALL, "prompt_chars": MAX_PROMPT_CHARS,
+              "result_chars": RESULT_CHARS, "frame_bytes": MAX_FRAME_BYTES, "waiting_calls": MAX_WAITS}
+    facts: Dict[str, Any] = {
+        **SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform, "pid": os.getpid(), **about,
+        "tasks_dir": swarm.store.tasks, "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS),
+        "limits": limits}
+    try:
+        codex_path = find_codex(swarm.config.codex_bin, swarm.environ.get("PATH", os.defpath))
+        done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
+        facts["codex"] = {"path": codex_path, "version": clip(done.out or done.err, 100)}
+    except (ToolError, OSError) as error:
+        facts["codex"] = {"error": str(error)}
+    return _pretty(facts)
+
+
 SCHEME = "codex-swarm:///"
 RESOURCES: Tuple[Resource, ...] = (
-    Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex", "application/json",
-             lambda swarm, task_id, about: _pretty(about)),
+    Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex",
+             "application/json", _server_resource),
     Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
              lambda swarm, task_id, about: _pretty({**to_json(swarm.config),
                                                     "overrides": [*map(masked, swarm.config.overrides)]})),
@@ -5720,6 +5759,10 @@ class Prompt(NamedTuple):
     description: str
     arguments: Tuple[PromptArgument, ...]
     write: Callable[[Mapping[str, str]], str]
+
+    def schema(self) -> Schema:
+        required = [argument.name for argument in self.arguments if argument.required]
+        return obj({a.name: string(minLength=int(a.required)) for a in self.arguments}, required)
 
 
 CWD = PromptArgument("cwd", "Directory of the repository; default: the current one")
@@ -5789,29 +5832,52 @@ A failed task has `failure` with kind, message, whether a retry can help, and ad
 # ======================================================================================
 # A message belongs to the era that it names itself: with the envelope of 2026-07-28 in `params._meta` it is
 # served statelessly, by a Stateless made for it alone; otherwise it is the session's, the one Handshake of
-# this process. Neither ever changes what the other sees. To add a method, add it to `methods` of its era.
+# this process. Neither ever changes what the other sees. To add a method, write one METHODS row.
 STATELESS = "2026-07-28"
 REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")      # of the handshake era, newest first
 SUPPORTED = (STATELESS, *REVISIONS)
 VENDOR = "io.modelcontextprotocol/"
 TASKS_EXTENSION = VENDOR + "tasks"
-SERVER_INFO = {"name": "codex-mcp-swarm", "version": __version__}
 LIST_TTL_MS = 60_000                # lists never change while a server runs; what is read does
 POLL_MS = 1_000                     # how often a client should ask for an MCP task
-SLOW = frozenset({"resources/read", "tasks/get", "tasks/cancel", "tasks/update"})   # a thread each, as tools/call
-CACHEABLE = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
-DATED = CACHEABLE | {"server/discover", "resources/read"}       # results that say how long they hold
 RequestId = Union[str, int]
 
 
+class Method(NamedTuple):
+    """A row of METHODS; the era has it under its name, `_` in the place of `/`."""
+    name: str
+    era: str = ""                   # the class that has it; empty: both
+    slow: bool = False              # answered on a thread of its own
+    is_list: bool = False           # it comes whole, and never changes while a server runs
+    dated: bool = False             # its result, too, says how long it holds
+
+
+METHODS: Mapping[str, Method] = {method.name: method for method in (
+    Method("initialize", "Handshake"),
+    Method("ping", "Handshake"),
+    Method("server/discover", "Stateless", dated=True),
+    Method("tools/list", is_list=True),
+    Method("tools/call", slow=True),
+    Method("prompts/list", is_list=True),
+    Method("prompts/get"),
+    Method("resources/list", is_list=True),
+    Method("resources/templates/list", is_list=True),
+    Method("resources/read", slow=True, dated=True),
+    Method("tasks/get", "Stateless", slow=True),
+    Method("tasks/update", "Stateless", slow=True),
+    Method("tasks/cancel", "Stateless", slow=True),
+)}
+
+
 class Wire:
-    """Lines in, lines out. A thread of its own writes, so that a client which does not read holds up nobody; past
-    MAX_UNREAD_BYTES it is given up. `gone` is called, with the reason where one is to be told, when nobody reads any more."""
+    """Lines in, lines out. A thread of its own writes, so that a client which does not read holds up nobody;
+    past MAX_UNREAD_BYTES it is given up. `gone` is called, with the reason where one is to be told, when
+    nobody reads any more."""
 
     def __init__(self, rx: IO[bytes], tx: int, gone: Callable[[str], None]) -> None:
         self.rx, self.tx, self.gone = rx, tx, gone
-        # Guards `unread` (lines to be written) and `unread_bytes`, and `open`. Every sender takes it and notifies the
-        # writer; the writer takes it and notifies `flush`. Nothing is called or locked while it is held.
+        # Guards `unread` (lines to be written), `unread_bytes` and `open`. Every sender takes it and notifies
+        # the writer; the writer takes it and notifies `flush`. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
         self.unread: Deque[bytes] = collections.deque()
         self.unread_bytes, self.open = 0, True
@@ -5841,7 +5907,8 @@ class Wire:
                 self.unread_bytes += len(data)
                 self.changed.notify_all()
         if given_up:
-            self.gone(f"The client does not read: more than {MAX_UNREAD_BYTES:,} bytes wait for it. The server ends; its tasks go on")
+            self.gone(f"The client does not read: more than {MAX_UNREAD_BYTES:,} bytes wait for it. "
+                      "The server ends; its tasks go on")
 
     def busy(self) -> bool:
         """Whether the client is behind with reading; what can be left out should be."""
@@ -5877,7 +5944,8 @@ class Wire:
 
 
 class Replies:
-    """Where the answers to one line go: straight out, or, for a batch (revision 2025-03-26), together when all are there."""
+    """Where the answers to one line go: straight out, or, for a batch (revision 2025-03-26), together when
+    all are there."""
 
     def __init__(self, wire: Wire, expected: int = 0) -> None:
         self.wire, self.missing = wire, expected
@@ -5899,57 +5967,54 @@ class Replies:
             self.wire.send(self.batch)
 
 
-class Request(NamedTuple):
-    id: RequestId
-    method: str
-    params: Dict[str, Any]
-    replies: Replies
-    era: "Era"
-
-
 class Era:
-    """What both eras do alike; `revision` decides which fields a client gets to see."""
+    """What both eras do alike; `revision` decides which fields a client gets to see. A method takes the
+    params of a request and the call that serves it, and returns its result. It raises ProtocolError, OSError."""
+    spoken: Sequence[str] = ()      # all revisions that this server speaks, newest first
     tracks_tasks = False            # whether calls that wait are answered with a handle
+    resource_not_found = RESOURCE_NOT_FOUND
 
-    def __init__(self, server: "Server", revision: str, client: Client) -> None:
-        self.server, self.revision, self.client = server, revision, client
-        self.methods: Dict[str, Callable[[Request], Dict[str, Any]]] = {
-            "tools/list": self.tools_list, "prompts/list": self.prompts_list, "prompts/get": self.prompts_get,
-            "resources/list": lambda request: {"resources": _listed("uri")},
-            "resources/templates/list": lambda request: {"resourceTemplates": _listed("uriTemplate")},
-            "resources/read": self.resources_read}
-
-    @property
-    def swarm(self) -> Swarm:
-        return self.server.swarm
+    def __init__(self, swarm: Swarm, revision: str, client: Client) -> None:
+        self.swarm, self.revision, self.client = swarm, revision, client
 
     def since(self, revision: str) -> bool:
         return self.revision >= revision
 
-    def finish(self, method: str, result: Dict[str, Any]) -> Dict[str, Any]:
+    def finish(self, method: "Method", result: Dict[str, Any]) -> Dict[str, Any]:
         """What the era puts around every result."""
         return result
 
-    def tools_list(self, request: Request) -> Dict[str, Any]:
-        return {"tools": [self._tool(t) for t in TOOLS.values()]}
+    # -- tools -----------------------------------------------------------------------
+    def tools_list(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        return {"tools": [self._listed(found) for found in TOOLS.values()]}
 
-    def _tool(self, t: Tool) -> Dict[str, Any]:
-        out: Dict[str, Any] = {"name": t.name, "description": t.description, "inputSchema": without_bounds(t.args)}
+    def _listed(self, found: Tool) -> Dict[str, Any]:
+        out: Dict[str, Any] = {"name": found.name, "description": found.description,
+                               "inputSchema": without_bounds(found.args)}
         if self.since("2025-06-18"):
-            out.update(title=t.title, outputSchema=t.returns)
-            if t.always_load:
+            out.update(title=found.title, outputSchema=found.returns)
+            if found.always_load:
                 out["_meta"] = {"anthropic/alwaysLoad": True}
         if self.since("2025-03-26"):
-            out["annotations"] = {"readOnlyHint": True} if t.read_only else {"readOnlyHint": False, "destructiveHint": t.destructive}
+            changes = {"readOnlyHint": False, "destructiveHint": found.destructive}
+            out["annotations"] = {"readOnlyHint": True} if found.read_only else changes
         return out
 
-    def run_tool(self, found: Tool, arguments: Dict[str, Any], call: Call) -> Dict[str, Any]:
-        """The result of a tools/call. Blocks as long as the tool does."""
+    def tools_call(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        """Blocks as long as the tool does."""
+        name, arguments = params.get("name"), params.get("arguments")
+        if not isinstance(name, str) or not isinstance(arguments, (dict, type(None))):
+            what = "`tools/call` needs `name`, a string, and `arguments`, an object"
+            raise ProtocolError(INVALID_PARAMS, what)
+        found = tool_named(name)
+        if found is None:
+            raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {clip(name, 100)}")
         try:
-            checked = canonical(found.args, arguments)
+            checked = canonical(found.args, arguments or {})
             refuse(problems(found.args, checked))
             answer = found.run(self.swarm, checked, call)
-            return self.wait_result(answer, call) if isinstance(answer, Wait) else self.call_result(answer, call)
+            shape = self.wait_result if isinstance(answer, Wait) else self.call_result
+            return shape(answer, call)
         except OSError as error:
             return self.error_result(system_refused(error))
         except ToolError as error:
@@ -5959,9 +6024,10 @@ class Era:
         return self.call_result(block(self.swarm, wait, call), call)
 
     def call_result(self, answer: Answer, call: Optional[Call] = None) -> Dict[str, Any]:
-        """The result as it goes out; `call` learns which tasks' results the client's model sees in it to the end."""
+        """The result as it goes out; `call` learns which tasks' results are in it to the end."""
         structured = self.since("2025-06-18")
-        shaped, text = present(answer.data, self.client.result_chars, structured, not self.client.shows_structured)
+        room, text_too = self.client.result_chars, not self.client.shows_structured
+        shaped, text = present(answer.data, room, structured, text_too)
         if answer.failed:
             text = clip_middle(text, ERROR_CHARS)
         if call is not None:
@@ -5981,16 +6047,21 @@ class Era:
         params = {"progressToken": token, "progress": number, **message}
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
-    resource_not_found = RESOURCE_NOT_FOUND
+    # -- resources and prompts -------------------------------------------------------
+    def resources_list(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        return {"resources": [r.listed("uri") for r in RESOURCES if not r.is_template]}
 
-    def resources_read(self, request: Request) -> Dict[str, Any]:
-        uri = request.params.get("uri")
+    def resources_templates_list(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        return {"resourceTemplates": [r.listed("uriTemplate") for r in RESOURCES if r.is_template]}
+
+    def resources_read(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        uri = params.get("uri")
         if not isinstance(uri, str):
             raise ProtocolError(INVALID_PARAMS, "`uri` is missing, or not a string")
         found, why = find_resource(uri), ""
         if found is not None:
             resource, task_id = found
-            about = server_facts(self.swarm, self.revision) if resource.name == "server-info" else {}
+            about = {"protocol": self.revision, "protocols": list(self.spoken)}
             try:
                 text = resource.read(self.swarm, task_id, about)
                 return {"contents": [{"uri": uri, "mimeType": resource.mime_type, "text": text}]}
@@ -5999,96 +6070,104 @@ class Era:
         what = f"Resource not found: {clip(uri, 200)}{why}"
         raise ProtocolError(self.resource_not_found, what, {"uri": uri})
 
-    def prompts_list(self, request: Request) -> Dict[str, Any]:
+    def prompts_list(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
         title = self.since("2025-06-18")
-        return {"prompts": [{"name": p.name, "description": p.description, "arguments": [a._asdict() for a in p.arguments],
+        return {"prompts": [{"name": p.name, "description": p.description,
+                             "arguments": [argument._asdict() for argument in p.arguments],
                              **({"title": p.title} if title else {})} for p in PROMPTS.values()]}
 
-    def prompts_get(self, request: Request) -> Dict[str, Any]:
-        name, given = request.params.get("name"), request.params.get("arguments")
+    def prompts_get(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        name, given = params.get("name"), params.get("arguments")
         prompt = PROMPTS.get(name) if isinstance(name, str) else None
         if prompt is None:
             raise ProtocolError(INVALID_PARAMS, f"Unknown prompt: {_show(name)}")
         given = {} if given is None else given
-        wrong = problems(obj({a.name: string(minLength=int(a.required)) for a in prompt.arguments}, [a.name for a in prompt.arguments if a.required]), given)
+        wrong = problems(prompt.schema(), given)
         if wrong:
             raise ProtocolError(INVALID_PARAMS, "; ".join(wrong))
-        text = prompt.write({a.name: given.get(a.name, "") for a in prompt.arguments})
-        return {"description": prompt.description, "messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
+        text = prompt.write({argument.name: given.get(argument.name, "") for argument in prompt.arguments})
+        message = {"role": "user", "content": {"type": "text", "text": text}}
+        return {"description": prompt.description, "messages": [message]}
 
 
 class Handshake(Era):
     """Revisions 2024-11-05 to 2025-11-25: what one session has agreed on with `initialize`."""
+    spoken = SUPPORTED
 
-    def __init__(self, server: "Server") -> None:
-        super().__init__(server, REVISIONS[0], Client())
+    def __init__(self, swarm: Swarm) -> None:
+        super().__init__(swarm, REVISIONS[0], Client())
         self.begun = False
-        self.stateless = frozenset(Stateless(server, {}, self.client).methods)
-        self.methods.update({"initialize": self.initialize, "ping": lambda request: {}})
 
-    def check(self, method: str) -> None:
-        """Raises: ProtocolError when the session does not know the method, or has not begun."""
-        known = method in self.methods or method == "tools/call" or not self.begun and method in self.stateless
-        if not known:
+    def check(self, method: str) -> Method:
+        """The row of `method`. Raises: ProtocolError when the session does not know it, or has not begun."""
+        row = METHODS.get(method)
+        if row is None or row.era == "Stateless" and self.begun:
             raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
-        if not self.begun and method not in ("initialize", "ping"):
-            raise ProtocolError(INVALID_PARAMS, f"`{method}` came without `_meta` `{VENDOR}protocolVersion` and before `initialize`: send one of them")
+        if not self.begun and row.era != "Handshake":
+            raise ProtocolError(INVALID_PARAMS, f"`{method}` came without `_meta` `{VENDOR}protocolVersion` "
+                                                "and before `initialize`: send one of them")
+        return row
 
-    def initialize(self, request: Request) -> Dict[str, Any]:
-        params = request.params
+    def initialize(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        wanted = params.get("protocolVersion")
         if self.begun:
             raise ProtocolError(INVALID_REQUEST, "Already initialized")
-        if not isinstance(params.get("protocolVersion"), str):
+        if not isinstance(wanted, str):
             raise ProtocolError(INVALID_PARAMS, "`initialize` needs `protocolVersion`, a string")
         self.client, self.begun = client_named(params.get("clientInfo")), True
-        self.revision = params["protocolVersion"] if params["protocolVersion"] in REVISIONS else REVISIONS[0]
+        self.revision = wanted if wanted in REVISIONS else REVISIONS[0]
         title = {"title": "Codex swarm"} if self.since("2025-06-18") else {}
-        return {"protocolVersion": self.revision, "capabilities": {"tools": {}, "resources": {}, "prompts": {}},
+        capabilities: Dict[str, Any] = {"tools": {}, "resources": {}, "prompts": {}}
+        return {"protocolVersion": self.revision, "capabilities": capabilities,
                 "serverInfo": {**SERVER_INFO, **title}, "instructions": INSTRUCTIONS}
 
-
-def utc(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+    def ping(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        return {}
 
 
 class Stateless(Era):
     """Revision 2026-07-28: one request, which carries everything that its answer depends on."""
+    spoken = SUPPORTED
     resource_not_found = INVALID_PARAMS
 
-    def __init__(self, server: "Server", capabilities: Mapping[str, Any], client: Client) -> None:
-        super().__init__(server, STATELESS, client)
+    def __init__(self, swarm: Swarm, capabilities: Mapping[str, Any], client: Client) -> None:
+        super().__init__(swarm, STATELESS, client)
         extensions = capabilities.get("extensions")
         self.tracks_tasks = isinstance(extensions, dict) and TASKS_EXTENSION in extensions
-        self.methods.update({"server/discover": self.discover, "tasks/get": self.tasks_get,
-                             "tasks/update": self.tasks_update, "tasks/cancel": self.tasks_cancel})
 
     @classmethod
-    def of(cls, server: "Server", meta: Mapping[str, Any]) -> "Stateless":
+    def of(cls, swarm: Swarm, meta: Mapping[str, Any]) -> "Stateless":
         """The era of a request with this `_meta`. Raises: ProtocolError for an envelope that is not whole."""
         version, capabilities = meta.get(VENDOR + "protocolVersion"), meta.get(VENDOR + "clientCapabilities")
         if not isinstance(version, str):
             raise ProtocolError(INVALID_PARAMS, f"`_meta` needs `{VENDOR}protocolVersion`, a string")
         if version != STATELESS:
-            raise ProtocolError(UNSUPPORTED_VERSION, f"Unsupported protocol version: {_show(version)}", {"supported": list(SUPPORTED), "requested": version})
+            raise ProtocolError(UNSUPPORTED_VERSION, f"Unsupported protocol version: {_show(version)}",
+                                {"supported": list(SUPPORTED), "requested": version})
         if not isinstance(capabilities, dict):
             raise ProtocolError(INVALID_PARAMS, f"`_meta` needs `{VENDOR}clientCapabilities`, an object")
-        return cls(server, capabilities, client_named(meta.get(VENDOR + "clientInfo")))
+        return cls(swarm, capabilities, client_named(meta.get(VENDOR + "clientInfo")))
 
-    def check(self, method: str) -> None:
-        if method not in self.methods and method != "tools/call":
+    def check(self, method: str) -> Method:
+        """The row of `method`. Raises: ProtocolError when this era, or the client, does not know it."""
+        row = METHODS.get(method)
+        if row is None or row.era == "Handshake":
             raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
         if method.startswith("tasks/") and not self.tracks_tasks:
-            raise ProtocolError(MISSING_CAPABILITY, f"The request does not declare the extension `{TASKS_EXTENSION}` in its clientCapabilities",
-                                {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}})
+            what = f"The request does not declare the extension `{TASKS_EXTENSION}` in its clientCapabilities"
+            missing = {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}}
+            raise ProtocolError(MISSING_CAPABILITY, what, missing)
+        return row
 
-    def finish(self, method: str, result: Dict[str, Any]) -> Dict[str, Any]:
-        lasting = {"ttlMs": LIST_TTL_MS if method in CACHEABLE else 0, "cacheScope": "private"}
-        return {"resultType": "complete", **result, **(lasting if method in DATED else {}),
+    def finish(self, method: Method, result: Dict[str, Any]) -> Dict[str, Any]:
+        lasting = {"ttlMs": LIST_TTL_MS if method.is_list else 0, "cacheScope": "private"}
+        return {"resultType": "complete", **result, **(lasting if method.is_list or method.dated else {}),
                 "_meta": {**result.get("_meta", {}), VENDOR + "serverInfo": SERVER_INFO}}
 
-    def discover(self, request: Request) -> Dict[str, Any]:
+    def server_discover(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        extensions: Dict[str, Any] = {TASKS_EXTENSION: {}}
         return {"supportedVersions": list(SUPPORTED), "instructions": INSTRUCTIONS,
-                "capabilities": {"tools": {}, "resources": {}, "prompts": {}, "extensions": {TASKS_EXTENSION: {}}}}
+                "capabilities": {"tools": {}, "resources": {}, "prompts": {}, "extensions": extensions}}
 
     # -- the Tasks extension: a tools/call that goes on after its answer -------------------
     def wait_result(self, wait: Wait, call: Call) -> Dict[str, Any]:
@@ -6099,8 +6178,11 @@ class Stateless(Era):
         try:
             self.swarm.store.write_handle(handle)
         except (OSError, ToolError) as error:
-            raise ToolError("The MCP task could not be recorded", str(error), f"Start nothing again: the tasks {', '.join(wait.task_ids)} go on, and codex_wait collects them")
-        return {**self._task(handle, "working", f"started {', '.join(wait.task_ids[:20])}", now, now), "resultType": "task"}
+            raise ToolError("The MCP task could not be recorded", str(error),
+                            f"Start nothing again: the tasks {', '.join(wait.task_ids)} go on, "
+                            "and codex_wait collects them")
+        started = f"started {', '.join(wait.task_ids[:20])}"
+        return {**self._task(handle, "working", started, now, now), "resultType": "task"}
 
     def _handle(self, params: Mapping[str, Any]) -> Handle:
         handle_id = params.get("taskId")
@@ -6109,15 +6191,16 @@ class Stateless(Era):
             raise ProtocolError(INVALID_PARAMS, f"Unknown taskId: {_show(handle_id)}")
         return handle
 
-    def _task(self, handle: Handle, status: str, message: str, updated_at: float, kept_since: float) -> Dict[str, Any]:
+    def _task(self, handle: Handle, status: str, message: str, updated_at: float,
+              kept_since: float) -> Dict[str, Any]:
         """The retention counts from the end, MCP's `ttlMs` from the beginning; null is for ever."""
         ttl_s, max_age_s = max(0.0, kept_since - handle.created_at), self.swarm.config.task_max_age_s
         return {"taskId": handle.handle_id, "status": status, "statusMessage": visible(message),
                 "createdAt": utc(handle.created_at), "lastUpdatedAt": utc(updated_at),
                 "ttlMs": int((ttl_s + max_age_s) * 1000) if max_age_s else None, "pollIntervalMs": POLL_MS}
 
-    def tasks_get(self, request: Request) -> Dict[str, Any]:
-        return self.task_state(self._handle(request.params))
+    def tasks_get(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        return self.task_state(self._handle(params))
 
     def task_state(self, handle: Handle) -> Dict[str, Any]:
         """Where an MCP task is; its end is written when it is first seen, and never changes after."""
@@ -6127,25 +6210,29 @@ class Stateless(Era):
             cancelled, now = self.swarm.store.is_cancelled(handle.handle_id), self.swarm.host.now()
             if not over and not (cancelled and not handle.wait.owned):
                 return self._task(handle, "working", message, max(at, handle.created_at), now)
-            end = self.swarm.store.end_handle(handle.handle_id, self._end(handle, message, cancelled, now))
+            end = self._end(handle, message, cancelled, now)
+            end = self.swarm.store.end_handle(handle.handle_id, end)
         self.swarm.collected(end.whole)
-        return {**self._task(handle, end.status, end.message, end.at, end.at), **({"result": end.result} if end.result else {})}
+        result = {"result": end.result} if end.result else {}
+        return {**self._task(handle, end.status, end.message, end.at, end.at), **result}
 
     def _end(self, handle: Handle, message: str, cancelled: bool, now: float) -> HandleEnd:
         """A cancelled wait is cancelled; a cancelled run only if the stop came before its end."""
-        era = Stateless(self.server, {}, Client(handle.client))
-        if cancelled and not (handle.wait.owned and all(record_of(self.swarm, i).get("outcome") != Outcome.CANCELLED.value for i in handle.wait.task_ids)):
-            return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(handle.wait.task_ids[:20])}")
-        call = Call()
-        result = era.finish("tools/call", era.call_result(conclude(self.swarm, handle.wait), call))
+        ids = handle.wait.task_ids
+        stopped = lambda task_id: record_of(self.swarm, task_id).get("outcome") == Outcome.CANCELLED.value
+        if cancelled and (not handle.wait.owned or any(map(stopped, ids))):
+            return HandleEnd(now, "cancelled", f"cancelled; codex_wait tells of {', '.join(ids[:20])}")
+        era, call = Stateless(self.swarm, {}, Client(handle.client)), Call()
+        result = era.call_result(conclude(self.swarm, handle.wait), call)
+        result = era.finish(METHODS["tools/call"], result)
         return HandleEnd(now, "completed", message, result, tuple(call.told))
 
-    def tasks_update(self, request: Request) -> Dict[str, Any]:
-        self._handle(request.params)            # our tasks never ask for input, so there is nothing to take
+    def tasks_update(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        self._handle(params)                    # our tasks never ask for input, so there is nothing to take
         return {}
 
-    def tasks_cancel(self, request: Request) -> Dict[str, Any]:
-        handle = self._handle(request.params)
+    def tasks_cancel(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
+        handle = self._handle(params)
         if self.task_state(handle)["status"] == "working":
             try:
                 self.swarm.store.mark_cancelled(handle.handle_id)
@@ -6155,40 +6242,38 @@ class Stateless(Era):
         return {}
 
 
-def system_refused(error: OSError) -> ToolError:
-    return ToolError("The system refused", f"{error.strerror}: {error.filename}", "Mend that, or run fewer tasks at once")
+def utc(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def client_named(info: Any) -> Client:
     return Client(str(info.get("name", "")) if isinstance(info, dict) else "")
 
 
-def _listed(key: str) -> List[Dict[str, Any]]:
-    """The resources as a list shows them; their addresses are under `key`: `uri`, for templates `uriTemplate`."""
-    return [{key: r.uri, "name": r.name, "description": r.description, "mimeType": r.mime_type}
-            for r in RESOURCES if ("{" in r.uri) == (key == "uriTemplate")]
+class Request(NamedTuple):
+    id: RequestId
+    method: Method
+    params: Dict[str, Any]
+    replies: Replies
+    era: Era
 
+    def serve(self, call: Call) -> Dict[str, Any]:
+        """The result, from the method of the era. Raises: ProtocolError, OSError."""
+        act: Callable[..., Dict[str, Any]] = getattr(self.era, self.method.name.replace("/", "_"))
+        return act(self.params, call)
 
-def server_facts(swarm: Swarm, revision: Optional[str]) -> Dict[str, Any]:
-    facts: Dict[str, Any] = {**SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform,
-                             "pid": os.getpid(), "protocol": revision, "protocols": list(SUPPORTED), "tasks_dir": swarm.store.tasks,
-                             "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS),
-                             "limits": {"tasks_per_call": MAX_TASKS_PER_CALL, "prompt_chars": MAX_PROMPT_CHARS, "result_chars": RESULT_CHARS, "frame_bytes": MAX_FRAME_BYTES,
-                                        "waiting_calls": MAX_WAITS}}
-    try:
-        codex_path = find_codex(swarm.config.codex_bin, swarm.environ.get("PATH", os.defpath))
-        done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
-        facts["codex"] = {"path": codex_path, "version": clip(done.out or done.err, 100)}
-    except (ToolError, OSError) as error:
-        facts["codex"] = {"error": str(error)}
-    return facts
+    @property
+    def waits(self) -> bool:
+        """Whether it takes as long as tasks do."""
+        found = tool_named(self.params.get("name")) if self.method is METHODS["tools/call"] else None
+        return found is not None and found.waits and not self.era.tracks_tasks
 
 
 class Pending:
     """A request that is answered on a thread of its own."""
 
-    def __init__(self, request: Request, call: Call) -> None:
-        self.request, self.call = request, call
+    def __init__(self, request: Request) -> None:
+        self.request, self.call = request, Call(request.era.client)
         self.told = 0                   # progress notifications so far
 
 
@@ -6197,23 +6282,24 @@ class Server:
 
     def __init__(self, swarm: Swarm, wire: Wire) -> None:
         self.swarm, self.wire = swarm, wire
-        self.session = Handshake(self)
-        # Guards `calls` (request id -> what is under way) and `threads` (those whose thread has not finished: the id is
-        # free when the answer leaves). The reader and every call thread take it; the end of a call notifies it, for
-        # `drain`. Whether a call is cancelled is looked at, and what follows from that is sent, in one hold of it: what the
-        # reader has seen cancelled says nothing more. Sending never blocks.
+        self.session = Handshake(swarm)
+        # Guards `calls` (request id -> what is under way) and `threads` (those whose thread has not finished:
+        # the id is free when the answer leaves). The reader and every call thread take it; the end of a call
+        # notifies it, for `drain`. Whether a call is cancelled is looked at, and what follows is sent, in one
+        # hold of it: what the reader has seen cancelled says nothing more. Sending never blocks.
         self.idle = threading.Condition()
         self.calls: Dict[RequestId, Pending] = {}
         self.threads: Set[Pending] = set()
 
     def run(self) -> None:
         """Serve until the end of input."""
-        self.swarm.host.log("INFO", f"codex-mcp-swarm {__version__} serves, tasks in {self.swarm.config.root}")
+        root = self.swarm.config.root
+        self.swarm.host.log("INFO", f"codex-mcp-swarm {__version__} serves, tasks in {root}")
         for line in self.wire.lines():
             self.receive(line)
 
     def drain(self) -> None:
-        """Give what is under way time to be done and answered; calls that only wait end with us, their tasks go on."""
+        """Give what is under way time to be answered; calls that only wait end, their tasks go on."""
         end = self.swarm.host.monotonic() + EXIT_GRACE_S
         self.swarm.closing = True
         self.swarm.wake()
@@ -6222,9 +6308,11 @@ class Server:
             self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
         self.wire.flush(max(0.0, end - self.swarm.host.monotonic()))
 
+    # -- from a line to a request ----------------------------------------------------
     def receive(self, line: Optional[bytes]) -> None:
         if line is None:
-            return self._error(None, ProtocolError(INVALID_REQUEST, f"The line is longer than {MAX_FRAME_BYTES:,} bytes: send long prompts in several calls"))
+            why = f"The line is longer than {MAX_FRAME_BYTES:,} bytes: send long prompts in several calls"
+            return self._error(None, ProtocolError(INVALID_REQUEST, why))
         try:
             message = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
@@ -6234,21 +6322,9 @@ class Server:
         if not (self.session.begun and self.session.revision == "2025-03-26") or not message:
             why = "An empty batch" if not message else "Batches exist only in revision 2025-03-26"
             return self._error(None, ProtocolError(INVALID_REQUEST, f"{why}: send one object a line"))
-        replies = Replies(self.wire, sum(expects_answer(m) for m in message))
+        replies = Replies(self.wire, sum(expects_answer(entry) for entry in message))
         for entry in message:
             self.dispatch(entry, replies, in_batch=True)
-
-    def era_of(self, method: str, params: Mapping[str, Any], in_batch: bool) -> Era:
-        """The era of a request, which then knows its method. Raises: ProtocolError."""
-        meta = params.get("_meta")
-        if isinstance(meta, dict) and (VENDOR + "protocolVersion" in meta or (not self.session.begun and VENDOR + "clientCapabilities" in meta)):
-            if in_batch:
-                raise ProtocolError(INVALID_REQUEST, f"Revision {STATELESS} has no batches")
-            era: Union[Stateless, Handshake] = Stateless.of(self, meta)
-        else:
-            era = self.session
-        era.check(method)
-        return era
 
     def dispatch(self, message: Any, replies: Replies, in_batch: bool = False) -> None:
         if not expects_answer(message):
@@ -6257,54 +6333,83 @@ class Server:
             return
         ident = as_id(message.get("id")) if isinstance(message, dict) else None
         try:
-            if ident is None or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
-                raise ProtocolError(INVALID_REQUEST, "Not a JSON-RPC 2.0 request: it needs `jsonrpc`: \"2.0\", a `method`, and an `id` that is a string or an integer")
-            if in_batch and message["method"] == "initialize":
-                raise ProtocolError(INVALID_REQUEST, "`initialize` cannot be part of a batch")
-            params = message.get("params")
-            era = self.era_of(message["method"], params if isinstance(params, dict) else {}, in_batch)
-            if params is not None and not isinstance(params, dict):
-                raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
-            if params and params.get("cursor") is not None and message["method"] in CACHEABLE:
-                raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
-            with self.idle:             # only the reader begins requests, so what is free here is free until it does
-                if ident in self.calls:
-                    raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
-            self.swarm.host.log("DEBUG", f"request {_show(ident)}: {message['method']}, revision {era.revision}")
-            request = Request(ident, message["method"], params or {}, replies, era)
-            if request.method == "tools/call":
-                found, arguments = _tool_called(request.params)
-                return self._begin(request, lambda call: era.run_tool(found, arguments, call), found.waits and not era.tracks_tasks)
+            request = self._request(ident, message, replies, in_batch)
         except ProtocolError as error:
             return self._error(ident, error, replies)
-        if request.method in SLOW:
-            return self._begin(request, lambda call: era.methods[request.method](request))
-        self.answer(request, lambda: era.methods[request.method](request))
+        self.swarm.host.log("DEBUG", f"request {_show(ident)}: {request.method.name}, "
+                                     f"revision {request.era.revision}")
+        if request.method.slow:
+            return self._begin(request)
+        self.answer(request, lambda: request.serve(Call(request.era.client)))
 
-    def _begin(self, request: Request, act: Callable[[Call], Dict[str, Any]], waits: bool = False) -> None:
+    def _request(self, ident: Optional[RequestId], message: Any, replies: Replies, in_batch: bool) -> Request:
+        """The message as a request, its era agreed. Raises: ProtocolError."""
+        if ident is None or message.get("jsonrpc") != "2.0" or not isinstance(message.get("method"), str):
+            raise ProtocolError(INVALID_REQUEST, "Not a JSON-RPC 2.0 request: it needs `jsonrpc`: \"2.0\", "
+                                                 "a `method`, and an `id` that is a string or an integer")
+        name, params = message["method"], message.get("params")
+        if in_batch and name == "initialize":
+            raise ProtocolError(INVALID_REQUEST, "`initialize` cannot be part of a batch")
+        era = self._era_of(params.get("_meta") if isinstance(params, dict) else None, in_batch)
+        method = era.check(name)
+        if params is not None and not isinstance(params, dict):
+            raise ProtocolError(INVALID_PARAMS, "`params` must be an object")
+        if params and params.get("cursor") is not None and method.is_list:
+            raise ProtocolError(INVALID_PARAMS, "Unknown `cursor`: every list comes whole")
+        with self.idle:             # only the reader begins requests: what is free here is free until it does
+            if ident in self.calls:
+                raise ProtocolError(INVALID_REQUEST, "A request with this id is still under way")
+        return Request(ident, method, params or {}, replies, era)
+
+    def _era_of(self, meta: Any, in_batch: bool) -> Union[Stateless, Handshake]:
+        """The era of a request with this `_meta`. Raises: ProtocolError."""
+        marks = {VENDOR + "protocolVersion", *([] if self.session.begun else [VENDOR + "clientCapabilities"])}
+        if not isinstance(meta, dict) or marks.isdisjoint(meta):
+            return self.session
+        if in_batch:
+            raise ProtocolError(INVALID_REQUEST, f"Revision {STATELESS} has no batches")
+        return Stateless.of(self.swarm, meta)
+
+    def _notified(self, method: str, params: Any) -> None:
+        """Notifications are never answered, and unknown ones are nobody's error."""
+        if method != "notifications/cancelled" or not isinstance(params, dict):
+            return
+        with self.idle:
+            pending = self.calls.get(as_id(params.get("requestId")))    # type: ignore[arg-type]
+            if pending is not None:
+                pending.call.cancel_reason = str(params.get("reason") or "")
+                pending.call.cancelled = True
+        self.swarm.wake()
+
+    # -- from a request to its answer ------------------------------------------------
+    def _begin(self, request: Request) -> None:
         """Answer on a thread of its own what may take a while."""
-        pending = Pending(request, Call(request.era.client))
+        pending = Pending(request)
         pending.call.tell = self._teller(pending)
         with self.idle:
             calls = len(self.calls)
             self.calls[request.id] = pending
             self.threads.add(pending)
-        if calls < (MAX_WAITS if waits else MAX_CALLS):
+        act = lambda: request.serve(pending.call)
+        if calls < (MAX_WAITS if request.waits else MAX_CALLS):
+            thread = threading.Thread(target=self.answer, args=(request, act, pending),
+                                      name=f"call-{request.id}", daemon=True)
             try:
-                threading.Thread(target=self.answer, args=(request, lambda: act(pending.call), pending), name=f"call-{request.id}", daemon=True).start()
-                return
+                return thread.start()
             except RuntimeError:            # the system has no thread left
                 pass
         self.answer(request, lambda: self._too_busy(request, calls), pending)
 
     def _too_busy(self, request: Request, calls: int) -> Dict[str, Any]:
-        error = ToolError("Too many calls are under way", f"There are {calls}, and each takes a thread of the server",
+        error = ToolError("Too many calls are under way",
+                          f"There are {calls}, and each takes a thread of the server",
                           "Wait for some of them; codex_batch and codex_wait take many tasks in one call")
-        if request.method != "tools/call":
+        if request.method is not METHODS["tools/call"]:
             raise ProtocolError(INTERNAL_ERROR, str(error))
         return request.era.error_result(error)
 
-    def answer(self, request: Request, act: Callable[[], Dict[str, Any]], pending: Optional[Pending] = None) -> None:
+    def answer(self, request: Request, act: Callable[[], Dict[str, Any]],
+               pending: Optional[Pending] = None) -> None:
         """The one boundary between exceptions and the wire. A cancelled call gets no answer."""
         try:
             out = {"result": request.era.finish(request.method, act())}
@@ -6314,13 +6419,15 @@ class Server:
             out = error_member(ProtocolError(INTERNAL_ERROR, str(system_refused(error))))
         except Exception:                   # a bug of ours: say so, and go on serving
             reference = os.urandom(4).hex()
-            self.swarm.host.log("ERROR", f"internal error {reference} in {request.method}", trace=True)
-            out = error_member(ProtocolError(INTERNAL_ERROR, f"Internal error {reference}; its traceback is in the server's log"))
+            self.swarm.host.log("ERROR", f"internal error {reference} in {request.method.name}", trace=True)
+            what = f"Internal error {reference}; its traceback is in the server's log"
+            out = error_member(ProtocolError(INTERNAL_ERROR, what))
+        message = {"jsonrpc": "2.0", "id": request.id, **out}
         if pending is None:
-            return request.replies.send({"jsonrpc": "2.0", "id": request.id, **out})
+            return request.replies.send(message)
         with self.idle:
             del self.calls[request.id]
-            request.replies.send({"jsonrpc": "2.0", "id": request.id, **out} if not pending.call.cancelled else None)
+            request.replies.send(None if pending.call.cancelled else message)
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
         elif not pending.call.cancelled:
@@ -6336,37 +6443,17 @@ class Server:
             return None
 
         def tell(text: str) -> None:
-            """Only the thread of the call comes here, before it answers: no progress can follow the result."""
+            """Only the thread of the call comes here, before it answers: no progress follows the result."""
             with self.idle:
                 if not pending.call.cancelled and not self.wire.busy():
                     pending.told += 1
                     self.wire.send(pending.request.era.progress(token, pending.told, text))
         return tell
 
-    def _notified(self, method: str, params: Any) -> None:
-        """Notifications are never answered, and unknown ones are nobody's error."""
-        if method != "notifications/cancelled" or not isinstance(params, dict):
-            return
-        with self.idle:
-            pending = self.calls.get(as_id(params.get("requestId")))    # type: ignore[arg-type]
-            if pending is not None:
-                pending.call.cancel_reason = str(params.get("reason") or "")
-                pending.call.cancelled = True
-        self.swarm.wake()
-
-    def _error(self, ident: Optional[RequestId], error: ProtocolError, replies: Optional[Replies] = None) -> None:
-        (replies or Replies(self.wire)).send({"jsonrpc": "2.0", "id": ident, **error_member(error)})
-
-
-def _tool_called(params: Dict[str, Any]) -> Tuple[Tool, Dict[str, Any]]:
-    """The tool and the arguments of a tools/call. Raises: ProtocolError."""
-    name, arguments = params.get("name"), params.get("arguments")
-    if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
-        raise ProtocolError(INVALID_PARAMS, "`tools/call` needs `name`, a string, and `arguments`, an object")
-    found = TOOLS.get(TOOL_ALIASES.get(name, name))
-    if found is None:
-        raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {clip(name, 100)}")
-    return found, arguments or {}
+    def _error(self, ident: Optional[RequestId], error: ProtocolError,
+               replies: Optional[Replies] = None) -> None:
+        message = {"jsonrpc": "2.0", "id": ident, **error_member(error)}
+        (replies or Replies(self.wire)).send(message)
 
 
 def expects_answer(message: Any) -> bool:
@@ -6375,7 +6462,8 @@ def expects_answer(message: Any) -> bool:
         return True
     if "method" in message:
         return "id" in message or not isinstance(message["method"], str)
-    return not ("error" in message or ("id" in message and "result" in message))     # an error about a line whose id nobody could read has none
+    # an error about a line whose id nobody could read has none
+    return not ("error" in message or ("id" in message and "result" in message))
 
 
 def as_id(value: Any) -> Optional[RequestId]:

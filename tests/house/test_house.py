@@ -367,7 +367,13 @@ def tools_list(revision=cms.REVISIONS[0]):
     """The result of tools/list, as a client of this revision gets it."""
     era = cms.Stateless(None, {}, cms.Client()) if revision == cms.STATELESS else cms.Handshake(None)
     era.revision = revision
-    return era.finish("tools/list", era.tools_list(cms.Request(1, "tools/list", {}, None, era)))
+    return era.finish(cms.METHODS["tools/list"], era.tools_list({}, cms.Call()))
+
+
+@pytest.mark.parametrize("method", list(cms.METHODS.values()), ids=lambda m: m.name)
+def test_every_method_of_the_protocol_is_there_in_its_era_and_only_there(method):
+    eras = [era for era in (cms.Handshake, cms.Stateless) if hasattr(era, method.name.replace("/", "_"))]
+    assert [era.__name__ for era in eras] == ([method.era] if method.era else ["Handshake", "Stateless"])
 
 
 @pytest.mark.parametrize("revision", cms.SUPPORTED)
