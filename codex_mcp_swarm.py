@@ -662,7 +662,9 @@ def _show(value: Any) -> str:
 
 
 SECRET_KEY = r"""(?:key|token|secret|passw|authorization|bearer|credential)[\w-]{0,60}["']?\s{0,9}[=:]\s{0,9}"""
-SECRET = r"""(?:"(?:\\.|[^"])*"?|'[^']*'?|\{[^}]*\}?|\[[^]]*\]?|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
+QUOTED = r"""(?:"(?:\\.|[^"])*"?|'[^']*'?)"""
+SECRET = rf"""(?:{QUOTED}|\{{(?:{QUOTED}|[^}}"'])*\}}?|\[(?:{QUOTED}|[^]"'])*\]?""" \
+         r"""|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
 
 
 def masked(text: str) -> str:
@@ -907,7 +909,7 @@ def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> 
     if more:
         raise ToolError(f"{', '.join(more)}: more than this server gives",
                         f"It was started with --max-sandbox {cap}, and what a thread began with counts for its replies",
-                        f"Leave that out, in a new thread if need be; `config` takes {', '.join(sorted(HARMLESS))}")
+                        "Leave that out, in a new thread if need be; the user can set it with -c")
     return {**arguments, "sandbox": mode}
 
 
@@ -1120,9 +1122,9 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
 }
 
 
-def failure(kind: FailureKind, message: str) -> Failure:
-    retryable, advice = ADVICE[kind]
-    return Failure(kind, masked(clip(message, 2_000)), retryable, advice)
+def failure(kind: FailureKind, message: str, advice: str = "") -> Failure:
+    retryable, general = ADVICE[kind]
+    return Failure(kind, masked(clip(message, 2_000)), retryable, advice or general)
 
 
 def classify(message: str, stderr: str) -> Optional[Failure]:
@@ -1423,19 +1425,22 @@ def private(path: str, how: int, mode: int = 0o600) -> int:
     """An `opener` for everything of ours: what it makes is for us alone, whatever the umask. Raises: OSError, also for
     what is no ordinary file: a link leads elsewhere, and a FIFO in the place of a record has no end."""
     fd = os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
+    there = os.fstat(fd).st_mode
+    try:
+        if not stat.S_ISREG(there):
+            raise OSError(errno.EINVAL, "No ordinary file", path)
+        if mode == 0o200 and there & 0o577:             # a lock file of an older version
+            os.fchmod(fd, mode)
         return fd
-    os.close(fd)
-    raise OSError(errno.EINVAL, "No ordinary file", path)
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def open_lock(path: str, create: int = 0) -> int:
     """Open a lock file, which is for writing alone: inside Codex's sandbox whatever can be read can be locked, but nobody
     can open such a file, not even uid 0. Raises: OSError."""
-    fd = private(path, os.O_WRONLY | create, 0o200)
-    if os.fstat(fd).st_mode & 0o577:                    # made by an older version
-        os.fchmod(fd, 0o200)
-    return fd
+    return private(path, os.O_WRONLY | create, 0o200)
 
 
 def flock(fd: int, how: int) -> None:
@@ -3964,7 +3969,8 @@ class Swarm:
         overrides = owner.overrides if owner and not self.config.max_sandbox else overrides
         wanted = request.get("worktree", False)
         wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
-        if wants_tree and asked(arguments, overrides).sandbox is None:
+        unsaid = asked(arguments, overrides).sandbox is None
+        if wants_tree and unsaid:
             arguments["sandbox"] = self.config.max_sandbox or SANDBOXES[1]
         if self.config.max_sandbox:
             arguments = capped(arguments, overrides, self.config.max_sandbox)
@@ -3988,7 +3994,7 @@ class Swarm:
         spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
                     self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
                     usage_before, self._tree_around(cwd, owner),
-                    title_of(request["prompt"]), self._warnings(arguments))
+                    title_of(request["prompt"]), self._warnings(arguments, unsaid))
         codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
         if spec.worktree is not None:
             checkout, setup = (owner.checkout, owner.setup) if owner else ("", "")
@@ -4138,16 +4144,16 @@ class Swarm:
         elif patterns:
             why = f"codex takes `{patterns[0]}` for a pattern, so it cannot keep them from it"
         if why:
+            part = f", part of `{within[0][1]}`, which is its to write" if within else ""
             raise ToolError(f"`cwd`: no task is started in {spec.cwd}",
-                            f"It could change the records or worktrees of other tasks, in `{root}` or `{trees}`: {why}",
+                            f"It could change what other tasks keep in `{root}` or `{trees}`{part}: {why}",
                             "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name "
                             "directories elsewhere")
-        told = [f"This task cannot write in {', '.join(way)}: tasks are kept there"] if way else []
-        if doubt:
-            told.append("It is not certain what `writable_roots` opens: what is in doubt stays closed to this task")
-        for warning in told:
-            spec = spec._replace(warnings=add_warning(spec.warnings, warning))
-        return spec._replace(permissions={"extends": ":workspace", "network": {"enabled": network}, "filesystem": files})
+        closed_way = f"This task cannot write in {', '.join(way)}: tasks are kept there" if way else ""
+        unsure = "It is not certain what `writable_roots` opens: what is in doubt stays closed to this task"
+        warnings = add_warning(spec.warnings, closed_way, unsure if doubt else "")
+        profile = {"extends": ":workspace", "network": {"enabled": network}, "filesystem": files}
+        return spec._replace(warnings=warnings, permissions=profile)
 
     def _links(self) -> List[str]:
         """The links on the way to what is ours: no profile keeps one from being turned."""
@@ -4198,17 +4204,20 @@ class Swarm:
             self.versions[key] = tuple(map(int, found.groups())) if found else ()
         return self.versions[key]
 
-    def _warnings(self, arguments: Mapping[str, Any]) -> Tuple[str, ...]:
-        """What a user should know of arguments that codex would pass over in silence."""
-        warnings: Tuple[str, ...] = ()
+    def _warnings(self, arguments: Mapping[str, Any], unsaid: bool) -> Tuple[str, ...]:
+        """What a user should know that codex would pass over in silence. `unsaid`: no sandbox was given."""
+        cap, profile, found = self.config.max_sandbox, arguments.get("profile"), []
+        if unsaid and arguments.get("sandbox") == SANDBOXES[0]:
+            advice = f". Pass `sandbox` \"{cap}\" for that" if cap != SANDBOXES[0] else ""
+            found.append(f"No `sandbox` was given, and under --max-sandbox {cap} it is read-only: "
+                         f"nothing can be written{advice}")
         ours = dict(map(override, self.config.overrides)).get("approval_policy", "never")
         if ours != "never" or arguments.get("approval-policy", "never") != "never":
-            warnings = add_warning(warnings, "`approval-policy` has no effect: codex exec never asks; what needs approval is refused")
-        profile = arguments.get("profile")
+            found.append("`approval-policy` has no effect: codex exec never asks, but refuses what needs it")
         file = os.path.join(self.config.codex_home, f"{profile}.config.toml")
         if profile and not os.path.exists(file):
-            warnings = add_warning(warnings, f"Codex passes over the profile `{profile}`: there is no {file}")
-        return warnings
+            found.append(f"Codex passes over the profile `{profile}`: there is no {file}")
+        return add_warning((), *found)
 
     def _with_worktree(self, plan: Plan) -> Plan:
         """Make the worktree; the task runs in the same sub-directory of it. Raises: ToolError."""
@@ -4557,7 +4566,8 @@ class Swarm:
         p = tail.refresh()
         live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, tail.phase_at or spec.created_at),
                 "last_event_s": age(now, tail.changed_at or spec.created_at), "tools": dict(p.tools), "last_command": p.last_command,
-                "last_file": p.last_file, "last_message": clip(p.message or "", 300), "retries": p.retries}
+                "last_file": p.last_file, "last_message": clip(p.message or "", 300), "retries": p.retries,
+                "unknown_events": p.unknown}
         ran = asked(spec.arguments, spec.overrides)
         return {"threadId": p.thread_id or spec.thread_id, "sandbox": ran.sandbox, "model": ran.model,
                 "worktree": spec.worktree and shown(spec.worktree),
@@ -6039,7 +6049,7 @@ class Era:
         text = clip_middle(visible(str(error)), ERROR_CHARS)
         result: Dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": True}
         if error.kind is not None and self.since("2025-06-18"):
-            result["structuredContent"] = {"failure": to_json(failure(error.kind, str(error)))}
+            result["structuredContent"] = {"failure": to_json(failure(error.kind, str(error), error.fix))}
         return result
 
     def progress(self, token: Any, number: int, text: str) -> Dict[str, Any]:
@@ -6553,10 +6563,16 @@ def this_program() -> List[str]:
     return [script] if installed else [sys.executable, os.path.abspath(__file__)]
 
 
-def show_entry(argv: Sequence[str]) -> int:
-    """Print the entry for the client that `argv` names, with the other words of `argv` as flags of the server."""
+def show_entry(argv: Sequence[str], config: Config, environ: Mapping[str, str]) -> int:
+    """Print the entry for the client that `argv` names, with its other words as flags of the server; the path
+    of codex absolute, since a client starts it elsewhere. Raises: ToolError where there is none."""
     at = next(i for i, words in enumerate(zip(argv, argv[1:])) if words[0] == "config" and words[1] in CLIENTS)
-    client, command = argv[at + 1], [*this_program(), *argv[:at], *argv[at + 2:]]
+    client, words, given = argv[at + 1], [*argv[:at], *argv[at + 2:]], flags().parse_args(argv).codex_bin
+    if given:
+        find_codex(config.codex_bin, environ.get("PATH", os.defpath))
+        absolute = {given: config.codex_bin, f"--codex-bin={given}": f"--codex-bin={config.codex_bin}"}
+        words = [absolute.get(word, word) for word in words]
+    command = [*this_program(), *words]
     where, text = CLIENTS[client][0], entry_for(client, command)
     if text.startswith("{"):                # JSON has no comments
         sys.stderr.write(f"{where}. If there are servers in it already, put this one beside them.\n")
@@ -6615,7 +6631,8 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
     state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     root = _directory(environ, "CODEX_SWARM_TASK_DIR", os.path.join(state, "codex-swarm"))
     codex_bin = (options and options.codex_bin) or environ.get("CODEX_SWARM_CODEX_BIN") or "codex"
-    if os.path.isdir(os.path.expanduser(codex_bin)):
+    codex_bin = os.path.abspath(os.path.expanduser(codex_bin)) if os.sep in codex_bin else codex_bin
+    if os.path.isdir(codex_bin):
         raise UsageError(f"{codex_bin} is a directory: --codex-bin and CODEX_SWARM_CODEX_BIN name an executable")
     log = environ.get("CODEX_SWARM_LOG") or None
     log = os.path.abspath(os.path.expanduser(log)) if log else None
@@ -6637,8 +6654,10 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
 
 def _allowed_root(given: str) -> str:
     path = os.path.expanduser(given)
-    if not os.path.isabs(path) or not os.path.isdir(path):
-        raise UsageError(f"--allow-root {given}: must be the absolute path of a directory")
+    why = "" if os.path.isdir(path) else "is not a directory" if os.path.lexists(path) else "does not exist"
+    why = why if os.path.isabs(path) else "must be an absolute path"
+    if why:
+        raise UsageError(f"--allow-root {given}: {why}")
     return os.path.realpath(path)
 
 
@@ -6822,7 +6841,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
             program = this_program()
             print(WELCOME % {"entry": entry_for("claude", program), "program": shell_words(program)}, end="")
         elif command == "config":
-            code = show_entry(argv)
+            code = show_entry(argv, config, environ)
         else:
             code = {"demo": demo, "sweep": sweep}[command](config, environ)
         sys.stdout.flush()

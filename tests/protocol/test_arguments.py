@@ -203,6 +203,18 @@ def test_outside_a_repository_the_flag_lets_codex_run(client, tmp_path):
     assert (seen["cwd"], "skip-git-repo-check" in seen["options"]) == (str(outside), True)
 
 
+def test_the_advice_of_a_refusal_does_not_contradict_its_message(client, tmp_path):
+    outside = {"prompt": "x", "cwd": str(tmp_path), "worktree": True}
+    stranger = {"prompt": "x", "threadId": "0" * 8 + "-0000-7000-8000-" + "0" * 12}
+    c = client("--skip-git-repo-check")
+    calls = [("codex", outside, "leave `worktree` out"), ("codex_reply", stranger, "Pass `cwd`")]
+    for tool, arguments, step in calls:
+        failure = c.call(tool, arguments)["structuredContent"]["failure"]
+        advice = failure["advice"]
+        assert step in advice and advice in failure["message"]
+        assert "--skip-git-repo-check" not in advice and "Check the thread" not in advice
+
+
 def test_the_empty_git_directory_that_codex_leaves_above_makes_no_repository(client, tmp_path):
     (tmp_path / ".git").mkdir()
     outside = tmp_path / "outside"

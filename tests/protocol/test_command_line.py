@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from conftest import SERVER
+from conftest import FAKE_CODEX, SERVER
 
 JSON_KEYS = {"cursor": "mcpServers", "gemini": "mcpServers", "claude-desktop": "mcpServers", "vscode": "servers", "opencode": "mcp"}
 CLIENTS = ["claude", "codex", "cursor", "vscode", "gemini", "opencode", "claude-desktop"]
@@ -132,6 +132,25 @@ def test_what_config_prints_starts_the_installed_script_where_that_was_called(fa
 def test_flags_of_config_are_flags_of_the_server(fake, words):
     command = pasted("codex", entry_of(fake, [sys.executable, str(SERVER)], *words))
     assert command[2:5] == ["-c", "model=x", "--ephemeral"]
+
+
+@pytest.mark.parametrize("flag", [["--codex-bin", "./bin/codex"], ["--codex-bin=./bin/codex"]])
+def test_the_path_of_codex_in_an_entry_is_right_wherever_that_is_used(fake, tmp_path, monkeypatch, flag):
+    (tmp_path / "bin").mkdir()
+    shutil.copy(str(FAKE_CODEX), str(tmp_path / "bin" / "codex"))
+    monkeypatch.chdir(tmp_path)
+    program = [sys.executable, str(SERVER)]
+    command = pasted("cursor", entry_of(fake, program, "config", "cursor", *flag))
+    assert "=".join(command[2:]).split("=") == ["--codex-bin", str(tmp_path / "bin" / "codex")]
+    bare = pasted("codex", entry_of(fake, program, "config", "codex", "--codex-bin", "sh"))
+    assert bare[2:4] == ["--codex-bin", "sh"], "a name is looked for on the client's PATH"
+
+
+@pytest.mark.parametrize("given", ["./no-such-codex", "no-such-codex"])
+def test_a_codex_that_is_not_there_is_told_before_anybody_pastes_it(fake, given):
+    done = run(fake, "config", "claude", "--codex-bin", given)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"no-such-codex" in done.stderr and b"not found" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["config"], ["config", "emacs"], ["demo", "claude"]])

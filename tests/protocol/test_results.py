@@ -12,7 +12,7 @@ from conftest import is_supervised, running, task_dirs
 
 LIMITS = {"test-client": 40000, "codex-mcp-client": 12000}
 each_client = pytest.mark.parametrize("name", sorted(LIMITS))
-STATES = {"queued", "starting", "running", "stopping", "ended"}
+STATES = {"starting", "running", "stopping", "ended"}
 
 
 def pages(c, task, first, **how):

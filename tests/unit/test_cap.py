@@ -32,6 +32,18 @@ def test_what_asks_for_more_than_the_cap_is_refused_by_name_and_never_lowered(sw
     with pytest.raises(ToolError) as caught:
         swarm(max_sandbox="read-only").plan({"prompt": "x", **arguments})
     assert named in str(caught.value) and "--max-sandbox read-only" in str(caught.value)
+    assert "Leave that out" in caught.value.fix and len(caught.value.fix) < 120, "the next step, and no list"
+
+
+@pytest.mark.parametrize("cap, arguments, advice", [
+    ("workspace-write", {}, '"workspace-write" for that'),
+    ("read-only", {}, ""), ("read-only", {"worktree": True}, ""),
+    ("workspace-write", {"sandbox": "read-only"}, None), ("read-only", {"sandbox": "read-only"}, None),
+    ("workspace-write", {"worktree": True}, None), ("", {}, None)])
+def test_where_the_cap_and_not_the_call_chose_read_only_a_warning_says_so(swarm, cap, arguments, advice):
+    warnings = swarm(max_sandbox=cap).plan({"prompt": "x", **arguments}).spec.warnings
+    said = [w for w in warnings if "nothing can be written" in w and "--max-sandbox" in w]
+    assert len(said) == (advice is not None) and all(w.endswith(advice or "written") for w in said)
 
 
 def test_what_cannot_run_or_open_anything_goes_through_and_the_operator_is_free(swarm):

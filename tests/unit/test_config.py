@@ -59,6 +59,14 @@ def test_a_bad_value_is_one_line_that_names_it_and_exit_2(home, argv, env, names
     assert len(lines) == 1 and names in lines[0], done.stderr
 
 
+@pytest.mark.parametrize("given, why", [
+    ("/no/such", "does not exist"), ("file", "absolute path"), ("FILE", "is not a directory")])
+def test_a_root_that_cannot_be_allowed_is_refused_for_what_is_wrong_with_it(home, given, why):
+    given = str(home / "file") if given == "FILE" else given
+    done = program(home, "--allow-root", given)
+    assert done.returncode == 2 and f"--allow-root {given}" in done.stderr and why in done.stderr
+
+
 def test_a_secret_in_a_flag_that_is_refused_is_not_repeated(home):
     done = program(home, "-c", "model providers.api_key=sk-verysecret")
     assert done.returncode == 2 and "providers.api_key=***" in done.stderr and "verysecret" not in done.stderr
@@ -139,6 +147,8 @@ def test_every_path_is_absolute_wherever_the_server_starts(home, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.setenv("HOME", str(home))
     config = configured(CODEX_SWARM_TASK_DIR="~/tasks", CODEX_SWARM_WORKTREE_DIR="~/trees", CODEX_SWARM_LOG="log")
+    given = [configured(CODEX_SWARM_CODEX_BIN="./c"), configured("--codex-bin=~/c")]
+    assert [config.codex_bin for config in given] == [str(home / "c")] * 2
     assert (config.root, config.worktree_dir, config.log_file) == tuple(str(home / name) for name in ("tasks", "trees", "log"))
 
 

@@ -143,6 +143,14 @@ def test_where_no_profile_can_help_nothing_starts_and_the_reason_is_said(app, re
     assert words in str(caught.value) and "CODEX_SWARM_TASK_DIR" in str(caught.value)
 
 
+def test_a_refusal_names_what_root_lies_in_that_the_task_may_write(swarm, tmp_path):
+    config = tmp_path / "home" / ".codex" / "config.toml"
+    config.write_text("[sandbox_workspace_write]\nexclude_tmpdir_env_var = true\n")
+    with pytest.raises(ToolError) as caught:
+        swarm(root="/tmp/%s/root" % tmp_path.name).plan({"prompt": "x"})
+    assert "part of `/tmp`, which is its to write" in str(caught.value)
+
+
 def test_a_link_on_the_way_to_root_that_a_task_could_turn_is_refused(swarm, repo, tmp_path):
     (tmp_path / "real").mkdir()
     (repo / "link").symlink_to(tmp_path / "real")

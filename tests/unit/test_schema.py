@@ -130,6 +130,9 @@ MASKED = [
     ("h={Authorization = 'Bearer abc', x=\"y\"}", "h={Authorization = ***, x=\"y\"}"), ("experimental_bearer_token=abc def", "experimental_bearer_token=***"),
     ("secrets={A=\"1a\", B=\"2b\"}", "secrets=***"), ("PASSWORD: hunter2, x", "PASSWORD: ***, x"), ("client_secret=\"open", "client_secret=***"),
     ("model_auto_compact_token_limit=500", "model_auto_compact_token_limit=500"), ("model=gpt-5.5", "model=gpt-5.5"), ("no key here", "no key here"),
+    ('tokens={A="}sk-1", B=\'}sk-2\'} x', "tokens=*** x"),
+    ('{"keys": ["a]sk-1", "b"], "c": 1}', '{"keys": ***, "c": 1}'),
+    ("tokens=['open]sk-1", "tokens=***"), ('tokens={A="\\"}sk-1"}, b', "tokens=***, b"),
     ("x_token=true", "x_token=true"), (r'{"api_key": "ab\"cdSECRET", "b": 1}', '{"api_key": ***, "b": 1}'), ('key="open\\', "key=***"),
 ]
 

@@ -424,6 +424,21 @@ def test_the_first_end_of_a_handle_stays(tasks):
     assert os.listdir(tasks.handles) == ["0" * 32 + ".end.json"]
 
 
+def test_a_lock_that_cannot_be_closed_to_readers_leaves_no_descriptor_open(tmp_path):
+    (tmp_path / "lock").write_text("")
+    os.chmod(str(tmp_path / "lock"), 0o644)         # as an older version made it
+
+    def refuse(name, args):
+        if name == "os.chmod":
+            raise PermissionError(errno.EPERM, "of another user")
+    before = os.listdir("/dev/fd")
+    with auditing(refuse), pytest.raises(PermissionError):
+        cms.open_lock(str(tmp_path / "lock"))
+    assert os.listdir("/dev/fd") == before
+    os.close(cms.open_lock(str(tmp_path / "lock")))
+    assert stat.S_IMODE(os.stat(str(tmp_path / "lock")).st_mode) == 0o200
+
+
 def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):
     task = make().advance("spawned")
     hidden, descriptors = TaskDir.create(tasks.tasks, task.dir.spec(), "another prompt"), sorted(os.listdir("/dev/fd"))

@@ -396,6 +396,10 @@ def test_a_record_tells_what_a_running_task_does(swarm, gate, tmp_path):
     live = eventually(lambda: app.record(task.task_id).get("progress", {}).get("phase") == "running a command" and app.record(task.task_id))
     assert live["state"] == "running" and "outcome" not in live and live["progress"]["tools"] == {"file_change": 1, "command_execution": 1}
     assert live["progress"]["last_command"].endswith("slow.sh") and live["progress"]["last_file"].endswith("made")
+    assert "unknown_events" not in live["progress"]
+    with open(task.file("events.jsonl"), "ab") as events:
+        events.write(b'{"type":"turn.of.a.newer.codex"}\n')
+    assert app.record(task.task_id)["progress"]["unknown_events"] == 1
     assert live["elapsed_s"] >= 0 and live["progress"]["last_event_s"] >= 0 and len(live["threadId"]) == 36
     gate.open()
     assert "progress" not in ended(app, [task.task_id])[0]
