@@ -1710,6 +1710,12 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.splitIndex=false", "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
     "maintenance.auto=false", "merge.conflictStyle=merge", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
+# Of a repository's own configuration, what makes git run no program and work nowhere else.
+PLAIN = "|".join((
+    *(setting.partition("=")[0].lower() for setting in GIT_SETTINGS[1::2]),
+    "core.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks|autocrlf|eol)",
+    "core.sparsecheckout(cone)?|index.sparse|extensions.(objectformat|refstorage|worktreeconfig)|lfs.repositoryformatversion",
+    r"(branch|user|init|pull|push)\..*|remote\..*\.(url|pushurl|fetch|gh-resolved)|submodule\.(.*\.)?(url|active)"))
 LOCAL_ENV = frozenset({"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
                        "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE",
                        "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
@@ -2025,6 +2031,12 @@ class Git:
         if "is ambiguous" in found.err:
             raise GitError(f"`base`: `{name}` is ambiguous", clip(found.err, 300), f"Write it in full, such as refs/heads/{name}")
         return top, found.out.strip()
+
+    def odd_settings(self, git_dir: str, common: str) -> List[str]:
+        """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises: GitError."""
+        files = [os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")]
+        rows = [self("/", "config", "--file", file, "--name-only", "-z", "--list") for file in files if os.path.lexists(file)]
+        return sorted({name for name in "".join(rows).split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
 
     @contextlib.contextmanager
     def aside(self, place: Mapping[str, str]) -> Iterator[Dict[str, str]]:
@@ -3875,6 +3887,7 @@ class Swarm:
         self._cache_lock = threading.Lock()              # guards `tails`; leaf lock
         self.tails: Dict[str, Tail] = {}
         self.versions: Dict[Tuple[str, float], Tuple[int, ...]] = {}     # of (codex, its mtime); only grows
+        self.writable: Dict[str, List[str]] = {}         # task id -> where it could write; only grows
         self.buried: Set[str] = set()                    # lost tasks whose leftovers were killed; only grows
         self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
@@ -4041,7 +4054,8 @@ class Swarm:
         return commit
 
     def _there_now(self, tree: Worktree) -> str:
-        """The commit in a worktree that a task is to go on in; empty where there is none to be found."""
+        """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises: ToolError."""
+        self._check_settings(tree.git_dir, common_of(tree))
         with contextlib.suppress(GitError):
             return self.git.commit_of(tree.git_dir, "HEAD", {"GIT_DIR": tree.git_dir}) or ""
         return ""
@@ -4075,16 +4089,34 @@ class Swarm:
             return task_id, None
 
     def _check_ours(self, cwd: str) -> None:
-        """A worktree of ours as the source of another one: a task may have replaced its `.git`, and git then runs the
-        filters that a task configured, with the rights of the server. Raises: GitError."""
+        """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no task's
+        making. Raises: GitError."""
         task_id, made = self._made_around(cwd)
-        if not task_id:
-            return
-        with contextlib.suppress(GitError):
-            if made is not None and os.path.realpath(self.git(cwd, "rev-parse", "--absolute-git-dir")) == os.path.realpath(made.git_dir):
-                return
-        raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more", "Its `.git` leads elsewhere, and git would do what that says",
-                       "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
+        git_dir = self.git(cwd, "rev-parse", "--absolute-git-dir")
+        if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
+            raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more", "Its `.git` leads elsewhere, and git would do what that says",
+                           "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
+        self._check_settings(git_dir, os.path.join(cwd, self.git(cwd, "rev-parse", "--git-common-dir")))
+
+    def _check_settings(self, git_dir: str, common: str) -> None:
+        """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that lies at the
+        top of what it may write. Raises: GitError."""
+        odd = self.git.odd_settings(git_dir, common)
+        for root in self._written_to() if odd else ():
+            if any(is_inside(path, root) and not is_inside(path, f"{root}/.git") for path in (git_dir, common)):
+                why = f"A task that could write in {root} may have set `{odd[0]}`, and git obeys that with your rights"
+                raise GitError(f"git is not run with the configuration in {common}", why, "Look at it, and take out "
+                               "what is more than plain; what you want of that, set in your own: `git config --global`")
+
+    def _written_to(self) -> Set[str]:
+        """Where tasks could write of which there is a record."""
+        for task_id in (i for i in self.store.ids() if i not in self.writable):
+            with contextlib.suppress(ToolError, *UNREADABLE):
+                spec = self.store.get(task_id).spec()
+                place = self.config.worktree_dir if spec.worktree else spec.cwd
+                reads = asked(spec.arguments, spec.overrides).sandbox == SANDBOXES[0]
+                self.writable[task_id] = [] if reads else self._reach(spec, place)[0]
+        return set(itertools.chain(*list(self.writable.values())))
 
     def _check_allowed(self, path: str) -> None:
         """A worktree of ours counts as the checkout that it was made from.
@@ -4658,6 +4690,8 @@ class Swarm:
             return self._side_of_checkout(spec, edited, globs)
         if not tree.head and not os.path.isdir(tree.path):
             raise ToolError(f"There is nothing to compare of task {task_id}", f"Its work was never committed, and `{tree.path}` is gone", "See `warnings` of its record")
+        if not tree.head:
+            self._check_settings(tree.git_dir, common_of(tree))
         return Side(common_of(tree), tree, not tree.head, edited if not tree.head else (), globs, since=spec.since)
 
     def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> Side:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from client import LEGACY_REVISIONS, Client, text_of
-from conftest import SERVER
+from conftest import SERVER, git
 
 RECORDS = ["spec.json", "status.json", "report.json", "events.jsonl", "stderr.log", "lock", "collected", "supervisor.log"]
 
@@ -129,3 +129,71 @@ def test_the_command_line_shows_control_characters(fake, root, client):
     (root / "worktrees" / "odd\x1b[31m").mkdir()
     done = subprocess.run([sys.executable, str(SERVER), "sweep"], env=fake, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert b"odd\\x1b[31m" in done.stdout and b"\x1b" not in done.stdout
+
+
+# -- planted configuration of git --------------------------------------------------------------------
+IDENTITY = "git -c user.name=a -c user.email=a@b.invalid"
+
+
+@pytest.fixture
+def nested(repo, tmp_path):
+    """`sub`, a repository that a task makes below its directory; and what plants `key` into its configuration."""
+    evil = tmp_path / "evil.sh"
+    evil.write_text("#!/bin/sh\ntouch '%s'\ncat\n" % (tmp_path / "ran"))
+    evil.chmod(0o755)
+    (tmp_path / "more").write_text("[filter \"x\"]\n\tclean = %s\n\tsmudge = %s\n" % (evil, evil))
+    make = "SHELL git init -q sub; cd sub; echo '* filter=x merge=x' > .gitattributes; echo 1 > f; git add .; %s commit -qm x" % IDENTITY
+
+    def plant(key, value=evil):
+        return "SHELL cd sub; git config %s '%s'; touch -d 2001-01-01 f; rm -f .git/index" % (key, value)
+    return make, plant, repo / "sub"
+
+
+@pytest.mark.parametrize("key, value", [
+    ("filter.x.clean", ""), ("filter.x.process", ""), ("merge.x.driver", ""), ("include.path", "more"), ("remote.origin.uploadpack", "")])
+def test_what_a_task_wrote_into_the_configuration_of_a_repository_is_not_obeyed(client, nested, tmp_path, key, value):
+    make, plant, sub = nested
+    c, value = client(), str(tmp_path / "more") if value == "more" else value or str(tmp_path / "evil.sh")
+    c.ok("codex", prompt=make)
+    inside = c.ok("codex", prompt="WRITE g 1", cwd=str(sub))["task_id"]
+    before = c.ok("codex", prompt="WRITE h 1", cwd=str(sub), worktree=True)["task_id"]
+    c.ok("codex", prompt=plant(key, value))
+    for tool, arguments in [("codex", {"prompt": "x", "cwd": str(sub), "worktree": True}), ("codex_diff", {"task_id": inside}),
+                            ("codex", {"prompt": "x", "cwd": str(sub), "worktree": {"include_changes": True}}),
+                            ("codex_merge", {"task_ids": [before]}), ("codex_merge", {"task_ids": [before], "into": "HEAD"}),
+                            ("codex_reply", {"prompt": "x", "task_id": before}),
+                            ("codex_reply", {"prompt": "x", "task_id": before, "update_from": "HEAD"})]:
+        text = c.refused(tool, arguments)
+        assert str(sub) in text and "`%s`" % key in text and "git config --global" in text, (tool, arguments, text)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_repository_below_the_directory_of_a_task_is_used_while_its_configuration_is_plain(client, nested, tmp_path, fake):
+    make, plant, sub = nested
+    c = client()
+    c.ok("codex", prompt=make)
+    git(sub, "config", "remote.origin.url", "https://example.invalid/x")
+    git(sub, "config", "core.hooksPath", ".husky")      # which is never obeyed
+    git(sub, "config", "--file", os.path.join(fake["HOME"], ".gitconfig"), "filter.x.smudge", str(tmp_path / "evil.sh"))
+    task_id = c.ok("codex", prompt="WRITE h 1", cwd=str(sub), worktree=True)["task_id"]
+    assert (tmp_path / "ran").exists()                  # the user's own configuration is obeyed
+    assert c.ok("codex_merge", task_ids=[task_id], into="HEAD")["merged"] == [task_id] and (sub / "h").exists()
+
+
+def test_the_configuration_of_a_repository_in_which_a_task_cannot_write_is_obeyed(client, repo, tmp_path):
+    git(repo, "config", "filter.x.clean", "touch '%s'; cat" % (tmp_path / "ran"))
+    (repo / ".gitattributes").write_text("* filter=x\n")
+    c = client()
+    task_id = c.ok("codex", prompt="WRITE h 1", cwd=str(repo))["task_id"]       # Codex keeps `.git` at its top from it
+    assert c.ok("codex_diff", task_id=task_id)["files_changed"] == 2 and (tmp_path / "ran").exists()
+    c.ok("codex", prompt="WRITE h 1", cwd=str(repo), worktree=True)
+
+
+def test_a_directory_that_passes_for_a_bare_repository_is_not_obeyed(client, nested, repo, tmp_path):
+    make, plant, sub = nested
+    c = client()
+    c.ok("codex", prompt=make)
+    c.ok("codex", prompt="SHELL mv sub bare; cd bare; mv .git/* .; rmdir .git; git --git-dir=. config core.bare false; "
+                         "git --git-dir=. config core.worktree .; git --git-dir=. config filter.x.clean %s" % (tmp_path / "evil.sh"))
+    text = c.refused("codex", {"prompt": "x", "cwd": str(repo / "bare"), "worktree": {"include_changes": True}})
+    assert "`core.worktree`" in text and not (tmp_path / "ran").exists()

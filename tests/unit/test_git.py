@@ -335,3 +335,17 @@ def test_an_empty_dot_git_above_a_directory_is_no_repository(repo, tmp_path):
     (tmp_path / "plain").mkdir()
     assert not cms.top_of(str(tmp_path / "plain")) and cms.repository_of(str(tmp_path / "plain"))[1] == "/"
     assert cms.top_of(str(repo / "sub")) == str(repo) and cms.repository_of(str(repo / "sub")) == (str(repo / ".git"), str(repo))
+
+
+@pytest.mark.parametrize("key, plain", [
+    ("core.bare", True), ("core.hookspath", True), ("core.fsmonitor", True), ("branch.a.b.merge", True), ("remote.o.url", True), ("user.name", True),
+    ("core.worktree", False), ("core.sshcommand", False), ("includeif.gitdir:/.path", False), ("filter.remote.o.url.clean", False), ("alias.status", False),
+    ("remote.o.promisor", False), ("remote.o.uploadpack", False), ("extensions.partialclone", False), ("lfs.customtransfer.x.path", False),
+    ("diff.x.textconv", False)])
+def test_of_a_repositorys_configuration_only_what_is_known_to_run_nothing_is_plain(tmp_path, key, plain):
+    common, git_dir = tmp_path / "common", tmp_path / "own"
+    for file in (common / "config", git_dir / "config.worktree"):
+        file.parent.mkdir()
+        sh(tmp_path, "git", "config", "--file", str(file), key, "x")
+        assert ours().odd_settings(str(git_dir), str(common)) == ([] if plain else [key])
+        file.unlink()
