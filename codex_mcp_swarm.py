@@ -249,11 +249,6 @@ def to_json(record: Any) -> Dict[str, Any]:
     return out
 
 
-def known_fields(kind: Any, data: Mapping[str, Any]) -> Dict[str, Any]:
-    """Those of `data` that the record has; JSON's lists become the tuples that they were."""
-    return {name: tuple(data[name]) if isinstance(data[name], list) else data[name] for name in kind._fields if name in data}
-
-
 class Config(NamedTuple):
     """What the flags and the environment of a server say. Every field has been checked."""
     root: str
@@ -286,8 +281,9 @@ class Usage(NamedTuple):
     reasoning_output_tokens: int = 0
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Usage":
-        return cls(**{k: v for k, v in known_fields(cls, data).items() if isinstance(v, int)})
+    def told(cls, data: Mapping[str, Any]) -> "Usage":
+        """As codex told it; what is no number counts as 0."""
+        return cls(**{name: data[name] for name in cls._fields if isinstance(data.get(name), int)})
 
     def since(self, before: "Usage") -> "Usage":
         """This turn's share of a total that codex counts over the whole thread. Never negative."""
@@ -322,13 +318,6 @@ class Worktree(NamedTuple):
         """The commit that the first task in it began with."""
         return self.baseline or self.base
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Worktree":
-        tree = cls(**known_fields(cls, data))
-        if not all(isinstance(word, str) for word in (tree.path, tree.branch, tree.base, tree.git_dir)):
-            raise ValueError("not a worktree")
-        return tree
-
 
 class Failure(NamedTuple):
     """Why a task failed: codex's own message, whether trying again can help, and what to do."""
@@ -336,10 +325,6 @@ class Failure(NamedTuple):
     message: str
     retryable: bool
     advice: str
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Failure":
-        return cls(FailureKind(data["kind"]), data["message"], data["retryable"], data["advice"])
 
 
 class Spec(NamedTuple):
@@ -363,34 +348,14 @@ class Spec(NamedTuple):
     since: str = ""                             # of a task that goes on in a worktree: the commit that was there when it began
     permissions: Mapping[str, Any] = {}         # the profile in place of `sandbox`; empty: none
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Spec":
-        fields = known_fields(cls, data)
-        if "usage_before" in fields:
-            fields["usage_before"] = Usage.from_json(fields["usage_before"])
-        if "worktree" in fields:
-            fields["worktree"] = Worktree.from_json(fields["worktree"])
-        if not (isinstance(fields.get("created_at"), (int, float)) and isinstance(fields.get("cwd"), str)):
-            raise ValueError("not a spec")
-        return cls(**fields)
-
 
 class Status(NamedTuple):
     """Where the task stands. Invariant: `outcome` is set exactly when the state is ENDED."""
-    state: State = State.QUEUED
+    state: State
     outcome: Optional[Outcome] = None
     stop_reason: Optional[Outcome] = None
     pid: Optional[int] = None                   # of codex, and of its process group
     exit_code: Optional[int] = None             # negative: the number of the signal that killed it
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Status":
-        fields = known_fields(cls, data)
-        fields["state"] = State(fields["state"])
-        for name in ("outcome", "stop_reason"):
-            if name in fields:
-                fields[name] = Outcome(fields[name])
-        return cls(**fields)
 
 
 class Progress(NamedTuple):
@@ -432,15 +397,6 @@ class Report(NamedTuple):
     sandbox: Optional[str] = None               # what codex ran it with, as far as is known
     model: Optional[str] = None
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Report":
-        fields = known_fields(cls, data)
-        fields["outcome"] = Outcome(fields["outcome"])
-        for name, kind in (("usage", Usage), ("thread_usage", Usage), ("failure", Failure), ("worktree", Worktree)):
-            if name in fields:
-                fields[name] = kind.from_json(fields[name])         # type: ignore[attr-defined]
-        return cls(**fields)
-
 
 class Wait(NamedTuple):
     """What a blocking tool waits for, and how its answer is then made; data, so that it can outlive the call."""
@@ -460,14 +416,6 @@ class Handle(NamedTuple):
     wait: Wait
     client: str = ""
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Handle":
-        fields = known_fields(cls, data)
-        wait, at = Wait(**known_fields(Wait, fields["wait"])), fields["created_at"]
-        if not (wait.task_ids and all(isinstance(i, str) for i in wait.task_ids) and isinstance(at, (int, float))):
-            raise ValueError("not a handle")
-        return cls(**{**fields, "wait": wait})
-
 
 class HandleEnd(NamedTuple):
     """How the wait of a handle ended: the status that the client is told, and the result where there is one. Written once."""
@@ -476,13 +424,6 @@ class HandleEnd(NamedTuple):
     message: str
     result: Optional[Mapping[str, Any]] = None
     whole: Tuple[str, ...] = ()                 # the tasks whose results are in it to the end
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "HandleEnd":
-        end = cls(**known_fields(cls, data))
-        if not (isinstance(end.at, (int, float)) and isinstance(end.status, str) and isinstance(end.message, str)):
-            raise ValueError("not the end of a handle")
-        return end
 
 
 class Swept(NamedTuple):
@@ -493,6 +434,33 @@ class Swept(NamedTuple):
     notes: Tuple[str, ...]                      # why it is kept, or what becomes of what was in it
     bytes: int = 0
     age_s: float = 0.0                          # since the last of its tasks ended
+
+
+# The fields that are records or enums themselves, in whatever record; and what one that must be there is.
+PARTS: Mapping[str, Any] = {
+    "state": State, "outcome": Outcome, "stop_reason": Outcome, "kind": FailureKind, "failure": Failure,
+    "wait": Wait, "worktree": Worktree, "usage": Usage, "usage_before": Usage, "thread_usage": Usage}
+PLAIN: Mapping[str, Any] = {"str": str, "float": (int, float), "bool": bool}
+
+
+def from_json(kind: Any, data: Mapping[str, Any]) -> Any:
+    """The record of this kind that `data` holds. Raises: ValueError, TypeError, AttributeError when none."""
+    fields: Dict[str, Any] = {}
+    for name in filter(data.__contains__, kind._fields):
+        part, value = PARTS.get(name), data[name]
+        if part is not None:
+            value = part(value) if issubclass(part, enum.Enum) else from_json(part, value)
+        elif isinstance(value, list):
+            if not all(isinstance(word, str) for word in value):
+                raise ValueError(f"`{name}` is no list of words")
+            value = tuple(value)
+        fields[name] = value
+    record = kind(**fields)
+    for name in set(kind._fields).difference(kind._field_defaults):
+        wanted = PLAIN.get(getattr(kind.__annotations__[name], "__forward_arg__", ""), object)
+        if not isinstance(getattr(record, name), wanted) or getattr(record, name) == ():
+            raise ValueError(f"`{name}` is missing")
+    return record
 
 
 # ======================================================================================
@@ -960,8 +928,9 @@ def fold_huge(progress: Progress, line: bytes, offset: int) -> Progress:
 
 
 def _turn_completed(p: Progress, event: Mapping[str, Any]) -> Progress:
-    usage = event.get("usage")
-    return p._replace(turn=Turn.COMPLETED, phase=Phase.ENDING, detail="", usage=Usage.from_json(usage) if isinstance(usage, dict) else p.usage)
+    counts = event.get("usage")
+    usage = Usage.told(counts) if isinstance(counts, dict) else p.usage
+    return p._replace(turn=Turn.COMPLETED, phase=Phase.ENDING, detail="", usage=usage)
 
 
 def _turn_failed(p: Progress, event: Mapping[str, Any]) -> Progress:
@@ -3176,7 +3145,7 @@ class TaskDir:
             with open(hidden.file("reserve"), "wb", opener=private) as f2:
                 f2.write(b"\0" * RESERVE_BYTES)
             write_atomic(hidden.file("spec.json"), to_json(spec))
-            hidden.write_status(advance(Status(), "launch"))
+            hidden.write_status(advance(Status(State.QUEUED), "launch"))
             return hidden
         except BaseException:
             hidden.discard()
@@ -3228,10 +3197,10 @@ class TaskDir:
 
     def spec(self) -> Spec:
         """Raises: UNREADABLE for a missing or damaged record; so do the two below."""
-        return Spec.from_json(read_json(self.file("spec.json")))
+        return from_json(Spec, read_json(self.file("spec.json")))
 
     def report(self) -> Report:
-        return Report.from_json(read_json(self.file("report.json")))
+        return from_json(Report, read_json(self.file("report.json")))
 
     def status(self) -> Status:
         """Where the task stands; LOST is derived here: the status is not ENDED, and nobody holds the lock."""
@@ -3249,7 +3218,7 @@ class TaskDir:
     def _written_status(self) -> Status:
         """A damaged file says no more than that the task was once started."""
         try:
-            return Status.from_json(read_json(self.file("status.json")))
+            return from_json(Status, read_json(self.file("status.json")))
         except UNREADABLE as error:
             raise_if_exhausted(error)
             return Status(State.RUNNING)
@@ -3386,7 +3355,7 @@ class Store:
 
     def _kept(self, kind: Any, handle_id: str, suffix: str) -> Any:
         try:
-            return kind.from_json(read_json(self._handle_file(handle_id, suffix)))
+            return from_json(kind, read_json(self._handle_file(handle_id, suffix)))
         except UNREADABLE as error:
             raise_if_exhausted(error)
             return None
@@ -3489,7 +3458,7 @@ class Supervisor:
         self.task, self.host, self.control = task, host, control
         self.spec = task.spec()
         self.environ = {**elsewhere(environ), TASK_ENV: self.spec.task_id}      # git's as well: it may hang when we are killed
-        self.status = Status.from_json(read_json(task.file("status.json")))
+        self.status = from_json(Status, read_json(task.file("status.json")))
         self.began = host.monotonic()
         self.before_s = max(0.0, host.now() - self.spec.created_at)     # from the request to here
         self.child: Optional[int] = None                # what runs now: the setup command, then codex

@@ -62,7 +62,7 @@ def test_the_first_stop_reason_wins(first, second):
 def test_on_any_walk_the_outcome_is_set_exactly_when_the_task_has_ended():
     chance = random.Random(1)
     for _ in range(3000):
-        status, reasons = Status(), []
+        status, reasons = Status(State.QUEUED), []
         for _ in range(12):
             event = chance.choice(EVENTS)
             facts = dict(facts_of(event), **({"stop_reason": chance.choice([Outcome.CANCELLED, Outcome.TIMED_OUT])} if event == "stop" else {}))

@@ -109,7 +109,7 @@ def test_the_status_is_what_the_record_the_lock_and_the_report_tell(make, happen
 
 def test_a_task_that_waits_its_turn_needs_no_lock(make):
     task = make().die()
-    task.dir.write_status(Status())
+    task.dir.write_status(Status(State.QUEUED))
     assert task.dir.status().state is State.QUEUED
 
 
