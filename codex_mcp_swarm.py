@@ -1690,6 +1690,7 @@ LOCAL_ENV = frozenset({"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CO
                        "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
 COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
+UPDATE = "codex-swarm-update"               # the commit that is being brought into a worktree
 LOCK_REASON = "A codex-mcp-swarm task is running here"
 TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which a removed worktree was made
 MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
@@ -2227,6 +2228,7 @@ class Git:
         into a repository below the tree: looking runs the filters which that one's own configuration names, and a task
         writes that from inside its sandbox. Returns `tree` with its facts, and warnings. Raises: GitError, OSError.
         """
+        self.end_update(tree)
         place, branch = self._place(tree), f"refs/heads/{tree.branch}"
         head, tip = self.commit_of(tree.path, "HEAD", place), self.commit_of(tree.path, branch, place)
         parents = [head or tip or tree.start]
@@ -2880,13 +2882,33 @@ class Git:
         message = f"Merge {part.name}: {part.title}\n\n" + "".join(f"conflict: {conflict.path}\n" for conflict in found) + f"\nCodex-Head: {part.head}\n"
         new = self._commit(tree.path, written, [tree.head] if part.squashed else [tree.head, part.head], message, place)
         self.check_free(tree.path, self.changed(place, tree.head, new))
+        write_atomic(os.path.join(tree.git_dir, UPDATE), {"commit": new})
         try:
             self.run(tree.path, "read-tree", "-m", "-u", tree.head, new, env=place, limit_s=CHECKOUT_S)
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: update", f"refs/heads/{tree.branch}", new, tree.head, env=place)
-        except GitError:
-            self._take_back(tree, new, place)
-            raise
+        finally:
+            self.end_update(tree)
         return new, [conflict.path if conflict.hunks else f"{conflict.path} (see {LIST})" for conflict in found]
+
+    def end_update(self, tree: Worktree) -> None:
+        """Take back what an update wrote that failed, or over which a server was killed: before a task goes on there, and
+        before a snapshot, which would count it as the task's own. Raises: GitError, OSError."""
+        begun, lock = (os.path.join(tree.git_dir, name) for name in (UPDATE, "index.lock"))
+        alone = locked(self.lock_of(common_of(tree)), fcntl.LOCK_EX, os.O_CREAT) if os.path.exists(begun) else None
+        with alone or contextlib.nullcontext():
+            if not os.path.exists(begun):
+                return
+            place = self._place(tree)
+            new, head = read_json(begun)["commit"], self.commit_of(tree.path, "HEAD", place)
+            if head != new:
+                pid = self.host.worker_in(tree.path) if os.path.exists(lock) else None
+                if pid is not None:
+                    raise GitError(f"An update of {tree.path} was cut off", f"A process still works there (pid {pid})",
+                                   "Call again when it has ended")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(lock)             # of a git that was killed
+                self._take_back(tree._replace(head=head), new, place)
+            os.unlink(begun)
 
     def _with_list(self, written: str, conflicts: Sequence[Conflict], part: Part, desk: Desk) -> str:
         """The tree with a file that tells of conflicts which leave no markers: it is not merged until the task has decided,
@@ -4025,6 +4047,7 @@ class Swarm:
     def _there_now(self, tree: Worktree) -> str:
         """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises: ToolError."""
         self._check_settings(tree.git_dir, common_of(tree))
+        self.git.end_update(tree)
         with contextlib.suppress(GitError):
             return self.git.commit_of(tree.git_dir, "HEAD", {"GIT_DIR": tree.git_dir}) or ""
         return ""

@@ -927,6 +927,105 @@ def test_an_update_that_git_cannot_finish_takes_back_what_it_wrote_and_no_edit(s
     assert (path / "README").read_text() == "a repository\n" and not (path / "d").exists() and sh(path, "git", "status", "--porcelain") == " M text\n?? zzz"
 
 
+KILLED = """
+import json, os, signal, sys
+import codex_mcp_swarm as cms
+tree, part = cms.Worktree(**json.loads(sys.argv[1])), cms.Part(*json.loads(sys.argv[2]))
+git, left = cms.Git(cms.Host(), os.environ, own=sys.argv[3]), 0
+
+def count(name, args):
+    global left
+    if name in ("subprocess.Popen", "os.rename", "os.remove"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+cms.Host().prepare_to_launch()
+sys.addaudithook(count)
+for row in sys.stdin:
+    what, steps = row.split()
+    child = os.fork()
+    if child == 0:
+        left = int(steps)
+        git.update(tree, part) if what == "update" else git.snapshot(tree, "x")
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture
+def behind(lines, tree):
+    """A worktree with work of its own, and a part that changes, makes and deletes files there: with a conflict, or without."""
+    def make(conflict):
+        sh(lines, "sh", "-c", "git checkout -q -b theirs; %s; git rm -q other; mkdir d; echo 1 > d/new; echo 1 > zzz" % sed(5, "theirs"))
+        head = commit(lines)
+        sh(lines, "git", "checkout", "-q", "main")
+        sh(tree.path, "git", "merge", "-q", "main")
+        sh(tree.path, "sh", "-c", sed(5 if conflict else 20, "mine") + "; echo 1 > mine; echo x > .gitignore; echo kept > x")
+        base = sh(lines, "git", "rev-parse", "main")
+        return ours().snapshot(tree._replace(base=base), "mine")[0], cms.Part(("theirs",), "`theirs`", "theirs", head, base, base, False)
+    return make
+
+
+@pytest.mark.parametrize("conflict", [False, True])
+def test_wherever_an_update_is_killed_it_is_undone_or_whole_before_the_next_snapshot(behind, tmp_path, conflict):
+    tree, part = behind(conflict)
+    before = snapshot(pathlib.Path(tree.path))[0]
+    update = subprocess.Popen([sys.executable, "-c", KILLED, cms.compact(tree._asdict()), cms.compact(part), str(tmp_path / "own")], encoding="utf-8",
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
+
+    def killed_at(what, step):
+        print(what, step, file=update.stdin, flush=True)
+        return int(update.stdout.readline())
+    half = set()
+    for step in range(1, 200):
+        killed_at("update", step)
+        half.add(snapshot(pathlib.Path(tree.path))[0] != before)
+        killed_at("snapshot", step % 20 + 1)            # and the undoing as well
+        now = ours().snapshot(tree, "x")[0]
+        assert sh(tree.path, "git", "status", "--porcelain") == "" and not os.path.exists(tree.git_dir + "/index.lock")
+        if now.head != tree.head:
+            break
+        assert snapshot(pathlib.Path(tree.path))[0] == before
+    update.communicate(timeout=60)
+    assert half == {False, True} and step > 20 and log_of(tree.path, now.head)[:2] == ["Merge `theirs`: theirs", "mine"]
+    assert (pathlib.Path(tree.path) / "d" / "new").exists() and (pathlib.Path(tree.path) / "x").read_text() == "kept\n"
+    place = cms.place_of(tree.git_dir, tree.path)
+    assert ours().undecided(cms.blobs_of(ours().changed(place, tree.base, now.head)), tree.base, [now.head], place) == (["text"] if conflict else [])
+
+
+def test_what_a_git_wrote_that_was_killed_over_an_update_is_undone(behind, lines, tmp_path):
+    tree, part = behind(False)
+    before = snapshot(pathlib.Path(tree.path))[0]
+    (tmp_path / "kill").write_text('p=$PPID; while [ "$(ps -o comm= -p $p)" != git ]; do p=$(ps -o ppid= -p $p); done; kill -9 $p\n')
+    (lines / ".git" / "info" / "attributes").write_text("zzz filter=f\n")
+    sh(lines, "git", "config", "filter.f.smudge", "sh %s" % (tmp_path / "kill"))
+    with pytest.raises(cms.GitError):
+        ours().update(tree, part)
+    sh(lines, "git", "config", "filter.f.smudge", "cat")
+
+    def saved():
+        with contextlib.suppress(cms.GitError):         # while a process works there, such as that filter
+            return ours().snapshot(tree, "x")[0]
+    assert eventually(saved, what="a snapshot").head == tree.head and snapshot(pathlib.Path(tree.path))[0] == before
+
+
+def test_a_reply_sees_nothing_of_an_update_that_a_server_was_killed_over(four, lines):
+    s, (one, two, three, _) = four
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
+              "def run(self, cwd, *words, act=cms.Git.run, **more):\n"
+              "    done = act(self, cwd, *words, **more)\n"
+              "    return os.kill(os.getpid(), 9) if words[:3] == ('read-tree', '-m', '-u') else done\n"
+              "cms.Git.run = run\n"
+              "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', sys.argv[3]), cms.Host(), os.environ)\n"
+              "s.start([{'prompt': 'x', 'task_id': sys.argv[4], 'update_from': sys.argv[5]}])")
+    done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), s.config.root, s.config.codex_bin, three, one], timeout=60)
+    assert done.returncode == -9 and "<<<<<" in open(os.path.join(s.store.get(three).spec().worktree.path, "text")).read()
+    reply = run(s, "SHELL sed -i.bak '/^[<=>]\\{7\\}/d' text; rm text.bak; echo 1 > mine", task_id=three)
+    assert [row.split()[1] for row in s.diff(reply["task_id"], None, "files", ())["content"].splitlines()] == ["mine"]
+    assert merge(s, [two, reply["task_id"]])["conflicts"] == []
+
+
 def test_an_update_may_make_a_file_of_a_directory(swarm, lines):
     (lines / "lib").mkdir()
     (lines / "lib" / "x").write_text("1\n")
