@@ -48,7 +48,7 @@ import stat
 import sys
 import threading
 import time
-from typing import (IO, Any, Callable, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping,
+from typing import (IO, Any, Callable, Container, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping,
                     NamedTuple, Optional, Sequence, Set, Tuple, Union)
 
 try:
@@ -440,7 +440,7 @@ class Swept(NamedTuple):
 PARTS: Mapping[str, Any] = {
     "state": State, "outcome": Outcome, "stop_reason": Outcome, "kind": FailureKind, "failure": Failure,
     "wait": Wait, "worktree": Worktree, "usage": Usage, "usage_before": Usage, "thread_usage": Usage}
-PLAIN: Mapping[str, Any] = {"str": str, "float": (int, float), "bool": bool}
+JSON_TYPES: Mapping[str, Any] = {"str": str, "float": (int, float), "bool": bool}
 
 
 def from_json(kind: Any, data: Mapping[str, Any]) -> Any:
@@ -457,7 +457,7 @@ def from_json(kind: Any, data: Mapping[str, Any]) -> Any:
         fields[name] = value
     record = kind(**fields)
     for name in set(kind._fields).difference(kind._field_defaults):
-        wanted = PLAIN.get(getattr(kind.__annotations__[name], "__forward_arg__", ""), object)
+        wanted = JSON_TYPES.get(getattr(kind.__annotations__[name], "__forward_arg__", ""), object)
         if not isinstance(getattr(record, name), wanted) or getattr(record, name) == ():
             raise ValueError(f"`{name}` is missing")
     return record
@@ -3287,12 +3287,6 @@ class TaskDir:
             return ""
 
 
-def damaged(what: str, task: TaskDir, error: Exception) -> ToolError:
-    """What to raise about a task whose record cannot be read. Raises: OSError for what passes."""
-    raise_if_exhausted(error)
-    return ToolError(what, f"Its record is damaged: {type(error).__name__}", f"Look into `{task.path}`")
-
-
 class Store:
     def __init__(self, root: str) -> None:
         self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
@@ -3866,20 +3860,328 @@ class Side(NamedTuple):
     since: str = ""                     # the commit that it began with, where that is not the worktree's own
 
 
+class Seen(NamedTuple):
+    """What one look at a task found."""
+    task: TaskDir
+    spec: Spec                          # little more than the id, where it cannot be read
+    status: Status
+    report: Optional[Report] = None     # how it ended; where no report tells, the events do; None: it has not ended
+    progress: Progress = Progress()     # of one that has not ended
+    phase_at: float = 0.0               # when its phase began, and when its last event came; Unix seconds
+    changed_at: float = 0.0
+    damage: str = ""                    # why spec.json cannot be read
+
+    @property
+    def ended(self) -> bool:
+        return self.status.state is State.ENDED
+
+    @property
+    def thread_id(self) -> Optional[str]:
+        return self.report.thread_id if self.report else self.progress.thread_id or self.spec.thread_id
+
+    @property
+    def worktree(self) -> Optional[Worktree]:
+        return self.report and self.report.worktree or self.spec.worktree
+
+    @property
+    def files(self) -> Sequence[str]:
+        """What codex said it edited, where nothing else tells what it changed."""
+        return self.report.files if self.report else self.progress.files
+
+    def whole(self, what: str) -> "Seen":
+        """For those who cannot do with less. Raises: ToolError, which says `what` is not possible, for a damaged one."""
+        if self.damage:
+            raise ToolError(what, f"Its record is damaged: {self.damage}", f"Look into `{self.task.path}`")
+        return self
+
+
+class Doing(NamedTuple):
+    """What a task does that has not ended."""
+    task_id: str
+    phase: Phase = Phase.STARTING
+    detail: str = ""
+    since: float = 0.0                  # when the phase began, and when the last event came; Unix seconds
+    changed_at: float = 0.0
+
+
+class Known:
+    """What this process remembers of a task until it has left the index of those that have not ended."""
+
+    def __init__(self, task: TaskDir) -> None:
+        self.task, self.tail = task, Tail(task.file("events.jsonl"))
+        self.watched = self.ended = False           # guarded by `Watch.changed`
+        self.buried = False                         # it was lost, and what it left running is killed
+        self._doing, self._looked_at = Doing(task.task_id), 0.0
+
+    def doing(self, now: float) -> Doing:
+        """`now` is a monotonic clock. One look serves all who ask within half of PROGRESS_GAP_S."""
+        if now >= self._looked_at + PROGRESS_GAP_S / 2:
+            progress, self._looked_at = self.tail.refresh(), now
+            since, changed_at = self.tail.phase_at, self.tail.changed_at
+            self._doing = Doing(self.task.task_id, progress.phase, progress.detail, since, changed_at)
+        return self._doing
+
+
+class View:
+    """What tasks came to. Each is read once, by one rule for what is damaged: that of one record makes a poorer
+    record of that task, and no more. It writes nothing. Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lock = threading.Lock()               # guards `_known`; leaf lock
+        self._known: Dict[str, Known] = {}
+
+    def known(self, task: TaskDir) -> Known:
+        with self._lock:
+            if task.task_id not in self._known:
+                self._known[task.task_id] = Known(task)
+            return self._known[task.task_id]
+
+    def forget(self, but: Container[str]) -> None:
+        """Forget all tasks but these."""
+        with self._lock:
+            self._known = {task_id: known for task_id, known in self._known.items() if task_id in but}
+
+    def of(self, task_id: str) -> Seen:
+        """Raises: ToolError when there is no such task; OSError when the system is exhausted."""
+        task = self.store.get(task_id)
+        try:
+            status = task.status()
+        except OSError as error:
+            raise_if_exhausted(error)
+            status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
+        try:
+            spec, damage = task.spec(), ""
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
+            self.store.get(task_id)                         # unless it was swept away just now
+            damage = f"spec.json cannot be read: {type(error).__name__}"
+            warning = f"{damage}. Look into `{task.path}`"
+            spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(warning,))
+        seen = Seen(task, spec, status, damage=damage)
+        if seen.ended:
+            return self._with_report(seen)
+        tail = self.known(task).tail
+        return seen._replace(progress=tail.refresh(), phase_at=tail.phase_at, changed_at=tail.changed_at)
+
+    def _with_report(self, seen: Seen) -> Seen:
+        task, why = seen.task, "The supervisor left no report"
+        try:
+            report = task.report()
+            if report.in_events:
+                report = report._replace(content=Tail(task.file("events.jsonl")).refresh().message, in_events=False)
+            return seen._replace(report=report)
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
+            if not isinstance(error, FileNotFoundError):
+                why = f"report.json cannot be read: {type(error).__name__}"
+        return seen._replace(report=self._salvaged(seen, why))
+
+    @staticmethod
+    def _salvaged(seen: Seen, why: str) -> Report:
+        """The report of a task whose own cannot be had; the events tell how far it came."""
+        tail, spec, status = Tail(seen.task.file("events.jsonl")), seen.spec, seen.status
+        progress = tail.refresh()
+        last = tail.changed_at or spec.created_at
+        lost = None
+        if status.outcome is Outcome.LOST:
+            came = f"after {progress.events} events, while {progress.phase.value}"
+            came = came if progress.events else "before codex wrote anything"
+            lost = failure(FailureKind.LOST, f"The supervisor of the task ended without a report {came}")
+        return Report(
+            status.outcome or Outcome.LOST, max(0.0, last - spec.created_at), last, status.exit_code,
+            progress.thread_id or spec.thread_id, progress.message, thread_usage=progress.usage, failure=lost,
+            worktree=spec.worktree, files=() if spec.worktree else progress.files,
+            warnings=(*spec.warnings, *progress.warnings, f"{why}: this is what the events tell"))
+
+
+DOING: Mapping[Phase, str] = {
+    Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
+    Phase.AGENTS: "working with sub-agents:"}
+
+
+def summary(doing: Sequence[Doing], total: int, now: float) -> str:
+    """`3 of 5 done; 2f9c running `pytest -q` for 41 s`: the tasks that still run, the one that changed last first."""
+    def words(one: Doing) -> str:
+        does = f"{DOING[one.phase]} `{clip(one.detail, 60)}`" if one.detail and one.phase in DOING else one.phase.value
+        return f"{one.task_id[:4]} {does}" + (f" for {age(now, one.since):.0f} s" if one.since else "")
+    told = ", ".join(map(words, sorted(doing, key=lambda one: -one.since)[:3]))
+    more = f", and {len(doing) - 3} more" if len(doing) > 3 else ""
+    return f"{total - len(doing)} of {total} done" + (f"; {told}{more}" if told else "")
+
+
+def age(now: float, then: float) -> float:
+    return round(max(0.0, now - then), 1)
+
+
+class Ticker:
+    """Tells a waiting client what goes on: at each change of phase, at most every PROGRESS_GAP_S, at least every
+    HEARTBEAT_S."""
+
+    def __init__(self, total: int, call: Call) -> None:
+        self.total, self.call = total, call
+        self.told: Any = None
+        self.told_at = -HEARTBEAT_S
+
+    def tick(self, running: Sequence[Known], monotonic: float, now: float) -> None:
+        doing = [known.doing(monotonic) for known in running]
+        seen = [(one.task_id, one.phase, one.detail) for one in doing]
+        fresh = seen != self.told or monotonic - self.told_at >= HEARTBEAT_S
+        if doing and fresh and self.call.tell is not None:
+            self.told, self.told_at = seen, monotonic
+            self.call.tell(summary(doing, self.total, now))
+
+
+class Watch:
+    """Who waits for tasks, and which have not ended. A waiter sleeps until the kernel wakes it: one thread for each
+    task that is waited for, asleep in flock(2)."""
+
+    def __init__(self, view: View, host: Host) -> None:
+        self.view, self.store, self.host = view, view.store, host
+        # Guards `watched` and `ended` of every Known. A watcher notifies when it sets one, and `wake` when a call was
+        # cancelled. Nothing is called or locked while it is held.
+        self.changed = threading.Condition()
+
+    def begin(self, task: TaskDir, child: Any = None) -> Known:
+        """See that whoever waits learns of the end of this task. `child` is reaped then.
+
+        Raises: RuntimeError when the system has no thread left."""
+        known = self.view.known(task)
+        with self.changed:
+            if known.watched:
+                return known
+            known.watched = True
+
+        def until_the_end() -> None:
+            try:
+                task.join()
+                outcome = task.status().outcome
+                self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
+                if outcome is Outcome.LOST:
+                    self._bury(known)
+            except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
+                if os.path.isdir(task.path):        # else it has been removed
+                    self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
+            finally:
+                with self.changed:
+                    known.ended = True
+                    self.changed.notify_all()
+            if child is not None:
+                child.wait()                        # it has let go of the lock and is about to exit
+        try:
+            threading.Thread(target=until_the_end, name=f"watch-{task.task_id}", daemon=True).start()
+        except RuntimeError:
+            known.watched = False
+            raise
+        return known
+
+    def _bury(self, known: Known) -> None:
+        task_id = known.task.task_id
+        if not known.buried and self.host.kill_marked(task_id):
+            self.host.log("WARNING", f"{task_id}: its supervisor was killed; killed what it left running")
+        known.buried = True
+
+    def wake(self) -> None:
+        """Let every waiting call look again at whether it was cancelled."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
+        """Block until all or any of the tasks have ended, `timeout_s` has passed, or the call is cancelled. Costs
+        nothing meanwhile, but for a look at the sizes of the event files once a second while the call wants progress.
+
+        Raises: ToolError for an unknown task.
+        """
+        tasks = [self.store.get(task_id) for task_id in dict.fromkeys(task_ids)]
+        call.waiting = True
+        try:
+            waited_for = [self.begin(task) for task in tasks]
+        except RuntimeError:
+            raise ToolError("Too many tasks are being waited for", "The system has no thread left for another",
+                            "Wait for fewer tasks at once")
+        enough = any if mode == "any" else all
+        done = lambda: call.cancelled or enough(known.ended for known in waited_for)
+        end = self.host.monotonic() + timeout_s
+        ticker = Ticker(len(tasks), call) if call.tell else None
+        while True:
+            with self.changed:
+                running = [known for known in waited_for if not known.ended]
+            if ticker:
+                ticker.tick(running, self.host.monotonic(), self.host.now())
+            left = end - self.host.monotonic()
+            with self.changed:
+                if self.changed.wait_for(done, min(left, PROGRESS_GAP_S) if ticker else left) or left <= 0:
+                    return
+
+    def live(self) -> Dict[str, bool]:
+        """Task id -> whether it runs, newest first: of all that do, and of those that were lost and that nobody was
+        told of. What a lost one left running is killed. One flock(2) for each that runs, one look at each that has
+        ended since the last time. Raises: OSError."""
+        if os.path.isdir(self.store.tasks):
+            self.store.index()
+        born = lambda task_id: modified_at(os.path.join(self.store.live, task_id))
+        ids = sorted(filter(re.compile(TASK_ID).fullmatch, names_in(self.store.live)), key=born, reverse=True)
+        found = {task_id: runs for task_id, runs in zip(ids, map(self._runs, ids)) if runs is not None}
+        self.view.forget(but=found)
+        return found
+
+    def _runs(self, task_id: str) -> Optional[bool]:
+        """Whether a task of the index runs; None when it is none any more that `live` tells of."""
+        task = TaskDir(os.path.join(self.store.tasks, task_id))
+        with contextlib.suppress(FileNotFoundError):        # another server has taken it out, or somebody its lock
+            runs, there = held(os.path.join(self.store.live, task_id)), os.path.isdir(task.path)
+            if runs:
+                return there or None                        # else it is being made
+            if there and task.status().outcome is Outcome.LOST:
+                self._bury(self.view.known(task))
+                if not os.path.exists(task.file("collected")):
+                    return False
+            try:
+                thread_id = self.view.of(task_id).whole("It stays where it is").thread_id if there else None
+                self.store.settle(task_id, thread_id)
+            except (ToolError, OSError) as error:           # damaged, or swept meanwhile; a full disk
+                raise_if_exhausted(error)
+        return None
+
+    def unended(self) -> List[str]:
+        """The tasks that have not ended, newest first. Raises: OSError."""
+        return [task_id for task_id, runs in self.live().items() if runs]
+
+    def look_for_lost(self) -> None:
+        """Kill what lost tasks left running; for the start of a server, which makes nothing where nothing is."""
+        with contextlib.suppress(OSError):
+            if os.path.isdir(self.store.live):
+                self.live()
+
+    def look(self, task_ids: Sequence[str]) -> Tuple[List[str], str, float]:
+        """(those that have ended, a summary of all, when the last event or end came), also for tasks of other
+        servers. A task that is not there any more counts as ended. Raises: OSError when the system is exhausted."""
+        doing, ended, last = [], [], 0.0
+        for task_id in task_ids:
+            try:
+                task = self.store.get(task_id)
+                running = task.status().state is not State.ENDED
+            except (ToolError, OSError) as error:
+                raise_if_exhausted(error)
+                running = False
+            if running:
+                doing.append(self.view.known(task).doing(self.host.monotonic()))
+                last = max(last, doing[-1].changed_at)
+            else:
+                ended.append(task_id)
+                last = max(last, modified_at(os.path.join(self.store.tasks, task_id, "status.json")))
+        return ended, summary(doing, len(task_ids), self.host.now()), last
+
+
 class Swarm:
     def __init__(self, config: Config, host: Host, environ: Mapping[str, str]) -> None:
         self.config, self.host = config, host
         self.store, self.git = Store(config.root), Git(host, environ, own=os.path.join(config.root, "git"))
         self.environ = environ
-        # Guards `ended`: task id -> whether its supervisor is gone, for every task that has a watcher. A watcher
-        # notifies when it sets one, and `wake` when a call was cancelled. Nothing is called or locked while it is held.
-        self.changed = threading.Condition()
-        self.ended: Dict[str, bool] = {}
-        self._cache_lock = threading.Lock()              # guards `tails`; leaf lock
-        self.tails: Dict[str, Tail] = {}
+        self.view = View(self.store)
+        self.watch = Watch(self.view, host)
         self.versions: Dict[Tuple[str, float], Tuple[int, ...]] = {}     # of (codex, its mtime); only grows
         self.writable: Dict[str, List[str]] = {}         # task id -> where it could write; only grows
-        self.buried: Set[str] = set()                    # lost tasks whose leftovers were killed; only grows
         self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
     # -- starting --------------------------------------------------------------------
@@ -4015,7 +4317,7 @@ class Swarm:
         for task_id in self.unended():
             top = ""
             with contextlib.suppress(ToolError, *UNREADABLE):
-                spec = self.store.get(task_id).spec()
+                spec = self.view.of(task_id).spec
                 if spec.arguments.get("sandbox") != SANDBOXES[0]:
                     top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
             if top and os.path.realpath(top) == os.path.realpath(path):
@@ -4285,7 +4587,7 @@ class Swarm:
         if os.path.isdir(tree.git_dir):
             raise ToolError(f"`cwd`: {tree.path} does not exist", "It was moved or deleted by hand, and git still counts on it",
                             "Put it back; if it is gone for good, run `git worktree prune`. Then reply again")
-        tip = self.git.tip(self.report_of(task, owner, task.status()).worktree or tree)
+        tip = self.git.tip(self.view.of(owner.task_id).worktree or tree)
         if tip is None:
             raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
                             "There is nothing to go on from", "Start a new task, or pass another directory as `cwd`")
@@ -4325,7 +4627,7 @@ class Swarm:
                 ids.append(born[i].task_id)
                 self.host.log("INFO", f"{ids[-1]}: launched in {plans[i].spec.cwd}")
                 with contextlib.suppress(RuntimeError):         # no thread left: a later wait watches it
-                    self._watch(born[i], child)
+                    self.watch.begin(born[i], child)
             return ids
         except OSError as error:
             self.stop(ids)
@@ -4352,11 +4654,7 @@ class Swarm:
             raise ToolError("No thread can be continued here", "This server was started with --ephemeral, so codex keeps no threads",
                             "Start a new task with everything it needs in the prompt, or restart the server without --ephemeral")
         if task_id is not None:
-            task = self.store.get(task_id)
-            try:
-                known = self.thread_of(task)
-            except UNREADABLE as error:
-                raise damaged(f"Task {task_id} cannot be continued", task, error)
+            known = self.view.of(task_id).whole(f"Task {task_id} cannot be continued").thread_id
             if known is None:
                 raise ToolError(f"Task {task_id} has no thread to continue", "Codex ended before it opened one, or has not opened it yet",
                                 "See codex_status; start a new task if it has ended")
@@ -4373,104 +4671,32 @@ class Swarm:
             return None, None, None
         owner: Optional[Spec] = None
         usage: Optional[Usage] = None
-        for task in self._tasks_of_thread(thread_id):
-            if task.status().state is not State.ENDED:
-                raise ToolError(f"Thread {thread_id} is busy", f"Task {task.task_id} is still working in it", "codex_wait for that task, then reply")
-            owner = owner or task.spec()
-            if usage is None:
-                with contextlib.suppress(*UNREADABLE):
-                    usage = task.report().thread_usage
+        for seen in self._tasks_of_thread(thread_id):
+            if not seen.ended:
+                raise ToolError(f"Thread {thread_id} is busy", f"Task {seen.task.task_id} is still working in it",
+                                "codex_wait for that task, then reply")
+            owner = owner or (None if seen.damage else seen.spec)
+            usage = usage or seen.report and seen.report.thread_usage
         return thread_id, owner, usage
 
-    def _tasks_of_thread(self, thread_id: str) -> Iterator[TaskDir]:
-        """The readable tasks of a thread, the last one first."""
+    def _tasks_of_thread(self, thread_id: str) -> List[Seen]:
+        """The tasks of a thread, the last one first."""
         found, live = [], self.live()               # asked first: what has ended goes from there to the other index
         for task_id in {*live, *self.store.settled(thread_id)}:
-            task = TaskDir(os.path.join(self.store.tasks, task_id))
-            with contextlib.suppress(*UNREADABLE):
-                if (self.thread_of(task) or "").lower() == thread_id.lower():
-                    found.append((task.spec().created_at, task_id, task))
-        return (task for _, _, task in sorted(found, reverse=True))
+            with contextlib.suppress(ToolError):    # swept meanwhile
+                found.append(self.view.of(task_id))
+        found = [seen for seen in found if (seen.thread_id or "").lower() == thread_id.lower()]
+        return sorted(found, key=lambda seen: (seen.spec.created_at, seen.task.task_id), reverse=True)
 
-    def thread_of(self, task: TaskDir) -> Optional[str]:
-        """The codex thread of a task, None while it has none."""
-        if task.status().state is not State.ENDED:
-            return task.spec().thread_id or self._tail(task).refresh().thread_id
-        try:
-            return task.report().thread_id
-        except UNREADABLE:
-            return self._tail(task).refresh().thread_id or task.spec().thread_id
-
-    # -- watching --------------------------------------------------------------------
-    def _watch(self, task: TaskDir, child: Any = None) -> None:
-        """See that `ended` learns of the end of this task: one thread, asleep in flock(2). `child` is reaped by it.
-
-        Raises: RuntimeError when the system has no thread left."""
-        with self.changed:
-            if task.task_id in self.ended:
-                return
-
-        def until_the_end() -> None:
-            try:
-                task.join()
-                outcome = task.status().outcome
-                self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
-                if outcome is Outcome.LOST:
-                    self._bury(task)
-            except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
-                if os.path.isdir(task.path):        # else it has been removed
-                    self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
-            finally:
-                with self.changed:
-                    self.ended[task.task_id] = True
-                    self.changed.notify_all()
-            if child is not None:
-                child.wait()                        # it has let go of the lock and is about to exit
-        watcher = threading.Thread(target=until_the_end, name=f"watch-{task.task_id}", daemon=True)
-        with self.changed:
-            self.ended[task.task_id] = False
-        try:
-            watcher.start()
-        except RuntimeError:
-            with self.changed:
-                del self.ended[task.task_id]
-            raise
-
-    def _bury(self, task: TaskDir) -> None:
-        if task.task_id not in self.buried and self.host.kill_marked(task.task_id):
-            self.host.log("WARNING", f"{task.task_id}: its supervisor was killed; killed what it left running")
-        self.buried.add(task.task_id)
-
-    def wake(self) -> None:
-        """Let every waiting call look again at whether it was cancelled."""
-        with self.changed:
-            self.changed.notify_all()
-
+    # -- the face over the rooms -----------------------------------------------------
     def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
-        """Block until all or any of the tasks have ended, `timeout_s` has passed, or the call is cancelled. Costs
-        nothing meanwhile, but for a look at the sizes of the event files once a second while the call wants progress.
+        self.watch.wait(task_ids, timeout_s, call, mode)
 
-        Raises: ToolError for an unknown task.
-        """
-        tasks = [self.store.get(i) for i in dict.fromkeys(task_ids)]
-        call.waiting = True
-        try:
-            for task in tasks:
-                self._watch(task)
-        except RuntimeError:
-            raise ToolError("Too many tasks are being waited for", "The system has no thread left for another", "Wait for fewer tasks at once")
-        enough = any if mode == "any" else all
-        done = lambda: call.cancelled or enough(self.ended[t.task_id] for t in tasks)
-        end, ticker = self.host.monotonic() + timeout_s, Ticker(self, len(tasks), call) if call.tell else None
-        while True:
-            with self.changed:
-                running = [task for task in tasks if not self.ended[task.task_id]]
-            if ticker:
-                ticker.tick(running)
-            left = end - self.host.monotonic()
-            with self.changed:
-                if self.changed.wait_for(done, min(left, PROGRESS_GAP_S) if ticker else left) or left <= 0:
-                    return
+    def live(self) -> Dict[str, bool]:
+        return self.watch.live()
+
+    def unended(self) -> List[str]:
+        return self.watch.unended()
 
     def stop(self, task_ids: Sequence[str]) -> None:
         """Ask the supervisors of these tasks to stop them, and return at once. A task that does not exist is passed over."""
@@ -4485,115 +4711,38 @@ class Swarm:
                 self.store.get(task_id).collect()
 
     # -- looking ---------------------------------------------------------------------
-    def live(self) -> Dict[str, bool]:
-        """Task id -> whether it runs, newest first: of all that do, and of those that were lost and that nobody was told of. What a lost one
-        left running is killed. One flock(2) for each that runs, one look at each that has ended since the last time. Raises: OSError."""
-        if os.path.isdir(self.store.tasks):
-            self.store.index()
-        ids = sorted(filter(re.compile(TASK_ID).fullmatch, names_in(self.store.live)),
-                     key=lambda task_id: modified_at(os.path.join(self.store.live, task_id)), reverse=True)
-        return {task_id: runs for task_id, runs in zip(ids, map(self._runs, ids)) if runs is not None}
-
-    def _runs(self, task_id: str) -> Optional[bool]:
-        """Whether a task of the index runs; None when it is none any more that `live` tells of."""
-        task = TaskDir(os.path.join(self.store.tasks, task_id))
-        with contextlib.suppress(FileNotFoundError):            # another server has just taken it out, or somebody its lock
-            runs, there = held(os.path.join(self.store.live, task_id)), os.path.isdir(task.path)
-            if runs:
-                return there or None                            # else it is being made
-            if there and task.status().outcome is Outcome.LOST:
-                self._bury(task)
-                if not os.path.exists(task.file("collected")):
-                    return False
-            try:
-                self.store.settle(task_id, self.thread_of(task) if there else None)
-            except UNREADABLE as error:                         # a damaged record, a full disk: it stays where it is
-                raise_if_exhausted(error)
-        return None
-
-    def unended(self) -> List[str]:
-        """The tasks that have not ended, newest first. Raises: OSError."""
-        return [task_id for task_id, runs in self.live().items() if runs]
-
-    def look_for_lost(self) -> None:
-        """Kill what lost tasks left running; for the start of a server, which makes nothing where nothing is."""
-        with contextlib.suppress(OSError):
-            if os.path.isdir(self.store.live):
-                self.live()
-
-    def _tail(self, task: TaskDir) -> Tail:
-        with self._cache_lock:
-            if task.task_id not in self.tails:
-                self.tails[task.task_id] = Tail(task.file("events.jsonl"))
-            return self.tails[task.task_id]
-
     def record(self, task_id: str) -> Dict[str, Any]:
-        """The record of a task, as every tool returns it; damaged files of one task make a poorer record of that task, no more.
+        """The record of a task, as every tool returns it; damaged files of one task make a poorer record of that
+        task, no more.
 
         Raises: ToolError when there is no such task; OSError when the system is exhausted."""
-        task = self.store.get(task_id)
-        try:
-            status = task.status()
-        except OSError as error:
-            raise_if_exhausted(error)
-            status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
-        facts_of = self._ended_facts if status.state is State.ENDED else self._running_facts
-        try:
-            spec = task.spec()
-            facts = facts_of(task, spec, status)
-        except UNREADABLE as error:
-            raise_if_exhausted(error)
-            self.store.get(task_id)                             # unless it was swept away just now
-            note = f"spec.json of this task cannot be read: {type(error).__name__}. Look into `{task.path}`"
-            spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(note,))
-            facts = facts_of(task, spec, status)
-        record = {"task_id": task_id, "title": spec.title, "state": status.state.value, "outcome": status.outcome and status.outcome.value, **facts,
+        seen = self.view.of(task_id)
+        spec, status = seen.spec, seen.status
+        facts = self._ended_facts(seen.report) if seen.report else self._running_facts(seen)
+        record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
+                  "outcome": status.outcome and status.outcome.value, **facts,
                   "started_at": round(spec.created_at, 3)}
         return {key: value for key, value in record.items() if value not in (None, [], {}) and (key, value) != ("title", "")}
 
-    def _ended_facts(self, task: TaskDir, spec: Spec, status: Status) -> Dict[str, Any]:
-        report = self.report_of(task, spec, status)
-        with self._cache_lock:
-            self.tails.pop(task.task_id, None)
+    @staticmethod
+    def _ended_facts(report: Report) -> Dict[str, Any]:
         tree = report.worktree
-        return {"threadId": report.thread_id, "content": report.content, "failure": report.failure and to_json(report.failure),
-                "sandbox": report.sandbox, "model": report.model,
-                "usage": report.usage and report.usage._asdict(), "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
-                "warnings": list(report.warnings), "exit_code": report.exit_code, "elapsed_s": round(report.elapsed_s, 1)}
+        return {"threadId": report.thread_id, "content": report.content,
+                "failure": report.failure and to_json(report.failure),
+                "sandbox": report.sandbox, "model": report.model, "usage": report.usage and report.usage._asdict(),
+                "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
+                "warnings": list(report.warnings), "exit_code": report.exit_code,
+                "elapsed_s": round(report.elapsed_s, 1)}
 
-    def report_of(self, task: TaskDir, spec: Spec, status: Status) -> Report:
-        """How an ended task ended, with what only its events hold. Raises: OSError when the system is exhausted."""
-        try:
-            report = task.report()
-        except UNREADABLE as error:
-            raise_if_exhausted(error)
-            return self._salvage(task, spec, status)
-        if report.in_events:
-            report = report._replace(content=self._tail(task).refresh().message, in_events=False)
-        return report
-
-    def _salvage(self, task: TaskDir, spec: Spec, status: Status) -> Report:
-        """The report of a task that has none: its supervisor was killed. The events tell how far it came."""
-        tail = self._tail(task)
-        progress = tail.refresh()
-        last = tail.changed_at or spec.created_at
-        came = "before codex wrote anything" if not progress.events else f"after {progress.events} events, while {progress.phase.value}"
-        lost = status.outcome is Outcome.LOST
-        note = "The supervisor left no report" if lost else "report.json cannot be read"
-        return Report(status.outcome or Outcome.LOST, max(0.0, last - spec.created_at), last, status.exit_code, progress.thread_id or spec.thread_id, progress.message,
-                      thread_usage=progress.usage, failure=failure(FailureKind.LOST, f"The supervisor of the task ended without a report {came}") if lost else None,
-                      worktree=spec.worktree, files=() if spec.worktree else progress.files,
-                      warnings=(*spec.warnings, *progress.warnings, f"{note}: this is what the events tell"))
-
-    def _running_facts(self, task: TaskDir, spec: Spec, status: Status) -> Dict[str, Any]:
-        tail, now = self._tail(task), self.host.now()
-        p = tail.refresh()
-        live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, tail.phase_at or spec.created_at),
-                "last_event_s": age(now, tail.changed_at or spec.created_at), "tools": dict(p.tools), "last_command": p.last_command,
-                "last_file": p.last_file, "last_message": clip(p.message or "", 300), "retries": p.retries,
+    def _running_facts(self, seen: Seen) -> Dict[str, Any]:
+        p, spec, now = seen.progress, seen.spec, self.host.now()
+        live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
+                "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
+                "last_command": p.last_command, "last_file": p.last_file,
+                "last_message": clip(p.message or "", 300), "retries": p.retries,
                 "unknown_events": p.unknown}
         ran = asked(spec.arguments, spec.overrides)
-        return {"threadId": p.thread_id or spec.thread_id, "sandbox": ran.sandbox, "model": ran.model,
+        return {"threadId": seen.thread_id, "sandbox": ran.sandbox, "model": ran.model,
                 "worktree": spec.worktree and shown(spec.worktree),
                 "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
                 "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
@@ -4614,21 +4763,15 @@ class Swarm:
 
     def _touched(self, task_id: str) -> Optional[Touched]:
         try:
-            task = self.store.get(task_id)
-            spec, ended_at = task.spec(), float("inf")
-            tree = spec.worktree
-            if task.status().state is State.ENDED:
-                report = task.report()
-                ended_at, files = report.ended_at, report.files
-                if tree is not None and report.worktree is not None:
-                    files = tuple(os.path.join(tree.path, name) for name in report.worktree.files)
-            else:
-                files = self._tail(task).refresh().files
-            if not files:
+            seen = self.view.of(task_id)
+            report, tree, files = seen.report, seen.worktree, seen.files
+            if report and tree:
+                files = tuple(os.path.join(tree.path, name) for name in tree.files)
+            if not files or seen.damage:
                 return None
-            common, top = (common_of(tree), os.path.realpath(tree.path)) if tree else repository_of(spec.cwd)
+            common, top = (common_of(tree), os.path.realpath(tree.path)) if tree else repository_of(seen.spec.cwd)
             inside = frozenset(os.path.relpath(os.path.realpath(f), top) for f in files)
-            return Touched(task_id, common, inside, spec.created_at, ended_at)
+            return Touched(task_id, common, inside, seen.spec.created_at, report.ended_at if report else float("inf"))
         except (ToolError, *UNREADABLE):
             return None
 
@@ -4666,18 +4809,10 @@ class Swarm:
 
     def _side(self, task_id: str) -> Side:
         """Raises: ToolError."""
-        task = self.store.get(task_id)
-        try:
-            spec, status = task.spec(), task.status()
-        except UNREADABLE as error:
-            raise damaged(f"Task {task_id} cannot be compared", task, error)
-        report: Optional[Report] = None
-        with contextlib.suppress(*UNREADABLE):
-            report = task.report() if status.state is State.ENDED else None
-        edited = report.files if report else self._tail(task).refresh().files
+        seen = self.view.of(task_id).whole(f"Task {task_id} cannot be compared")
+        spec, edited, tree = seen.spec, seen.files, seen.worktree
         self._check_allowed(spec.cwd)
         globs = spec.arguments.get("write_paths")
-        tree = report.worktree if report and report.worktree else spec.worktree
         if tree is None:
             return self._side_of_checkout(spec, edited, globs)
         if not tree.head and not os.path.isdir(tree.path):
@@ -4789,13 +4924,10 @@ class Swarm:
 
     def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
         """A task whose work can be merged. Raises: ToolError."""
-        task, what = self.store.get(task_id), f"Task {task_id} cannot be merged"
-        try:
-            spec, status = task.spec(), task.status()
-            tree = task.report().worktree if status.state is State.ENDED and os.path.exists(task.file("report.json")) else spec.worktree
-        except UNREADABLE as error:
-            raise damaged(what, task, error)
-        if status.state is not State.ENDED:
+        what = f"Task {task_id} cannot be merged"
+        seen = self.view.of(task_id).whole(what)
+        spec, status, tree = seen.spec, seen.status, seen.worktree
+        if not seen.ended:
             raise ToolError(what, "It has not ended", "codex_wait for it, or codex_cancel it: what it has done is committed then")
         if tree is None:
             raise ToolError(what, "It had no worktree: what it did is in its directory already, not on a branch", "Leave it out")
@@ -4888,7 +5020,7 @@ class Swarm:
 
             def until_the_end() -> None:
                 child.wait()
-                self.wake()
+                self.watch.wake()
             try:
                 threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
                 self._keep_telling(lambda: child.returncode is not None or call.abandoned or self.closing, call, f"verifying the merge with `{clip(command, 60)}`")
@@ -4912,41 +5044,8 @@ class Swarm:
         while not done() and self.host.monotonic() < began + VERIFY_S:
             if call.tell is not None and not call.cancelled:
                 call.tell(f"{doing} for {self.host.monotonic() - began:.0f} s")
-            with self.changed:
-                self.changed.wait_for(done, HEARTBEAT_S)
-
-    def summary(self, doing: Sequence[Tuple[str, Phase, str, float]], total: int) -> str:
-        """`3 of 5 done; 2f9c running `pytest -q` for 41 s`: the tasks that still run, the one that changed last first."""
-        now = self.host.now()
-        parts = [f"{task_id[:4]} {phase.value if not detail or phase in (Phase.NETWORK, Phase.RETRY) else f'{DOING[phase]} `{clip(detail, 60)}`'}"
-                 + (f" for {age(now, since):.0f} s" if since else "") for task_id, phase, detail, since in sorted(doing, key=lambda d: -d[3])[:3]]
-        more = f", and {len(doing) - 3} more" if len(doing) > 3 else ""
-        return f"{total - len(doing)} of {total} done" + (f"; {', '.join(parts)}{more}" if parts else "")
-
-    def look(self, task_ids: Sequence[str]) -> Tuple[List[str], str, float]:
-        """(those that have ended, a summary of all, when the last event or end came), also for tasks of other servers. A task
-        that is not there any more counts as ended. Raises: OSError when the system is exhausted."""
-        doing, ended, last = [], [], 0.0
-        for task_id in task_ids:
-            try:
-                task = self.store.get(task_id)
-                running = task.status().state is not State.ENDED
-            except (ToolError, OSError) as error:
-                raise_if_exhausted(error)
-                running = False
-            if running:
-                doing.append((task_id, *self.doing(task)))
-                last = max(last, self._tail(task).changed_at)
-            else:
-                ended.append(task_id)
-                last = max(last, modified_at(os.path.join(self.store.tasks, task_id, "status.json")))
-        return ended, self.summary(doing, len(task_ids)), last
-
-    def doing(self, task: TaskDir) -> Tuple[Phase, str, float]:
-        """Phase, its detail, and since when (Unix seconds)."""
-        tail = self._tail(task)
-        progress = tail.refresh()
-        return progress.phase, progress.detail, tail.phase_at
+            with self.watch.changed:
+                self.watch.changed.wait_for(done, HEARTBEAT_S)
 
     # -- sweeping --------------------------------------------------------------------
     def sweep(self, dry_run: bool = False, ignored: bool = False, by_itself: bool = False) -> Iterator[Swept]:
@@ -5069,7 +5168,7 @@ class Sweep:
             if found.age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
                 raise ToolError("No client has collected the result yet", "", f"codex_wait returns it; when it is {TRASH_S / 86400:.0f} days old it goes all the same")
             ends = [(task, task.status()) for task in tasks if act]         # a lost task whose lock we hold seems to run
-            answers = [(task, status, self.swarm.report_of(task, task.spec(), status)) for task, status in ends]
+            answers = [(task, status, self.swarm.view.of(task.task_id).report) for task, status in ends]
             with contextlib.ExitStack() as held:
                 for task in tasks if act else ():
                     if not held.enter_context(self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)):
@@ -5179,26 +5278,7 @@ class Sweep:
         return found if due else None
 
 
-class Ticker:
-    """Tells a waiting client what goes on: at each change of phase, at most every PROGRESS_GAP_S, at least every HEARTBEAT_S."""
-
-    def __init__(self, swarm: Swarm, total: int, call: Call) -> None:
-        self.swarm, self.total, self.call = swarm, total, call
-        self.told: Any = None
-        self.told_at = -HEARTBEAT_S
-
-    def tick(self, running: Sequence[TaskDir]) -> None:
-        doing = [(task.task_id, *self.swarm.doing(task)) for task in running]
-        now, seen = self.swarm.host.monotonic(), [(task_id, phase, detail) for task_id, phase, detail, _ in doing]
-        if (seen == self.told and now - self.told_at < HEARTBEAT_S) or not doing or self.call.tell is None:
-            return
-        self.told, self.told_at = seen, now
-        self.call.tell(self.swarm.summary(doing, self.total))
-
-
 UNCOMMITTED_BELOW = "It built on changes of yours that are not committed: commit them in your checkout, then merge again"
-DOING: Mapping[Phase, str] = {Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
-                              Phase.AGENTS: "working with sub-agents:"}
 
 
 def title_of(prompt: str) -> str:
@@ -5221,10 +5301,6 @@ def _row(row: Changed, view: str, globs: Optional[Globs]) -> str:
         outside = globs is not None and not globs.cover(row.path)
         return f"{row.status} {name}" + ("  (outside write_paths)" if outside else "")
     return f"{'binary' if row.insertions is None else f'+{row.insertions}':>7} {'' if row.deletions is None else f'-{row.deletions}':>7}  {name}"
-
-
-def age(now: float, then: float) -> float:
-    return round(max(0.0, now - then), 1)
 
 
 # ======================================================================================
@@ -5470,10 +5546,10 @@ def record_of(swarm: Swarm, task_id: str) -> Dict[str, Any]:
 
 def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:
     """(whether what is waited for has come, a summary, when something last happened)."""
-    ended, summary, last = swarm.look(wait.task_ids)
+    ended, told, last = swarm.watch.look(wait.task_ids)
     timed_out = wait.timeout_s is not None and swarm.host.now() >= since + wait.timeout_s
     enough = bool(ended) if wait.mode == "any" else len(ended) == len(wait.task_ids)
-    return enough or timed_out, summary, last
+    return enough or timed_out, told, last
 
 
 def refuse(wrong: Sequence[str]) -> None:
@@ -6338,7 +6414,7 @@ class Server:
         """Give what is under way time to be answered; calls that only wait end, their tasks go on."""
         end = self.swarm.host.monotonic() + EXIT_GRACE_S
         self.swarm.closing = True
-        self.swarm.wake()
+        self.swarm.watch.wake()
         self.swarm.host.log("INFO", f"ending with {len(self.calls)} calls under way; the tasks go on")
         with self.idle:
             self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
@@ -6415,7 +6491,7 @@ class Server:
             if pending is not None:
                 pending.call.cancel_reason = str(params.get("reason") or "")
                 pending.call.cancelled = True
-        self.swarm.wake()
+        self.swarm.watch.wake()
 
     # -- from a request to its answer ------------------------------------------------
     def _begin(self, request: Request) -> None:
@@ -6742,7 +6818,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
     server = Server(Swarm(config, host, environ), Wire(rx, tx, gone))
     threading.Thread(target=end_on_signal, name="signals", daemon=True).start()
-    threading.Thread(target=server.swarm.look_for_lost, name="lost", daemon=True).start()
+    threading.Thread(target=server.swarm.watch.look_for_lost, name="lost", daemon=True).start()
     server.run()
     end()
     return 0

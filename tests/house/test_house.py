@@ -72,6 +72,12 @@ def test_a_floor_uses_only_itself_and_the_floors_below():
     assert upward == []
 
 
+def test_no_name_is_given_twice():
+    given = [name for node in TREE.body for name in bound(node)]
+    twice = {name for name in given if given.count(name) > 1} - {"fcntl"}       # it is None where there is none
+    assert twice == set()
+
+
 FORBIDDEN_BELOW_7 = {"time", "threading", "subprocess", "socket", "select", "fcntl", "open", "print", "input"}
 PURE_OF_OS = {"fsencode"}           # bytes of a word, no question to the system
 PURE_OF_SIGNAL = {"Signals"}        # names of numbers

@@ -412,7 +412,7 @@ def test_any_number_of_waiters_are_told_and_a_cancelled_one_leaves_the_task_alon
     for waiter in waiters:
         waiter.start()
     calls[0].cancelled = True
-    app.wake()
+    app.watch.wake()
     waiters[0].join(WAIT_S)
     assert not waiters[0].is_alive() and app.record(task.task_id)["state"] in ("starting", "running")
     gate.open()
