@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -445,3 +446,23 @@ def test_every_executable_file_can_be_executed_and_says_with_what():
         starts = path.read_bytes()[:2] == b"#!"
         assert os.access(str(path), os.X_OK) <= starts, path
     assert os.access(str(ROOT / "tests" / "run"), os.X_OK) and os.access(str(ROOT / ".ci" / "run"), os.X_OK)
+
+
+# -- the tests themselves -----------------------------------------------------------------------------
+MUTANTS = runpy.run_path(str(ROOT / "tests" / "mutants"))
+
+
+def test_every_change_that_a_test_must_notice_can_still_be_made():
+    """Move a row of tests/mutants along with the code; remove it only with the promise that it stands for."""
+    lines, missing, stale = SOURCE.splitlines(keepends=True), [], []
+    for change in MUTANTS["CHANGES"]:
+        try:
+            MUTANTS["changed"](lines, TREE, change)
+        except MUTANTS["Stale"] as error:
+            stale.append(str(error))
+        for test in change.tests.split():
+            file, _, name = test.partition("::")
+            text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            if not re.search(r"^ *def %s" % (name + r"\(" if name else "test_"), text, re.M):
+                missing.append(test)
+    assert (stale, missing) == ([], [])

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from client import alive, eventually
-from conftest import running, task_dirs
+from conftest import is_supervised, running, task_dirs
 
 OWNERS = {
     "codex": (1, lambda gate: {"prompt": gate.wait}),
@@ -98,6 +98,20 @@ def test_a_cancelled_call_sends_no_more_progress(client, gate):
     c.collect(task)
     c.ping()
     assert not [m for m in c.log[since:] if m.get("method") == "notifications/progress"]
+
+
+def test_a_batch_of_which_every_call_was_cancelled_is_not_answered(client, gate, root):
+    """JSON-RPC forbids an empty array of answers."""
+    c = client(version="2025-03-26")
+    since = len(c.log)
+    call = {"name": "codex", "arguments": {"prompt": gate.wait}}
+    c.send([{"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": call}])
+    task, = eventually(lambda: task_dirs(root), what="the task")
+    c.cancel("b", reason="Request timed out")
+    gate.open()
+    eventually(lambda: not is_supervised(task), what="the end of the task")
+    c.ping()
+    assert [m for m in c.log[since:] if isinstance(m, list)] == []
 
 
 def test_cancelling_an_answered_request_is_ignored(client):

@@ -283,13 +283,6 @@ def test_a_result_that_an_mcp_task_was_given_is_marked_as_collected(modern, root
     assert [is_collected(root, path.name) for path in task_dirs(root)] == [True]
 
 
-def test_a_client_that_goes_away_right_after_the_result_has_collected_it(client, root):
-    c = client()
-    c.ok("codex", prompt="x")
-    c.close()
-    assert [is_collected(root, path.name) for path in task_dirs(root)] == [True]
-
-
 def test_a_result_that_was_cut_is_collected_with_its_last_page(client, message, root):
     c = client()
     record = c.ok("codex", prompt="MESSAGE 90000")

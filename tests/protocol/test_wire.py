@@ -79,7 +79,7 @@ def test_a_client_that_stops_reading_gets_a_quiet_end(fake, repo):
 
 @pytest.mark.parametrize("script", [
     "STDERR noise on stderr\nSHELL echo noise; echo more >&2\nFLOOD 2\nLINES 200\nSAY done",
-    "SHELL printf 'a\\000b\\033[31m'\nSAY \u2028 \u2029 \u0085 \u001b[31m done",
+    "SHELL printf 'a\\000b\\033[31m'\nSAY this\u2028is\u2029not\u0085yet\u001b[31m done",
     "SHELL head -c 1000 /dev/urandom\nSAY done",
 ])
 def test_nothing_but_mcp_reaches_stdout_whatever_codex_prints(client, script):

@@ -1,6 +1,8 @@
 """What several unit tests need: the recordings, and a task run to its end."""
 import contextlib
+import errno
 import functools
+import os
 import pathlib
 import subprocess
 import sys
@@ -70,3 +72,13 @@ def auditing(listen):
         yield
     finally:
         LISTENERS.remove(listen)
+
+
+@contextlib.contextmanager
+def exhausted(name):
+    """No descriptor is left for whoever opens a file of this name, while the block runs."""
+    def refuse(event, args):
+        if event == "open" and os.path.basename(str(args[0])) == name:
+            raise OSError(errno.EMFILE, "Too many open files", args[0])
+    with auditing(refuse):
+        yield

@@ -2,6 +2,7 @@
 import hashlib
 import os
 import pathlib
+import shutil
 import sys
 
 import pytest
@@ -50,6 +51,12 @@ def test_the_patch_applies_to_the_base_and_makes_the_result(swarm, repo, tmp_pat
     (tmp_path / "patch").write_text(patch + "\n")
     sh(repo, "git", "apply", "--index", str(tmp_path / "patch"))
     assert sh(repo, "git", "write-tree") == sh(repo, "git", "rev-parse", record["worktree"]["branch"] + "^{tree}")
+
+
+def test_a_rename_is_shown_as_one_in_the_patch(swarm, repo):
+    s = swarm()
+    record = run(s, "SHELL mv README MOVED", worktree=True)
+    assert "rename from README\nrename to MOVED" in s.diff(record["task_id"], None, "patch", ())["content"]
 
 
 @pytest.mark.parametrize("globs, names", [(["src/**"], ["src/a.py", "src/deep/b.py"]), (["*.md"], ["top.md"]), (["**/*.py"], ["src/a.py", "src/deep/b.py"]),
@@ -171,6 +178,18 @@ def test_outside_of_a_repository_the_error_says_what_codex_edited(swarm, tmp_pat
     assert "not in a git repository" in str(caught.value) and "edited" in str(caught.value)
 
 
+def test_a_git_directory_that_a_task_put_in_the_place_of_its_own_is_not_asked(swarm, repo, tmp_path):
+    """git would run what that configures, outside of the sandbox. No record tells what was there before."""
+    s, mark = swarm(), tmp_path / "ran"
+    first = run(s, "SAY x", worktree=True)
+    shutil.rmtree(s.store.get(first["task_id"]).path)
+    evil = "rm .git && git init -q . && git config core.fsmonitor 'touch %s; false'" % mark
+    second = run(s, "SHELL " + evil, cwd=first["worktree"]["path"], sandbox="workspace-write")
+    with pytest.raises(cms.ToolError) as caught:
+        s.diff(second["task_id"], None, "stat", ())
+    assert "`.git` leads elsewhere" in str(caught.value) and not mark.exists()
+
+
 # -- two tasks --------------------------------------------------------------------------------------------
 def test_two_tasks_are_compared_by_their_results(swarm, repo):
     s = swarm()
@@ -248,6 +267,13 @@ def test_a_reply_keeps_the_write_paths_of_its_thread(swarm, repo):
     s = swarm()
     first = run(s, "WRITE a 1", worktree=True, write_paths=["a"])
     assert run(s, "WRITE b 1", task_id=first["task_id"])["outside_write_paths"]["first"] == ["b"]
+
+
+def test_a_reply_is_not_blamed_for_what_an_earlier_turn_wrote_outside(swarm, repo):
+    s = swarm()
+    first = run(s, "WRITE out 1", worktree=True, write_paths=["in/**"])
+    assert first["outside_write_paths"]["first"] == ["out"]
+    assert "outside_write_paths" not in run(s, "SHELL mkdir in && echo 1 > in/a", task_id=first["task_id"])
 
 
 def test_without_a_worktree_the_events_tell_what_was_written_elsewhere(swarm, repo):

@@ -102,6 +102,11 @@ def test_the_message_of_the_turn_goes_before_stderr():
     assert cms.classify("flagged", "Error: thread/resume: thread/resume failed\n").kind is FailureKind.UNKNOWN
 
 
+def test_of_several_lines_that_tell_the_first_one_counts():
+    stderr = "Error loading config.toml: no\nError: thread/resume: thread/resume failed\n"
+    assert cms.classify("", stderr).kind is FailureKind.CONFIG
+
+
 def test_a_run_that_ends_without_a_word_tells_nothing():
     for stderr in ("", "\n\n", "Reading additional input from stdin...\n", "warning: untrusted\n"):
         assert cms.classify("", stderr) is None

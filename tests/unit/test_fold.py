@@ -74,6 +74,18 @@ def command(kind, ident, words):
     return item(kind, ident, "command_execution", command="/bin/bash -lc '%s'" % words)
 
 
+def test_the_usage_that_was_told_stays_when_a_later_turn_tells_none():
+    progress = folded([b'{"type":"turn.completed","usage":{"input_tokens":7}}', b'{"type":"turn.completed"}'])
+    assert progress.usage == cms.Usage(input_tokens=7)
+
+
+def test_a_warning_that_repeats_takes_no_room_from_the_others():
+    line = '{"type":"item.completed","item":{"id":"%d","type":"error","message":"%s"}}'
+    texts = ["again"] * cms.WARNINGS_KEPT + ["another"]
+    progress = folded([(line % (n, text)).encode() for n, text in enumerate(texts)])
+    assert progress.warnings == ("again", "another")
+
+
 def test_the_phase_is_that_of_the_youngest_open_item():
     steps = [
         (event("turn.started"), Phase.MODEL, ""),

@@ -287,6 +287,12 @@ def test_a_branch_that_was_there_before_is_not_taken_away(repo, tmp_path):
     assert BRANCH in branches(repo)
 
 
+def test_a_worktree_that_was_there_before_is_not_taken_away(repo, tree):
+    with pytest.raises(GitError):
+        ours().add_worktree(*ours().head(str(repo)), tree.path, BRANCH + "-other")
+    assert os.path.exists(os.path.join(tree.path, "README")) and branches(repo) == [BRANCH, "main"]
+
+
 # -- what a task may have done to its worktree --------------------------------------------------------
 @pytest.mark.parametrize("how", ["a file that leads elsewhere", "a repository of its own", "gone"])
 def test_a_replaced_git_file_leads_nowhere(repo, tree, tmp_path, how):

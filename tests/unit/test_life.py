@@ -1,5 +1,6 @@
 """The one state machine, walked over every state and every event, and the one judge of codex's evidence."""
 import random
+import signal
 
 import pytest
 
@@ -106,3 +107,9 @@ VERDICTS = [
 @pytest.mark.parametrize("code, turn, seen, wanted, outcome, kind", VERDICTS)
 def test_the_verdict_rests_on_exit_status_and_last_turn_event(code, turn, seen, wanted, outcome, kind):
     assert cms.verdict(code, cms.Progress(thread_id=seen, turn=turn), wanted) == (outcome, kind)
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"])
+def test_a_signal_that_a_program_brings_upon_itself_is_a_crash_and_no_want_of_memory(name):
+    outcome, kind = cms.verdict(-getattr(signal, name), cms.Progress(turn=Turn.STARTED))
+    assert (outcome, kind) == (Outcome.FAILED, FailureKind.CODEX_CRASH)

@@ -1,5 +1,6 @@
 """codex_merge: who conflicts with whom and where, what is made, and that nothing of the user's moves unless the call says so."""
 import contextlib
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -240,6 +241,18 @@ def test_one_task_on_an_unmoved_head_is_its_own_branch(swarm, lines):
     assert merge(s, ids)["commit"] == sh(lines, "git", "rev-parse", "codex-swarm/" + ids[0])
 
 
+def test_a_merge_commit_goes_on_from_the_target_and_has_the_task_as_its_second_parent(swarm, lines):
+    """`git log --first-parent` and `git revert -m 1` count on that."""
+    s = swarm()
+    ids = work(s, "echo 1 > a", "echo 2 > b")
+    (lines / "later").write_text("1\n")
+    onto = commit(lines)
+    done = merge(s, ids)
+    first, second = (sh(lines, "git", "rev-parse", done["commit"] + at) for at in ("^1", "^2"))
+    assert second == sh(lines, "git", "rev-parse", "codex-swarm/" + ids[1])
+    assert sh(lines, "git", "rev-parse", first + "^1") == onto
+
+
 def test_squash_makes_one_commit_per_task_with_its_title(swarm, lines):
     s = swarm()
     ids = work(s, "echo 1 > a", "echo 2 > b")
@@ -452,6 +465,26 @@ def test_a_verify_command_that_fails_leaves_every_ref_where_it_was(swarm, lines,
     assert (snapshot(lines), refs(lines)) == before and "merge-" not in sh(lines, "git", "worktree", "list")
 
 
+def test_a_branch_that_somebody_makes_while_the_verify_command_runs_stays_theirs(swarm, lines):
+    s = swarm(merge_verify='git -C "$1" branch taken')
+    ids, old = work(s, "echo 1 > a"), sh(lines, "git", "rev-parse", "HEAD")
+    with pytest.raises(cms.ToolError):
+        merge(s, ids, into="taken")
+    assert sh(lines, "git", "rev-parse", "taken") == old
+
+
+def test_a_merge_that_goes_otherwise_than_when_it_was_tried_moves_nothing(swarm, lines, tmp_path):
+    """As with a merge driver that does not always say the same."""
+    calls = tmp_path / "calls"
+    sh(lines, "git", "config", "merge.moody.driver", "echo >>%s; cat %s >%%A" % (calls, calls))
+    (lines / ".git" / "info" / "attributes").write_text("text merge=moody\n")
+    s = swarm()
+    ids, before = work(s, sed(5, "five"), sed(6, "six")), refs(lines)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids)
+    assert "went otherwise" in str(caught.value) and refs(lines) == before
+
+
 def test_a_verify_command_goes_on_for_a_client_whose_time_ran_out(swarm, lines, gate):
     s = swarm(merge_verify="while ! [ -e %s ]; do sleep 0.05; done" % gate.path)
     ids, call, said = work(s, "echo 1 > a"), cms.Call(), []
@@ -597,6 +630,19 @@ def test_what_was_squashed_is_not_merged_again_when_its_thread_goes_on(swarm, li
     reply = run(s, "SHELL " + sed(6, "six") + "; sed -i.bak s/^five/FIVE/ text && rm text.bak", task_id=first)["task_id"]
     data = merge(s, [reply], squash=squash, into="HEAD")
     assert data["conflicts"] == [] and (lines / "text").read_text().split("\n")[5:7] == ["FIVE", "six"]
+
+
+def test_what_an_update_brought_is_not_merged_again_when_it_has_been_squashed(swarm, lines):
+    s = swarm()
+    one = work(s, sed(5, "five"))[0]
+    (lines / "other").write_text("not committed\n")
+    two = work(s, sed(20, "twenty"), worktree={"include_changes": True})[0]
+    shout = "SHELL sed -i.bak s/^twenty/TWENTY/ text && rm text.bak"
+    reply = run(s, shout, task_id=one, update_from=two)["task_id"]
+    merge(s, [two], squash=True, into="one")
+    sh(lines, "git", "checkout", "-q", "other")
+    sh(lines, "git", "merge", "-q", "one")
+    assert merge(s, [reply], into="HEAD")["conflicts"] == [] and "TWENTY" in (lines / "text").read_text()
 
 
 def test_a_branch_that_was_rewritten_is_refused_with_both_commits(swarm, lines):
@@ -1096,6 +1142,21 @@ def test_a_branch_without_a_common_history_is_named(swarm, lines):
     assert "git cannot merge task " + two in str(caught.value) and "unrelated" in str(caught.value)
 
 
+def test_nobody_plans_to_work_in_a_worktree_while_an_update_changes_its_files(swarm, lines, root):
+    s, taken = swarm(), []
+    ids = work(s, "echo 1 > a")
+    (lines / "later").write_text("1\n")
+    commit(lines)
+
+    def listen(event, args):
+        if event == "fcntl.flock" and threading.current_thread() is threading.main_thread():
+            if os.path.samestat(os.fstat(args[0]), os.stat(str(root / "sweep.lock"))):
+                taken.append(args[1])
+    with auditing(listen):
+        s.start([{"prompt": "SAY x", "task_id": ids[0], "update_from": "main"}])
+    assert taken == [fcntl.LOCK_EX]
+
+
 def test_an_update_that_brings_nothing_says_so(swarm, lines):
     s = swarm()
     reply = run(s, "SAY x", task_id=work(s, "echo 1 > a")[0], update_from="main")
@@ -1111,14 +1172,16 @@ def test_an_update_from_nothing_is_refused(swarm, lines, name, words):
     assert words in str(caught.value)
 
 
-def test_an_update_overwrites_no_file_that_only_the_worktree_has(swarm, lines):
+@pytest.mark.parametrize("theirs", ["kept", "kept/file"])
+def test_an_update_overwrites_no_file_that_only_the_worktree_has(swarm, lines, theirs):
     s = swarm()
     (lines / ".gitignore").write_text("kept\n")
     sh(lines, "git", "add", ".")
     sh(lines, "git", "commit", "-qm", "ignore")
     ids = work(s, "echo mine > kept")
-    (lines / "kept").write_text("theirs\n")
-    sh(lines, "git", "add", "-f", "kept")
+    (lines / theirs).parent.mkdir(exist_ok=True)
+    (lines / theirs).write_text("theirs\n")
+    sh(lines, "git", "add", "-f", theirs)
     sh(lines, "git", "commit", "-qm", "kept")
     with pytest.raises(cms.ToolError) as caught:
         s.start([{"prompt": "x", "task_id": ids[0], "update_from": "main"}])

@@ -1,6 +1,10 @@
 """What is on disk reads back as what was written, in this version, and in an older or a newer one."""
+import errno
 import json
+import os
 import random
+import signal
+import sys
 
 import pytest
 
@@ -140,8 +144,51 @@ def test_a_file_is_replaced_whole_and_a_failed_write_leaves_the_old_one(tmp_path
     assert set(cms.read_json(path)) == {"b"}
 
 
+def test_a_record_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    """Else a power failure leaves an empty file under that name."""
+    steps, rename = [], os.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: steps.append("fsync"))
+    monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), rename(*names)))
+    cms.write_atomic(str(tmp_path / "report.json"), {})
+    assert steps == ["fsync", "rename"]
+
+
+def test_a_record_for_which_there_is_no_room_leaves_no_half_of_it(tmp_path, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        cms.write_atomic(str(tmp_path / "report.json"), {})
+    assert os.listdir(str(tmp_path)) == []
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"7", b"\xff\xfe\0", b'{"state": "run', b"[" * 100_000], ids=lambda d: repr(d[:12]))
 def test_what_is_no_json_object_is_unreadable(tmp_path, data):
     (tmp_path / "x.json").write_bytes(data)
     with pytest.raises(cms.UNREADABLE):
         cms.read_json(str(tmp_path / "x.json"))
+
+
+def test_a_link_in_the_place_of_a_record_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere").write_text("{}")
+    (tmp_path / "x.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        cms.read_json(str(tmp_path / "x.json"))
+
+
+PATIENT = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: open("cleared", "w").close())
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+signal.pause()
+"""
+
+
+def test_a_command_that_takes_too_long_may_clear_up_before_it_is_killed(tmp_path):
+    """git takes away its locks then, or the next one fails. Here the signal waits until it is ready."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        done = cms.Host().run([sys.executable, "-I", "-S", "-c", PATIENT], str(tmp_path), timeout_s=0.01)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert (tmp_path / "cleared").exists() and "gave up" in done.err

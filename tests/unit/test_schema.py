@@ -145,3 +145,8 @@ def test_the_value_of_a_key_that_looks_secret_is_masked(text, shown):
 def test_a_wrong_argument_is_shown_without_its_secrets():
     wrong = cms.problems(cms.obj(cms.RUN), {"prompt": {"api_key": "sk-1"}})
     assert "***" in wrong[0] and "sk-1" not in wrong[0]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x7f", "\x80", "\x9f"], ids=ascii)
+def test_no_mark_at_which_some_client_ends_a_line_goes_out_raw(mark):
+    assert cms.compact({"text": "one%stwo" % mark}) == '{"text":"one\\u%04xtwo"}' % ord(mark)

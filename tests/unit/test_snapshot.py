@@ -227,10 +227,11 @@ def test_a_new_link_that_leads_out_of_the_tree_is_left_out_and_named(repo, tree,
     put_aside.mkdir()
     os.symlink(str(put_aside), str(place / "node_modules"))
     os.symlink("../outside", str(place / "relative"))
+    os.symlink(str(place / "README"), str(place / "absolute"))      # elsewhere it would lead back here
     os.symlink("README", str(place / "inside"))
     found, warnings = ours().snapshot(tree, "x")
-    assert files_of(repo) == ["README", "inside"] and found.left_out["count"] == 2
-    assert all(name in warnings[0] for name in ("node_modules", "relative", "leads out"))
+    assert files_of(repo) == ["README", "inside"] and found.left_out["count"] == 3
+    assert all(name in warnings[0] for name in ("node_modules", "relative", "absolute", "leads out"))
 
 
 @pytest.mark.parametrize("name", [".Git/x", "git~1/x"])
@@ -441,6 +442,16 @@ def test_conflict_markers_are_told_and_lines_counted_whatever_the_name(repo, tre
     found, warnings = ours().snapshot(tree, "x")
     assert warnings == ["Conflict markers are left in `%s`" % " ".join(cms.legible(name).split())]
     assert counts(found) == (2, 4, 0) and sorted(found.files) == sorted(["clean", cms.legible(name)])
+
+
+def test_a_filter_that_runs_a_python_module_takes_none_from_the_tree(repo, tree, place, tmp_path):
+    """`python -m x` would import x.py from what a task wrote, outside of its sandbox. Python 3.11 obeys."""
+    clean = "printenv PYTHONSAFEPATH >'%s'; cat" % (tmp_path / "seen")
+    sh(repo, "git", "config", "filter.python.clean", clean)
+    (place / ".gitattributes").write_text("*.x filter=python\n")
+    (place / "f.x").write_text("1\n")
+    save(tree)
+    assert (tmp_path / "seen").read_text() == "1\n"
 
 
 # -- safety -----------------------------------------------------------------------------------------------

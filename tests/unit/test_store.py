@@ -14,7 +14,7 @@ import pytest
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import Outcome, Report, Spec, State, Status, TaskDir, ToolError, advance
 
-from .helpers import WAIT_S, auditing, run
+from .helpers import WAIT_S, auditing, exhausted, run
 
 FILES = {"spec.json", "status.json", "prompt", "lock", "control", "reserve"}
 
@@ -378,6 +378,14 @@ def test_a_root_that_others_can_read_is_left_as_it_is_and_its_tasks_are_closed(t
     assert [stat.S_IMODE(os.stat(str(tmp_path / path)).st_mode) for path in ("root", "root/tasks")] == [0o755, 0o700]
 
 
+@pytest.mark.parametrize("name", ["spec.json", "status.json", "report.json"])
+def test_a_want_of_descriptors_says_nothing_about_a_task(tasks, make, name):
+    task, app = make().end(), application(tasks)
+    with exhausted(name), pytest.raises(OSError):
+        app.record(task.id)
+    assert app.record(task.id)["outcome"] == "succeeded"
+
+
 # -- no room ------------------------------------------------------------------------------------------
 NO_ROOM = """
 import os, resource, sys
@@ -437,6 +445,15 @@ def test_a_lock_that_cannot_be_closed_to_readers_leaves_no_descriptor_open(tmp_p
     assert os.listdir("/dev/fd") == before
     os.close(cms.open_lock(str(tmp_path / "lock")))
     assert stat.S_IMODE(os.stat(str(tmp_path / "lock")).st_mode) == 0o200
+
+
+def test_of_the_files_of_a_handle_the_one_that_makes_it_a_handle_comes_first(tasks):
+    """They are swept in this order: a sweep that is killed leaves no handle that has lost its end."""
+    os.makedirs(tasks.handles)
+    for suffix in (".cancel", ".end.json", ".json"):
+        written(b"{}")(os.path.join(tasks.handles, "0" * 32 + suffix))
+    files = tasks.handle_files()["0" * 32]
+    assert [os.path.basename(path)[32:] for path in files] == [".json", ".cancel", ".end.json"]
 
 
 def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):

@@ -16,6 +16,8 @@ import codex_mcp_swarm as cms
 from client import alive, eventually
 from codex_mcp_swarm import Spec, TaskDir
 
+from conftest import git
+
 from .helpers import WAIT_S, begin, ended, parent_of, processes, run
 
 
@@ -142,6 +144,13 @@ def test_a_task_runs_though_python_was_updated_beneath_the_server(swarm, monkeyp
 
 
 # -- stopping -----------------------------------------------------------------------------------------
+def born(app, prompt="x"):
+    """A task that nobody supervises yet; its directory, and the descriptors of its lock and control."""
+    app.store.prepare()
+    spec = Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd())
+    return TaskDir.create(app.store.tasks, spec, prompt).appear()
+
+
 def launch(app, directory, lock, control):
     app.host.launch_supervisor(app.store.root, directory.path, (lock, control))
     os.close(lock)
@@ -150,8 +159,7 @@ def launch(app, directory, lock, control):
 
 def test_a_task_that_is_stopped_before_codex_starts_never_starts_it(swarm):
     app = swarm()
-    app.store.prepare()
-    directory, lock, control = TaskDir.create(app.store.tasks, Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd()), "x").appear()
+    directory, lock, control = born(app)
     directory.stop()
     launch(app, directory, lock, control)
     (record,) = ended(app, [directory.task_id])
@@ -265,6 +273,32 @@ def test_nothing_that_a_task_started_survives_it(swarm, tmp_path, gate, end):
     assert not any(map(alive, pids))                # not eventually: the end was told
 
 
+def test_nothing_that_a_filter_of_gits_left_running_survives_the_task(swarm, repo, tmp_path):
+    left = tmp_path / "left"
+    sleeper = "setsid sh -c 'echo $$ >%s; exec sleep 1000' >/dev/null 2>&1" % left
+    clean = "(%s &); while ! test -s %s; do sleep 0.01; done; cat" % (sleeper, left)
+    git(repo, "config", "filter.leave.clean", clean)
+    (repo / ".git" / "info" / "attributes").write_text("*.x filter=leave\n")
+    assert run(swarm(), "WRITE f.x 1", worktree=True)["worktree"]["files_changed"] == 1
+    assert not alive(pid_in(left))
+
+
+MANY_WARNINGS = """
+branch = "codex-swarm/" + os.environ["CODEX_SWARM_TASK_ID"]
+for words in ("checkout -q --detach", "branch -q -D " + branch, "branch -q %s/x" % branch):
+    subprocess.run(["git", *words.split()])
+open("work", "w").close()
+for n in range(20):
+    event(type="item.completed", item={"id": str(n), "type": "error", "message": "warning %d" % n})
+event(type="turn.completed")
+"""
+
+
+def test_that_the_work_was_not_committed_is_told_before_all_other_warnings(swarm, tmp_path):
+    record = run(swarm(codex_bin=codex_script(tmp_path, MANY_WARNINGS)), "x", worktree=True)
+    assert len(record["warnings"]) == cms.WARNINGS_KEPT and "not committed" in record["warnings"][0]
+
+
 # -- supervisors that are killed ----------------------------------------------------------------------
 PARTIAL = """
 event(type="thread.started", thread_id="01a1fae2-9a16-7c70-9702-579ef587dc24")
@@ -307,8 +341,7 @@ def test_a_supervisor_that_is_asked_to_end_cancels_its_task_and_says_why(swarm, 
 
 def test_a_supervisor_that_is_asked_to_end_before_it_has_begun_cancels_its_task(swarm):
     app = swarm()
-    app.store.prepare()
-    directory, lock, control = TaskDir.create(app.store.tasks, Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd()), "x").appear()
+    directory, lock, control = born(app)
     child = app.host.launch_supervisor(app.store.root, directory.path, (lock, control))
     child.terminate()
     os.close(lock)
@@ -382,14 +415,43 @@ def test_a_server_that_dies_while_it_launches_leaves_no_task_alive_in_name_only(
 
 
 # -- no room ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("room, outcome", [(3000, "succeeded"), (0, "lost")], ids=["for a short report", "for nothing at all"])
-def test_a_full_disk_at_the_end_loses_neither_the_outcome_nor_the_message(swarm, gate, message, room, outcome):
+ROOM = [pytest.param(3000, "succeeded", id="for a short report"), pytest.param(0, "lost", id="for nothing")]
+
+
+@pytest.mark.parametrize("room, outcome", ROOM)
+def test_where_no_report_can_be_written_the_message_is_that_of_the_events(swarm, gate, message, room, outcome):
     app = swarm()
     task = begin(app, "LINES 1", gate.wait, "MESSAGE 100000")
-    resource.prlimit(parent_of(working(task)), resource.RLIMIT_FSIZE, (room, room))      # as the disk would say: no more
+    resource.prlimit(parent_of(working(task)), resource.RLIMIT_FSIZE, (room, room))
     gate.open()
     (record,) = ended(app, [task.task_id])
     assert (record["outcome"], record.get("content")) == (outcome, message(100_000))
+
+
+FULL_DISK = """
+import errno, os, sys
+import codex_mcp_swarm as cms
+reserve = os.path.join(sys.argv[1], "reserve")
+def full(event, args):
+    if event == "open" and str(args[0]).endswith("report.json.new") and os.path.getsize(reserve):
+        raise OSError(errno.ENOSPC, "No space left on device", args[0])
+sys.addaudithook(full)
+sys.exit(cms.supervisor_main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_at_the_end_loses_neither_the_outcome_nor_the_message(swarm, message):
+    """Room is kept for the report: it fits once that is given back."""
+    app = swarm()
+    task, *fds = born(app, "MESSAGE 100000")
+    words = [sys.executable, "-c", FULL_DISK, task.path, *map(str, fds)]
+    child = subprocess.Popen(words, pass_fds=fds, stderr=subprocess.DEVNULL,
+                             env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
+    for fd in fds:
+        os.close(fd)
+    (record,) = ended(app, [task.task_id])
+    assert child.wait(WAIT_S) == 0 and record["outcome"] == "succeeded"
+    assert task.report().content == message(100_000)
 
 
 def test_a_server_that_holds_more_descriptors_than_select_takes_starts_tasks_all_the_same(swarm):

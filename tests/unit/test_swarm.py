@@ -421,6 +421,13 @@ def test_any_number_of_waiters_are_told_and_a_cancelled_one_leaves_the_task_alon
     assert not any(w.is_alive() for w in waiters) and app.record(task.task_id)["outcome"] == "succeeded"
 
 
+def test_a_run_that_outlasts_the_patience_of_its_client_is_no_error(swarm, gate, monkeypatch):
+    monkeypatch.setattr(cms, "WAIT_S", 0.0)
+    app, call = swarm(), cms.Call()
+    answer = cms.block(app, cms.codex(app, {"prompt": gate.wait}, call), call)
+    assert answer.data["still_running"] == call.started and answer.failed is False
+
+
 @pytest.mark.parametrize("timeout_s", [0, 0.05])
 def test_a_wait_whose_time_is_up_returns_and_stops_nothing(swarm, gate, timeout_s):
     app = swarm()

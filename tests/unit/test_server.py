@@ -1,0 +1,59 @@
+"""The last moments of a server, held still: what is under way then is written whole, answered and noted."""
+import io
+import json
+import os
+import threading
+
+import codex_mcp_swarm as cms
+from client import NEWEST_LEGACY, eventually
+
+from .helpers import WAIT_S, auditing
+
+
+def somebody_waits(condition):
+    """Whether a thread sleeps on it; as `threading` of CPython keeps it."""
+    return bool(condition._waiters)
+
+
+def test_a_server_that_ends_waits_until_its_last_line_is_written_whole():
+    read_end, write_end = os.pipe()
+    wire, flushed = cms.Wire(io.BytesIO(), write_end, lambda why: None), threading.Event()
+    wire.send("x" * (1 << 20))                              # more than a pipe holds
+    eventually(lambda: not wire.unread, what="the beginning of the line")
+
+    def read():
+        eventually(lambda: somebody_waits(wire.changed) or flushed.is_set(), what="the flush")
+        while not os.read(read_end, 1 << 16).endswith(b"\n"):
+            pass
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    wire.flush(WAIT_S)
+    left = wire.unread_bytes
+    flushed.set()
+    reader.join(WAIT_S)
+    os.close(read_end)
+    os.close(write_end)
+    assert left == 0
+
+
+def test_a_server_that_ends_right_after_the_result_has_noted_that_it_was_given(swarm):
+    app, ended = swarm(), threading.Event()
+    with open(os.devnull, "wb") as nobody:
+        server = cms.Server(app, cms.Wire(io.BytesIO(), nobody.fileno(), lambda why: None))
+        ask = lambda ident, method, **params: server.receive(json.dumps(
+            {"jsonrpc": "2.0", "id": ident, "method": method, "params": params}).encode())
+        client = {"name": "test", "version": "1"}
+        ask(1, "initialize", protocolVersion=NEWEST_LEGACY, capabilities={}, clientInfo=client)
+
+        def hold(event, args):
+            """The note is not made before the end of the server has begun to wait for it."""
+            if event == "open" and str(args[0]).endswith("/collected"):
+                eventually(lambda: somebody_waits(server.idle) or ended.is_set(), what="the server's end")
+        with auditing(hold):
+            ask(2, "tools/call", name="codex", arguments={"prompt": "SAY done"})
+            eventually(lambda: not server.calls, what="the answer")
+            server.drain()
+            noted = [os.path.exists(app.store.get(task_id).file("collected")) for task_id in app.store.ids()]
+            ended.set()
+            eventually(lambda: not server.threads, what="the end of the call")
+    assert noted == [True]
