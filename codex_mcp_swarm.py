@@ -650,7 +650,9 @@ def compact(data: Any) -> str:
 
 def escaped(text: str) -> str:
     """JSON in which the marks are escaped that it leaves and others obey: Unicode's line separators, DEL, C1."""
-    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda mark: f"\\u{ord(mark[0]):04x}", text)
+    for mark in set(re.findall("[\x7f-\x9f\u2028\u2029]", text)):
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text
 
 
 def visible(text: str) -> str:

@@ -1,5 +1,6 @@
 """The rules of the house: how the one file is built, and that what is written about it is so."""
 import ast
+import functools
 import json
 import os
 import pathlib
@@ -18,11 +19,19 @@ import codex_mcp_swarm as cms  # noqa: E402
 
 FILE = ROOT / "codex_mcp_swarm.py"
 SOURCE = FILE.read_text(encoding="utf-8")
-TREE = ast.parse(SOURCE)
-FUNCTIONS = [node for node in ast.walk(TREE) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 TITLES = ["VOCABULARY", "ERRORS", "RECORDS", "LIFE OF A TASK", "SCHEMA", "CODEX", "HOST", "GIT", "STORE", "SUPERVISOR", "SWARM", "TOOLS", "MCP", "COMMAND LINE"]
 BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, int(m.group(1)), m.group(2)) for m in re.finditer(r"^# =+\n# (\d+)\. ([A-Z ]+?) *(?:\(.*\))?\n# =+$", SOURCE, re.M)]
 HOUSE_OF_PYTHON_3_8 = (3, 8)
+
+
+@functools.lru_cache(maxsize=None)
+def tree():
+    """Parsed when the first test asks: every process of the tests reads this file, and starts others the faster the less it holds."""
+    return ast.parse(SOURCE)
+
+
+def functions():
+    return [node for node in ast.walk(tree()) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 def tracked():
@@ -51,7 +60,7 @@ def bound(node):
 
 def home_of_names():
     home = {}
-    for node in TREE.body:
+    for node in tree().body:
         for name in bound(node):
             home.setdefault(name, floor_of(node.lineno))
     return home
@@ -62,19 +71,19 @@ def test_the_floors_are_those_of_the_plan_in_order():
 
 
 def test_the_module_docstring_names_every_floor():
-    assert [t for n, t in enumerate(TITLES, 1) if not re.search(r"\b%d %s\b" % (n, t), ast.get_docstring(TREE))] == []
+    assert [t for n, t in enumerate(TITLES, 1) if not re.search(r"\b%d %s\b" % (n, t), ast.get_docstring(tree()))] == []
 
 
 def test_a_floor_uses_only_itself_and_the_floors_below():
     home = home_of_names()
     assert len(home) > 150
-    upward = [(node.lineno, name.id) for node in TREE.body for name in ast.walk(node)
+    upward = [(node.lineno, name.id) for node in tree().body for name in ast.walk(node)
               if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load) and home.get(name.id, 0) > floor_of(node.lineno)]
     assert upward == []
 
 
 def test_no_name_is_given_twice():
-    given = [name for node in TREE.body for name in bound(node)]
+    given = [name for node in tree().body for name in bound(node)]
     twice = {name for name in given if given.count(name) > 1} - {"fcntl"}       # it is None where there is none
     assert twice == set()
 
@@ -86,7 +95,7 @@ PURE_OF_SIGNAL = {"Signals"}        # names of numbers
 
 def test_the_floors_1_to_6_do_no_io():
     found = []
-    for node in TREE.body:
+    for node in tree().body:
         if not 1 <= floor_of(node.lineno) <= 6:
             continue
         for n in ast.walk(node):
@@ -105,7 +114,7 @@ ALLOWED = {"Supervisor",             # it alone waits for codex, and kills what 
 
 def test_process_calls_stand_on_the_host_floor_or_in_the_one_reaper():
     found = []
-    for node in TREE.body:
+    for node in tree().body:
         if floor_of(node.lineno) == 7 or getattr(node, "name", "") in ALLOWED:
             continue
         found += [where(n) for n in ast.walk(node) if isinstance(n, ast.Attribute) and n.attr in PROCESS_CALLS and isinstance(n.value, ast.Name) and n.value.id in ("os", "subprocess")]
@@ -115,7 +124,7 @@ def test_process_calls_stand_on_the_host_floor_or_in_the_one_reaper():
 def test_only_the_command_line_reads_argv_and_the_environment():
     allowed = {"find_codex", "supervisor_main", "this_program", "main"}     # a default of PATH; a process of its own; the roof
     found = []
-    for node in TREE.body:
+    for node in tree().body:
         for n in ast.walk(node):
             if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and (n.value.id, n.attr) in (("os", "environ"), ("sys", "argv"), ("os", "getenv")):
                 found.append(getattr(node, "name", "the module"))
@@ -124,18 +133,18 @@ def test_only_the_command_line_reads_argv_and_the_environment():
 
 # -- shape --------------------------------------------------------------------------------------------
 def test_no_function_is_longer_than_60_lines():
-    lengths = {where(f): f.end_lineno - f.lineno + 1 for f in FUNCTIONS}
+    lengths = {where(f): f.end_lineno - f.lineno + 1 for f in functions()}
     assert {name: n for name, n in lengths.items() if n > 60} == {} and len(lengths) > 200
 
 
 def test_half_of_the_functions_are_at_most_12_lines():
-    lengths = sorted(f.end_lineno - f.lineno + 1 for f in FUNCTIONS)
+    lengths = sorted(f.end_lineno - f.lineno + 1 for f in functions())
     assert lengths[len(lengths) // 2] <= 12
 
 
 def handlers():
     """(function that holds it, handler) for every `except`."""
-    for function in FUNCTIONS:
+    for function in functions():
         inner = {id(n) for f in ast.walk(function) if f is not function and isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
         yield from ((function.name, n) for n in ast.walk(function) if isinstance(n, ast.ExceptHandler) and id(n) not in inner)
 
@@ -160,9 +169,9 @@ def test_the_code_has_no_to_do_list_and_nothing_commented_out():
 
 def test_no_state_lives_in_the_module():
     """Tables are filled while the module is made (that of the tools by the decorator `tool`), and never after."""
-    tables = {name for node in TREE.body for name in bound(node) if isinstance(getattr(cms, name, None), (dict, list, set))}
-    changed, decorator = set(), {id(n) for f in FUNCTIONS if f.name == "tool" for n in ast.walk(f)}
-    for function in FUNCTIONS:
+    tables = {name for node in tree().body for name in bound(node) if isinstance(getattr(cms, name, None), (dict, list, set))}
+    changed, decorator = set(), {id(n) for f in functions() if f.name == "tool" for n in ast.walk(f)}
+    for function in functions():
         for n in ast.walk(function):
             if id(n) in decorator:
                 continue
@@ -190,8 +199,8 @@ def standard_library():
 
 
 def test_it_needs_nothing_but_the_standard_library():
-    imported = {alias.name.split(".")[0] for n in ast.walk(TREE) if isinstance(n, ast.Import) for alias in n.names}
-    imported |= {n.module.split(".")[0] for n in ast.walk(TREE) if isinstance(n, ast.ImportFrom)}
+    imported = {alias.name.split(".")[0] for n in ast.walk(tree()) if isinstance(n, ast.Import) for alias in n.names}
+    imported |= {n.module.split(".")[0] for n in ast.walk(tree()) if isinstance(n, ast.ImportFrom)}
     newer = {"tomllib"}             # of 3.11; what an older Python does without it is tested
     assert imported - standard_library() - newer - {"__future__"} == set() and "json" in imported
 
@@ -457,7 +466,7 @@ def test_every_change_that_a_test_must_notice_can_still_be_made():
     lines, missing, stale = SOURCE.splitlines(keepends=True), [], []
     for change in MUTANTS["CHANGES"]:
         try:
-            MUTANTS["changed"](lines, TREE, change)
+            MUTANTS["changed"](lines, tree(), change)
         except MUTANTS["Stale"] as error:
             stale.append(str(error))
         for test in change.tests.split():

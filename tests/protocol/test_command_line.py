@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from conftest import FAKE_CODEX, SERVER
+from conftest import FAKE_CODEX, SERVER, command
 
 JSON_KEYS = {"cursor": "mcpServers", "gemini": "mcpServers", "claude-desktop": "mcpServers", "vscode": "servers", "opencode": "mcp"}
 CLIENTS = ["claude", "codex", "cursor", "vscode", "gemini", "opencode", "claude-desktop"]
@@ -23,7 +23,7 @@ sys.exit(main())
 
 def run(env, *args, **more):
     """The finished process; stdin is empty."""
-    return subprocess.run([sys.executable, str(SERVER), *args], env=dict(env, **more), stdin=subprocess.DEVNULL,
+    return subprocess.run(command(*args), env=dict(env, **more), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
 
 

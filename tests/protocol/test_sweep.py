@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from client import eventually
-from conftest import SERVER, git, task_dirs
+from conftest import SERVER, command, git, task_dirs
 
 
 def sweep(env, *flags, status=0, **more):
-    done = subprocess.run([sys.executable, str(SERVER), "sweep", *flags], env=dict(env, **more), stdin=subprocess.DEVNULL,
+    done = subprocess.run(command("sweep", *flags), env=dict(env, **more), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
     assert (done.returncode, done.stderr if not status else b"") == (status, b""), done.stderr.decode()
     return done.stdout.decode()
@@ -73,7 +73,7 @@ def test_where_nothing_was_ever_started_there_is_nothing_to_sweep(fake, root):
 
 @pytest.mark.parametrize("args", [["--dry-run"], ["--ignored"], ["demo", "--dry-run"]])
 def test_the_flags_of_the_sweep_are_refused_elsewhere(fake, args):
-    done = subprocess.run([sys.executable, str(SERVER), *args], env=fake, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(command(*args), env=fake, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
     assert (done.returncode, done.stdout) == (2, b"") and args[-1].encode() in done.stderr
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 import codex_mcp_swarm as cms
+from conftest import command
 
 from .helpers import WAIT_S
 
@@ -18,9 +19,12 @@ PROGRAM = pathlib.Path(cms.__file__).resolve()
 
 def program(home, *argv, env=None, prelude=None):
     """Run the program to its end, on an empty standard input. With `prelude`, Python code is run in the process before it."""
-    start = [str(PROGRAM)] if prelude is None else ["-c", "import sys, runpy\n%s\nsys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')" % prelude, str(PROGRAM)]
+    start = command()
+    if prelude is not None:
+        script = "import sys, runpy\n%s\nsys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+        start = [sys.executable, "-c", script % prelude, str(PROGRAM)]
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), **(env or {})}
-    return subprocess.run([sys.executable, *start, *argv], env=environ, cwd=str(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    return subprocess.run([*start, *argv], env=environ, cwd=str(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, timeout=WAIT_S)
 
 
