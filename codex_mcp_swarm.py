@@ -28,7 +28,7 @@ Where do I add ...?
     a resource or a prompt      floor 12: one RESOURCES or PROMPT_ROWS row
     a protocol method           floor 13: one METHODS row, and the method of its era
     a flag or variable          floor 14: `flags` or VARIABLES
-    a reason to keep a worktree floor 8: Git._check_removable, or _unsaved where it is about files
+    a reason to keep a worktree floor 8: Clearing._doubts, or _losses where it is about files
 """
 from __future__ import annotations
 
@@ -673,7 +673,7 @@ def lasting(seconds: float) -> str:
     for unit, unit_s in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.1f} s" if 0 < seconds < 1 else f"{seconds:.0f} s"
 
 
 def clip_middle(text: str, limit: int) -> str:
@@ -1370,6 +1370,11 @@ class Host:
                         killed.add(name)
         return len(killed)
 
+    def disk_usage(self, paths: Sequence[str]) -> int:
+        """What `du` says of all these together, 0 when it takes too long."""
+        said = self.run(["du", "-sk", *paths], "/", timeout_s=60).out
+        return 1024 * sum(map(int, re.findall(r"(?m)^(\d+)\t", said)))
+
     def worker_in(self, directory: str) -> Optional[int]:
         """A process that has its current directory or an open file in there, as far as we may know of it (Linux)."""
         within = os.path.realpath(directory)
@@ -1582,54 +1587,17 @@ def copy_into(top: str, into: str, name: str) -> str:
     return ""
 
 
-def same_file(one: str, other: str) -> bool:
-    """Whether two links lead to the same name, or two ordinary files hold the same bytes."""
-    import filecmp
-    try:
-        if os.path.islink(one) or os.path.islink(other):
-            return os.readlink(one) == os.readlink(other)
-        return stat.S_ISREG(os.lstat(one).st_mode) and stat.S_ISREG(os.lstat(other).st_mode) and filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
-
-
-def disk_usage(paths: Iterable[str]) -> int:
-    """What `du` says: the blocks of everything at and below these paths, each file once, no link followed."""
-    found: Dict[Tuple[int, int], int] = {}
-    for path in paths:
-        with contextlib.suppress(OSError):
-            there = os.lstat(path)
-            found[there.st_dev, there.st_ino] = there.st_blocks
-        for top, directories, files in os.walk(path) if not os.path.islink(path) else ():
-            for name in (*directories, *files):
-                with contextlib.suppress(OSError):
-                    there = os.lstat(os.path.join(top, name))
-                    found[there.st_dev, there.st_ino] = there.st_blocks
-    return sum(found.values()) * 512
-
-
-def mounted_in(directory: str) -> str:
-    """A mount point below it, empty for none; a bind mount of the same file system shows in no device number. Source: proc(5), mountinfo."""
-    within = os.path.realpath(directory) + os.sep
-    if not LINUX:
-        return next((os.path.join(at, name) for at, names, _ in os.walk(within) for name in names if os.path.ismount(os.path.join(at, name))), "")
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
-        points = [re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4]) for line in f]
-    return next((point for point in points if point.startswith(within)), "")
-
-
 def delete_tree(path: str) -> None:
-    """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed. Raises: OSError, also when
-    something is mounted in it."""
+    """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed. Raises:
+    OSError, also when another file system is mounted in it."""
     import shutil
-    mounted = mounted_in(path)
-    if mounted:
-        raise OSError(errno.EBUSY, "Something is mounted there", mounted)
     if os.path.islink(path) or not os.path.isdir(path):
         return os.unlink(path)
     os.chmod(path, 0o700)
     for top, directories, _ in os.walk(path):
         for inner in (os.path.join(top, name) for name in directories):
+            if os.path.ismount(inner):
+                raise OSError(errno.EBUSY, "Something is mounted there", inner)
             if not os.path.islink(inner):
                 os.chmod(inner, 0o700)
     shutil.rmtree(path)
@@ -1702,6 +1670,7 @@ LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without
 OURS = ".codex-swarm"                       # marks the directory of worktrees, which may be on another disk
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
 UNKNOWN = "git does not know this worktree any more, or its repository was moved"
+NOWHERE_ELSE = "What is in it may be nowhere else"
 UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "sequencer": "cherry-pick", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
@@ -2061,7 +2030,7 @@ class Git:
                 self(top, "worktree", "add", "--quiet", "--no-checkout", path, branch)
                 self(top, "worktree", "lock", "--reason", LOCK_REASON, path)
             except GitError:
-                self._discard(top, path if free else "", "" if kept else branch)
+                self.discard(top, path if free else "", "" if kept else branch)
                 raise
         try:
             tree = Worktree(path, branch, base, self(path, "rev-parse", "--absolute-git-dir"))
@@ -2074,7 +2043,7 @@ class Git:
                 f.write(os.fsencode("".join(f"{name}\0{mark_of(path, name)}\0" for name in copied)))
             return tree._replace(copied=some(copied), unseen={**tree.unseen, **self._unseen(top, tree, set(copied), refused)})
         except (GitError, OSError):
-            self._discard(top, path, "" if kept else branch)
+            self.discard(top, path, "" if kept else branch)
             raise
 
     @contextlib.contextmanager
@@ -2090,7 +2059,7 @@ class Git:
         import zlib
         return os.path.join(self._own_directory(), f"{zlib.crc32(os.fsencode(common)):08x}.lock")
 
-    def _discard(self, top: str, path: str, branch: str) -> None:
+    def discard(self, top: str, path: str, branch: str) -> None:
         """Remove what was just made, and in which nobody but us can have worked."""
         if path:
             with contextlib.suppress(GitError):
@@ -2098,14 +2067,6 @@ class Git:
         if branch:
             with contextlib.suppress(GitError):
                 self(top, "update-ref", "-d", f"refs/heads/{branch}")
-
-    def drop_untouched(self, top: str, tree: Worktree) -> None:
-        """Take back a worktree in which nothing has run. Where there is anything to lose after all, it stays."""
-        with contextlib.suppress(GitError):
-            place = self._place(tree)
-            if self.commit_of(tree.path, f"refs/heads/{tree.branch}", place) == self.commit_of(tree.path, "HEAD", place) == tree.start \
-                    and not self._changes(tree.path, place):
-                self._discard(top, tree.path, tree.branch)
 
     def _carry(self, top: str, tree: Worktree) -> Worktree:
         """`tree` with a commit of what is not committed in `top`, as it lies there. The index of `top` is copied, never written."""
@@ -2430,255 +2391,6 @@ class Git:
         return tree._replace(files_changed=len(rows), insertions=total(rows)[0], deletions=total(rows)[1], commits=commits,
                              files=tuple(legible(row.path) for row in rows[:FILES_KEPT])), blobs_of(rows)
 
-    # -- clearing away ---------------------------------------------------------------
-    # A worktree leaves under another name and is proven to be safe there; git then finds no files to remove,
-    # only its own records: a sweep that is killed leaves the whole worktree or none, and --force is never needed.
-    def clear(self, tree: Worktree, checkout: str, ignored: bool = False, dry_run: bool = False) -> List[str]:
-        """Remove a worktree in which no task runs, and its branch where another ref holds it, with proof that every file is
-        in a commit (or, copied, still in `checkout`) and every commit in reach. A dry run writes nothing.
-
-        Returns what becomes of what was in it. Raises: GitError, OSError: why it is kept.
-        """
-        common, there, known = common_of(tree), os.path.lexists(tree.path), os.path.isdir(tree.git_dir)
-        hidden = os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
-        if os.path.lexists(hidden):
-            raise GitError("A sweep was killed while it removed this", "", f"The next one goes on, unless something keeps it from `{hidden}`")
-        if there and (not known or self._leads_to(tree.path, ".git") != os.path.realpath(tree.git_dir)):
-            why = "Its `.git` leads elsewhere" if known else UNKNOWN
-            raise GitError(why, "What is in it may be nowhere else",
-                           f"Put that right, or look through `{tree.path}` and delete it by hand")
-        if not os.path.isdir(common):
-            return ["The worktree and its repository are gone already"]
-        if known:
-            self._check_removable(tree, there)
-        if dry_run:
-            unsaved = self._unsaved(tree, checkout, ignored) if there else 0
-        else:
-            unsaved = self._take_down(tree, checkout, ignored, hidden)
-        notes = [] if there else ["The worktree is gone already"]
-        if unsaved:
-            was = "would be" if dry_run else "was"
-            notes.append(f"What is not committed ({unsaved} files) {was} committed onto {tree.branch} first")
-        branch = f"refs/heads/{tree.branch}"
-        tip = self.commit_of(common, branch, {"GIT_DIR": common})
-        holder = self._holder(common, tip, branch) if tip and not (dry_run and unsaved) else ""
-        stays = "" if holder else "no other branch or tag holds all of it"
-        if holder and not dry_run:
-            stays = self._drop_branch(common, tree.branch, holder)
-        if stays and (tip or unsaved):          # the latter in a dry run: there will be a branch
-            notes.append(f"{tree.branch} stays: {stays}")
-        elif tip:
-            trash = f"{TRASH}{os.path.basename(tree.branch)} remembers it for {TRASH_S / 86400:.0f} days"
-            notes.append(f"{tree.branch} goes too, since `{holder}` holds it; {trash}")
-        return notes
-
-    def _drop_branch(self, common: str, branch: str, holder: str) -> str:
-        """Delete the branch. Returns why git refuses: `holder`, for git its upstream, does not hold it any more,
-        or a checkout has it, or comes back to it after a rebase."""
-        upstream = ("-c", f"branch.{branch}.remote=.", "-c", f"branch.{branch}.merge={holder}")
-        place = {"GIT_DIR": common, "GIT_NO_REPLACE_OBJECTS": "1"}
-        try:
-            self(common, *upstream, "branch", "-d", branch, env=place)
-        except GitError as error:
-            return error.why
-        return ""
-
-    def _check_removable(self, tree: Worktree, there: bool) -> None:
-        """Raises: GitError when the worktree is not as we made it, or somebody may still want it, whatever its files are."""
-        at = os.path.dirname(self._leads_to(tree.git_dir, "gitdir"))
-        lock = self.locked_for(tree.git_dir)
-        place = self._place(tree) if there else {"GIT_DIR": tree.git_dir}
-        refs = self(tree.git_dir, "for-each-ref", "--format=%(refname)", "refs/bisect", "refs/worktree", "refs/rewritten", env=place)
-        unmerged = self(tree.git_dir, "ls-files", "--unmerged", env=place)
-        inside = (os.path.relpath(top, tree.path) for top, directories, files in os.walk(tree.path)
-                  if any(name.lower() == ".git" for name in (*directories, *files)))
-        inner = next((top for top in inside if top not in (".", *tree.submodules)), "")
-        modules = os.path.join(tree.git_dir, "modules")
-        pid, mounted = self.host.worker_in(tree.path), mounted_in(tree.path)
-        found = [f"It was moved to `{at}`"] if at != os.path.realpath(tree.path) else []
-        if lock not in (None, LOCK_REASON):
-            found.append(f"Somebody locked it: {clip(lock or '', LABEL_CHARS)}")
-        found += [f"A {word} is unfinished there" for word in self.unfinished(tree.git_dir)]
-        found += ["Its index holds unmerged files"] if unmerged else []
-        found += [f"It has refs of its own: {ref}" for ref in refs.splitlines()]
-        found += [f"It holds a submodule or another repository: `{inner}`"] if inner else []
-        found += [f"Its submodules are left in `{modules}`"] if not there and os.path.isdir(modules) else []
-        found += [f"Something is mounted in it: `{mounted}`"] if mounted else []
-        found += [f"A process works there (pid {pid})"] if pid is not None else []
-        if found:
-            raise GitError(found[0], "That would go with it", _by_hand(at))
-
-    @staticmethod
-    def _leads_to(directory: str, name: str) -> str:
-        """Where a file of git's with a path in it leads, empty for none."""
-        with contextlib.suppress(OSError, ValueError):
-            with open(os.path.join(directory, name), encoding="utf-8", errors="surrogateescape", opener=private) as f:
-                word = f.read(8192).rstrip("\n")
-            return os.path.realpath(os.path.join(directory, word[len("gitdir: "):] if word.startswith("gitdir: ") else word))
-        return ""
-
-    def _unsaved(self, tree: Worktree, checkout: str, ignored: bool) -> int:
-        """How many files a snapshot has yet to take (1 at least where it has HEAD itself to bring home); writes nothing.
-        Raises: GitError, OSError for files that no snapshot takes."""
-        place, copied, branch = self._place(tree), self._copied(tree.git_dir), f"refs/heads/{tree.branch}"
-        head, tip = self.commit_of(tree.path, "HEAD", place), self.commit_of(tree.path, branch, place)
-        made_whole = any(name.startswith(OWN_INDEX + "-") for name in os.listdir(tree.git_dir))        # else what is missing was never there
-        with self.aside(place) as scratch:
-            self._fill(tree, head or tip or tree.start, scratch)
-            left_out, others = self._take_all(tree, scratch)
-            written = self(tree.path, "write-tree", "--missing-ok", env=scratch)
-            words = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", *(() if made_whole else ("--diff-filter=d",)))
-            changed = self(tree.path, *words, head or tip or tree.start, written, env=scratch).split("\0")[:-1]
-        there = sorted(name for name in copied if os.path.lexists(os.path.join(tree.path, name)))
-        own = [name for name in there if not (checkout and same_file(os.path.join(checkout, name), os.path.join(tree.path, name)))]
-        not_taken = {name: why for name, why in left_out.items() if name not in copied}
-        found = [f"git cannot read all of it: {clip(line, 200)}" for line in self.said[:1]]
-        if self._seal(tree) != tree.seal:
-            found.append(f"Something was done in its submodules: {told(some(list(tree.submodules)))}")
-        found += [f"No commit takes {told(with_reasons(not_taken))}"] if not_taken else []
-        found += [f"A copied file was changed: {told(some(own))}"] if own else []
-        if others and not ignored:
-            found.append(f"Ignored files were made there: {told(some(others))}; "
-                         "`codex-mcp-swarm sweep --ignored` removes them as well")
-        if found:
-            raise GitError(found[0], "That would go with it", _by_hand(tree.path))
-        on = head or tip                        # HEAD may be on a branch without a commit
-        if on and self._holder(tree.git_dir, on) and (not changed or (tip and written == self(tree.path, "rev-parse", tip + "^{tree}", env=place))):
-            self._check_whole(tree, [commit for commit in (head, tip) if commit])
-            return 0
-        return max(1, len(changed))
-
-    def _check_whole(self, tree: Worktree, commits: Sequence[str]) -> None:
-        """Read all that is new in these commits: an empty or damaged object passes until somebody reads it. Raises: GitError."""
-        place = {**self._place(tree), "GIT_NO_REPLACE_OBJECTS": "1"}
-        listed = self.run(tree.path, "rev-list", "--objects", *commits, "--not", tree.base, env=place, allowed=(0, 128))
-        names = "".join(row.partition(" ")[0] + "\n" for row in listed.out.splitlines())
-        said = listed.err or self.run(tree.path, "cat-file", "--batch", env=place, stdin=names, allowed=(0, 128), keep_out=False).err
-        if said:
-            raise GitError("git cannot read all that is on its branch", clip(said, 300), f"The good copy may be the one in `{tree.path}`: "
-                           "take away the damaged object, then `git hash-object -w FILE` there writes it anew")
-
-    def _holder(self, git_dir: str, commit: str, but: str = "") -> str:
-        """A branch, here or of a remote, or a tag that holds this commit and is not `but`; empty for none. Other refs (the trash, a
-        stash, ...) come and go. Raises: GitError."""
-        rows = self(git_dir, "for-each-ref", "--contains", commit, "--format=%(refname) %(symref)", "refs/heads", "refs/remotes", "refs/tags",
-                    env={"GIT_DIR": git_dir, "GIT_NO_REPLACE_OBJECTS": "1"}).splitlines()
-        return next((ref for ref, _, to in (row.partition(" ") for row in rows) if not but or but not in (ref, to)), "")
-
-    def _remember(self, tree: Worktree) -> None:
-        """Hold under TRASH all that a worktree leads to: a commit whose parents are its branch, what its index
-        holds, and what HEAD, the logs of both and an earlier such commit hold besides. Raises: GitError, OSError."""
-        common, ref = common_of(tree), TRASH + os.path.basename(tree.branch)
-        places = [(common, f"refs/heads/{tree.branch}"), (tree.git_dir, "HEAD")]
-        places = [(git_dir, name) for git_dir, name in places if os.path.isdir(git_dir)]
-        found = (self.commit_of(common, name, {"GIT_DIR": git_dir}) for git_dir, name in places)
-        ends = list(filter(None, found))
-        index = self._staged(tree, ends[:1])
-        seen = [*ends, *index, *(commit for git_dir, name in places for commit in self._logged(git_dir, name))]
-        if not seen:
-            return
-        before = self.commit_of(common, ref, {"GIT_DIR": common})
-        truly = {"GIT_DIR": common, "GIT_NO_REPLACE_OBJECTS": "1"}
-        apart = self(common, "merge-base", "--independent", *dict.fromkeys(seen), env=truly).splitlines()
-        parents = list(dict.fromkeys([*ends[:1], *index, *apart, *([before] if before else [])]))
-        message = (f"{tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch {tree.branch} {ref}^1\n"
-                   "Further parents: the index, and commits that the branch did not hold.\n")
-        dated = {"GIT_DIR": common, "GIT_COMMITTER_DATE": f"{int(self.host.now())} +0000"}
-        tree_object = self(common, "rev-parse", parents[0] + "^{tree}", env=dated)
-        self(common, "update-ref", ref, self._commit(common, tree_object, parents, message, dated), env=dated)
-
-    def _logged(self, git_dir: str, ref: str) -> List[str]:
-        """The commits in the log of a ref, also when that has none itself. Raises: GitError, OSError."""
-        log = os.path.join(git_dir, "logs", ref)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(log, encoding="utf-8", errors="replace") as f:
-            rows = (re.match("[0-9a-f]{40,64} ([0-9a-f]{40,64}) ", line) for line in f)
-            return [row[1] for row in rows if row and row[1].strip("0")]
-        place = {"GIT_DIR": git_dir}            # in a reftable, if anywhere
-        there = self.commit_of(git_dir, ref, place)
-        return self(git_dir, "rev-list", "-g", ref, "--", env=place).splitlines() if there else []
-
-    def _staged(self, tree: Worktree, on: Sequence[str]) -> List[str]:
-        """A commit of the index, if there is one; from a copy, for a killed git may have left a lock."""
-        index, scratch = os.path.join(tree.git_dir, "index"), os.path.join(tree.git_dir, OWN_INDEX)
-        if not os.path.exists(index):
-            return []
-        copy_file(index, scratch)
-        place = {"GIT_DIR": tree.git_dir, "GIT_INDEX_FILE": scratch}
-        written = self(tree.git_dir, "write-tree", "--missing-ok", env=place)
-        message = f"The index that was left in the worktree of {tree.branch}\n"
-        return [self._commit(tree.git_dir, written, on, message, place)]
-
-    def _take_down(self, tree: Worktree, checkout: str, ignored: bool, hidden: str) -> int:
-        """Returns how many files had to be committed first. Raises: GitError, OSError; all is then as before."""
-        there, unsaved = os.path.lexists(tree.path), 0
-        moved, locked = tree._replace(path=hidden), os.path.exists(os.path.join(tree.git_dir, "locked"))
-        self.hold(tree)                         # or `git worktree prune` would find it missing
-        try:
-            if there:
-                os.rename(tree.path, hidden)
-                followed = self.host.worker_in(hidden)          # nobody else can write there any more
-                unsaved = self._unsaved(moved, checkout, ignored)
-                if unsaved and not followed:
-                    self.snapshot(moved, "What the task left, before its worktree was removed\n")
-                if followed or (unsaved and self._unsaved(moved, checkout, ignored)):
-                    raise GitError("It was changed while it was being removed", "", "Sweep again when nothing works there any more")
-            self._remember(tree)
-            if there:
-                os.rename(hidden, f"{hidden}.gone")         # all is proven: once git knows it no more, it goes
-            if os.path.isdir(tree.git_dir):
-                self.release(tree)
-                self(tree.git_dir, "worktree", "remove", tree.path)
-        except (GitError, OSError):
-            for left in (hidden, f"{hidden}.gone"):
-                if there and os.path.isdir(left):
-                    os.rename(left, tree.path)
-            (self.hold if locked else self.release)(tree)
-            raise
-        if there:
-            delete_tree(f"{hidden}.gone")
-        return unsaved
-
-    def settle(self, hidden: str) -> None:
-        """A sweep was killed while it took down a worktree: back with it while git knows it; else it goes only where
-        all had been proven. Raises: GitError, OSError."""
-        if os.path.isdir(self._leads_to(hidden, ".git")):
-            top, name = os.path.split(hidden)
-            return os.rename(hidden, os.path.join(top, re.sub(r"\.gone$", "", name[len(REMOVED):])))
-        if not hidden.endswith(".gone"):
-            raise GitError(UNKNOWN, "A sweep was killed while it removed this; what is in it may be nowhere else",
-                           f"Put that right, or look through `{hidden}` and delete it by hand")
-        delete_tree(hidden)
-
-    def half_made(self, path: str) -> Optional[Worktree]:
-        """The worktree at `path`, of which no record tells, if a server was killed over it, locked by us: while it
-        made this, or tried a merge in it. The former on Linux only: it may be of another ROOT, and then nothing but
-        its process tells that a task runs. Raises: GitError, OSError."""
-        git_dir, name = self._leads_to(path, ".git"), os.path.basename(path)
-        merge, task_id = name.startswith(MERGE_TREE), name.replace(MERGE_TREE, "")
-        if os.path.basename(os.path.dirname(git_dir)) != "worktrees" or is_inside(git_dir, os.path.dirname(path)):
-            return None                     # a `.git` that leads into the tree is some task's making
-        if self.locked_for(git_dir) != LOCK_REASON or not (merge or self.host.linux):
-            return None
-        branch = f"codex-swarm/{'tried-' if merge else ''}{task_id}"
-        base = self.commit_of(git_dir, "HEAD" if merge else f"refs/heads/{branch}", {"GIT_DIR": git_dir})
-        return Worktree(path, branch, base, git_dir) if base else None
-
-    def tip(self, tree: Worktree) -> Optional[str]:
-        """The commit that the branch of a worktree is at; where that has gone, the one that is remembered, or was
-        the result. Raises: GitError."""
-        common, remembered = common_of(tree), f"{TRASH}{os.path.basename(tree.branch)}^1"
-        names = [f"refs/heads/{tree.branch}", remembered, tree.head or ""] if os.path.isdir(common) else []
-        found = (self.commit_of(common, name, {"GIT_DIR": common}) for name in names if name)
-        return next(filter(None, found), None)
-
-    def empty_trash(self, common: str) -> None:
-        """Forget what has been remembered for TRASH_S. Raises: GitError."""
-        place = {"GIT_DIR": common}
-        for row in self(common, "for-each-ref", "--format=%(committerdate:unix) %(objectname) %(refname)", TRASH.rstrip("/"), env=place).splitlines():
-            at, commit, ref = row.split(" ")
-            if at.isdigit() and self.host.now() - int(at) > TRASH_S:
-                self(common, "update-ref", "-d", ref, commit, env=place)
-
     @staticmethod
     def _place(tree: Worktree) -> Dict[str, str]:
         return place_of(tree.git_dir, tree.path)
@@ -2975,7 +2687,7 @@ class Git:
         try:
             yield
         finally:
-            self._discard(top, path, "")
+            self.discard(top, path, "")
 
     def check_clean(self, top: str) -> str:
         """The branch that is checked out in `top`, which has nothing uncommitted (untracked files aside). Raises: GitError."""
@@ -3040,13 +2752,227 @@ class Git:
                         f"in {top}: what lies there and is not committed is in the stash then")
 
 
+class Clearing:
+    """Takes away a worktree in which no task runs: proves, removes, remembers. Never with --force.
+
+    Proof: every file is in a commit of the branch that git can read, or a copy that nobody touched; what is
+    not committed is committed first. Any doubt keeps it, with the reason. Removal: it leaves under another
+    name, where nobody writes, and is proven there; git forgets it before its files go; what a killed sweep left
+    is begun anew. Memory: for TRASH_S a ref below TRASH holds every commit to which the worktree led.
+    """
+
+    def __init__(self, git: Git, tree: Worktree, ignored: bool = False) -> None:
+        """`ignored`: ignored files that were made there go as well."""
+        self.git, self.tree, self.ignored = git, tree, ignored
+        self.common, self.branch = common_of(tree), f"refs/heads/{tree.branch}"
+        self.trash = TRASH + os.path.basename(tree.branch)
+        self.truly = {"GIT_DIR": self.common, "GIT_NO_REPLACE_OBJECTS": "1"}
+        self.known = os.path.isdir(tree.git_dir)
+        self.hidden = os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
+
+    def run(self, dry_run: bool = False) -> List[str]:
+        """Returns what becomes of it; a dry run writes nothing. Raises: GitError, OSError, why it stays."""
+        tree, at = self.tree, self.tree.path
+        if os.path.lexists(self.hidden):
+            if dry_run:
+                return ["A sweep was killed while it removed this"]
+            self._go_on()
+        if not os.path.lexists(at):
+            return ["The worktree is gone already; git forgets it with `git worktree prune`"]
+        if not self.known or leads_to(at, ".git") != os.path.realpath(tree.git_dir):
+            why = "Its `.git` leads elsewhere" if self.known else UNKNOWN
+            raise GitError(why, NOWHERE_ELSE, f"Look through `{at}` and delete it by hand")
+        self._refuse(self._doubts())
+        unsaved = self._unsaved(at) if dry_run else self._take_down()
+        was = "would be" if dry_run else "was"
+        said = f"What is not committed ({unsaved} files) {was} committed onto {tree.branch} first"
+        return [*([said] if unsaved else []), self._branch(unsaved, dry_run)]
+
+    def _go_on(self) -> None:
+        """After a killed sweep: back with it, unless git has forgotten it, which comes after the proof."""
+        if self.known:
+            os.rename(self.hidden, self.tree.path)
+        elif os.path.isdir(self.common) and self.git.commit_of(self.common, self.trash):
+            delete_tree(self.hidden)
+        else:
+            raise GitError(UNKNOWN, NOWHERE_ELSE, f"Look through `{self.hidden}` and delete it by hand")
+
+    def _refuse(self, doubts: Iterable[str]) -> None:
+        """Raises: GitError for the first of these reasons to keep the worktree."""
+        for doubt in doubts:
+            by_hand = f"`git worktree remove --force --force {self.tree.path}` then removes it"
+            raise GitError(doubt, "That would go with it", f"Save what you want of it; {by_hand}")
+
+    def _doubts(self) -> Iterator[str]:
+        """Why somebody may still want the worktree, whatever its files are."""
+        git, path = self.git, self.tree.path
+        lock = git.locked_for(self.tree.git_dir) or LOCK_REASON
+        if lock != LOCK_REASON:
+            yield f"Somebody locked it: {clip(lock, LABEL_CHARS)}"
+        yield from (f"A {word} is unfinished there" for word in git.unfinished(self.tree.git_dir))
+        for top, directories, files in os.walk(path):
+            inner = os.path.relpath(top, path)
+            if ".git" in map(str.lower, (*directories, *files)) and inner not in (".", *self.tree.submodules):
+                yield f"It holds a submodule or another repository: `{inner}`"
+        pid = git.host.worker_in(path)
+        if pid is not None:
+            yield f"A process works there (pid {pid})"
+
+    def _unsaved(self, path: str) -> int:
+        """How many files of the worktree, which lies at `path`, a snapshot has yet to take, 1 at least where
+        it has to bring home HEAD; writes nothing. Raises: GitError, OSError for what no snapshot takes."""
+        git, tree = self.git, self.tree._replace(path=path)
+        place = place_of(tree.git_dir, path)
+        head, tip = (git.commit_of(path, ref, place) for ref in ("HEAD", self.branch))
+        on = head or tip or tree.start          # HEAD may be on a branch without a commit
+        with git.aside(place) as scratch:
+            git._fill(tree, on, scratch)
+            left_out, others = git._take_all(tree, scratch)
+            written = git(path, "write-tree", "--missing-ok", env=scratch)
+            words = ("-r", "-z", "--name-only", "--no-renames", on, written)
+            changed = git(path, "diff-tree", *words, env=scratch).split("\0")[:-1]
+        self._refuse(self._losses(tree, left_out, others))
+        if tip and git.contains(path, tip, on, place) \
+                and (not changed or written == git(path, "rev-parse", tip + "^{tree}", env=place)):
+            self._check_whole(tip)
+            return 0
+        return max(1, len(changed))
+
+    def _losses(self, tree: Worktree, left_out: Mapping[str, str], others: Sequence[str]) -> Iterator[str]:
+        """What no commit takes."""
+        copied = self.git._copied(tree.git_dir)         # their names, and marks
+        yield from (f"git cannot read all of it: {clip(line, 200)}" for line in self.git.said)
+        if self.git._seal(tree) != tree.seal:
+            yield f"Something was done in its submodules: {told(some(list(tree.submodules)))}"
+        not_taken = {name: why for name, why in left_out.items() if name not in copied}
+        if not_taken:
+            yield f"No commit takes {told(with_reasons(not_taken))}"
+        own = [name for name in sorted(copied) if mark_of(tree.path, name) not in copied | {""}]
+        if own:
+            yield f"A copied file was changed: {told(some(own))}"
+        if others and not self.ignored:
+            yield (f"Ignored files were made there: {told(some(others))}; "
+                   "`codex-mcp-swarm sweep --ignored` removes them as well")
+
+    def _check_whole(self, tip: str) -> None:
+        """Read all that is new on the branch: damage passes until somebody does. Raises: GitError."""
+        run = functools.partial(self.git.run, self.common, env=self.truly, allowed=(0, 128))
+        listed = run("rev-list", "--objects", tip, "--not", self.tree.base)
+        names = "".join(row.partition(" ")[0] + "\n" for row in listed.out.splitlines())
+        said = listed.err or run("cat-file", "--batch", stdin=names, keep_out=False).err
+        if said:
+            raise GitError("git cannot read all that is on its branch", clip(said, 300),
+                           f"The good copy may be in `{self.tree.path}`: take away the damaged object, then "
+                           "`git hash-object -w FILE` there writes it anew")
+
+    def _take_down(self) -> int:
+        """Returns how many files were committed first. Raises: GitError, OSError; it is in its place then."""
+        git, tree = self.git, self.tree
+        git.hold(tree)                          # or `git worktree prune` would find it missing
+        os.rename(tree.path, self.hidden)
+        try:
+            followed = git.host.worker_in(self.hidden) is not None      # nobody else can write there any more
+            unsaved = self._unsaved(self.hidden)
+            if unsaved and not followed:
+                message = "What the task left, before its worktree was removed\n"
+                git.snapshot(tree._replace(path=self.hidden), message)
+            if followed or unsaved and self._unsaved(self.hidden):
+                raise GitError("It was changed while it was being removed")
+            self._remember()
+            git.release(tree)
+            git(self.common, "worktree", "remove", tree.path)
+        except (GitError, OSError):
+            os.rename(self.hidden, tree.path)
+            git.hold(tree)
+            raise
+        delete_tree(self.hidden)
+        return unsaved
+
+    def _remember(self) -> None:
+        """The trash: a commit whose parents are the branch, what HEAD, both logs and the worktree's own refs
+        lead to besides, and an earlier such commit. Raises: GitError, OSError."""
+        git, common, git_dir = self.git, self.common, self.tree.git_dir
+        tip, own = git(common, "rev-parse", self.branch, env=self.truly), {"GIT_DIR": git_dir}
+        seen = [*logged(git, common, self.branch), *logged(git, git_dir, "HEAD")]
+        seen += git(git_dir, "for-each-ref", "--format=%(objectname)", "refs/worktree", env=own).split()
+        apart = git(common, "merge-base", "--independent", tip, *seen, env=self.truly).split()
+        before = git.commit_of(common, self.trash, self.truly)
+        parents = list(dict.fromkeys([tip, *apart, *([before] if before else [])]))
+        message = (f"{self.tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch "
+                   f"{self.tree.branch} {self.trash}^1\nFurther parents: what the branch did not hold.\n")
+        dated = {**self.truly, "GIT_COMMITTER_DATE": f"{int(git.host.now())} +0000"}
+        made = git._commit(common, tip + "^{tree}", parents, message, dated)
+        git(common, "update-ref", self.trash, made, env=dated)
+
+    def _branch(self, unsaved: int, dry_run: bool) -> str:
+        """Let the branch go where git says that it is merged into HEAD. Returns what becomes of it."""
+        git, branch = self.git, self.tree.branch
+        try:
+            if not dry_run:
+                git(self.common, "branch", "-d", branch, env=self.truly)
+            elif unsaved or not git.contains(self.common, "HEAD", self.branch, self.truly):
+                raise GitError("", "it is not merged", "")
+            at = git(self.common, "for-each-ref", "--format=%(worktreepath)", self.branch, env=self.truly)
+            if at and os.path.realpath(at) != os.path.realpath(self.tree.path):
+                raise GitError("", f"it is checked out in `{at}`", "")
+        except GitError as error:
+            return f"{branch} stays: {error.why}"
+        days = f"{TRASH_S / 86400:.0f} days"
+        return f"{branch} goes too, since it is merged; {self.trash} remembers it for {days}"
+
+    def tip(self) -> Optional[str]:
+        """The commit that the branch is at; where that has gone, the remembered one, or the result."""
+        names = [self.branch, f"{self.trash}^1", self.tree.head or ""] if os.path.isdir(self.common) else []
+        found = (self.git.commit_of(self.common, name, {"GIT_DIR": self.common}) for name in names if name)
+        return next(filter(None, found), None)
+
+
+def leads_to(directory: str, name: str) -> str:
+    """Where a file of git's with a path in it leads, empty for none."""
+    word = text_in(os.path.join(directory, name))[:8192].rstrip("\n")
+    return os.path.realpath(os.path.join(directory, re.sub("^gitdir: ", "", word))) if word else ""
+
+
+def logged(git: Git, git_dir: str, ref: str) -> List[str]:
+    """The commits that a ref of a checkout, or its log, leads to, also when it has none itself."""
+    there = git.commit_of(git_dir, ref, {"GIT_DIR": git_dir})
+    log = re.findall("(?m)^[0-9a-f]+ (?!0+ )([0-9a-f]+) ", text_in(os.path.join(git_dir, "logs", ref)))
+    if there and not log:                       # in a reftable, if anywhere
+        log = git(git_dir, "rev-list", "-g", ref, "--", env={"GIT_DIR": git_dir}).split()
+    return list(dict.fromkeys([*([there] if there else []), *log]))
+
+
+def scrap(git: Git, path: str, after_s: float, dry_run: bool) -> None:
+    """Remove by force a worktree over which a server was killed `after_s` ago or earlier: no task ran there
+    yet, or a merge was tried, of which nothing is meant to stay. Raises: GitError, OSError, why it stays."""
+    git_dir, name = leads_to(path, ".git"), os.path.basename(path)
+    above, top = os.path.split(os.path.dirname(git_dir))
+    whole = any(file.startswith(OWN_INDEX + "-") for file in names_in(git_dir))     # a task may have run
+    inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
+    if top != "worktrees" or whole or inside or git.locked_for(git_dir) != LOCK_REASON:
+        raise GitError("Not ours: no task was started in it, so it is never touched")
+    if git.host.worker_in(path) is not None or len(logged(git, git_dir, "HEAD")) > 1:
+        raise GitError("Somebody works there, or committed something")
+    if git.host.now() - modified_at(os.path.join(git_dir, "locked")) < after_s:
+        raise GitError("A server makes this or tries a merge there, or was killed over that not long ago")
+    if not dry_run:
+        git(above, "worktree", "remove", "--force", "--force", path)
+        with contextlib.suppress(GitError):
+            git(above, "branch", "-d", f"codex-swarm/{name}")
+
+
+def empty_trash(git: Git, common: str) -> None:
+    """Forget what has been remembered for TRASH_S. Raises: GitError."""
+    words, place = "--format=%(committerdate:unix) %(objectname) %(refname)", {"GIT_DIR": common}
+    for row in git(common, "for-each-ref", words, TRASH.rstrip("/"), env=place).splitlines():
+        at, commit, ref = row.split(" ")
+        if at.isdigit() and git.host.now() - int(at) > TRASH_S:
+            git(common, "update-ref", "-d", ref, commit, env=place)
+
+
 def common_of(tree: Worktree) -> str:
     """git's directory that all checkouts of the repository have in common."""
     return os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
-
-
-def _by_hand(path: str) -> str:
-    return f"Save what you want of it; `git worktree remove --force --force {path}` then removes it"
 
 
 def place_of(git_dir: str, top: str) -> Dict[str, str]:
@@ -4559,7 +4485,7 @@ class Swarm:
             if not is_inside(cwd, path):
                 raise OSError(errno.ELOOP, "it leads out of the worktree")
         except OSError as error:
-            self.git.drop_untouched(top, tree)
+            self.git.discard(top, tree.path, tree.branch)
             raise ToolError(f"`cwd`: {spec.cwd} has no counterpart in the worktree", f"In the base commit it is no directory: {error.strerror}",
                             "Commit the directory, pass another `cwd`, or leave `worktree` out")
         return plan._replace(spec=spec._replace(worktree=tree, cwd=cwd))
@@ -4589,7 +4515,7 @@ class Swarm:
         if os.path.isdir(tree.git_dir):
             raise ToolError(f"`cwd`: {tree.path} does not exist", "It was moved or deleted by hand, and git still counts on it",
                             "Put it back; if it is gone for good, run `git worktree prune`. Then reply again")
-        tip = self.git.tip(self.view.of(owner.task_id).worktree or tree)
+        tip = Clearing(self.git, self.view.of(owner.task_id).worktree or tree).tip()
         if tip is None:
             raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
                             "There is nothing to go on from", "Start a new task, or pass another directory as `cwd`")
@@ -4644,7 +4570,7 @@ class Swarm:
         """Remove the worktrees that were made for tasks which then never ran."""
         for plan in plans:
             if plan.worktree_from is not None and plan.spec.worktree is not None:
-                self.git.drop_untouched(plan.worktree_from[0], plan.spec.worktree)
+                self.git.discard(plan.worktree_from[0], plan.spec.worktree.path, plan.spec.worktree.branch)
 
     # -- threads ---------------------------------------------------------------------
     def _thread_named(self, request: Mapping[str, Any]) -> Optional[str]:
@@ -5078,206 +5004,183 @@ class Swarm:
                 threading.Thread(target=sweep_and_log, name="sweep", daemon=True).start()
 
 
-HIDDEN = f"{re.escape(REMOVED)}({MERGE_TREE})?{TASK_ID}" + r"(\.gone)?"
-
-
 class Sweep:
-    """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes, or
-    nothing: first all but the answers, in time those. In between nothing but their age is looked at."""
+    """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes,
+    or nothing: first all but the answers, in time those. In between nothing but their age is looked at."""
 
     def __init__(self, swarm: Swarm, dry_run: bool, ignored: bool, by_itself: bool) -> None:
-        self.swarm, self.store, self.max_age_s = swarm, swarm.store, swarm.config.task_max_age_s
-        self.result_age_s = swarm.config.result_max_age_s
+        self.swarm, self.store, self.trees = swarm, swarm.store, swarm.config.worktree_dir
+        self.max_age_s, self.result_age_s = swarm.config.task_max_age_s, swarm.config.result_max_age_s
         self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
-        self.units: Dict[str, Dict[str, Optional[Spec]]] = {}       # worktree, or else task directory -> task -> its spec
-        self.seen: Set[str] = set()                                 # the tasks in `units`
+        self.units: Dict[str, Dict[str, Optional[Spec]]] = {}   # worktree, or task directory -> its tasks
+        self.seen: Set[str] = set()                             # every task
+        self.found = Swept(False, "", (), ())                   # what is known of the thing that is looked at
 
     def run(self) -> Iterator[Swept]:
-        for path in self._strange(HIDDEN):
-            yield from self._one(self._clear_strange, path)
         self._look()
-        repositories: Set[str] = set()
-        for path in sorted(self.units, key=lambda path: min(spec.created_at if spec else 0.0 for spec in self.units[path].values())):
-            tree = self._tree(path)
-            repositories |= {os.path.dirname(os.path.dirname(tree.git_dir))} if tree else set()
+        for path in sorted(self.units):
             yield from self._one(self._clear_unit, path)
-        for path in self._strange(f"(?!{HIDDEN}$|{re.escape(OURS)}$).*"):
-            yield from self._one(self._clear_strange, path)
+        for name in sorted(set(names_in(self.trees)) - self.seen - {OURS}):
+            yield from self._one(self._clear_strange, os.path.join(self.trees, name))
         yield from self._one(self._clear_traces, self.store.root)
-        for common in repositories:
+        for common in {common_of(tree) for tree in map(self._tree, self.units) if tree and not self.dry_run}:
             with contextlib.suppress(GitError):
-                if not self.dry_run and os.path.isdir(common):
-                    self._git().empty_trash(common)
+                empty_trash(self._git(), common)
 
     def _git(self) -> Git:
         return Git(self.swarm.host, self.swarm.git.environ, GIT_TIMEOUT_S, self.swarm.git.own)
 
     def _look(self) -> None:
         """Take in the tasks that have come since the last look."""
-        for task_id in set(os.listdir(self.store.tasks)) - self.seen:
-            if re.fullmatch(TASK_ID, task_id):
-                self.seen.add(task_id)
-                task, spec = TaskDir(os.path.join(self.store.tasks, task_id)), None
-                if self._is_put_away(task):
-                    continue
+        for task in map(self.store.get, set(self.store.ids()) - self.seen):
+            self.seen.add(task.task_id)
+            if not self._is_put_away(task):
+                spec = None
                 with contextlib.suppress(*UNREADABLE):
                     spec = task.spec()
-                self.units.setdefault(self._place_of(task, spec), {})[task_id] = spec
+                path = spec.worktree.path if spec and spec.worktree else task.path
+                self.units.setdefault(path, {})[task.task_id] = spec
 
     def _is_put_away(self, task: TaskDir) -> bool:
         """Whether only the answer is left of a task, and not old enough to go as well."""
         since = task.kept_since()
         return since > 0 and not self._old(self.swarm.host.now() - since, self.result_age_s)
 
-    def _place_of(self, task: TaskDir, spec: Optional[Spec]) -> str:
-        if spec is None or spec.worktree:
-            return spec.worktree.path if spec and spec.worktree else task.path
-        around = self.swarm._made_around(spec.cwd)[0].strip(".")
-        return os.path.join(self.swarm.config.worktree_dir, around) if around else task.path
+    def _old(self, age_s: float, max_age_s: Optional[float] = None) -> bool:
+        return 0 < (self.max_age_s if max_age_s is None else max_age_s) < age_s
 
     def _tree(self, path: str) -> Optional[Worktree]:
         return next((spec.worktree for spec in self.units[path].values() if spec and spec.worktree), None)
 
-    def _one(self, clear: Callable[[bool, str], Optional[Swept]], path: str) -> Iterator[Swept]:
-        """Decide on one thing, then once more and act, while nobody starts a task and no other sweep acts: nobody waits for what is
-        kept anyway."""
+    def _one(self, clear: Callable[[str, bool], Optional[List[str]]], path: str) -> Iterator[Swept]:
+        """Decide on one thing, then once more and act while nobody starts a task and no other sweep acts:
+        nobody waits for what stays. `clear` tells what becomes of it, if anything, or raises why it stays."""
+        self.found = Swept(False, path, (), ())
         try:
-            found = clear(False, path)
-            if found and found.removed and not self.dry_run:
-                with self.store.locked("sweep.lock", fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)) as alone:
-                    done = clear(True, path) if alone else None
-                found = done and done._replace(bytes=found.bytes)
+            notes = clear(path, False)
+            if notes is not None and not self.dry_run:
+                how = fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)
+                with self.store.locked("sweep.lock", how) as alone:
+                    notes = clear(path, True) if alone else None
+            if notes is not None:
+                yield self.found._replace(removed=True, notes=tuple(notes))
         except (ToolError, RecursionError, *UNREADABLE) as error:
-            said = str(error) if isinstance(error, (ToolError, OSError)) else f"It cannot be looked through: {type(error).__name__}"
-            found = Swept(False, path, (), (said,))
-        if found and (found.removed or not self.by_itself):
-            yield found
+            if not self.by_itself:
+                yield self.found._replace(notes=(str(error) or type(error).__name__,))
 
-    def _clear_unit(self, act: bool, path: str) -> Optional[Swept]:
-        if act and self._tree(path):
+    def _tell(self, **facts: Any) -> None:
+        self.found = self.found._replace(**facts)
+
+    def _measure(self, act: bool, *paths: str) -> None:
+        if not (act or self.by_itself):
+            self._tell(bytes=self.swarm.host.disk_usage(paths))
+
+    def _clear_unit(self, path: str, act: bool) -> Optional[List[str]]:
+        if act:
             self._look()                                # for replies
         tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in sorted(self.units[path])]
         tasks = [task for task in tasks if os.path.isdir(task.path) and not self._is_put_away(task)]
         if not tasks:
             return None                                 # another sweep was here
-        taken = 0 if act or self.by_itself else disk_usage({path, *(task.path for task in tasks)})
-        found, tree = Swept(False, path, tuple(task.task_id for task in tasks), (), taken), self._tree(path)
-        try:
-            found = found._replace(age_s=self._age(tasks))
-            if not self._old(found.age_s):
-                kept = f"for {lasting(self.max_age_s)}" if self.max_age_s else "for ever, since CODEX_SWARM_TASK_MAX_AGE is 0"
-                raise ToolError(f"What has ended is kept {kept}")
-            if found.age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
-                raise ToolError("No client has collected the result yet", "", f"codex_wait returns it; when it is {TRASH_S / 86400:.0f} days old it goes all the same")
-            ends = [(task, task.status()) for task in tasks if act]         # a lost task whose lock we hold seems to run
-            answers = [(task, status, self.swarm.view.of(task.task_id).report) for task, status in ends]
-            with contextlib.ExitStack() as held:
-                for task in tasks if act else ():
-                    if not held.enter_context(self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)):
-                        raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
-                there = os.path.lexists(path)
-                gone = not there and all(task.kept_since() for task in tasks)       # by an earlier sweep
-                notes = ["The answer, which was left"] if gone else self._clear_worktree(act, path, tree)
-                found = found._replace(removed=True, notes=tuple(notes))
-                head = self._git().tip(tree) if there and tree and act else None
-                for task, status, report in answers:
-                    if head and report.worktree and not report.worktree.head:               # committed only now
-                        report = report._replace(worktree=report.worktree._replace(head=head, unsaved=None))
-                    if self._old(found.age_s, self.result_age_s):
-                        task.remove()
-                    else:
-                        task.thin(status, report)
-            return found
-        except (ToolError, OSError) as error:
-            return found._replace(removed=False, notes=(str(error),))
+        self._tell(task_ids=tuple(task.task_id for task in tasks))
+        self._measure(act, *{path, *(task.path for task in tasks)})
+        age_s = self.swarm.host.now() - max(map(self._ended_at, tasks))
+        self._tell(age_s=age_s)
+        if not self._old(age_s):
+            kept = f"for {lasting(self.max_age_s)}" if self.max_age_s else "for ever"
+            raise ToolError(f"What has ended is kept {kept}")
+        if age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
+            raise ToolError("No client has collected the result yet", "", "codex_wait returns it; when it is "
+                            f"{TRASH_S / 86400:.0f} days old it goes all the same")
+        over = self._old(age_s, self.result_age_s)
+        until = f"until it is {lasting(self.result_age_s)} old" if self.result_age_s else "for ever"
+        notes = [] if over else [f"All but the answer, which stays {until}"]
+        clearing = None if all(task.kept_since() for task in tasks) else self._clearing(path)
+        if act:
+            return notes + self._put_away(tasks, clearing, over)
+        return notes + (clearing.run(dry_run=True) if clearing else [])
 
-    def _old(self, age_s: float, max_age_s: Optional[float] = None) -> bool:
-        return 0 < (self.max_age_s if max_age_s is None else max_age_s) < age_s
+    def _put_away(self, tasks: Sequence[TaskDir], clearing: Optional[Clearing], over: bool) -> List[str]:
+        """Raises: ToolError, OSError."""
+        seen = [self.swarm.view.of(task.task_id) for task in tasks]         # one whose lock we hold seems to run
+        with contextlib.ExitStack() as held:
+            for task in tasks:
+                lock = self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not held.enter_context(lock):
+                    raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
+            notes = clearing.run() if clearing else []
+            for task, status, report in ((each.task, each.status, each.report) for each in seen):
+                if clearing and report.worktree and not report.worktree.head:       # committed only now
+                    tree = report.worktree._replace(head=clearing.tip(), unsaved=None)
+                    report = report._replace(worktree=tree)
+                if over:
+                    task.remove()
+                else:
+                    task.thin(status, report)
+        return notes
 
-    def _clear_worktree(self, act: bool, path: str, tree: Optional[Worktree]) -> List[str]:
-        trees, specs = self.swarm.config.worktree_dir, [spec for spec in self.units[path].values() if spec]
-        if tree is None and is_inside(path, self.store.tasks):
-            return []
-        if tree is None or not is_inside(os.path.dirname(path), trees) or os.path.islink(path):
-            raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR of which a record tells",
+    def _clearing(self, path: str) -> Optional[Clearing]:
+        """What removes the worktree of a unit, None where it has none. Raises: ToolError."""
+        tree, trees = self._tree(path), self.trees
+        if tree is None:
+            return None
+        if not is_inside(os.path.dirname(path), trees) or os.path.islink(path):
+            raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR",
                             f"Nothing outside of `{trees}` is removed",
                             "Set the variable to where it was made, or remove both by hand")
         if not os.path.lexists(path) and not os.path.exists(os.path.join(trees, OURS)):
             raise ToolError(f"`{trees}` is not there, or not ours", "It may be on a disk that is not mounted",
                             "Mount it; if it was deleted, the next worktree makes it anew")
-        return self._git().clear(tree, next((spec.checkout for spec in specs if spec.checkout), ""), self.ignored, not act)
+        return Clearing(self._git(), tree, self.ignored)
 
-    def _age(self, tasks: Sequence[TaskDir]) -> float:
-        """Seconds since the last of them ended. Raises: ToolError when one has not, or does not tell."""
-        last = 0.0
-        for task in tasks:
-            try:
-                status = task.status()
-                if status.state is not State.ENDED:
-                    raise ToolError(f"Task {task.task_id} has not ended, it is {status.state.value}")
-                task.spec()
-                if status.outcome is Outcome.LOST and not os.path.exists(task.file("report.json")):
-                    ended_at = max(os.stat(task.file(name)).st_mtime for name in ("spec.json", "status.json", "events.jsonl") if os.path.exists(task.file(name)))
-                else:
-                    ended_at = float(task.report().ended_at)
-                if not ended_at > 0:
-                    raise ValueError("It does not tell when it ended")
-            except UNREADABLE as error:
-                raise ToolError(f"The record of task {task.task_id} is damaged", f"{type(error).__name__}: {error}", f"Look into `{task.path}`, and remove it by hand")
-            last = max(last, ended_at)
-        return self.swarm.host.now() - last
+    def _ended_at(self, task: TaskDir) -> float:
+        """Raises: ToolError when it has not ended, or its record does not tell."""
+        try:
+            status = task.status()
+            if status.state is not State.ENDED:
+                raise ToolError(f"Task {task.task_id} has not ended, it is {status.state.value}")
+            task.spec()
+            if status.outcome is Outcome.LOST and not os.path.exists(task.file("report.json")):
+                return max(map(modified_at, map(task.file, ("spec.json", "status.json", "events.jsonl"))))
+            ended_at = float(task.report().ended_at)
+            if ended_at > 0:
+                return ended_at
+            raise ValueError("It does not tell when it ended")
+        except UNREADABLE as error:
+            raise ToolError(f"The record of task {task.task_id} is damaged", f"{type(error).__name__}: {error}",
+                            f"Look into `{task.path}`, and remove it by hand")
 
-    def _strange(self, pattern: str) -> List[str]:
-        """What is in the directory of worktrees under such a name, and no task worked in it."""
-        trees = self.swarm.config.worktree_dir
-        return sorted(os.path.join(trees, name) for name in names_in(trees) if name not in self.seen and re.fullmatch(pattern, name))
-
-    def _clear_strange(self, act: bool, path: str) -> Optional[Swept]:
-        """A worktree that a sweep or a server was killed over, if it is that."""
+    def _clear_strange(self, path: str, act: bool) -> Optional[List[str]]:
+        """What is among the worktrees and no task worked there: one over which a server was killed may go."""
         self._look()                                    # it may have become a task's
-        name = os.path.basename(path)
-        if name in self.seen or not os.path.lexists(path):
+        if os.path.basename(path).replace(REMOVED, "", 1) in self.seen or not os.path.lexists(path):
             return None
-        if re.fullmatch(HIDDEN, name):
-            if act:
-                self._git().settle(path)
-            return Swept(True, path, (), ("A sweep was killed while it removed this",), disk_usage([path]))
-        made = re.fullmatch(f"({MERGE_TREE})?{TASK_ID}", name) and not os.path.islink(path)
-        tree = self._git().half_made(path) if made else None
-        if tree is None:
-            return Swept(False, path, (), ("Not ours: no task was started in it, so it is never touched",))
-        age_s = self.swarm.host.now() - os.stat(os.path.join(tree.git_dir, "locked")).st_mtime
-        why = "A server was killed while it made this, or tried a merge here"
-        found = Swept(False, path, (), (why,), disk_usage([path]), age_s)
-        if age_s < VERIFY_S or not self._old(age_s):
-            return found
-        notes = self._git().clear(tree, "", self.ignored or name.startswith(MERGE_TREE), not act)
-        return found._replace(removed=True, notes=(*found.notes, *notes))
+        self._measure(act, path)
+        scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act)
+        return ["A server was killed while it made this, or tried a merge here"]
 
-    def _clear_traces(self, act: bool, path: str) -> Optional[Swept]:
-        """What MCP tasks left that ended long ago, and whose tasks did, too; tasks over whose making or removal
-        somebody was killed; indexes of threads of which no task is left."""
-        tasks, threads, now = self.store.tasks, self.store.threads, self.swarm.host.now()
-        hidden = [os.path.join(tasks, name) for name in os.listdir(tasks) if re.fullmatch(r"\." + TASK_ID, name)]
-        hidden += [os.path.join(threads, name) for name in names_in(threads)
-                   if not any(map(self.store.has, self.store.settled(name[:36])))]
-        own = self.swarm.git.own
-        hidden += [there for there in (os.path.join(own, name) for name in names_in(own) if name.startswith("."))
-                   if now - modified_at(there) > VERIFY_S]          # git may be at work in a younger one
-        due = [there for there in hidden if self._old(now - modified_at(there))]
-        for handle_id, files in self.store.handle_files().items():
-            handle, end = self.store.handle(handle_id), self.store.handle_end(handle_id)
-            with contextlib.suppress(FileNotFoundError, ToolError):
-                at = end.at if end else handle.created_at if handle else max(os.lstat(file).st_mtime for file in files)
-                ids = handle.wait.task_ids if handle else ()
-                waited = [self.store.get(task_id) for task_id in ids if self.store.has(task_id)]
-                if self._old(now - at) and (not waited or self._old(self._age(waited))):
-                    due += files
-        what = f"{len(due)} traces of tasks that are gone or never were whole, and of answers that clients tracked"
-        found = Swept(True, path, (), (what,), disk_usage(due))
+    def _clear_traces(self, path: str, act: bool) -> Optional[List[str]]:
+        """Tasks over whose making or removal somebody was killed; indexes of threads without a task; what git
+        was killed over; MCP tasks that ended long ago, and of whose tasks no more than the answer is left."""
+        store, own, now = self.store, self.swarm.git.own, self.swarm.host.now()
+        traces = [os.path.join(store.tasks, name) for name in names_in(store.tasks)
+                  if re.fullmatch(r"\." + TASK_ID, name)]
+        traces += [os.path.join(store.threads, name) for name in names_in(store.threads)
+                   if not any(map(store.has, store.settled(name[:36])))]
+        aside = [os.path.join(own, name) for name in names_in(own) if name.startswith(".")]
+        traces += [there for there in aside if now - modified_at(there) > VERIFY_S]     # git may use others
+        due = [there for there in traces if self._old(now - modified_at(there))]
+        for handle_id, files in store.handle_files().items():
+            handle, end = store.handle(handle_id), store.handle_end(handle_id)
+            at = end.at if end else handle.created_at if handle else max(map(modified_at, files))
+            waited = [store.get(i) for i in (handle.wait.task_ids if handle else ()) if store.has(i)]
+            if self._old(now - at) and all(task.kept_since() for task in waited):
+                due += files
         for there in due if act else ():
-            delete_tree(there)
-        return found if due else None
+            with contextlib.suppress(FileNotFoundError):
+                delete_tree(there)
+        self._tell(path=f"{len(due)} traces below {path}")
+        return ["Of tasks that are gone or never were whole, and of answers that clients tracked"] if due else None
 
 
 UNCOMMITTED_BELOW = "It built on changes of yours that are not committed: commit them in your checkout, then merge again"
@@ -6907,22 +6810,31 @@ def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[str, str]:
 
 
 def sweep(config: Config, environ: Mapping[str, str]) -> int:
-    """Remove what is old and say what was done with everything. Returns 0. Raises: ToolError or OSError when ROOT cannot be swept."""
+    """Remove what is old and say what was done with everything, also when nobody listens any more. Returns 0.
+    Raises: ToolError or OSError when ROOT cannot be swept."""
     done, total = [0, 0], [0, 0]                # kept, removed
     word = ("keep", "would remove" if config.dry_run else "removed")
-    ages = (config.task_max_age_s, config.result_max_age_s)
-    kept, answers_kept = [f"for {lasting(age_s)}" if age_s else "for ever" for age_s in ages]
+
+    def say(line: str) -> None:
+        try:
+            print(visible(legible(line)), flush=True)
+        except BrokenPipeError:                 # `| head`: who reads has had enough, the sweep goes on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    age_s, answers_s = config.task_max_age_s, config.result_max_age_s
+    answers_s = max(age_s, answers_s) if age_s and answers_s else 0.0       # never before the rest
+    kept, answers_kept = (f"for {lasting(each)}" if each else "for ever" for each in (age_s, answers_s))
     empty = "" if os.path.isdir(config.root) else ", where nothing was ever run"
-    print(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){empty}, kept {kept} (CODEX_SWARM_TASK_MAX_AGE), "
-          f"their answers {answers_kept} (CODEX_SWARM_RESULT_MAX_AGE)", flush=True)
-    for thing in Swarm(config, Host(config.log_file, config.log_level), environ).sweep(config.dry_run, config.sweep_ignored):
+    say(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){empty}, kept {kept} (CODEX_SWARM_TASK_MAX_AGE), "
+        f"their answers {answers_kept} (CODEX_SWARM_RESULT_MAX_AGE)")
+    swarm = Swarm(config, Host(config.log_file, config.log_level), environ)
+    for thing in swarm.sweep(config.dry_run, config.sweep_ignored):
         done[thing.removed] += 1
         total[thing.removed] += thing.bytes
-        path = visible(legible(thing.path))
-        print(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {path}", flush=True)
-        for line in ([f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []) + [legible(note) for note in thing.notes]:
-            print(" " * 15 + visible(line))
-    print(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
+        say(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {thing.path}")
+        tasks = [f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []
+        for line in (*tasks, *thing.notes):
+            say(" " * 15 + line)
+    say(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
     return 0
 
 

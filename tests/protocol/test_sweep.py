@@ -127,3 +127,39 @@ def test_the_sweep_told_to_a_reader_that_leaves_ends_quietly(three, fake):
     sweeper.stdout.close()
     assert sweeper.stderr.read() == b""
     sweeper.wait(60)
+
+
+def test_a_sweep_whose_reader_leaves_goes_on_to_its_end(three, fake, root):
+    merged, _ = three
+    sweeper = subprocess.Popen([sys.executable, str(SERVER), "sweep"], env=fake, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert sweeper.stdout.readline().startswith(b"Tasks in ")
+    sweeper.stdout.close()
+    assert (sweeper.stderr.read(), sweeper.wait(60)) == (b"", 0)
+    assert len(left(root)) == 2 and not os.path.exists(merged["path"])
+
+
+def test_of_a_task_whose_answer_stays_the_sweep_says_so(three, fake):
+    rows = sweep(fake).splitlines()
+    removed = [n for n, row in enumerate(rows) if row.startswith("removed ")]
+    assert len(removed) == 2 and all("All but the answer, which stays until it is 30 d old" in rows[n + 1] for n in removed)
+    assert not any("removed" in row for row in sweep(fake).splitlines()[:-1])
+
+
+def test_what_is_left_of_killed_servers_is_told_as_traces(fake, root):
+    hidden = root / "tasks" / ".0123456789ab"
+    hidden.mkdir(parents=True, mode=0o700)
+    root.chmod(0o700)
+    os.utime(str(hidden), (1, 1))
+    row = [line for line in sweep(fake).splitlines() if line.startswith("removed  ")][0]
+    assert row.endswith("1 traces below %s" % root) and not hidden.exists()
+
+
+@pytest.mark.parametrize("ages, words", [
+    (("0", "1"), ("kept for ever (", "their answers for ever (")),
+    (("0.5", "1"), ("kept for 0.5 s (", "their answers for 1 s (")),
+    (("7200", "0"), ("kept for 2 h (", "their answers for ever (")),
+    (("7200", "1"), ("kept for 2 h (", "their answers for 2 h ("))])
+def test_the_header_tells_how_the_two_ages_work_together(fake, ages, words):
+    out = sweep(fake, CODEX_SWARM_TASK_MAX_AGE=ages[0], CODEX_SWARM_RESULT_MAX_AGE=ages[1])
+    assert [word for word in words if word not in out.splitlines()[0]] == []

@@ -250,22 +250,8 @@ def test_a_worktree_of_a_worktree_has_the_same_branches(repo, tree, tmp_path):
 
 # -- taking back --------------------------------------------------------------------------------------
 def test_an_untouched_worktree_is_taken_back_without_a_trace(repo, tree):
-    ours().drop_untouched(str(repo), tree)
+    ours().discard(str(repo), tree.path, tree.branch)
     assert branches(repo) == ["main"] and not os.path.exists(tree.path) and len(sh(repo, "git", "worktree", "list").splitlines()) == 1
-
-
-@pytest.mark.parametrize("name", ["README", "untracked"])
-def test_a_worktree_in_which_anything_was_done_stays(repo, tree, name):
-    (pathlib.Path(tree.path) / name).write_text("work\n")
-    ours().drop_untouched(str(repo), tree)
-    assert BRANCH in branches(repo) and (pathlib.Path(tree.path) / name).read_text() == "work\n"
-
-
-def test_a_branch_with_commits_of_its_own_stays(repo, tree):
-    (pathlib.Path(tree.path) / "x").write_text("")
-    ours().snapshot(tree, "x")
-    ours().drop_untouched(str(repo), tree)
-    assert log_of(repo) == ["x", "first"]
 
 
 @pytest.mark.parametrize("base, path", [("0" * 40, "tree"), ("HEAD", "file"), ("HEAD", "full")])

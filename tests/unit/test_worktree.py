@@ -568,7 +568,7 @@ def test_a_worktree_with_changes_copies_and_submodules_is_taken_back_without_a_t
     before = snapshot(with_submodule)
     tree = make(carry=True)
     assert tree.baseline and tree.copied and tree.submodules
-    ours().drop_untouched(str(with_submodule), tree)
+    ours().discard(str(with_submodule), tree.path, tree.branch)
     nothing_left(with_submodule, tmp_path)
     assert snapshot(with_submodule) == before
 
