@@ -1649,11 +1649,10 @@ GIT_SETTINGS = tuple(word for setting in (
     "core.splitIndex=false", "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
     "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
     "maintenance.auto=false", "merge.conflictStyle=merge", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
-# Of a repository's own configuration, what makes git run no program and work nowhere else.
-PLAIN = "|".join((
+PLAIN = "|".join((      # what a repository may configure: git runs no program for it, and works nowhere else
     *(setting.partition("=")[0].lower() for setting in GIT_SETTINGS[1::2]),
-    "core.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks|autocrlf|eol)",
-    "core.sparsecheckout(cone)?|index.sparse|extensions.(objectformat|refstorage|worktreeconfig)|lfs.repositoryformatversion",
+    "core.(bare|filemode|logallrefupdates|ignorecase|precomposeunicode|symlinks|autocrlf|eol|sparsecheckout(cone)?)",
+    "(core|lfs).repositoryformatversion|index.sparse|extensions.(objectformat|refstorage|worktreeconfig)",
     r"(branch|user|init|pull|push)\..*|remote\..*\.(url|pushurl|fetch|gh-resolved)|submodule\.(.*\.)?(url|active)"))
 LOCAL_ENV = frozenset({"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
                        "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE",
@@ -1666,7 +1665,9 @@ TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which 
 MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
 MARK = "codex-swarm-"                       # begins the names behind conflict markers
 LABEL = f"{MARK}[0-9A-Za-z.-]*-0-g[0-9a-f]+"           # such a name
-LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without markers
+LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without markers ...
+LISTED = "These conflicts have no markers in their files"       # ... and begins like this
+LEFT = f"{LABEL}|{LISTED}"
 OURS = ".codex-swarm"                       # marks the directory of worktrees, which may be on another disk
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
 UNKNOWN = "git does not know this worktree any more, or its repository was moved"
@@ -2377,7 +2378,7 @@ class Git:
     def _marked(self, blobs: Mapping[str, str], cwd: str, place: Mapping[str, str], *lines: str) -> Set[str]:
         """Those that hold such lines, of each a match. Named by blob: by path, git would compare each one with all the tree."""
         found: Set[str] = set()
-        words = ("grep", "--no-color", "--basic-regexp", "-l", "-z", "-I", "--all-match", *(word for line in lines for word in ("-e", line)))
+        words = ("grep", "--no-color", "--extended-regexp", "-l", "-z", "-a", "--all-match", *(word for line in lines for word in ("-e", line)))
         names = list(blobs.values())
         for some_of in (names[at:at + 5000] for at in range(0, len(names), 5000)):
             found |= set(self.run(cwd, "-c", "core.warnAmbiguousRefs=false", *words, *some_of, "--", env=place, allowed=(0, 1)).out.split("\0"))
@@ -2559,14 +2560,17 @@ class Git:
 
     def undecided(self, blobs: Mapping[str, str], since: str, heads: Sequence[str],
                   place: Mapping[str, str]) -> List[str]:
-        """Those of the files in which a conflict still stands that an `update_from` left between the commits `since` and
-        `heads`: its own commit tells what it wrote. Raises: GitError."""
-        there, marker = place["GIT_DIR"], f"[<>] {MARK}.*-0-g[0-9a-f]"
-        found = self._marked(blobs, there, place, marker) | ({LIST} & set(blobs))
+        """Those of the files in which a conflict still stands that an `update_from` left after the commit `since`: with a
+        label that this one has nowhere, or as the update's own commit, in one of `heads`, has it. Raises: GitError."""
+        there, found = place["GIT_DIR"], {LIST} & set(blobs)
+        marked = self._marked(blobs, there, place, LEFT)
+        before = self.run(there, "grep", "-ahoE", LEFT, since, "--", env=place, allowed=(0, 1)).out if marked else ""
+        found |= {path for path in marked if not set(before.split("\n")).issuperset(
+            re.findall(LEFT, self(there, "cat-file", "blob", blobs[path], env=place)))}
         log = self(there, "log", "--format=%H", "--grep=^conflict: ", *heads, "--not", since, env=place)
         for update in log.split():
             then = blobs_of(self.changed(place, update + "^1", update))
-            for path in (self._marked(then, there, place, marker) & set(blobs)) - found:
+            for path in (self._marked(then, there, place, LABEL) & set(blobs)) - found:
                 wrote, now = (self(there, "cat-file", "blob", blob, env=place) for blob in (then[path], blobs[path]))
                 if is_undecided(wrote, now):
                     found.add(path)
@@ -2583,8 +2587,6 @@ class Git:
         if self.branch_at(tree.path, place) != f"refs/heads/{tree.branch}" or not self._nothing_staged(tree, place):
             raise GitError(f"{tree.path} cannot be updated", f"The task left something else than `{tree.branch}` checked out, or changes staged",
                            "Reply without `update_from`, and let the task put that in order")
-        if self.contains(tree.path, tree.head, part.head, place):
-            return tree.head, []
         blobs = blobs_of(self.changed(place, tree.start, tree.head))
         undecided = self.undecided(blobs, tree.start, [tree.head], place)
         if undecided:
@@ -2621,7 +2623,7 @@ class Git:
                                    "Call again when it has ended")
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(lock)             # of a git that was killed
-                self._take_back(tree._replace(head=head), new, place)
+                self._take_back(tree.path, head or "", new, place)
             os.unlink(begun)
 
     def _with_list(self, written: str, conflicts: Sequence[Conflict], part: Part, desk: Desk) -> str:
@@ -2629,9 +2631,8 @@ class Git:
         and removed that. Files that git moved out of the way get readable names."""
         if not conflicts:
             return written
-        text = (f"These conflicts with {part.name} have no markers in their files: one side's version was kept, or both,\n"
-                f"under names that end in `~` and the side. Decide on each (`git show {part.head}:PATH`\n"
-                "is the other version), then remove this file.\n\n")
+        text = (f"{LISTED}: one side's version was kept, or both,\nunder names that end in `~` and the side. "
+                f"Decide on each (`git show {part.head}:PATH`\nis that of {part.name}), then remove this file.\n\n")
         text += "".join(f"- {conflict.path} ({conflict.kind})\n" for conflict in conflicts)
         there = desk["GIT_WORK_TREE"]
         own = {**desk, "GIT_INDEX_FILE": os.path.join(there, "index")}
@@ -2654,19 +2655,18 @@ class Git:
         gone = {row.path for row in rows if row.status == "D" and not os.path.lexists(os.path.join(top, row.path))}
         return gone | {row.path for row in there} - set(other)
 
-    def _take_back(self, tree: Worktree, new: str, place: Mapping[str, str]) -> None:
-        """What git had written of the commit `new` into the worktree when it failed goes again. git itself does that, so
+    def _take_back(self, top: str, old: str, new: str, place: Mapping[str, str]) -> None:
+        """What git had written of the commit `new` into the worktree `top`, which had `old`, goes again. git itself does that, so
         what somebody has changed meanwhile stays. Raises: GitError, OSError."""
-        assert tree.head is not None
-        rows = self.changed(place, tree.head, new)
-        written = self._holding(tree.path, rows, place)
-        self(tree.path, "read-tree", "-m", tree.head, env=place)
+        rows = self.changed(place, old, new)
+        written = self._holding(top, rows, place)
+        self(top, "read-tree", "-i", "-m", old, env=place)
         entries = "".join(_entry(row) for row in rows if row.path in written)
-        self(tree.path, "update-index", "-z", "--index-info", env=place, stdin=entries)
-        self.run(tree.path, "update-index", "-q", "--refresh", env=place, allowed=(0, 1))
-        half = self(tree.path, "write-tree", "--missing-ok", env=place)
-        self.run(tree.path, "read-tree", "-m", "-u", half, tree.head, env=place, limit_s=CHECKOUT_S)
-        self.run(tree.path, "checkout-index", "--quiet", "--all", env=place, allowed=(0, 1), limit_s=CHECKOUT_S)     # what it had unlinked
+        self(top, "update-index", "-z", "--index-info", env=place, stdin=entries)
+        self.run(top, "update-index", "-q", "--refresh", env=place, allowed=(0, 1))
+        half = self(top, "write-tree", "--missing-ok", env=place)
+        self.run(top, "read-tree", "-m", "-u", half, old, env=place, limit_s=CHECKOUT_S)
+        self.run(top, "checkout-index", "--quiet", "--all", env=place, allowed=(0, 1), limit_s=CHECKOUT_S)     # what it had unlinked
 
     @staticmethod
     def check_free(top: str, rows: Sequence[Changed]) -> None:
@@ -4324,21 +4324,17 @@ class Swarm:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that lies at the
         top of what it may write. Raises: GitError."""
         odd = self.git.odd_settings(git_dir, common)
-        for root in self._written_to() if odd else ():
+        for task_id in (i for i in self.store.ids() if odd and i not in self.writable):
+            with contextlib.suppress(ToolError, *UNREADABLE):
+                spec = self.store.get(task_id).spec()
+                reads = asked(spec.arguments, spec.overrides).sandbox == SANDBOXES[0]
+                place = self.config.worktree_dir if spec.worktree else spec.cwd
+                self.writable[task_id] = [] if reads else self._reach(spec, place)[0]
+        for root in set(itertools.chain(*list(self.writable.values()))) if odd else ():
             if any(is_inside(path, root) and not is_inside(path, f"{root}/.git") for path in (git_dir, common)):
                 why = f"A task that could write in {root} may have set `{odd[0]}`, and git obeys that with your rights"
                 raise GitError(f"git is not run with the configuration in {common}", why, "Look at it, and take out "
                                "what is more than plain; what you want of that, set in your own: `git config --global`")
-
-    def _written_to(self) -> Set[str]:
-        """Where tasks could write of which there is a record."""
-        for task_id in (i for i in self.store.ids() if i not in self.writable):
-            with contextlib.suppress(ToolError, *UNREADABLE):
-                spec = self.store.get(task_id).spec()
-                place = self.config.worktree_dir if spec.worktree else spec.cwd
-                reads = asked(spec.arguments, spec.overrides).sandbox == SANDBOXES[0]
-                self.writable[task_id] = [] if reads else self._reach(spec, place)[0]
-        return set(itertools.chain(*list(self.writable.values())))
 
     def _check_allowed(self, path: str) -> None:
         """A worktree of ours counts as the checkout that it was made from.
@@ -4821,9 +4817,8 @@ class Swarm:
 
     def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Desk) -> None:
         if files:
-            blobs = {part: blobs_of(self.git.changed(desk, part.start, part.head)) for part in parts}
-            whose = [part.name for part in parts
-                     if set(files) & set(self.git.undecided(blobs[part], part.start, [part.head], desk))] or ["the task"]
+            whose = [part.name for part in parts if set(files) & set(self.git.undecided(
+                blobs_of(self.git.changed(desk, part.start, part.head)), part.start, [part.head], desk))] or ["the task"]
             raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "Of what `update_from` left there, a marker, "
                             f"a separator between both sides, or {LIST} still stands",
                             f"codex_reply to {' or '.join(whose)}, for it to unite them, then merge again")

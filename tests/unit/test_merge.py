@@ -492,7 +492,7 @@ def test_a_verify_command_goes_on_for_a_client_whose_time_ran_out(swarm, lines, 
     thread.start()
     eventually(lambda: "merge-" in sh(lines, "git", "worktree", "list"), what="the command")
     call.cancel_reason, call.cancelled = "Request timed out", True
-    s.wake()
+    s.watch.wake()
     gate.open()
     thread.join(60)
     assert said[0]["branch"] in branches(lines)
@@ -538,7 +538,7 @@ def test_a_verify_command_is_killed_with_all_it_started_when_the_call_or_the_ser
         call.cancelled = True
     else:
         s.closing = True
-    s.wake()
+    s.watch.wake()
     thread.join(60)
     assert "cancelled" in said[0]
     if sys.platform.startswith("linux"):
@@ -896,6 +896,39 @@ def test_markers_in_another_dress_are_told_and_never_merged(four, lines, how):
         assert "not united yet: `%s`" % name in str(caught.value) and "codex_reply to task " + reply["task_id"] in str(caught.value)
 
 
+LABELLED = "sed -n 's/^[<>]* codex-swarm/%s codex-swarm/p' text > %s; git checkout -q HEAD^2 text"
+
+
+@pytest.mark.parametrize("how, name", [
+    ("mv CONFLICTS.codex-swarm notes", "notes"), ("printf '\\0' >> text; mv text made", "made"), (LABELLED % ("#", "made"), "made"),
+    (LABELLED % (">>>", "made"), "made"), ("git commit -q --amend -m x; git mv text made", "made"),
+    ("git reset -q --soft HEAD~1; git commit -q -m x", "text")])
+def test_what_an_update_wrote_is_told_wherever_its_label_stands(behind, lines, how, name):
+    tree, part = behind(True)
+    sh(lines, "git", "checkout", "-q", "theirs")
+    (lines / "mine").write_bytes(b"\0theirs")
+    part = part._replace(head=commit(lines))
+    (pathlib.Path(tree.path) / "mine").write_bytes(b"\0mine")
+    ours().update(tree, part)
+    sh(tree.path, "git", "config", "user.name", "Test")
+    sh(tree.path, "sh", "-c", "%s; rm -f CONFLICTS.codex-swarm" % how)
+    told = [w for w in ours().snapshot(tree, "x")[1] if "Not decided yet" in w]
+    assert told and "`%s`" % name in told[0], told
+
+
+def test_labels_from_before_a_task_began_keep_nothing_from_being_merged(swarm, lines):
+    label = "codex-swarm-before-0-g%s" % sh(lines, "git", "rev-parse", "HEAD")
+    (lines / "text").write_text("<<<<<<< %s\n" % label + LINES)
+    commit(lines)
+    s = swarm()
+    ids = work(s, sed(5, "a"), "git mv other moved; sed -n 1p text >> moved")
+    assert merge(s, ids)["merged"] == ids
+    later = work(s, "echo '%s1' >> other" % label)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, later)
+    assert "not united yet: `other`" in str(caught.value)
+
+
 def test_markers_of_another_size_are_shown_marked_and_waited_for(swarm, lines):
     (lines / ".gitattributes").write_text("text conflict-marker-size=4\nother conflict-marker-size=20\n")
     commit(lines)
@@ -1027,7 +1060,8 @@ def test_wherever_an_update_is_killed_it_is_undone_or_whole_before_the_next_snap
     for step in range(1, 200):
         killed_at("update", step)
         half.add(snapshot(pathlib.Path(tree.path))[0] != before)
-        killed_at("snapshot", step % 20 + 1)            # and the undoing as well
+        for undoing in (step % 20, step * 7 % 20):
+            killed_at("snapshot", undoing + 1)
         now = ours().snapshot(tree, "x")[0]
         assert sh(tree.path, "git", "status", "--porcelain") == "" and not os.path.exists(tree.git_dir + "/index.lock")
         if now.head != tree.head:
