@@ -499,10 +499,9 @@ PANIC_EXIT = 101        # Source: codex-cli 0.169.0 (Rust) after a panic
 
 
 def signal_name(signum: int) -> str:
-    try:
+    with contextlib.suppress(ValueError):
         return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"
+    return f"signal {signum}"
 
 
 def verdict(exit_code: int, progress: Progress, wanted_thread: Optional[str] = None) -> Tuple[Outcome, Optional[FailureKind]]:
@@ -534,8 +533,8 @@ def _schema(kind: str, description: str = "", **more: Any) -> Schema:
     return {"type": kind, **({"description": description} if description else {}), **more}
 
 
-KINDS = ("string", "number", "integer", "boolean")
-string, number, integer, boolean = (functools.partial(_schema, kind) for kind in KINDS)
+string, number, integer, boolean = (
+    functools.partial(_schema, kind) for kind in ("string", "number", "integer", "boolean"))
 
 
 def arr(items: Schema, description: str = "", **more: Any) -> Schema:
@@ -623,10 +622,9 @@ def without_bounds(schema: Any) -> Any:
 
 def _show(value: Any) -> str:
     """A value as an error message shows it. Deep or huge values are cut, never an error of their own."""
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         return masked(clip(json.dumps(value, ensure_ascii=False), 80))
-    except (ValueError, RecursionError):
-        return "a value that cannot be shown"
+    return "a value that cannot be shown"
 
 
 SECRET_KEY = r"""(?:key|token|secret|passw|authorization|bearer|credential)[\w-]{0,60}["']?\s{0,9}[=:]\s{0,9}"""
@@ -870,8 +868,8 @@ def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> 
 
     Raises: ToolError for what could give the run more than `cap`."""
     mode = asked(arguments, overrides).sandbox or SANDBOXES[0]
-    wide = [key for key in arguments.get("config", {}) if key.split(".")[0] not in HARMLESS]
-    more = [f"`config.{clip(key, 60)}`" for key in wide]
+    settings = arguments.get("config", {})
+    more = [f"`config.{clip(key, 60)}`" for key in settings if key.split(".")[0] not in HARMLESS]
     if "profile" in arguments:
         more.append("`profile`")
     if mode not in SANDBOXES[:SANDBOXES.index(cap) + 1]:
@@ -1002,11 +1000,10 @@ def bare_command(command: str) -> str:
     if len(command) > 1_000:            # shlex takes a time that grows with the square of the length; a label is short
         return command[match.end():1_000].lstrip("'\"")
     import shlex
-    try:
-        words = shlex.split(command[match.end():])
-    except ValueError:
-        return command
-    return words[0] if len(words) == 1 else command
+    with contextlib.suppress(ValueError):
+        (only,) = shlex.split(command[match.end():])
+        return only
+    return command
 
 
 def _paths(item: Mapping[str, Any]) -> List[str]:
@@ -1206,22 +1203,26 @@ class Host:
             self._logger.log(getattr(logging, level), masked(message), exc_info=trace)
 
     def run(self, argv: Sequence[str], cwd: str, env: Optional[Mapping[str, str]] = None, timeout_s: float = GIT_TIMEOUT_S,
-            stdin: bytes = b"", keep_out: bool = True) -> Done:
-        """Run a command to its end, its whole process group killed after `timeout_s`. Blocks.
-
-        Raises: OSError when it cannot be started.
-        """
+            stdin: bytes = b"", keep_out: bool = True, hangs: Callable[[], Any] = lambda: False) -> Done:
+        """Run a command to its end, its whole process group killed after `timeout_s`, or LOOK_S if it `hangs`
+        then. Blocks. Raises: OSError when it cannot be started."""
         import subprocess
         child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
                                  stdout=subprocess.PIPE if keep_out else subprocess.DEVNULL, start_new_session=True)
+        began = self.monotonic()
         try:
-            out, err = child.communicate(stdin, timeout=timeout_s)
+            try:
+                out, err = child.communicate(stdin, timeout=min(LOOK_S, timeout_s))
+            except subprocess.TimeoutExpired:
+                if hangs():
+                    raise
+                out, err = child.communicate(timeout=max(0.0, timeout_s - LOOK_S))
         except subprocess.TimeoutExpired:
             self.signal_group(child.pid, signal.SIGTERM)        # at which git takes away its locks
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(1)
             self.signal_group(child.pid, signal.SIGKILL)
-            out, err = b"", b"fatal: gave up after %d s" % timeout_s
+            out, err = b"", b"fatal: gave up after %d s" % (self.monotonic() - began)
             for pipe in (child.stdin, child.stdout, child.stderr):
                 if pipe:
                     pipe.close()                    # whoever left the group may hold the other end for ever
@@ -1923,8 +1924,8 @@ class Git:
             why = f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}"
             raise GitError(f"`git {words[0]}` was not run", why, "See why git is slow there, for instance a filter that hangs")
         try:
-            done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left, stdin.encode("utf-8", "surrogateescape"),
-                                 keep_out)
+            done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left,
+                                 stdin.encode("utf-8", "surrogateescape"), keep_out, lambda: waits_for(cwd))
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and not os.path.isdir(cwd):
                 raise GitError(f"There is no directory `{cwd}`", "It was deleted or moved", "Put it back, or see what `git worktree list` says")
@@ -2315,7 +2316,8 @@ class Git:
             said = self.run(top, *words, env=place, stdin="".join(there)).err
             return dict.fromkeys(re.findall("(?m)^Ignoring path (.*)$", said), "git takes no file of this name")
         except GitError as error:
-            if self.give_up is not None and self.host.monotonic() >= self.give_up:
+            over = self.give_up is not None and self.host.monotonic() >= self.give_up
+            if over or error.why.startswith("fatal: gave up"):
                 raise                   # it is not one file, it is the time
             if len(there) == 1:
                 return {there[0][:-1]: error.why}
@@ -3155,7 +3157,7 @@ class TaskDir:
     def status(self) -> Status:
         """Where the task stands; LOST is derived here: the status is not ENDED, and nobody holds the lock."""
         status = self._written_status()
-        if status.state in (State.QUEUED, State.ENDED) or self.supervised():
+        if status.state in (State.QUEUED, State.ENDED) or held(self.file("lock")):
             return status
         status = self._written_status()         # it may have ended between the two looks
         if status.state is State.ENDED:
@@ -3173,13 +3175,9 @@ class TaskDir:
             raise_if_exhausted(error)
             return Status(State.RUNNING)
 
-    def write_status(self, status: Status) -> Status:
+    def write_status(self, status: Status) -> None:
         """Only for the holder of the lock."""
         write_atomic(self.file("status.json"), to_json(status))
-        return status
-
-    def supervised(self) -> bool:
-        return held(self.file("lock"))
 
     def join(self) -> None:
         """Block until nobody supervises the task any more. The kernel wakes us. Raises: OSError."""
@@ -3207,12 +3205,10 @@ class TaskDir:
 
     def tail(self, name: str) -> str:
         """The last LOG_TAIL_BYTES of a log; nothing when there is none."""
-        try:
-            with open(self.file(name), "rb", opener=private) as f:
-                f.seek(max(0, os.fstat(f.fileno()).st_size - LOG_TAIL_BYTES))
-                return f.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
+        with contextlib.suppress(OSError), open(self.file(name), "rb", opener=private) as f:
+            f.seek(max(0, os.fstat(f.fileno()).st_size - LOG_TAIL_BYTES))
+            return f.read().decode("utf-8", "replace")
+        return ""
 
 
 class Store:
@@ -3392,6 +3388,7 @@ class Tail:
 # ======================================================================================
 READ_ONLY = "No `sandbox` was given, and by codex's own configuration it was read-only: nothing could be written. " \
             "Pass `sandbox` \"workspace-write\" for that"
+FULL_DISK = "The disk of `{}` was full at the end: that may be why the task failed, and cut off what it wrote"
 NO_MESSAGE = "Codex ended without a final message: codex_diff shows what it changed, codex_reply can ask"
 
 
@@ -3493,11 +3490,10 @@ class Supervisor:
 
     def _ordered(self) -> bool:
         """Whether there is an order to stop; the reserve then has its own name again."""
-        try:
+        with contextlib.suppress(OSError):
             os.rename(self.task.file("stop"), self.task.file("reserve"))
             return True
-        except OSError:
-            return False
+        return False
 
     def _stop(self, reason: Outcome, why: str) -> None:
         first = self.status.state is not State.STOPPING
@@ -3676,7 +3672,8 @@ class Supervisor:
         """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
         path = self.task.file("report.json")
         self._ordered()                         # too late, but the reserve is needed
-        for attempt in (report, report, report._replace(content=None, in_events=True)):
+        full = report._replace(warnings=add_warning((), FULL_DISK.format(self.task.path), *report.warnings))
+        for attempt in (report, full, full._replace(content=None, in_events=True)):
             try:
                 write_atomic(path, to_json(attempt))
                 break
@@ -4476,15 +4473,20 @@ class Swarm:
         path = os.path.join(self.config.worktree_dir, spec.task_id)
         tree = self._new_tree(top, base, path, f"codex-swarm/{spec.task_id}", carry=plan.carry)
         cwd = os.path.normpath(os.path.join(path, os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))))
-        try:
-            os.makedirs(cwd, exist_ok=True)         # the sub-directory may hold nothing that is committed
-            if not is_inside(cwd, path):
-                raise OSError(errno.ELOOP, "it leads out of the worktree")
-        except OSError as error:
-            self.git.discard(top, tree.path, tree.branch)
-            raise ToolError(f"`cwd`: {spec.cwd} has no counterpart in the worktree", f"In the base commit it is no directory: {error.strerror}",
-                            "Commit the directory, pass another `cwd`, or leave `worktree` out")
-        return plan._replace(spec=spec._replace(worktree=tree, cwd=cwd))
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.git.discard, top, tree.path, tree.branch)
+            try:
+                os.makedirs(cwd, exist_ok=True)         # the sub-directory may hold nothing that is committed
+                if not is_inside(cwd, path):
+                    raise OSError(errno.ELOOP, "it leads out of the worktree")
+            except OSError as error:
+                raise ToolError(f"`cwd`: {spec.cwd} has no counterpart in the worktree",
+                                f"In the base commit it is no directory: {error.strerror}",
+                                "Commit the directory, pass another `cwd`, or leave `worktree` out")
+            # another base may have another `.codex/config.toml` than the checkout
+            spec = self._kept_out(spec._replace(worktree=tree, cwd=cwd), path)
+            undo.pop_all()
+        return plan._replace(spec=spec)
 
     def _new_tree(self, top: str, base: str, path: str, branch: str, **how: bool) -> Worktree:
         """Raises: ToolError."""
@@ -4739,6 +4741,7 @@ class Swarm:
         globs = spec.arguments.get("write_paths")
         if tree is None:
             return self._side_of_checkout(spec, edited, globs)
+        tree = tree if tree.head else tree._replace(head=self._last_home(seen, tree.branch)[0])
         if not tree.head and not os.path.isdir(tree.path):
             raise ToolError(f"There is nothing to compare of task {task_id}", f"Its work was never committed, and `{tree.path}` is gone", "See `warnings` of its record")
         if not tree.head:
@@ -4839,10 +4842,14 @@ class Swarm:
                                       tree.start, tree.base, tree.baseline is not None)
             heads.setdefault(tree.branch, set()).add(tree.head or "")
             if outcome is not Outcome.SUCCEEDED:
-                warnings.append(f"Task {task_id} ended as {outcome and outcome.value}; what it did until then is merged all the same")
-            if tree.left_out:
-                warnings.append(f"Not on the branch of task {task_id}, only in `{tree.path}`: {told(tree.left_out)}")
-        warnings += [f"`{branch}` has gone on since {part.name} ended: what came after is merged, too" for branch, part in parts.items() if part.head not in heads[branch]]
+                warnings.append(f"Task {task_id} {outcome and outcome.value}: its branch has what it did")
+            warnings += [f"Not on the branch of task {task_id}, only in `{tree.path}`{why}: {told(files)}"
+                         for files, why in ((tree.left_out, ""), (tree.ignored, " and ignored"))
+                         if files and os.path.isdir(tree.path)]
+        for branch, part in parts.items():
+            seen, reply = self.view.of(part.task_id), (part.head, Outcome.SUCCEEDED)
+            if part.head not in heads[branch] and self._last_home(seen, branch) != reply:
+                warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
         return list(parts.values()), checkout, common, warnings
 
     def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
@@ -4854,11 +4861,21 @@ class Swarm:
             raise ToolError(what, "It has not ended", "codex_wait for it, or codex_cancel it: what it has done is committed then")
         if tree is None:
             raise ToolError(what, "It had no worktree: what it did is in its directory already, not on a branch", "Leave it out")
+        tree = tree if tree.head else tree._replace(head=self._last_home(seen, tree.branch)[0])
         if not tree.head:
             raise ToolError(what, f"Its work was not committed: {tree.unsaved or 'its supervisor was killed'}. It is in `{tree.path}`",
                             "A codex_reply to it commits it at its end")
         self._check_idle(tree.path, what)
         return spec, status.outcome, tree
+
+    def _last_home(self, seen: Seen, branch: str) -> Tuple[str, Optional[Outcome]]:
+        """The commit of the last reply to a task that was committed onto `branch`, and how that ended."""
+        replies = self._tasks_of_thread(seen.thread_id) if seen.thread_id else []
+        for reply in itertools.takewhile(lambda reply: reply.task.path != seen.task.path, replies):
+            tree = reply.worktree
+            if tree is not None and tree.head and tree.branch == branch:
+                return tree.head, reply.status.outcome
+        return "", None
 
     def _newest(self, tree: Worktree) -> str:
         """What is on the task's branch now, where that goes on from its result; the result, where there is no branch. Raises: ToolError."""

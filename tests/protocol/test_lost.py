@@ -77,6 +77,19 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
         assert reply["worktree"]["branch"] == again["worktree"]["branch"] == "codex-swarm/" + task
         assert git(repo, "show", "codex-swarm/%s:more" % task) == "x\n"
 
+    def test_the_work_of_a_lost_task_is_merged_under_its_id_once_a_reply_has_committed_it(client, lose, repo):
+        task, _ = lose(worktree=True)
+        c = client()
+        path = c.status(task)["worktree"]["path"]
+        with open(os.path.join(path, "half"), "w") as f:
+            f.write("done\n")
+        assert "was not committed" in c.refused("codex_merge", {"task_ids": [task]})
+        reply = c.ok("codex_reply", task_id=task, prompt="WRITE more x")
+        assert c.ok("codex_diff", task_id=task)["head"] == reply["worktree"]["head"]
+        merged = c.ok("codex_merge", task_ids=[task], into="merged")
+        assert merged["merged"] == [task] and not any("gone on" in w for w in merged["warnings"])
+        assert git(repo, "show", "merged:half") == "done\n" and git(repo, "show", "merged:more") == "x\n"
+
     @pytest.mark.parametrize("lost", [["live"], ["live", "threads"]], ids=["live", "both"])
     def test_an_index_that_was_deleted_is_made_anew(client, root, gate, lose, lost):
         c = client()

@@ -54,6 +54,31 @@ def objects(repo):
     return sh(repo, "git", "count-objects", "-v")
 
 
+def test_the_warnings_of_a_merge_claim_no_merge_that_was_not_made(swarm, lines):
+    s = swarm()
+    failed = run(s, "WRITE made x", "FAIL no", worktree=True)["task_id"]
+    for wish in ({"dry_run": True}, {}):
+        (warning,) = merge(s, [failed], **wish)["warnings"]
+        assert "failed: its branch has what it did" in warning and "merged" not in warning
+
+
+def test_a_merge_warns_of_ignored_files_as_of_others_that_are_on_no_branch(swarm, lines):
+    (lines / ".git" / "info" / "exclude").write_text("dist/\n")
+    record = run(swarm(), "WRITE made x", "SHELL mkdir dist && echo 1 > dist/work", worktree=True)
+    (warning,) = merge(swarm(), [record["task_id"]], dry_run=True)["warnings"]
+    assert "only in `%s` and ignored: `dist/`" % record["worktree"]["path"] in warning
+
+
+def test_a_branch_that_a_reply_went_on_with_is_no_surprise_unless_that_went_wrong(swarm, lines):
+    s = swarm()
+    one, other = work(s, sed(5, "a"), sed(20, "b"))
+    run(s, "WRITE more x", task_id=one, update_from=other)
+    assert merge(s, [one, other], dry_run=True)["warnings"] == []
+    run(s, "WRITE more y", "FAIL no", task_id=one)
+    (warning,) = merge(s, [one, other], dry_run=True)["warnings"]
+    assert "has gone on since task %s ended" % one in warning
+
+
 def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterwards(swarm, lines):
     """In the directory for temporary files a sandboxed task could write: a forged index or .gitattributes there, and a
     merge or the proof before a removal says what the task likes."""

@@ -6,6 +6,9 @@ import pytest
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import ToolError
 
+from .helpers import run
+from conftest import git
+
 WRITE = {"prompt": "x", "sandbox": "workspace-write"}
 
 
@@ -123,6 +126,35 @@ def test_what_a_project_opens_hides_root_but_is_not_granted_and_elsewhere_change
     assert files[str(tmp_path / "root")] == "none" and str(tmp_path) not in files
     config.write_text("[sandbox_workspace_write]\nwritable_roots = ['/usr']\nnetwork_access = true\n")
     assert swarm().plan(WRITE).spec.permissions == {}
+
+
+def of_another_base(repo, tmp_path):
+    """A branch whose `.codex/config.toml` opens what ROOT lies in; the checkout has none."""
+    git(repo, "checkout", "-q", "-b", "open")
+    (repo / ".codex").mkdir()
+    config = repo / ".codex" / "config.toml"
+    config.write_text("[sandbox_workspace_write]\nwritable_roots = ['%s']\n" % tmp_path)
+    git(repo, "add", ".codex")
+    git(repo, "commit", "-qm", "open")
+    git(repo, "checkout", "-q", "main")
+    return {"base": "open"}
+
+
+def test_what_the_base_of_a_worktree_opens_counts_although_the_checkout_has_it_not(swarm, repo, tmp_path):
+    app, worktree = swarm(), of_another_base(repo, tmp_path)
+    record = run(app, "SAY x", worktree=worktree)
+    assert app.store.get(record["task_id"]).spec().permissions["filesystem"][str(tmp_path / "root")] == "none"
+    assert app.store.get(run(app, "SAY x", worktree=True)["task_id"]).spec().permissions == {}
+
+
+def test_where_that_cannot_be_closed_no_task_starts_and_the_worktree_is_gone_again(swarm, repo, tmp_path):
+    old, worktree = tmp_path / "old-codex", of_another_base(repo, tmp_path)
+    old.write_text("#!/bin/sh\necho codex-cli 0.144.6\n")
+    old.chmod(0o755)
+    with pytest.raises(ToolError, match="0.154.0"):
+        swarm(codex_bin=str(old)).start([{"prompt": "x", "worktree": worktree}])
+    assert git(repo, "branch", "--list", "codex-swarm/*") == ""
+    assert git(repo, "worktree", "list").count("\n") == 1
 
 
 def test_tmp_counts_unless_codex_is_told_to_close_it(swarm, tmp_path):

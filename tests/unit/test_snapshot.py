@@ -306,6 +306,19 @@ def test_a_pipe_that_git_itself_would_read_is_named(repo, tree, place, name, com
     assert command in str(caught.value) and "pipe `%s`" % (place / name) in str(caught.value) and log_of(repo) == ["first"]
 
 
+@pytest.mark.parametrize("name", [".gitignore", "dir/.gitattributes"])
+def test_git_waits_for_a_pipe_no_longer_than_until_somebody_looks(tree, place, monkeypatch, name):
+    monkeypatch.setattr(cms, "LOOK_S", 0.2)
+    (place / "dir").mkdir()
+    for file in "xyz":
+        (place / "dir" / file).write_text("1\n")
+    os.mkfifo(str(place / name))
+    began = time.monotonic()
+    with pytest.raises(GitError, match="it waits for the pipe"):
+        ours().snapshot(tree, "x")
+    assert time.monotonic() - began < 60
+
+
 def test_a_file_renamed_only_by_case_is_taken_where_git_was_told_not_to_tell_them_apart(repo, tree, place):
     """As in a repository that was copied from a file system which does not."""
     sh(repo, "git", "config", "core.ignoreCase", "true")

@@ -50,6 +50,10 @@ class Made:
         return self
 
 
+def supervised(task):
+    return cms.held(task.dir.file("lock"))
+
+
 @pytest.fixture
 def make(tasks):
     made = []
@@ -144,7 +148,7 @@ def test_a_lock_that_an_older_version_made_holds_and_is_closed_to_readers(tasks,
     written(b"")(path)
     for old in (path, task.dir.file("lock")):
         os.chmod(old, 0o600)
-    assert task.dir.supervised() and not task.die().dir.supervised()
+    assert supervised(task) and not supervised(task.die())
     with tasks.locked("sweep.lock", fcntl.LOCK_EX):
         assert [stat.S_IMODE(os.stat(old).st_mode) for old in (path, task.dir.file("lock"))] == [0o200] * 2
 
@@ -156,7 +160,7 @@ def test_where_only_readers_can_share_a_lock_a_task_is_alive_until_it_has_ended(
             raise OSError(errno.EBADF, "not open for reading")
     living, dead = make(1), make(2).die()
     with auditing(nfs):
-        assert living.dir.supervised() and not dead.dir.supervised()
+        assert supervised(living) and not supervised(dead)
         dead.dir.join()
         with tasks.locked("sweep.lock", fcntl.LOCK_SH) as mine, tasks.locked("sweep.lock", fcntl.LOCK_SH | fcntl.LOCK_NB) as others:
             assert (mine, others) == (True, False)

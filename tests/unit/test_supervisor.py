@@ -426,6 +426,8 @@ def test_where_no_report_can_be_written_the_message_is_that_of_the_events(swarm,
     gate.open()
     (record,) = ended(app, [task.task_id])
     assert (record["outcome"], record.get("content")) == (outcome, message(100_000))
+    full = [w for w in record["warnings"] if "disk of `%s` was full" % task.path in w]
+    assert bool(full) == (room > 0), "what was written says why"
 
 
 FULL_DISK = """

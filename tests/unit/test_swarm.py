@@ -388,6 +388,17 @@ def test_an_ephemeral_server_keeps_no_threads_and_says_so(swarm):
         assert "--ephemeral" in str(caught.value)
 
 
+def test_a_thread_is_busy_also_where_the_record_of_the_task_that_works_in_it_is_damaged(swarm, gate):
+    task = begin(swarm(), gate.wait)
+    thread_id = eventually(lambda: swarm().record(task.task_id).get("threadId"))
+    with open(task.file("spec.json"), "w") as f:
+        f.write("{")
+    with pytest.raises(ToolError, match="is busy"):
+        swarm().plan({"prompt": "x", "cwd": ".", "threadId": thread_id})
+    gate.open()
+    ended(swarm(), [task.task_id])
+
+
 # -- looking ------------------------------------------------------------------------------------------
 def test_a_record_tells_what_a_running_task_does(swarm, gate, tmp_path):
     app = swarm()
