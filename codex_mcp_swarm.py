@@ -3729,7 +3729,7 @@ class Call:
 
     def __init__(self, client: Client = Client(), tell: Optional[Callable[[str], None]] = None) -> None:
         self.client, self.tell = client, tell
-        self.cancelled = False          # set once, by the reader of the protocol, which then calls Swarm.wake()
+        self.cancelled = False          # set once, by the reader of the protocol, which then wakes Watch
         self.cancel_reason = ""
         self.waiting = False            # all that it does besides waiting has been done
         self.told: Sequence[str] = ()   # the ended tasks whose results are in the answer to the end
@@ -3966,6 +3966,7 @@ class Watch:
         # Guards `watched` and `ended` of every Known. A watcher notifies when it sets one, and `wake` when a call was
         # cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
+        self.closing = False                        # set once: what is not launched yet never will be
 
     def begin(self, task: TaskDir, child: Any = None) -> Known:
         """See that whoever waits learns of the end of this task. `child` is reaped then.
@@ -4006,6 +4007,11 @@ class Watch:
             self.host.log("WARNING", f"{task_id}: its supervisor was killed; killed what it left running")
         known.buried = True
 
+    def close(self) -> None:
+        """The server ends: nothing is started or merged any more."""
+        self.closing = True
+        self.wake()
+
     def wake(self) -> None:
         """Let every waiting call look again at whether it was cancelled."""
         with self.changed:
@@ -4037,6 +4043,18 @@ class Watch:
             with self.changed:
                 if self.changed.wait_for(done, min(left, PROGRESS_GAP_S) if ticker else left) or left <= 0:
                     return
+
+    def stop(self, task_ids: Sequence[str]) -> None:
+        """Ask the supervisors of these tasks to stop them, and return at once. A task that does not exist is passed over."""
+        for task_id in task_ids:
+            with contextlib.suppress(ToolError):
+                self.store.get(task_id).stop()
+
+    def collected(self, task_ids: Sequence[str]) -> None:
+        """Remember that a client has been given the results of these tasks: what nobody has collected is kept for longer."""
+        for task_id in task_ids:
+            with contextlib.suppress(ToolError, OSError):
+                self.store.get(task_id).collect()
 
     def live(self) -> Dict[str, bool]:
         """Task id -> whether it runs, newest first: of all that do, and of those that were lost and that nobody was
@@ -4072,6 +4090,18 @@ class Watch:
         """The tasks that have not ended, newest first. Raises: OSError."""
         return [task_id for task_id, runs in self.live().items() if runs]
 
+    def check_idle(self, path: str, what: str) -> None:
+        """Raises: ToolError when a task that has not ended may change files in the checkout at `path`."""
+        for task_id in self.unended():
+            top = ""
+            with contextlib.suppress(ToolError, *UNREADABLE):
+                spec = self.view.of(task_id).spec
+                if spec.arguments.get("sandbox") != SANDBOXES[0]:
+                    top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
+            if top and os.path.realpath(top) == os.path.realpath(path):
+                why = f"Task {task_id} works in {path} now, and files would change under it"
+                raise ToolError(what, why, "codex_wait for it first")
+
     def look_for_lost(self) -> None:
         """Kill what lost tasks left running; for the start of a server, which makes nothing where nothing is."""
         with contextlib.suppress(OSError):
@@ -4098,226 +4128,66 @@ class Watch:
         return ended, summary(doing, len(task_ids), self.host.now()), last
 
 
-class Swarm:
-    def __init__(self, config: Config, host: Host, environ: Mapping[str, str]) -> None:
-        self.config, self.host = config, host
-        self.store, self.git = Store(config.root), Git(host, environ, own=os.path.join(config.root, "git"))
-        self.environ = environ
-        self.view = View(self.store)
-        self.watch = Watch(self.view, host)
+class Room:
+    """What all rooms below stand on."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str], git: Git, watch: Watch) -> None:
+        self.config, self.environ, self.git, self.watch = config, environ, git, watch
+        self.host, self.view, self.store = watch.host, watch.view, watch.store
+
+
+def commit_named(git: Git, argument: str, name: str, cwd: str, place: Mapping[str, str]) -> str:
+    """For what is no task. Raises: ToolError."""
+    commit = git.commit_of(cwd, name, place) if not name.startswith("-") else None
+    if commit is None:
+        raise ToolError(f"`{argument}`: `{clip(name, 100)}` names no task and no commit", f"git finds none of that name in {cwd}", "Pass a task_id, or a branch")
+    return commit
+
+
+class Bounds(Room):
+    """Where this server works, whose configuration git obeys there, and what of ours a task could reach. It decides
+    and changes nothing."""
+
+    def __init__(self, *ground: Any) -> None:
+        super().__init__(*ground)
         self.versions: Dict[Tuple[str, float], Tuple[int, ...]] = {}     # of (codex, its mtime); only grows
         self.writable: Dict[str, List[str]] = {}         # task id -> where it could write; only grows
-        self.closing = False                             # set once, at the end of the server: what is not launched yet never will be
 
-    # -- starting --------------------------------------------------------------------
-    def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
-        """Start one task for each request and return their ids. All or nothing: when one request is wrong, or its
-        worktree cannot be made, nothing is started.
-
-        `label` names the list in errors, as in `tasks[2]`. Blocks for a few milliseconds a task, longer for a worktree.
-        Raises: ToolError.
-        """
-        self._check_depth()
-        self.store.prepare()
-        alone = any("update_from" in request for request in requests)      # files change then before the task is there for others to see
-        with contextlib.ExitStack() as locks:
-            # What a plan counts on is not swept away before it runs, and nobody else decides to work in a thread until all see who does.
-            locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
-            for thread_id in self._threads_named(requests, label):
-                locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
-            ids = self._start(requests, label)
-        self._sweep_by_itself()
-        return ids
-
-    def _start(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
-        plans = [self._named(label, i, self.plan, request) for i, request in enumerate(requests)]
-        for i, plan in enumerate(plans):
-            if plan.worktree_from is not None:
-                try:
-                    plans[i] = self._named(label, i, self._with_worktree, plan)
-                except ToolError:
-                    self._take_back(plans[:i])
-                    raise
-            elif plan.update_from is not None:
-                plans[i] = self._merge_into_worktree(plan, plan.update_from)
-        return self._launch(plans)
-
-    def _merge_into_worktree(self, plan: Plan, part: Part) -> Plan:
-        """Raises: ToolError."""
-        tree = plan.spec.worktree
-        assert tree is not None
-        if self.git.contains(tree.git_dir, "HEAD", part.head, {"GIT_DIR": tree.git_dir}):
-            return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, f"{part.name} is in {tree.branch} already: `update_from` merged nothing")))
+    def directory(self, given: str) -> str:
         try:
-            now, conflicts = self.git.update(tree, part)
-        except OSError as error:
-            raise ToolError(f"{tree.path} cannot be updated", error.strerror or str(error), "Reply without `update_from`")
-        plan = plan._replace(spec=plan.spec._replace(since=now))
-        if not conflicts:
-            return plan
-        warning = f"Merged {part.name} into the worktree with conflicts, marked in {told(some(conflicts))}: the task has to unite them"
-        told_too = f"{plan.prompt}\n\n(Before this turn {part.name} was merged into your working directory. Where both changed the same, the files now hold both " \
-                   f"versions between the markers <<<<<<< and >>>>>>>: {', '.join(conflicts[:FILES_SHOWN])}. Unite both, and remove the markers.)"
-        return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)), prompt=told_too if len(told_too) <= MAX_PROMPT_CHARS else plan.prompt)
+            path = os.path.abspath(os.path.expanduser(given))
+        except OSError:
+            raise ToolError("The server's own directory is gone", f"`cwd` {given} is relative to it", "Pass an absolute `cwd`, or restart the server")
+        if not os.path.isdir(path):
+            why = "is not a directory" if os.path.exists(path) else "does not exist"
+            raise ToolError(f"`cwd`: {clip(path, 300)} {why}",
+                            "Codex needs an existing directory to work in; a relative one is taken from the server's", "Create it, or pass another `cwd`")
+        return path
 
-    def _check_depth(self) -> None:
-        """Codex keeps the mark of a task from its MCP servers, so we look for supervisors above us. Raises: ToolError when there are
-        so many that this server may start nothing."""
-        pid, around = os.getpid(), {self.environ.get(TASK_ENV, "")}
-        while pid > 1:
-            pid, directory = self.host.about(pid)
-            around.add(os.path.basename(directory))
-        around.discard("")
-        if len(around) >= self.config.depth:
-            raise ToolError(f"No task is started: this server runs inside of task {', '.join(sorted(around))}",
-                            "Whatever it started would be stopped when that task ends",
-                            f"Do the work in this task itself. The user can allow it: CODEX_SWARM_DEPTH={len(around) + 1} "
-                            "in the `env` of this server's entry in Codex's config.toml")
+    def check_allowed(self, path: str) -> None:
+        """A worktree of ours counts as the checkout that it was made from.
 
-    def _threads_named(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
-        """The threads that these requests continue, in the order in which everybody locks them. Raises: ToolError."""
-        found = sorted(t.lower() for t in (self._named(label, i, self._thread_named, r) for i, r in enumerate(requests)) if t)
-        if len(set(found)) < len(found):
-            raise ToolError("Two of these requests name the same thread", "Only one task at a time can work in it", "Start one, codex_wait for it, then reply")
-        return found
+        Raises: ToolError outside of what calls are bound to."""
+        with contextlib.suppress(ToolError, *UNREADABLE):
+            path = self.store.get(self.made_around(path)[0]).spec().checkout or path
+        roots, common = self.config.allow_roots, repository_of(path)[0]         # a `.git` may lead elsewhere
+        own = [repository_of(root)[0] for root in (*roots, os.sep)]             # the last: of what is in none
+        allowed = any(is_inside(path, root) for root in roots)
+        if roots and not (allowed and (common in own or any(is_inside(common, root) for root in roots))):
+            raise ToolError(f"`cwd`: this server does not work in {path}", f"It was started with --allow-root {' '.join(roots)}",
+                            "Pass a directory in there")
 
-    def _named(self, label: str, index: int, act: Callable[..., Any], *args: Any) -> Any:
-        try:
-            if self.closing:
-                raise ToolError("The server is ending", "Its client has gone", "Call again")
-            return act(*args)
-        except ToolError as error:
-            raise ToolError(f"`{label}[{index}]`: {error.what}" if label else error.what, error.why, error.fix, error.kind)
-
-    def plan(self, request: Mapping[str, Any]) -> Plan:
-        """Check a request against everything that can be known before it starts. Raises: ToolError."""
-        thread_id, owner, usage_before = self._thread(request)
-        arguments = {**(owner.arguments if owner else {}), **{k: v for k, v in request.items() if k in REPEATED}}
-        if "approval_policy" in arguments.get("config", {}):        # some values of it codex exec refuses, none has an effect
-            config = dict(arguments["config"])
-            arguments = {**arguments, "approval-policy": config.pop("approval_policy"), "config": config}
-        overrides = tuple(o for o in self.config.overrides if override(o)[0] != "approval_policy")
-        overrides = owner.overrides if owner and not self.config.max_sandbox else overrides
-        wanted = request.get("worktree", False)
-        wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
-        unsaid = asked(arguments, overrides).sandbox is None
-        if wants_tree and unsaid:
-            arguments["sandbox"] = self.config.max_sandbox or SANDBOXES[1]
-        if self.config.max_sandbox:
-            arguments = capped(arguments, overrides, self.config.max_sandbox)
-        owner = owner and self._with_its_worktree(owner, request.get("cwd") or owner.cwd)
-        cwd = self._cwd(request.get("cwd") or (owner.cwd if owner else "."))
-        if self.config.allow_roots:
-            cwd = os.path.realpath(cwd)             # a link could be turned after the check
-            self._check_allowed(cwd)
-        if wants_tree and thread_id:
-            raise ToolError("`worktree` is for new threads", "A reply works where its thread worked", "Leave `worktree` out")
-        if thread_id and owner is None and "cwd" not in request:
-            raise ToolError(f"There is no record of thread {thread_id} here", "It is another program's, or its tasks ended long ago and were removed, so nothing tells where it worked",
-                            "Pass `cwd`, and with it `sandbox` and whatever else it had", FailureKind.RESUME)
-        if wants_tree and not top_of(cwd):
-            raise ToolError(f"`worktree` is not possible: {cwd} is not in a git repository", "A worktree is made from a commit",
-                            "Run `git init` there and commit, pass another `cwd`, or leave `worktree` out", FailureKind.NOT_A_REPOSITORY)
-        if not self.config.skip_git_repo_check and not top_of(cwd):
-            raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
-                            "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
-        source = self._source(cwd, options) if wants_tree else None
-        spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
-                    self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
-                    usage_before, self._tree_around(cwd, owner),
-                    title_of(request["prompt"]), self._warnings(arguments, unsaid))
-        codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
-        if spec.worktree is not None:
-            checkout, setup = (owner.checkout, owner.setup) if owner else ("", "")
-            spec = spec._replace(checkout=checkout, since=self._there_now(spec.worktree), setup=setup)
-        if source:
-            spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
-        new = os.path.join(self.config.worktree_dir, spec.task_id) if wants_tree else cwd
-        spec = self._kept_out(spec, spec.worktree.path if spec.worktree else new)
-        update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
-        return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
-
-    def _check_idle(self, path: str, what: str) -> None:
-        """Raises: ToolError when a task that has not ended may change files in the checkout at `path`."""
-        for task_id in self.unended():
-            top = ""
-            with contextlib.suppress(ToolError, *UNREADABLE):
-                spec = self.view.of(task_id).spec
-                if spec.arguments.get("sandbox") != SANDBOXES[0]:
-                    top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
-            if top and os.path.realpath(top) == os.path.realpath(path):
-                why = f"Task {task_id} works in {path} now, and files would change under it"
-                raise ToolError(what, why, "codex_wait for it first")
-
-    def _part_named(self, spec: Spec, name: str) -> Part:
-        """What `update_from` names: the work of a task, or a branch, tag or commit. Raises: ToolError."""
-        tree = spec.worktree
-        if tree is None or spec.thread_id is None:
-            raise ToolError("`update_from` is for replies to a task with a worktree", "There is none to merge into", "Leave it out")
-        self._check_idle(tree.path, f"{tree.path} cannot be updated")
-        task_id = re.sub(f"^(refs/heads/)?codex-swarm/({TASK_ID})$", r"\2", name)
-        if self.store.has(task_id):
-            parts, _, common, _ = self._parts([task_id])
-            if common != common_of(tree):
-                raise ToolError(f"`update_from`: task {name} belongs to another repository", f"Its is {common}, that of this thread {common_of(tree)}", "Leave it out")
-            return parts[0]
-        commit = self._commit_named("update_from", name, tree.git_dir, {"GIT_DIR": tree.git_dir})
-        return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
-
-    def _commit_named(self, argument: str, name: str, cwd: str, place: Mapping[str, str]) -> str:
-        """For what is no task. Raises: ToolError."""
-        commit = self.git.commit_of(cwd, name, place) if not name.startswith("-") else None
-        if commit is None:
-            raise ToolError(f"`{argument}`: `{clip(name, 100)}` names no task and no commit", f"git finds none of that name in {cwd}", "Pass a task_id, or a branch")
-        return commit
-
-    def _there_now(self, tree: Worktree) -> str:
-        """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises: ToolError."""
-        self._check_settings(tree.git_dir, common_of(tree))
-        self.git.end_update(tree)
-        with contextlib.suppress(GitError):
-            return self.git.commit_of(tree.git_dir, "HEAD", {"GIT_DIR": tree.git_dir}) or ""
-        return ""
-
-    def _source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
-        """(top, base commit) for a worktree. Raises: ToolError."""
-        try:
-            self._check_ours(cwd)
-            source = self.git.head(cwd, options.get("base", "HEAD"))
-            self._check_allowed(source[0])
-            if options.get("include_changes") and source != self.git.head(cwd):
-                raise GitError("`include_changes` does not go with that `base`", "The changes were made on top of HEAD, which is another commit",
-                               "Leave one of the two out")
-            return source
-        except GitError as error:
-            raise ToolError(f"`worktree` is not possible: {error.what}", error.why, error.fix)
-
-    def _tree_around(self, cwd: str, owner: Optional[Spec]) -> Optional[Worktree]:
-        """The worktree of ours that a task in `cwd` works in: that of its thread's last task, or the one that was made there."""
-        trees = (owner.worktree if owner else None, self._made_around(cwd)[1])
-        return next((tree for tree in trees if tree is not None and is_inside(cwd, tree.path)), None)
-
-    def _made_around(self, cwd: str) -> Tuple[str, Optional[Worktree]]:
-        """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree, where its record tells."""
-        if not is_inside(cwd, self.config.worktree_dir):
-            return "", None
-        task_id = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
-        try:
-            return task_id, self.store.get(task_id).spec().worktree
-        except (ToolError, *UNREADABLE):
-            return task_id, None
-
-    def _check_ours(self, cwd: str) -> None:
+    def check_ours(self, cwd: str) -> None:
         """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no task's
         making. Raises: GitError."""
-        task_id, made = self._made_around(cwd)
+        task_id, made = self.made_around(cwd)
         git_dir = self.git(cwd, "rev-parse", "--absolute-git-dir")
         if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
             raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more", "Its `.git` leads elsewhere, and git would do what that says",
                            "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
-        self._check_settings(git_dir, os.path.join(cwd, self.git(cwd, "rev-parse", "--git-common-dir")))
+        self.check_settings(git_dir, os.path.join(cwd, self.git(cwd, "rev-parse", "--git-common-dir")))
 
-    def _check_settings(self, git_dir: str, common: str) -> None:
+    def check_settings(self, git_dir: str, common: str) -> None:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that lies at the
         top of what it may write. Raises: GitError."""
         odd = self.git.odd_settings(git_dir, common)
@@ -4333,31 +4203,17 @@ class Swarm:
                 raise GitError(f"git is not run with the configuration in {common}", why, "Look at it, and take out "
                                "what is more than plain; what you want of that, set in your own: `git config --global`")
 
-    def _check_allowed(self, path: str) -> None:
-        """A worktree of ours counts as the checkout that it was made from.
-
-        Raises: ToolError outside of what calls are bound to."""
-        with contextlib.suppress(ToolError, *UNREADABLE):
-            path = self.store.get(self._made_around(path)[0]).spec().checkout or path
-        roots, common = self.config.allow_roots, repository_of(path)[0]         # a `.git` may lead elsewhere
-        own = [repository_of(root)[0] for root in (*roots, os.sep)]             # the last: of what is in none
-        allowed = any(is_inside(path, root) for root in roots)
-        if roots and not (allowed and (common in own or any(is_inside(common, root) for root in roots))):
-            raise ToolError(f"`cwd`: this server does not work in {path}", f"It was started with --allow-root {' '.join(roots)}",
-                            "Pass a directory in there")
-
-    def _cwd(self, given: str) -> str:
+    def made_around(self, cwd: str) -> Tuple[str, Optional[Worktree]]:
+        """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree, where its record tells."""
+        if not is_inside(cwd, self.config.worktree_dir):
+            return "", None
+        task_id = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
         try:
-            path = os.path.abspath(os.path.expanduser(given))
-        except OSError:
-            raise ToolError("The server's own directory is gone", f"`cwd` {given} is relative to it", "Pass an absolute `cwd`, or restart the server")
-        if not os.path.isdir(path):
-            why = "is not a directory" if os.path.exists(path) else "does not exist"
-            raise ToolError(f"`cwd`: {clip(path, 300)} {why}",
-                            "Codex needs an existing directory to work in; a relative one is taken from the server's", "Create it, or pass another `cwd`")
-        return path
+            return task_id, self.store.get(task_id).spec().worktree
+        except (ToolError, *UNREADABLE):
+            return task_id, None
 
-    def _kept_out(self, spec: Spec, place: str) -> Spec:
+    def kept_out(self, spec: Spec, place: str) -> Spec:
         """The same with a permission profile in place of `sandbox`, where a task that works in `place` could write to
         what is ours: ROOT cannot even be read then, and nothing on the way to it be renamed.
 
@@ -4451,27 +4307,38 @@ class Swarm:
             self.versions[key] = tuple(map(int, found.groups())) if found else ()
         return self.versions[key]
 
-    def _warnings(self, arguments: Mapping[str, Any], unsaid: bool) -> Tuple[str, ...]:
-        """What a user should know that codex would pass over in silence. `unsaid`: no sandbox was given."""
-        cap, profile, found = self.config.max_sandbox, arguments.get("profile"), []
-        if unsaid and arguments.get("sandbox") == SANDBOXES[0]:
-            advice = f". Pass `sandbox` \"{cap}\" for that" if cap != SANDBOXES[0] else ""
-            found.append(f"No `sandbox` was given, and under --max-sandbox {cap} it is read-only: "
-                         f"nothing can be written{advice}")
-        ours = dict(map(override, self.config.overrides)).get("approval_policy", "never")
-        if ours != "never" or arguments.get("approval-policy", "never") != "never":
-            found.append("`approval-policy` has no effect: codex exec never asks, but refuses what needs it")
-        file = os.path.join(self.config.codex_home, f"{profile}.config.toml")
-        if profile and not os.path.exists(file):
-            found.append(f"Codex passes over the profile `{profile}`: there is no {file}")
-        return add_warning((), *found)
 
-    def _with_worktree(self, plan: Plan) -> Plan:
+class Worktrees(Room):
+    """The worktrees of tasks: where each is made from, and how it comes back for a reply after a sweep."""
+
+    def __init__(self, bounds: Bounds, *ground: Any) -> None:
+        super().__init__(*ground)
+        self.bounds = bounds
+
+    def source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
+        """(top, base commit) for a worktree. Raises: ToolError."""
+        try:
+            self.bounds.check_ours(cwd)
+            source = self.git.head(cwd, options.get("base", "HEAD"))
+            self.bounds.check_allowed(source[0])
+            if options.get("include_changes") and source != self.git.head(cwd):
+                raise GitError("`include_changes` does not go with that `base`", "The changes were made on top of HEAD, which is another commit",
+                               "Leave one of the two out")
+            return source
+        except GitError as error:
+            raise ToolError(f"`worktree` is not possible: {error.what}", error.why, error.fix)
+
+    def around(self, cwd: str, owner: Optional[Spec]) -> Optional[Worktree]:
+        """The worktree of ours that a task in `cwd` works in: that of its thread's last task, or the one that was made there."""
+        trees = (owner.worktree if owner else None, self.bounds.made_around(cwd)[1])
+        return next((tree for tree in trees if tree is not None and is_inside(cwd, tree.path)), None)
+
+    def made_for(self, plan: Plan) -> Plan:
         """Make the worktree; the task runs in the same sub-directory of it. Raises: ToolError."""
         assert plan.worktree_from is not None
         (top, base), spec = plan.worktree_from, plan.spec
         path = os.path.join(self.config.worktree_dir, spec.task_id)
-        tree = self._new_tree(top, base, path, f"codex-swarm/{spec.task_id}", carry=plan.carry)
+        tree = self._new(top, base, path, f"codex-swarm/{spec.task_id}", carry=plan.carry)
         cwd = os.path.normpath(os.path.join(path, os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))))
         with contextlib.ExitStack() as undo:
             undo.callback(self.git.discard, top, tree.path, tree.branch)
@@ -4488,9 +4355,9 @@ class Swarm:
             undo.pop_all()
         return plan._replace(spec=spec)
 
-    def _new_tree(self, top: str, base: str, path: str, branch: str, **how: bool) -> Worktree:
+    def _new(self, top: str, base: str, path: str, branch: str, **how: bool) -> Worktree:
         """Raises: ToolError."""
-        self._make_worktree_dir()
+        self.prepare()
         there = os.statvfs(self.config.worktree_dir)
         free_mb = there.f_bavail * there.f_frsize >> 20
         if free_mb < self.config.min_free_mb:
@@ -4504,7 +4371,7 @@ class Swarm:
             raise ToolError("The worktree could not be made", f"{error.strerror}: {error.filename or path}",
                             "Make room there; CODEX_SWARM_WORKTREE_DIR names another directory")
 
-    def _with_its_worktree(self, owner: Spec, cwd: str) -> Spec:
+    def back_for(self, owner: Spec, cwd: str) -> Spec:
         """The last task of a thread. When a sweep has removed the worktree around `cwd`, it is made anew in its place,
         from its branch or what remembers that, and `setup` prepares it. Raises: ToolError."""
         tree, task = owner.worktree, self.store.get(owner.task_id)
@@ -4517,168 +4384,45 @@ class Swarm:
         if tip is None:
             raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
                             "There is nothing to go on from", "Start a new task, or pass another directory as `cwd`")
-        top, base = self._source(owner.checkout or self._first_checkout(common_of(tree)), {"base": tip})
+        top, base = self.source(owner.checkout or self.first_checkout(common_of(tree)), {"base": tip})
         with contextlib.suppress(FileNotFoundError):
             os.unlink(task.file("kept"))            # so that the next sweep looks at it again
-        made = self._new_tree(top, base, tree.path, tree.branch, again=True)
+        made = self._new(top, base, tree.path, tree.branch, again=True)
         with contextlib.suppress(OSError):
             os.makedirs(owner.cwd, exist_ok=True)   # the sub-directory may hold nothing that is committed
         tree = tree._replace(git_dir=made.git_dir, copied=made.copied, submodules=made.submodules, seal=made.seal)
         return owner._replace(worktree=tree, setup=self.config.worktree_setup)
 
-    def _make_worktree_dir(self) -> None:
-        """Raises: ToolError."""
-        make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
-        with contextlib.suppress(OSError):
-            os.close(private(os.path.join(self.config.worktree_dir, OURS), os.O_WRONLY | os.O_CREAT))
-
-    def _launch(self, plans: Sequence[Plan]) -> List[str]:
-        """Write every task before the first one starts, so that a full disk is found while nothing runs. A server killed
-        between `appear` and the launch leaves a task that reads as lost before it began."""
-        born: List[TaskDir] = []
-        ids: List[str] = []
-        self.host.prepare_to_launch()
-        try:
-            for plan in plans:
-                born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
-            for i, hidden in enumerate(born):
-                if self.closing:
-                    raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
-                born[i], lock, control = hidden.appear()
-                try:
-                    child = self.host.launch_supervisor(self.store.root, born[i].path, (lock, control))
-                finally:
-                    os.close(lock)
-                    os.close(control)
-                ids.append(born[i].task_id)
-                self.host.log("INFO", f"{ids[-1]}: launched in {plans[i].spec.cwd}")
-                with contextlib.suppress(RuntimeError):         # no thread left: a later wait watches it
-                    self.watch.begin(born[i], child)
-            return ids
-        except OSError as error:
-            self.stop(ids)
-            for task in born[len(ids):]:
-                task.discard()
-            self._take_back(plans[len(ids):])
-            done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
-            raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
-                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
-
-    def _take_back(self, plans: Sequence[Plan]) -> None:
+    def take_back(self, plans: Sequence[Plan]) -> None:
         """Remove the worktrees that were made for tasks which then never ran."""
         for plan in plans:
             if plan.worktree_from is not None and plan.spec.worktree is not None:
                 self.git.discard(plan.worktree_from[0], plan.spec.worktree.path, plan.spec.worktree.branch)
 
-    # -- threads ---------------------------------------------------------------------
-    def _thread_named(self, request: Mapping[str, Any]) -> Optional[str]:
-        """The thread that a request continues, None for none. Raises: ToolError."""
-        thread_id, task_id = request.get("threadId"), request.get("task_id")
-        if thread_id is None and task_id is None:
-            return None
-        if self.config.ephemeral:
-            raise ToolError("No thread can be continued here", "This server was started with --ephemeral, so codex keeps no threads",
-                            "Start a new task with everything it needs in the prompt, or restart the server without --ephemeral")
-        if task_id is not None:
-            known = self.view.of(task_id).whole(f"Task {task_id} cannot be continued").thread_id
-            if known is None:
-                raise ToolError(f"Task {task_id} has no thread to continue", "Codex ended before it opened one, or has not opened it yet",
-                                "See codex_status; start a new task if it has ended")
-            if thread_id is not None and thread_id.lower() != known.lower():
-                raise ToolError("`threadId` and `task_id` name different threads", f"Task {task_id} has the thread {known}", "Send one of them")
-            thread_id = known
-        return thread_id
+    def prepare(self) -> None:
+        """Raises: ToolError."""
+        make_directory(self.config.worktree_dir, "CODEX_SWARM_WORKTREE_DIR")
+        with contextlib.suppress(OSError):
+            os.close(private(os.path.join(self.config.worktree_dir, OURS), os.O_WRONLY | os.O_CREAT))
 
-    def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec], Optional[Usage]]:
-        """The thread to continue, the task that had it last (None for a thread of another program), and what it had used
-        at the end of the last turn that told. Raises: ToolError."""
-        thread_id = self._thread_named(request)
-        if thread_id is None:
-            return None, None, None
-        owner: Optional[Spec] = None
-        usage: Optional[Usage] = None
-        for seen in self._tasks_of_thread(thread_id):
-            if not seen.ended:
-                raise ToolError(f"Thread {thread_id} is busy", f"Task {seen.task.task_id} is still working in it",
-                                "codex_wait for that task, then reply")
-            owner = owner or (None if seen.damage else seen.spec)
-            usage = usage or seen.report and seen.report.thread_usage
-        return thread_id, owner, usage
+    def first_checkout(self, common: str) -> str:
+        rows = self.git(common, "worktree", "list", "--porcelain", env={"GIT_DIR": common})
+        return rows.split("\n")[0][len("worktree "):]
 
-    def _tasks_of_thread(self, thread_id: str) -> List[Seen]:
-        """The tasks of a thread, the last one first."""
-        found, live = [], self.live()               # asked first: what has ended goes from there to the other index
-        for task_id in {*live, *self.store.settled(thread_id)}:
-            with contextlib.suppress(ToolError):    # swept meanwhile
-                found.append(self.view.of(task_id))
-        found = [seen for seen in found if (seen.thread_id or "").lower() == thread_id.lower()]
-        return sorted(found, key=lambda seen: (seen.spec.created_at, seen.task.task_id), reverse=True)
 
-    # -- the face over the rooms -----------------------------------------------------
-    def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
-        self.watch.wait(task_ids, timeout_s, call, mode)
+class Compare(Room):
+    """What tasks changed: against where they began, against each other, and at the same time. It only reads."""
 
-    def live(self) -> Dict[str, bool]:
-        return self.watch.live()
-
-    def unended(self) -> List[str]:
-        return self.watch.unended()
-
-    def stop(self, task_ids: Sequence[str]) -> None:
-        """Ask the supervisors of these tasks to stop them, and return at once. A task that does not exist is passed over."""
-        for task_id in task_ids:
-            with contextlib.suppress(ToolError):
-                self.store.get(task_id).stop()
-
-    def collected(self, task_ids: Sequence[str]) -> None:
-        """Remember that a client has been given the results of these tasks: what nobody has collected is kept for longer."""
-        for task_id in task_ids:
-            with contextlib.suppress(ToolError, OSError):
-                self.store.get(task_id).collect()
-
-    # -- looking ---------------------------------------------------------------------
-    def record(self, task_id: str) -> Dict[str, Any]:
-        """The record of a task, as every tool returns it; damaged files of one task make a poorer record of that
-        task, no more.
-
-        Raises: ToolError when there is no such task; OSError when the system is exhausted."""
-        seen = self.view.of(task_id)
-        spec, status = seen.spec, seen.status
-        facts = self._ended_facts(seen.report) if seen.report else self._running_facts(seen)
-        record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
-                  "outcome": status.outcome and status.outcome.value, **facts,
-                  "started_at": round(spec.created_at, 3)}
-        return {key: value for key, value in record.items() if value not in (None, [], {}) and (key, value) != ("title", "")}
-
-    @staticmethod
-    def _ended_facts(report: Report) -> Dict[str, Any]:
-        tree = report.worktree
-        return {"threadId": report.thread_id, "content": report.content,
-                "failure": report.failure and to_json(report.failure),
-                "sandbox": report.sandbox, "model": report.model, "usage": report.usage and report.usage._asdict(),
-                "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
-                "warnings": list(report.warnings), "exit_code": report.exit_code,
-                "elapsed_s": round(report.elapsed_s, 1)}
-
-    def _running_facts(self, seen: Seen) -> Dict[str, Any]:
-        p, spec, now = seen.progress, seen.spec, self.host.now()
-        live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
-                "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
-                "last_command": p.last_command, "last_file": p.last_file,
-                "last_message": clip(p.message or "", 300), "retries": p.retries,
-                "unknown_events": p.unknown}
-        ran = asked(spec.arguments, spec.overrides)
-        return {"threadId": seen.thread_id, "sandbox": ran.sandbox, "model": ran.model,
-                "worktree": spec.worktree and shown(spec.worktree),
-                "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
-                "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
+    def __init__(self, bounds: Bounds, *ground: Any) -> None:
+        super().__init__(*ground)
+        self.bounds = bounds
 
     def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
         """Task id -> other task id -> the files that both touched while both ran, in the same repository. The others are
         those of `task_ids` and whatever runs now. Of a running task, what codex edited with its own tool counts; of an
         ended one in a worktree, everything that changed. Raises: OSError."""
         found: Dict[str, Dict[str, Any]] = {}
-        touched = [t for t in (self._touched(i) for i in dict.fromkeys((*task_ids, *self.unended()))) if t is not None]
+        touched = [t for t in (self._touched(i) for i in dict.fromkeys((*task_ids, *self.watch.unended()))) if t is not None]
         for i, one in enumerate(touched):
             for other in touched[i + 1:]:
                 both = sorted(one.files & other.files)
@@ -4701,7 +4445,6 @@ class Swarm:
         except (ToolError, *UNREADABLE):
             return None
 
-    # -- comparing -------------------------------------------------------------------
     def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str]) -> Dict[str, Any]:
         """What a task changed since it began, or, with `against`, how its result differs from that of another task: counts, and
         as `content` a line a file (`view` stat or files) or the patch. Of a task that runs or was not saved, what lies in its
@@ -4727,7 +4470,7 @@ class Swarm:
     def _compared_with(self, name: str, repository: str, place: Mapping[str, str]) -> str:
         """The result of another task, or a branch, tag or commit. Raises: ToolError."""
         if not self.store.has(name):
-            return self._commit_named("against", name, repository, place)
+            return commit_named(self.git, "against", name, repository, place)
         other = self._side(name)
         if other.repository != repository:
             raise ToolError(f"Task {name} cannot be compared with this one", f"It worked in {other.repository}, this one in {repository}", "Compare tasks of the same repository")
@@ -4737,7 +4480,7 @@ class Swarm:
         """Raises: ToolError."""
         seen = self.view.of(task_id).whole(f"Task {task_id} cannot be compared")
         spec, edited, tree = seen.spec, seen.files, seen.worktree
-        self._check_allowed(spec.cwd)
+        self.bounds.check_allowed(spec.cwd)
         globs = spec.arguments.get("write_paths")
         if tree is None:
             return self._side_of_checkout(spec, edited, globs)
@@ -4745,14 +4488,14 @@ class Swarm:
         if not tree.head and not os.path.isdir(tree.path):
             raise ToolError(f"There is nothing to compare of task {task_id}", f"Its work was never committed, and `{tree.path}` is gone", "See `warnings` of its record")
         if not tree.head:
-            self._check_settings(tree.git_dir, common_of(tree))
+            self.bounds.check_settings(tree.git_dir, common_of(tree))
         return Side(common_of(tree), tree, not tree.head, edited if not tree.head else (), globs, since=spec.since)
 
     def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> Side:
         if not os.path.isdir(spec.cwd) or not top_of(spec.cwd):
             raise ToolError(f"There is nothing to compare of task {spec.task_id}", f"It had no worktree, and {spec.cwd} is not in a git repository"
                             + (f". Codex said that it edited {told(some(edited))}" if edited else ""), "Run tasks with `worktree: true`")
-        self._check_ours(spec.cwd)
+        self.bounds.check_ours(spec.cwd)
         common, top = repository_of(spec.cwd)
         within = os.path.relpath(os.path.realpath(spec.cwd), top)
         note = f"This task had no worktree: shown is all that is not committed in {spec.cwd}, whoever changed it"
@@ -4766,7 +4509,14 @@ class Swarm:
         now, besides = (tree.head, {"ignored": tree.ignored} if there else {}) if tree.head else self.git.state(tree, place)
         return side.since or tree.start, now, besides
 
-    # -- merging ---------------------------------------------------------------------
+
+class Merger(Room):
+    """Brings the branches of ended tasks together: first aside, then one ref moves."""
+
+    def __init__(self, worktrees: Worktrees, *ground: Any) -> None:
+        super().__init__(*ground)
+        self.worktrees, self.bounds = worktrees, worktrees.bounds
+
     def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
         """Bring the branches of ended tasks together on top of `wish.base`, in this order, all or none of them; where `wish.partial`,
         those before the first conflict. All is tried aside first; then one ref is moved, after the server's verify command has passed.
@@ -4774,8 +4524,8 @@ class Swarm:
         Blocks for some 30 ms a task, for as many for each pair that may conflict, and as long as the verify command runs, up to
         VERIFY_S. Raises: ToolError, OSError."""
         self.git.check_merge_tree()
-        parts, checkout, common, warnings = self._parts(task_ids)
-        top, onto = self._target(self._cwd(wish.cwd) if wish.cwd else checkout, common, wish)
+        parts, checkout, common, warnings = self.parts(task_ids)
+        top, onto = self._target(self.bounds.directory(wish.cwd) if wish.cwd else checkout, common, wish)
         merge_id = self.host.new_task_id()
         branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}") if wish.into != "HEAD" else ""
         place = place_of(self.git(top, "rev-parse", "--absolute-git-dir"), top)
@@ -4813,20 +4563,7 @@ class Swarm:
             self.git(top, "update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, "0" * len(commit))
         return {**answer, "branch": branch, "commit": commit}
 
-    def _still_wanted(self, call: Call) -> None:
-        """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge is made) or the server ends."""
-        if call.abandoned or self.closing:
-            raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
-
-    def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Desk) -> None:
-        if files:
-            whose = [part.name for part in parts if set(files) & set(self.git.undecided(
-                blobs_of(self.git.changed(desk, part.start, part.head)), part.start, [part.head], desk))] or ["the task"]
-            raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "Of what `update_from` left there, a marker, "
-                            f"a separator between both sides, or {LIST} still stands",
-                            f"codex_reply to {' or '.join(whose)}, for it to unite them, then merge again")
-
-    def _parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
+    def parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
         """(what each task brings, the checkout they came from, git's directory that all have in common, warnings). Raises: ToolError."""
         parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
         heads: Dict[str, Set[str]] = {}     # ... the results of the tasks themselves
@@ -4865,7 +4602,7 @@ class Swarm:
         if not tree.head:
             raise ToolError(what, f"Its work was not committed: {tree.unsaved or 'its supervisor was killed'}. It is in `{tree.path}`",
                             "A codex_reply to it commits it at its end")
-        self._check_idle(tree.path, what)
+        self.watch.check_idle(tree.path, what)
         return spec, status.outcome, tree
 
     def _last_home(self, seen: Seen, branch: str) -> Tuple[str, Optional[Outcome]]:
@@ -4892,23 +4629,19 @@ class Swarm:
 
     def _target(self, checkout: str, common: str, wish: Wish) -> Tuple[str, str]:
         """(top of the checkout, the commit to merge onto). Raises: ToolError."""
-        checkout = checkout or self._first_checkout(common)
+        checkout = checkout or self.worktrees.first_checkout(common)
         if not os.path.isdir(checkout):
             raise ToolError("The checkout that the tasks came from is not there any more", f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
-        self._check_ours(checkout)
+        self.bounds.check_ours(checkout)
         top, onto = self.git.head(checkout, wish.base)
-        self._check_allowed(top)
+        self.bounds.check_allowed(top)
         if repository_of(top)[0] != common:
             raise ToolError("The tasks belong to another repository", f"Theirs is {common}, `cwd` is in {repository_of(top)[0]}", "Leave `cwd` out")
         if wish.into == "HEAD":
             if wish.base != "HEAD":
                 raise ToolError("`into: \"HEAD\"` does not go with that `base`", "HEAD can only move forward from where it is", "Leave one of the two out")
-            self._check_idle(top, f"{top} cannot be moved")
+            self.watch.check_idle(top, f"{top} cannot be moved")
         return top, onto
-
-    def _first_checkout(self, common: str) -> str:
-        rows = self.git(common, "worktree", "list", "--porcelain", env={"GIT_DIR": common})
-        return rows.split("\n")[0][len("worktree "):]
 
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
@@ -4948,12 +4681,25 @@ class Swarm:
         tried = self.git.merge(onto, sorted(parts, key=lambda part: rank[part.task_id]), squash, desk)
         return [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found], [*tried.task_ids, *tried.conflicts], list(tried.task_ids)
 
+    def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Desk) -> None:
+        if files:
+            whose = [part.name for part in parts if set(files) & set(self.git.undecided(
+                blobs_of(self.git.changed(desk, part.start, part.head)), part.start, [part.head], desk))] or ["the task"]
+            raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "Of what `update_from` left there, a marker, "
+                            f"a separator between both sides, or {LIST} still stands",
+                            f"codex_reply to {' or '.join(whose)}, for it to unite them, then merge again")
+
+    def _still_wanted(self, call: Call) -> None:
+        """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge is made) or the server ends."""
+        if call.abandoned or self.watch.closing:
+            raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
+
     def _verify(self, top: str, commit: str, merge_id: str, call: Call) -> Dict[str, Any]:
         """How the server's verify command ended on the merged commit, in a worktree that is gone afterwards. What it started is killed
         at its end, and when the call is abandoned or the server ends: its process group and, on Linux, all that has our mark in its
         environment. Should the server be killed, the group is. Raises: ToolError, OSError."""
         import tempfile
-        self._make_worktree_dir()
+        self.worktrees.prepare()
         path, command = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id), self.config.merge_verify
         with self.git.scratch_worktree(top, commit, path), tempfile.TemporaryFile() as log:
             child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**elsewhere(self.environ), TASK_ENV: merge_id}, log)
@@ -4963,7 +4709,7 @@ class Swarm:
                 self.watch.wake()
             try:
                 threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
-                self._keep_telling(lambda: child.returncode is not None or call.abandoned or self.closing, call, f"verifying the merge with `{clip(command, 60)}`")
+                self._keep_telling(lambda: child.returncode is not None or call.abandoned or self.watch.closing, call, f"verifying the merge with `{clip(command, 60)}`")
                 status = child.returncode
             finally:
                 self.host.signal_group(child.pid, signal.SIGKILL)
@@ -4987,7 +4733,357 @@ class Swarm:
             with self.watch.changed:
                 self.watch.changed.wait_for(done, HEARTBEAT_S)
 
-    # -- sweeping --------------------------------------------------------------------
+
+class Planner(Room):
+    """Checks a request against everything that can be known before it starts. It makes nothing, but for the worktree
+    of a thread that a sweep has removed."""
+
+    def __init__(self, merger: Merger, *ground: Any) -> None:
+        super().__init__(*ground)
+        self.merger, self.worktrees, self.bounds = merger, merger.worktrees, merger.bounds
+
+    def plan(self, request: Mapping[str, Any]) -> Plan:
+        """Check a request against everything that can be known before it starts. Raises: ToolError."""
+        thread_id, owner, usage_before = self._thread(request)
+        arguments = {**(owner.arguments if owner else {}), **{k: v for k, v in request.items() if k in REPEATED}}
+        if "approval_policy" in arguments.get("config", {}):        # some values of it codex exec refuses, none has an effect
+            config = dict(arguments["config"])
+            arguments = {**arguments, "approval-policy": config.pop("approval_policy"), "config": config}
+        overrides = tuple(o for o in self.config.overrides if override(o)[0] != "approval_policy")
+        overrides = owner.overrides if owner and not self.config.max_sandbox else overrides
+        wanted = request.get("worktree", False)
+        wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
+        unsaid = asked(arguments, overrides).sandbox is None
+        if wants_tree and unsaid:
+            arguments["sandbox"] = self.config.max_sandbox or SANDBOXES[1]
+        if self.config.max_sandbox:
+            arguments = capped(arguments, overrides, self.config.max_sandbox)
+        owner = owner and self.worktrees.back_for(owner, request.get("cwd") or owner.cwd)
+        cwd = self.bounds.directory(request.get("cwd") or (owner.cwd if owner else "."))
+        if self.config.allow_roots:
+            cwd = os.path.realpath(cwd)             # a link could be turned after the check
+            self.bounds.check_allowed(cwd)
+        if wants_tree and thread_id:
+            raise ToolError("`worktree` is for new threads", "A reply works where its thread worked", "Leave `worktree` out")
+        if thread_id and owner is None and "cwd" not in request:
+            raise ToolError(f"There is no record of thread {thread_id} here", "It is another program's, or its tasks ended long ago and were removed, so nothing tells where it worked",
+                            "Pass `cwd`, and with it `sandbox` and whatever else it had", FailureKind.RESUME)
+        if wants_tree and not top_of(cwd):
+            raise ToolError(f"`worktree` is not possible: {cwd} is not in a git repository", "A worktree is made from a commit",
+                            "Run `git init` there and commit, pass another `cwd`, or leave `worktree` out", FailureKind.NOT_A_REPOSITORY)
+        if not self.config.skip_git_repo_check and not top_of(cwd):
+            raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
+                            "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
+        source = self.worktrees.source(cwd, options) if wants_tree else None
+        spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
+                    self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
+                    usage_before, self.worktrees.around(cwd, owner),
+                    title_of(request["prompt"]), self._warnings(arguments, unsaid))
+        codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
+        if spec.worktree is not None:
+            checkout, setup = (owner.checkout, owner.setup) if owner else ("", "")
+            spec = spec._replace(checkout=checkout, since=self._there_now(spec.worktree), setup=setup)
+        if source:
+            spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
+        new = os.path.join(self.config.worktree_dir, spec.task_id) if wants_tree else cwd
+        spec = self.bounds.kept_out(spec, spec.worktree.path if spec.worktree else new)
+        update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
+        return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
+
+    def _part_named(self, spec: Spec, name: str) -> Part:
+        """What `update_from` names: the work of a task, or a branch, tag or commit. Raises: ToolError."""
+        tree = spec.worktree
+        if tree is None or spec.thread_id is None:
+            raise ToolError("`update_from` is for replies to a task with a worktree", "There is none to merge into", "Leave it out")
+        self.watch.check_idle(tree.path, f"{tree.path} cannot be updated")
+        task_id = re.sub(f"^(refs/heads/)?codex-swarm/({TASK_ID})$", r"\2", name)
+        if self.store.has(task_id):
+            parts, _, common, _ = self.merger.parts([task_id])
+            if common != common_of(tree):
+                raise ToolError(f"`update_from`: task {name} belongs to another repository", f"Its is {common}, that of this thread {common_of(tree)}", "Leave it out")
+            return parts[0]
+        commit = commit_named(self.git, "update_from", name, tree.git_dir, {"GIT_DIR": tree.git_dir})
+        return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
+
+    def _there_now(self, tree: Worktree) -> str:
+        """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises: ToolError."""
+        self.bounds.check_settings(tree.git_dir, common_of(tree))
+        self.git.end_update(tree)
+        with contextlib.suppress(GitError):
+            return self.git.commit_of(tree.git_dir, "HEAD", {"GIT_DIR": tree.git_dir}) or ""
+        return ""
+
+    def _warnings(self, arguments: Mapping[str, Any], unsaid: bool) -> Tuple[str, ...]:
+        """What a user should know that codex would pass over in silence. `unsaid`: no sandbox was given."""
+        cap, profile, found = self.config.max_sandbox, arguments.get("profile"), []
+        if unsaid and arguments.get("sandbox") == SANDBOXES[0]:
+            advice = f". Pass `sandbox` \"{cap}\" for that" if cap != SANDBOXES[0] else ""
+            found.append(f"No `sandbox` was given, and under --max-sandbox {cap} it is read-only: "
+                         f"nothing can be written{advice}")
+        ours = dict(map(override, self.config.overrides)).get("approval_policy", "never")
+        if ours != "never" or arguments.get("approval-policy", "never") != "never":
+            found.append("`approval-policy` has no effect: codex exec never asks, but refuses what needs it")
+        file = os.path.join(self.config.codex_home, f"{profile}.config.toml")
+        if profile and not os.path.exists(file):
+            found.append(f"Codex passes over the profile `{profile}`: there is no {file}")
+        return add_warning((), *found)
+
+    def thread_named(self, request: Mapping[str, Any]) -> Optional[str]:
+        """The thread that a request continues, None for none. Raises: ToolError."""
+        thread_id, task_id = request.get("threadId"), request.get("task_id")
+        if thread_id is None and task_id is None:
+            return None
+        if self.config.ephemeral:
+            raise ToolError("No thread can be continued here", "This server was started with --ephemeral, so codex keeps no threads",
+                            "Start a new task with everything it needs in the prompt, or restart the server without --ephemeral")
+        if task_id is not None:
+            known = self.view.of(task_id).whole(f"Task {task_id} cannot be continued").thread_id
+            if known is None:
+                raise ToolError(f"Task {task_id} has no thread to continue", "Codex ended before it opened one, or has not opened it yet",
+                                "See codex_status; start a new task if it has ended")
+            if thread_id is not None and thread_id.lower() != known.lower():
+                raise ToolError("`threadId` and `task_id` name different threads", f"Task {task_id} has the thread {known}", "Send one of them")
+            thread_id = known
+        return thread_id
+
+    def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec], Optional[Usage]]:
+        """The thread to continue, the task that had it last (None for a thread of another program), and what it had used
+        at the end of the last turn that told. Raises: ToolError."""
+        thread_id = self.thread_named(request)
+        if thread_id is None:
+            return None, None, None
+        owner: Optional[Spec] = None
+        usage: Optional[Usage] = None
+        for seen in self._tasks_of_thread(thread_id):
+            if not seen.ended:
+                raise ToolError(f"Thread {thread_id} is busy", f"Task {seen.task.task_id} is still working in it",
+                                "codex_wait for that task, then reply")
+            owner = owner or (None if seen.damage else seen.spec)
+            usage = usage or seen.report and seen.report.thread_usage
+        return thread_id, owner, usage
+
+    def _tasks_of_thread(self, thread_id: str) -> List[Seen]:
+        """The tasks of a thread, the last one first."""
+        found, live = [], self.watch.live()               # asked first: what has ended goes from there to the other index
+        for task_id in {*live, *self.store.settled(thread_id)}:
+            with contextlib.suppress(ToolError):    # swept meanwhile
+                found.append(self.view.of(task_id))
+        found = [seen for seen in found if (seen.thread_id or "").lower() == thread_id.lower()]
+        return sorted(found, key=lambda seen: (seen.spec.created_at, seen.task.task_id), reverse=True)
+
+
+class Starter(Room):
+    """Makes tasks of requests: all of them, or none."""
+
+    def __init__(self, planner: Planner, *ground: Any) -> None:
+        super().__init__(*ground)
+        self.planner, self.worktrees = planner, planner.worktrees
+
+    def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
+        """See Swarm.start."""
+        self._check_depth()
+        self.store.prepare()
+        alone = any("update_from" in request for request in requests)      # files change then before the task is there for others to see
+        with contextlib.ExitStack() as locks:
+            # What a plan counts on is not swept away before it runs, and nobody else decides to work in a thread until all see who does.
+            locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+            for thread_id in self._threads_named(requests, label):
+                locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
+            ids = self._start(requests, label)
+        return ids
+
+    def _start(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
+        plans = [self._named(label, i, self.planner.plan, request) for i, request in enumerate(requests)]
+        for i, plan in enumerate(plans):
+            if plan.worktree_from is not None:
+                try:
+                    plans[i] = self._named(label, i, self.worktrees.made_for, plan)
+                except ToolError:
+                    self.worktrees.take_back(plans[:i])
+                    raise
+            elif plan.update_from is not None:
+                plans[i] = self._merge_into_worktree(plan, plan.update_from)
+        return self._launch(plans)
+
+    def _merge_into_worktree(self, plan: Plan, part: Part) -> Plan:
+        """Raises: ToolError."""
+        tree = plan.spec.worktree
+        assert tree is not None
+        if self.git.contains(tree.git_dir, "HEAD", part.head, {"GIT_DIR": tree.git_dir}):
+            return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, f"{part.name} is in {tree.branch} already: `update_from` merged nothing")))
+        try:
+            now, conflicts = self.git.update(tree, part)
+        except OSError as error:
+            raise ToolError(f"{tree.path} cannot be updated", error.strerror or str(error), "Reply without `update_from`")
+        plan = plan._replace(spec=plan.spec._replace(since=now))
+        if not conflicts:
+            return plan
+        warning = f"Merged {part.name} into the worktree with conflicts, marked in {told(some(conflicts))}: the task has to unite them"
+        told_too = f"{plan.prompt}\n\n(Before this turn {part.name} was merged into your working directory. Where both changed the same, the files now hold both " \
+                   f"versions between the markers <<<<<<< and >>>>>>>: {', '.join(conflicts[:FILES_SHOWN])}. Unite both, and remove the markers.)"
+        return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)), prompt=told_too if len(told_too) <= MAX_PROMPT_CHARS else plan.prompt)
+
+    def _check_depth(self) -> None:
+        """Codex keeps the mark of a task from its MCP servers, so we look for supervisors above us. Raises: ToolError when there are
+        so many that this server may start nothing."""
+        pid, around = os.getpid(), {self.environ.get(TASK_ENV, "")}
+        while pid > 1:
+            pid, directory = self.host.about(pid)
+            around.add(os.path.basename(directory))
+        around.discard("")
+        if len(around) >= self.config.depth:
+            raise ToolError(f"No task is started: this server runs inside of task {', '.join(sorted(around))}",
+                            "Whatever it started would be stopped when that task ends",
+                            f"Do the work in this task itself. The user can allow it: CODEX_SWARM_DEPTH={len(around) + 1} "
+                            "in the `env` of this server's entry in Codex's config.toml")
+
+    def _threads_named(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
+        """The threads that these requests continue, in the order in which everybody locks them. Raises: ToolError."""
+        found = sorted(t.lower() for t in (self._named(label, i, self.planner.thread_named, r) for i, r in enumerate(requests)) if t)
+        if len(set(found)) < len(found):
+            raise ToolError("Two of these requests name the same thread", "Only one task at a time can work in it", "Start one, codex_wait for it, then reply")
+        return found
+
+    def _named(self, label: str, index: int, act: Callable[..., Any], *args: Any) -> Any:
+        try:
+            if self.watch.closing:
+                raise ToolError("The server is ending", "Its client has gone", "Call again")
+            return act(*args)
+        except ToolError as error:
+            raise ToolError(f"`{label}[{index}]`: {error.what}" if label else error.what, error.why, error.fix, error.kind)
+
+    def _launch(self, plans: Sequence[Plan]) -> List[str]:
+        """Write every task before the first one starts, so that a full disk is found while nothing runs. A server killed
+        between `appear` and the launch leaves a task that reads as lost before it began."""
+        born: List[TaskDir] = []
+        ids: List[str] = []
+        self.host.prepare_to_launch()
+        try:
+            for plan in plans:
+                born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
+            for i, hidden in enumerate(born):
+                if self.watch.closing:
+                    raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
+                born[i], lock, control = hidden.appear()
+                try:
+                    child = self.host.launch_supervisor(self.store.root, born[i].path, (lock, control))
+                finally:
+                    os.close(lock)
+                    os.close(control)
+                ids.append(born[i].task_id)
+                self.host.log("INFO", f"{ids[-1]}: launched in {plans[i].spec.cwd}")
+                with contextlib.suppress(RuntimeError):         # no thread left: a later wait watches it
+                    self.watch.begin(born[i], child)
+            return ids
+        except OSError as error:
+            self.watch.stop(ids)
+            for task in born[len(ids):]:
+                task.discard()
+            self.worktrees.take_back(plans[len(ids):])
+            done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
+            raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
+                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
+
+
+def _ended_facts(report: Report) -> Dict[str, Any]:
+    tree = report.worktree
+    return {"threadId": report.thread_id, "content": report.content,
+            "failure": report.failure and to_json(report.failure),
+            "sandbox": report.sandbox, "model": report.model, "usage": report.usage and report.usage._asdict(),
+            "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
+            "warnings": list(report.warnings), "exit_code": report.exit_code,
+            "elapsed_s": round(report.elapsed_s, 1)}
+
+
+def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
+    p, spec = seen.progress, seen.spec
+    live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
+            "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
+            "last_command": p.last_command, "last_file": p.last_file,
+            "last_message": clip(p.message or "", 300), "retries": p.retries,
+            "unknown_events": p.unknown}
+    ran = asked(spec.arguments, spec.overrides)
+    return {"threadId": seen.thread_id, "sandbox": ran.sandbox, "model": ran.model,
+            "worktree": spec.worktree and shown(spec.worktree),
+            "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
+            "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
+
+
+class Swarm:
+    """The application, and the Python API. Thread-safe."""
+
+    def __init__(self, config: Config, host: Host, environ: Mapping[str, str]) -> None:
+        self.config, self.host, self.environ = config, host, environ
+        self.git = Git(host, environ, own=os.path.join(config.root, "git"))
+        self.store = Store(config.root)
+        self.view = View(self.store)
+        self.watch = Watch(self.view, host)
+        ground = config, environ, self.git, self.watch
+        self.bounds = Bounds(*ground)
+        self.compare = Compare(self.bounds, *ground)
+        self.merger = Merger(Worktrees(self.bounds, *ground), *ground)
+        self.planner = Planner(self.merger, *ground)
+        self.starter = Starter(self.planner, *ground)
+
+    def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
+        """Start one task for each request and return their ids. All or nothing: when one request is wrong, or its
+        worktree cannot be made, nothing is started.
+
+        `label` names the list in errors, as in `tasks[2]`. Blocks for a few milliseconds a task, longer for a
+        worktree. Raises: ToolError."""
+        ids = self.starter.start(requests, label)
+        self._sweep_by_itself()
+        return ids
+
+    def plan(self, request: Mapping[str, Any]) -> Plan:
+        """What `start` would do of a request. Raises: ToolError."""
+        return self.planner.plan(request)
+
+    def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
+        """See Watch.wait."""
+        self.watch.wait(task_ids, timeout_s, call, mode)
+
+    def live(self) -> Dict[str, bool]:
+        """See Watch.live."""
+        return self.watch.live()
+
+    def unended(self) -> List[str]:
+        """See Watch.unended."""
+        return self.watch.unended()
+
+    def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
+        """See Compare.overlaps."""
+        return self.compare.overlaps(task_ids)
+
+    def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str]) -> Dict[str, Any]:
+        """See Compare.diff."""
+        return self.compare.diff(task_id, against, view, paths)
+
+    def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
+        """See Merger.merge."""
+        return self.merger.merge(task_ids, call, wish)
+
+    def stop(self, task_ids: Sequence[str]) -> None:
+        """See Watch.stop."""
+        self.watch.stop(task_ids)
+
+    def collected(self, task_ids: Sequence[str]) -> None:
+        """See Watch.collected."""
+        self.watch.collected(task_ids)
+
+    def record(self, task_id: str) -> Dict[str, Any]:
+        """The record of a task, as every tool returns it; damaged files of one task make a poorer record of that
+        task, no more.
+
+        Raises: ToolError when there is no such task; OSError when the system is exhausted."""
+        seen = self.view.of(task_id)
+        spec, status = seen.spec, seen.status
+        facts = _ended_facts(seen.report) if seen.report else _running_facts(seen, self.host.now())
+        record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
+                  "outcome": status.outcome and status.outcome.value, **facts,
+                  "started_at": round(spec.created_at, 3)}
+        return {key: value for key, value in record.items() if value not in (None, [], {}) and (key, value) != ("title", "")}
+
     def sweep(self, dry_run: bool = False, ignored: bool = False, by_itself: bool = False) -> Iterator[Swept]:
         """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each when it is done;
         answers stay for CODEX_SWARM_RESULT_MAX_AGE. A dry run only tells. `ignored`: also worktrees with ignored files
@@ -6330,8 +6426,7 @@ class Server:
     def drain(self) -> None:
         """Give what is under way time to be answered; calls that only wait end, their tasks go on."""
         end = self.swarm.host.monotonic() + EXIT_GRACE_S
-        self.swarm.closing = True
-        self.swarm.watch.wake()
+        self.swarm.watch.close()
         self.swarm.host.log("INFO", f"ending with {len(self.calls)} calls under way; the tasks go on")
         with self.idle:
             self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)

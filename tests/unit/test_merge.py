@@ -562,7 +562,7 @@ def test_a_verify_command_is_killed_with_all_it_started_when_the_call_or_the_ser
     if end == "cancelled":
         call.cancelled = True
     else:
-        s.closing = True
+        s.watch.closing = True
     s.watch.wake()
     thread.join(60)
     assert "cancelled" in said[0]

@@ -279,7 +279,7 @@ def test_nothing_of_ours_is_for_anybody_else_even_under_umask_0(swarm, tmp_path,
     config = {"root": str(top / "root"), "worktree_dir": str(top / "root" / "worktrees"), "worktree_setup": "echo set up"}
     with umask(0):
         app = swarm(**config)
-        app.host = cms.Host(str(log), "DEBUG")
+        app = cms.Swarm(app.config, cms.Host(str(log), "DEBUG"), app.environ)
         ids = [run(app, "STDERR x", "WRITE a 1", worktree=True)["task_id"] for _ in range(2)]
         call = cms.Call()
         app.merge(ids[:1], call, cms.Wish())
