@@ -53,6 +53,8 @@ def template():
     (repo / "README").write_text("a repository\n")
     git(repo, "add", "README")
     git(repo, "commit", "-q", "-m", "first")
+    for sample in (repo / ".git" / "hooks").glob("*.sample"):
+        sample.unlink()                 # nothing that a test needs, in every copy
     return repo, directory              # which is removed with its last reference
 
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from client import eventually, text_of
-from conftest import HERE
+from client import Client, eventually, text_of
+from conftest import HERE, command, environment, new_repository, stop_all_tasks
 
 # What each recorded failure is. The recordings are the evidence; the kinds are for the caller to act on.
 FAILURES = {
@@ -46,6 +46,18 @@ def last(events, kind, *path):
     return None
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One server for all that only have to tell how a run ended."""
+    home = tmp_path_factory.mktemp("shared")
+    root = home / "root"
+    with Client(command(), env=environment(home, root), cwd=str(new_repository(home / "repo"))) as c:
+        c.initialize()
+        yield c
+    stop_all_tasks(root)
+    assert "Traceback" not in c.stderr, c.stderr
+
+
 def run(c, *lines):
     """The record of a run that ended badly, in the call that ran it."""
     result = c.call("codex", {"prompt": "\n".join(lines)})
@@ -54,8 +66,8 @@ def run(c, *lines):
 
 
 @pytest.mark.parametrize("kind, name", [(kind, name) for kind in FAILURES for name in FAILURES[kind]])
-def test_a_recorded_failure_has_its_kind_and_codexs_own_words(client, kind, name):
-    record, text = run(client(), "PLAY " + name)
+def test_a_recorded_failure_has_its_kind_and_codexs_own_words(shared, kind, name):
+    record, text = run(shared, "PLAY " + name)
     failure = record["failure"]
     assert (record["state"], record["outcome"], failure["kind"]) == ("ended", "failed", kind), failure
     assert failure["advice"] and isinstance(failure["retryable"], bool)
@@ -68,8 +80,8 @@ def test_a_recorded_failure_has_its_kind_and_codexs_own_words(client, kind, name
 
 
 @pytest.mark.parametrize("name", SUCCESSES)
-def test_a_recorded_success_is_one_whatever_went_wrong_on_the_way(client, name):
-    record = client().ok("codex", prompt="PLAY " + name)
+def test_a_recorded_success_is_one_whatever_went_wrong_on_the_way(shared, name):
+    record = shared.ok("codex", prompt="PLAY " + name)
     assert (record["outcome"], "failure" in record) == ("succeeded", False)
     events = recorded(name)
     assert record["threadId"] == last(events, "thread.started", "thread_id")
@@ -103,8 +115,8 @@ def test_a_failed_task_of_a_batch_leaves_the_batch_an_ordinary_result(client):
     "the connection pool has 503 entries", "rate of change exceeded", "model of the network is at fault",
     "see https://example.invalid/429", "timeout of the build was 30 s", "quota.py is missing", "context window manager crashed",
 ])
-def test_a_message_that_only_sounds_like_a_known_failure_is_unknown(client, words):
-    record, _ = run(client(), "FAIL " + words)
+def test_a_message_that_only_sounds_like_a_known_failure_is_unknown(shared, words):
+    record, _ = run(shared, "FAIL " + words)
     assert record["failure"]["kind"] == "unknown"
     assert record["failure"]["message"].startswith(words)
 

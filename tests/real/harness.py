@@ -13,11 +13,11 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Dict, List, NamedTuple, Optional
 
 import anyio
+from conftest import command
 from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult
 from model_server import ModelServer
@@ -166,7 +166,7 @@ class Lab:
         pid_file = self.directory / ("server-%s.pid" % secrets.token_hex(4))
         parameters = StdioServerParameters(
             command="/bin/sh",
-            args=["-c", START, str(pid_file), sys.executable, str(SERVER), *flags],
+            args=["-c", START, str(pid_file), *command(*flags)],
             env={**self.environment, **(env or {})},
             cwd=self.repo,
         )
