@@ -1483,11 +1483,10 @@ def names_in(path: str) -> List[str]:
 def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
     """Hold a lock file while the block runs. False when, with LOCK_NB, another one does. Raises: OSError."""
     with open(open_lock(path, create), "wb") as f:
-        try:
+        mine = False
+        with contextlib.suppress(BlockingIOError):
             flock(f.fileno(), how)
             mine = True
-        except BlockingIOError:
-            mine = False
         yield mine
 
 
@@ -6768,11 +6767,10 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional
 
 def _allowed_root(given: str) -> str:
     path = os.path.expanduser(given)
-    why = "" if os.path.isdir(path) else "is not a directory" if os.path.lexists(path) else "does not exist"
-    why = why if os.path.isabs(path) else "must be an absolute path"
-    if why:
-        raise UsageError(f"--allow-root {given}: {why}")
-    return os.path.realpath(path)
+    if os.path.isabs(path) and os.path.isdir(path):
+        return os.path.realpath(path)
+    why = "is not a directory" if os.path.lexists(path) else "does not exist"
+    raise UsageError(f"--allow-root {given}: {why if os.path.isabs(path) else 'is no absolute path'}")
 
 
 def _directory(environ: Mapping[str, str], name: str, default: str) -> str:
@@ -6903,9 +6901,8 @@ def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[str, str]:
 
     `codex login status` knows of OpenAI's login alone: with a key in the environment, or where a provider is
     named, the run itself has to tell. Source: codex-cli 0.169.0."""
-    settings = list(config.overrides)
-    for file in ("/etc/codex/config.toml", os.path.join(config.codex_home, "config.toml")):
-        settings += text_in(file).split("\n")
+    files = ("/etc/codex/config.toml", os.path.join(config.codex_home, "config.toml"))
+    settings = [*config.overrides, *(line for file in files for line in text_in(file).split("\n"))]
     unsure = "CODEX_API_KEY" in environ or any(re.match(r"\s*model_provider\s*=", line) for line in settings)
     try:
         path = find_codex(config.codex_bin, environ.get("PATH", os.defpath))
