@@ -32,6 +32,7 @@ Where do I add ...?
 """
 from __future__ import annotations
 
+import _socket                      # `socket` takes 5 ms more
 import collections
 import contextlib
 import enum
@@ -1126,19 +1127,16 @@ def rejections(stderr: str) -> List[str]:
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36        # Source: linux/prctl.h
 FICLONE = 0x40049409                                    # Source: linux/fs.h; elsewhere no file system answers to it
 LINUX = sys.platform.startswith("linux")
-# What a supervisor runs: the code of this module, as this process has it, from a file without a name. So none compiles
-# it anew, and there is no file in the place of which somebody could have put another.
+# What a supervisor runs that is not forked: the code of this module as we have it, from a file without a
+# name. So nobody can put another in its place, and it is compiled anew only if Python was updated beneath us.
 CODE = sys._getframe().f_code
 BOOT = """\
 import marshal, os, sys
-name, path, version, code = "codex_mcp_swarm", *sys.argv[1:4]
-if version == sys.version:
-    code = marshal.loads(os.pread(int(code), os.fstat(int(code)).st_size, 0))
-else:                   # Python was updated beneath the server
-    with open(path, "rb") as f:
-        code = compile(f.read(), path, "exec")
-os.close(int(sys.argv[3]))
-module = sys.modules[name] = type(sys)(name)
+path, version, fd = sys.argv[1], sys.argv[2], int(sys.argv[3])
+code = os.pread(fd, os.fstat(fd).st_size, 0)
+code = marshal.loads(code) if version == sys.version else compile(open(path, "rb").read(), path, "exec")
+os.close(fd)
+module = sys.modules["codex_mcp_swarm"] = type(sys)("codex_mcp_swarm")
 module.__file__ = path
 exec(code, module.__dict__)
 sys.exit(module.supervisor_main(sys.argv[4:]))
@@ -1172,7 +1170,8 @@ class Host:
     def __init__(self, log_file: Optional[str] = None, log_level: str = "WARNING", linux: bool = LINUX) -> None:
         self.log_file, self.log_level, self.linux = log_file, log_level, linux
         self._logger: Any = None
-        self._code: Any = None              # CODE in a file, from the first launch on
+        self._code: Any = None              # CODE in a file, from the first launch on that needs it
+        self.forker: Optional[Forker] = None    # of a server
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
@@ -1230,11 +1229,20 @@ class Host:
         return Done(child.returncode, (out or b"").decode("utf-8", "surrogateescape"), err.decode("utf-8", "replace"))
 
     def launch_supervisor(self, root: str, directory: str, fds: Sequence[int]) -> Any:
-        """Start a supervisor and hand it the task's lock and control FIFO by inheritance: a flock belongs to the
-        open file, so there is no instant at which it is free. Returns the Popen. Raises: OSError."""
+        """Start a supervisor and hand it the task's lock and control FIFO, open: a flock belongs to the open
+        file, so at no instant it is free. Returns the Popen to be reaped, if any. Raises: OSError."""
+        import marshal
         import subprocess
-        code = self._code = self._code or self._code_in_a_file(root)
+        import tempfile
         with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
+            if self.forker and self.forker.fork(directory, (log.fileno(), *fds)):
+                return None
+            code = self._code
+            if code is None:
+                code = tempfile.TemporaryFile(dir=root)
+                code.write(marshal.dumps(CODE))
+                code.flush()
+                self._code = code
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))        # inherited: it waits until the supervisor can act on it
             try:
                 words = (os.path.abspath(__file__), sys.version, str(code.fileno()), directory, *map(str, fds))
@@ -1243,15 +1251,6 @@ class Host:
                                         start_new_session=True, pass_fds=(code.fileno(), *fds))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def _code_in_a_file(self, root: str) -> Any:
-        """Raises: OSError."""
-        import marshal
-        import tempfile
-        code = tempfile.TemporaryFile(dir=root)
-        code.write(marshal.dumps(CODE))
-        code.flush()
-        return code
 
     def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Tuple[Any, Any]:
         """Start a command in a session of its own, its output to `log`, and a guard that kills its process group should we be killed.
@@ -1331,17 +1330,19 @@ class Host:
             found |= more
 
     def about(self, pid: int) -> Tuple[int, str]:
-        """The parent of a process, and the directory of the task whose supervisor it is; empty for none. Its command
-        line says so, which anybody can choose; that it holds the lock of that task proves it."""
-        parent, line = "0", ""
+        """The parent of a process, and the directory of the task whose supervisor it is; empty for none. Its
+        current directory says so, on macOS its argv, which anybody can choose; the lock that it holds is
+        proof."""
+        parent, said = "0", ""
         if self.linux:
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", errors="replace") as f:
-                line = f.read()
-                with open(f"/proc/{pid}/stat", errors="replace") as f2:
-                    parent = f2.read().rpartition(")")[2].split()[1]
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", errors="replace") as f:
+                parent = f.read().rpartition(")")[2].split()[1]
+                said = os.readlink(f"/proc/{pid}/cwd")
         else:
-            parent, _, line = self.run(["ps", "-ww", "-o", "ppid=,args=", "-p", str(pid)], "/", timeout_s=5).out.strip().partition(" ")
-        found = re.search(r"module\.supervisor_main\(.*\s\d+\s(/.*/tasks/" + TASK_ID + r")\s\d+\s\d+\s*$", line.replace("\0", " "), re.S)
+            ps = ["ps", "-ww", "-o", "ppid=,args=", "-p", str(pid)]
+            parent, _, said = self.run(ps, "/", timeout_s=5).out.strip().partition(" ")
+        form = r"(?:.*module\.supervisor_main\(.*\s\d+\s)?(/.*/tasks/" + TASK_ID + r")(?:\s\d+\s\d+)?\s*"
+        found = re.fullmatch(form, said, re.S)
         return int(parent or 0), found[1] if found and self._holds(pid, os.path.join(found[1], "lock")) else ""
 
     def _holds(self, pid: int, lock: str) -> bool:
@@ -1390,6 +1391,63 @@ class Host:
 
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class Forker:
+    """A child of ours without a thread that forks supervisors: no interpreter starts, and all share its
+    pages. It has no lock and nothing of the client's, and ends when we do. Where it has ended before, a
+    supervisor is an interpreter; so it always is on macOS, whose own libraries may have threads."""
+
+    def __init__(self, supervise: Callable[[Sequence[str]], int]) -> None:
+        """Before the first thread. `supervise` is what a supervisor does, with its words. Raises: OSError."""
+        self.line, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            try:
+                self._serve(its, supervise)
+            finally:
+                os._exit(0)                                 # nobody above us is to go on
+        its.close()
+
+    def fork(self, task: str, fds: Sequence[int]) -> bool:
+        """Start a supervisor in the directory of its task. `fds`: its log, and what it inherits. False: there
+        is none and will be none, as whoever is it, or could become it, holds the pipe. Raises: OSError."""
+        here, there = os.pipe()
+        with open(here, "rb", 0) as answer:
+            with contextlib.suppress(OSError), open(there, "wb", 0):
+                passed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (there, *fds))
+                self.line.sendmsg([os.fsencode(task)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
+            return bool(answer.read(1))
+
+    def _serve(self, line: Any, supervise: Callable[[Sequence[str]], int]) -> Any:
+        for fd in range(3):
+            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+        os.closerange(3, line.fileno())
+        os.closerange(line.fileno() + 1, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)                       # nobody need reap a supervisor
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))         # it waits until one can act on it
+        select.select([line], [], [], 0.2)                  # the first answers of the server come first
+        ctypes, gc, *_ = map(__import__, ("ctypes", "gc", "glob", "logging", "subprocess"))
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)   # glibc: what the compiler of this file left
+        gc.freeze()                                         # a collection would write to every page
+        while True:
+            task, passed, _, _ = line.recvmsg(1 << 16, 256)
+            if not task:
+                return
+            answer, log, *inherited = fds = memoryview(passed[0][2]).cast("i")
+            if os.fork() == 0:
+                line.close()
+                os.setsid()
+                os.chdir(task)
+                with contextlib.suppress(OSError), open("/proc/self/comm", "wb", 0) as f:
+                    f.write(b"swarm-" + os.path.basename(task))     # `top` shows 15 bytes of it
+                os.dup2(log, 2)
+                os.write(answer, b"1")
+                os.close(answer)
+                os.close(log)
+                return supervise([os.fsdecode(task), *map(str, inherited)])
+            for fd in fds:
+                os.close(fd)
 
 
 def own_signals() -> None:
@@ -6819,8 +6877,10 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         end()
     own_signals()
     rx, tx = claim_standard_descriptors()
-    wake = wake_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     host = Host(config.log_file, config.log_level)
+    sys.path[:] = [p for p in sys.path if p.startswith(os.path.dirname(os.__file__))]   # no task writes there
+    host.forker = Forker(supervisor_main) if host.linux else None
+    wake = wake_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def gone(why: str) -> None:
         if why:

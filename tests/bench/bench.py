@@ -36,6 +36,7 @@ TASKS_IDLE = 100
 TASKS_BATCH = 20
 TASKS_PARALLEL = 16
 TASKS_MEMORY = 8
+TASKS_MANY = 100
 
 
 class Row(NamedTuple):
@@ -334,8 +335,93 @@ def launch_ms(server, count):
         taken = timed_ms(server.start, "SAY ok")
     else:
         taken = timed_ms(server.start_many, ["SAY ok"] * count)
-    until(lambda: len(server.processes()) == 1, "the end of the tasks")  # they shall not disturb what comes next
+    until(server.at_rest, "the end of the tasks")  # they shall not disturb what comes next
     return taken
+
+
+# A codex that tells of its first instruction; FIRST is the FIFO that it tells it to.
+TELLING = """#!/bin/sh
+[ "$1" = --version ] || echo >>FIRST
+exec sleep ${BENCH_SLEEP_S:-0}
+"""
+
+
+class Interpreters:
+    """Our server without what forks its supervisors, so that each is an interpreter of its own."""
+
+    def __new__(cls, side, codex_dir, **env):
+        server = Server(side, codex_dir, **env)
+        os.kill(until(server.forker, "what forks supervisors").pid, signal.SIGKILL)
+        return server
+
+
+@contextlib.contextmanager
+def telling_servers(sides, **env):
+    """(a descriptor that takes a byte from each codex that begins, its path, {name: running server})"""
+    with tempfile.TemporaryDirectory(dir=rig.CACHE) as scratch, contextlib.ExitStack() as stack:
+        first, codex = os.path.join(scratch, "first"), os.path.join(scratch, "codex")
+        os.mkfifo(first)
+        with open(os.open(codex, os.O_WRONLY | os.O_CREAT, 0o700), "w") as file:
+            file.write(TELLING.replace("FIRST", first))
+        told = os.open(first, os.O_RDWR)
+        stack.callback(os.close, told)
+        kinds = {**{side.name: (Server, side) for side in sides}, "base": (Interpreters, sides[0])}
+        yield told, codex, {name: stack.enter_context(kind(side, scratch, **env)) for name, (kind, side) in kinds.items()}
+
+
+def first_instruction_ms(told, count, ask):
+    began = time.perf_counter()
+    asked = ask()
+    while count > 0:
+        count -= len(os.read(told, count))
+    return (time.perf_counter() - began) * 1000, asked
+
+
+def request_ms(server, told):
+    arguments = {"prompt": "x", **server.run_arguments()}
+    taken, asked = first_instruction_ms(told, 1, lambda: server.send_tool("codex_async", **arguments))
+    server.answer(asked)
+    until(server.at_rest, "the end of the task")
+    return taken
+
+
+def program_ms(codex, told):
+    taken, process = first_instruction_ms(told, 1, lambda: subprocess.Popen([codex]))
+    process.wait()
+    return taken
+
+
+@bench("request", runs=21)
+def request(sides, runs):
+    """What stands between a request and Codex's first instruction, beside the same with an interpreter a supervisor."""
+    with telling_servers(sides) as (told, codex, servers):
+        samples = interleaved(runs, {"program": lambda: program_ms(codex, told), **{
+            name: lambda server=server: request_ms(server, told) for name, server in servers.items()}})
+    alone = samples.pop("program")
+    beyond = {name: [taken - bare for taken, bare in zip(took, alone)] for name, took in samples.items()}
+    return [Row("request to codex's first instruction, beyond the start of that program", "ms", beyond, "<= 12",
+                lambda ours, peer, base: ours <= 12)]
+
+
+@bench("many", runs=3)
+def many(sides, runs):
+    """TASKS_MANY at once, beside the same with an interpreter a supervisor."""
+    took, memory = {}, {}
+    for _ in range(runs):
+        with telling_servers(sides[:1], BENCH_SLEEP_S="600") as (told, _codex, servers):
+            for name, server in servers.items():
+                tasks = [{"prompt": "x"}] * TASKS_MANY
+                taken, asked = first_instruction_ms(told, TASKS_MANY, lambda: server.send_tool(
+                    "codex_batch", wait=False, defaults=server.run_arguments(), tasks=tasks))
+                server.answer(asked)
+                time.sleep(SETTLE_S)
+                each = [supervisor.memory_mb("Pss") for supervisor in server.supervisors()]
+                took.setdefault(name, []).append(taken)
+                memory.setdefault(name, []).append(statistics.median(each))
+                until(server.kill_what_is_left, "the end of everything")
+    return [Row(f"{TASKS_MANY} tasks, from the request to the first instruction of all", "ms", took, "<= 1500",
+                lambda ours, peer, base: ours <= 1500),
+            Row("... PSS of a supervisor", "MiB", memory, "<= 3", lambda ours, peer, base: ours <= 3)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -388,7 +474,7 @@ def memory_of(side, model, launcher_dir, env):
     gate = "memory-" + side.name
     with Server(side, launcher_dir, **env) as server:
         server.start("@say ok")  # the first task on a new task directory compiles what later ones find compiled
-        until(lambda: len(server.processes()) == 1, "the end of the first task")
+        until(server.at_rest, "the end of the first task")
         idle = rig.Process(server.process.pid).memory_mb("Pss")
         server.start_many(["@hold " + gate] * TASKS_MEMORY)
         until(lambda: model.held(gate) == TASKS_MEMORY, "all tasks at the model")

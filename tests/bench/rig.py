@@ -267,6 +267,19 @@ class Server:
         """Every process that the server started, and itself."""
         return processes_with(f"CODEX_SWARM_TASK_DIR={self.env['CODEX_SWARM_TASK_DIR']}".encode())
 
+    def forker(self):
+        """What forks its supervisors, where there is such a process."""
+        return next((each for each in self.processes()
+                     if each.parent == self.process.pid and each.argv == Process(self.process.pid).argv), None)
+
+    def at_rest(self):
+        """Whether no process of a task is left."""
+        resting = {self.process.pid, self.forker() and self.forker().pid}
+        return all(each.pid in resting for each in self.processes())
+
+    def supervisors(self):
+        return [each for each in self.processes() if each.cwd().startswith(self.env["CODEX_SWARM_TASK_DIR"])]
+
     def codex_processes(self):
         return [each for each in self.processes() if each.is_codex]
 
@@ -293,6 +306,9 @@ class Process:
     @property
     def is_node(self):
         return os.path.basename(self.argv[0]) == "node"
+
+    def cwd(self):
+        return os.readlink(f"/proc/{self.pid}/cwd")
 
     def cpu_s(self):
         fields = self.stat()

@@ -109,6 +109,7 @@ import fcntl, os, signal, subprocess, sys
 os.setsid()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.makedirs(sys.argv[3], exist_ok=True)
+os.chdir(sys.argv[3])
 lock = os.path.join(sys.argv[3], "lock")
 if os.path.exists(lock):
     os.open(lock, getattr(os, "O_PATH", os.O_WRONLY))       # which needs no permission: the lock of the task itself
@@ -146,9 +147,11 @@ def test_a_process_that_calls_itself_a_supervisor_is_killed_with_what_is_below_i
     assert not any(map(is_there, found))
 
 
-def test_a_server_below_a_process_that_calls_itself_a_supervisor_starts_tasks(fake, repo):
-    below = "import json, os, subprocess, sys; sys.exit(subprocess.call(json.loads(os.environ['BELOW'])))"
-    argv = [sys.executable, "-c", below, "module.supervisor_main(", "7", "/somewhere/tasks/0123456789ab", "5", "6"]
-    with Client(argv, env=dict(fake, BELOW=json.dumps(command())), cwd=str(repo)) as c:
+def test_a_server_below_a_process_that_calls_itself_a_supervisor_starts_tasks(fake, repo, tmp_path):
+    directory = tmp_path / "tasks" / "0123456789ab"
+    directory.mkdir(parents=True)
+    below = "import json, os, subprocess; subprocess.call(json.loads(os.environ['BELOW']), cwd=os.environ['REPO'])"
+    argv = [sys.executable, "-c", below, "module.supervisor_main(", "7", str(directory), "5", "6"]
+    with Client(argv, env=dict(fake, BELOW=json.dumps(command()), REPO=str(repo)), cwd=str(directory)) as c:
         c.initialize()
         assert c.ok("codex", prompt="SAY started")["content"] == "started"

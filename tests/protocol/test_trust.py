@@ -97,6 +97,18 @@ def test_planted_bytecode_never_runs(fake, repo, root, tmp_path, beside):
     assert not marker.exists()
 
 
+def test_a_module_that_a_task_puts_where_the_server_works_is_never_imported(fake, repo, tmp_path):
+    marker, env = tmp_path / "evil", dict(fake, PYTHONPATH=str(SERVER.parent))
+    with Client([sys.executable, "-m", "codex_mcp_swarm"], env=env, cwd=str(repo)) as c:
+        c.initialize()
+        for name in ("ctypes", "glob", "hashlib", "logging", "shutil", "subprocess", "tempfile"):
+            (repo / (name + ".py")).write_text(EVIL % str(marker))
+        task = c.begin("WRITE made x", "SAY done", worktree=True)
+        assert c.collect(task)[0]["content"] == "done"
+        c.ok("codex_diff", task_id=task)
+    assert not marker.exists()
+
+
 # -- control characters ------------------------------------------------------------------------------
 CONTROLS = "".join(map(chr, [*range(1, 9), 11, 12, *range(14, 32), *range(127, 160)]))
 SHOWN = "".join("\\x%02x" % ord(c) for c in CONTROLS)

@@ -75,6 +75,7 @@ class Process(NamedTuple):
     parent: int
     args: str
     environ: str  # empty where the system does not show it
+    cwd: str = ""  # the same
 
 
 def processes() -> List[Process]:
@@ -87,7 +88,8 @@ def processes() -> List[Process]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # it ended meanwhile
             parent = int(_proc(pid, "stat").rpartition(")")[2].split()[1])
-            found.append(Process(int(pid), parent, _proc(pid, "cmdline"), _proc(pid, "environ")))
+            cwd = os.readlink("/proc/%s/cwd" % pid)
+            found.append(Process(int(pid), parent, _proc(pid, "cmdline"), _proc(pid, "environ"), cwd))
     return [process for process in found if process.args]  # a zombie has none
 
 

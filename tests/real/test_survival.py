@@ -104,7 +104,7 @@ async def test_what_a_lost_task_left_running_is_killed_by_the_server_that_comes_
             prompt = "@shell sleep {0} & setsid -f sleep {0}; sleep {0}".format(lab.nap)
             task_id = await swarm.start(prompt, sandbox="danger-full-access")
             await until(lambda: len(lab.sleepers()) == 3, "all three sleepers sleep")
-            [supervisor] = [p.pid for p in processes() if "supervisor_main" in p.args and task_id in p.args]
+            [supervisor] = [p.pid for p in processes() if p.cwd == str(lab.root / "tasks" / task_id)]
             os.kill(swarm.pid, signal.SIGKILL)
             os.kill(supervisor, signal.SIGKILL)
         if order == "a server is asked":

@@ -350,6 +350,54 @@ def test_a_supervisor_that_is_asked_to_end_before_it_has_begun_cancels_its_task(
     assert record["outcome"] == "cancelled" and not os.path.exists(directory.file("events.jsonl")) and child.wait(WAIT_S) == 0
 
 
+def test_a_task_ends_though_whoever_started_it_blocks_the_signal_that_tells_of_it(swarm):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    try:
+        assert run(swarm(), "SAY done")["content"] == "done"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# -- forked supervisors ---------------------------------------------------------------------------------
+FORKED = """
+import json, os, signal, sys, time
+import codex_mcp_swarm as cms
+
+def supervise(words):
+    while not os.path.exists("go"):             # in the directory of the task
+        time.sleep(0.01)
+    return cms.supervisor_main(words)
+
+host = cms.Host()
+host.forker = cms.Forker(supervise)
+assert not host.forker.fork("/nonexistent", (2, 2, 2))
+app = cms.Swarm(cms.Config(**json.loads(sys.argv[1])), host, os.environ)
+(task_id,) = app.start([{"prompt": "SAY done"}])
+def child_of(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+        return int(f.read())
+supervisor = child_of(child_of(os.getpid()))
+with open("/proc/%d/comm" % supervisor) as f:
+    assert f.read().strip() == ("swarm-" + task_id)[:15]
+if sys.argv[2] == "asked to end":
+    os.kill(supervisor, signal.SIGTERM)
+open(app.store.get(task_id).file("go"), "w").close()
+app.wait([task_id], 60, cms.Call())
+print(json.dumps(app.record(task_id)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="supervisors are forked on Linux only")
+@pytest.mark.parametrize("what, outcome", [("let alone", "succeeded"), ("asked to end", "cancelled")])
+def test_a_forked_supervisor_hears_what_it_is_told_before_it_has_begun(swarm, what, outcome):
+    app = swarm()
+    env = dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__))
+    argv = [sys.executable, "-c", FORKED, json.dumps(app.config._asdict()), what]
+    record = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, env=env, check=True, timeout=WAIT_S).stdout)
+    assert record["outcome"] == outcome
+    assert os.path.exists(app.store.get(record["task_id"]).file("events.jsonl")) == (what == "let alone")
+
+
 # -- servers ------------------------------------------------------------------------------------------
 SERVER = """
 import json, os, sys

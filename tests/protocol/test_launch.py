@@ -1,0 +1,142 @@
+"""How a server starts supervisors: by a process that it forks before it has a thread, and without that all the same."""
+import os
+import signal
+import sys
+
+import pytest
+
+from client import Client, alive, eventually
+from conftest import command, is_supervised, task_dirs
+
+if sys.platform != "linux":     # where each supervisor is an interpreter of its own
+    pytest.skip("there is such a process on Linux only", allow_module_level=True)
+
+
+def children(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+        return [int(word) for word in f.read().split()]
+
+
+def forker_of(c):
+    """The one child of a server that has not started anything else."""
+    (pid,) = eventually(lambda: children(c.process.pid), what="the child of the server")
+    eventually(lambda: not os.readlink("/proc/%d/fd/0" % pid).startswith("pipe:"), what="that it lets go of the client")
+    return pid
+
+
+def supervisor_of(task):
+    """The process that works in the directory of a task."""
+    def look():
+        every = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return [pid for pid in every if alive(pid) and cwd_of(pid) == str(task)]
+    (pid,) = eventually(look, what="the supervisor of %s" % task)
+    return pid
+
+
+def cwd_of(pid):
+    try:
+        return os.readlink("/proc/%d/cwd" % pid)
+    except OSError:
+        return ""
+
+
+def descriptors(pid):
+    """{number: what it is} of everything that a process has open."""
+    there = {}
+    try:
+        for fd in os.listdir("/proc/%d/fd" % pid):
+            there[int(fd)] = os.readlink("/proc/%d/fd/%s" % (pid, fd))
+    except OSError:                 # it, or one of these, was gone before the look
+        pass
+    return there
+
+
+@pytest.fixture
+def working(root, gate):
+    """`working(c)` starts a task that works until the gate opens; (its id, its directory)."""
+    def begin(c, *lines):
+        task_id = c.begin(*lines, "LINES 1", gate.wait)
+        directory = root / "tasks" / task_id
+        eventually(lambda: c.status(task_id)["state"] == "running", what="a running task")
+        return task_id, directory
+    return begin
+
+
+def test_neither_a_supervisor_nor_who_forks_it_has_anything_of_the_client_or_the_server(client, working):
+    c = client(env={"CODEX_SWARM_LOG": os.devnull, "CODEX_SWARM_LOG_LEVEL": "DEBUG"})
+    forker, (_, directory) = forker_of(c), working(c)
+    _, other = working(c)
+    of_supervisor = descriptors(supervisor_of(directory))
+    assert [of_supervisor.pop(fd) for fd in range(3)] == [os.devnull, os.devnull, str(directory / "supervisor.log")]
+    kinds = sorted(what.partition(":")[0] for what in of_supervisor.values())
+    assert kinds == [str(directory / "control"), str(directory / "lock"), "pipe", "pipe"]       # by which signals wake it
+    of_forker = descriptors(forker)
+    assert [of_forker.pop(fd) for fd in range(3)] == [os.devnull] * 3
+    assert [what.partition(":")[0] for what in of_forker.values() if what != os.devnull] == ["socket"]
+    assert supervisor_of(other) != supervisor_of(directory)
+
+
+def test_a_killed_server_leaves_its_tasks_at_work_and_nothing_else(client, working, gate):
+    c = client()
+    forker, (task_id, directory) = forker_of(c), working(c)
+    supervisor = supervisor_of(directory)
+    c.kill()                                    # ... and the client sees the end of its output, or this would not return
+    eventually(lambda: not alive(forker), what="the end of what forked the supervisor")
+    assert alive(supervisor) and is_supervised(directory)
+    gate.open()
+    assert client().collect(task_id)[0]["outcome"] == "succeeded"
+
+
+def test_the_end_of_supervisors_leaves_no_zombie(client):
+    c = client()
+    forker = forker_of(c)
+    assert [c.ok("codex", prompt="SAY x")["outcome"] for _ in range(3)] == ["succeeded"] * 3
+    eventually(lambda: not children(forker), what="the end of the supervisors")
+    assert alive(forker) and children(c.process.pid) == [forker]
+
+
+@pytest.mark.parametrize("moment", ["before a launch", "when a launch has begun"])
+def test_tasks_start_also_when_what_forks_supervisors_was_killed(client, root, moment):
+    c = client()
+    forker = forker_of(c)
+    if moment == "when a launch has begun":
+        os.kill(forker, signal.SIGSTOP)
+    else:
+        os.kill(forker, signal.SIGKILL)
+    call = c.start_call("codex_batch", {"tasks": [{"prompt": "SAY one"}, {"prompt": "SAY two"}]})
+    if moment == "when a launch has begun":
+        eventually(lambda: any(map(is_supervised, task_dirs(root))), what="a task that is about to be launched")
+        os.kill(forker, signal.SIGKILL)
+    tasks = c.good(c.tool_result(call))["tasks"]
+    assert [(task["outcome"], task["content"]) for task in tasks] == [("succeeded", "one"), ("succeeded", "two")]
+    assert c.ok("codex", prompt="SAY three")["content"] == "three"
+
+
+RUDE = """
+import os, resource, signal, sys
+os.umask(0o027)
+os.nice(3)
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1})
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_codex_runs_under_the_limits_and_the_environment_of_its_server_but_the_signals_of_a_fresh_process(
+        fake, repo, tmp_path, root, gate):
+    look = "SHELL (umask; nice; ulimit -Sn; pwd; echo $MARK; grep -E 'Sig(Blk|Ign)' /proc/self/status) >%s"
+    with Client([sys.executable, "-c", RUDE, *command()], env=dict(fake, MARK="seen"), cwd=str(repo)) as c:
+        c.initialize()
+        task_id = c.begin(look % (tmp_path / "told"), "LINES 1", gate.wait)
+        eventually(lambda: (tmp_path / "told").exists() and "SigIgn" in (tmp_path / "told").read_text(), what="what it sees")
+        directory = root / "tasks" / task_id
+        supervisor = supervisor_of(directory)
+        assert os.getsid(supervisor) == supervisor
+        gate.open()
+        assert c.collect(task_id)[0]["outcome"] == "succeeded"
+    umask, nice, files, place, mark, *signals = (tmp_path / "told").read_text().splitlines()
+    assert (int(umask, 8), int(nice), files) == (0o027, min(19, os.nice(0) + 3), "300")
+    assert (place, mark) == (str(repo), "seen")
+    blocked, ignored = (int(line.split()[1], 16) for line in signals)
+    assert (blocked, ignored & 1 << signal.SIGCHLD - 1) == (0, 0)
