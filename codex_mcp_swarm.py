@@ -4147,6 +4147,24 @@ class Watch:
         """The tasks that have not ended, newest first. Raises: OSError."""
         return [task_id for task_id, runs in self.live().items() if runs]
 
+    def of_thread(self, thread_id: str) -> List[Seen]:
+        """The tasks of a thread, the last one first."""
+        found, live = [], self.live()           # asked first: what has ended goes from there to the other index
+        for task_id in {*live, *self.store.settled(thread_id)}:
+            with contextlib.suppress(ToolError):    # swept meanwhile
+                found.append(self.view.of(task_id))
+        found = [seen for seen in found if (seen.thread_id or "").lower() == thread_id.lower()]
+        return sorted(found, key=lambda seen: (seen.spec.created_at, seen.task.task_id), reverse=True)
+
+    def last_home(self, seen: Seen, branch: str) -> Tuple[str, Optional[Outcome]]:
+        """The commit of the last reply to a task that was committed onto `branch`, and how that ended."""
+        replies = self.of_thread(seen.thread_id) if seen.thread_id else []
+        for reply in itertools.takewhile(lambda reply: reply.task.path != seen.task.path, replies):
+            tree = reply.worktree
+            if tree is not None and tree.head and tree.branch == branch:
+                return tree.head, reply.status.outcome
+        return "", None
+
     def check_idle(self, path: str, what: str) -> None:
         """Raises: ToolError when a task that has not ended may change files in the checkout at `path`."""
         for task_id in self.unended():
@@ -4408,7 +4426,7 @@ class Worktrees(Room):
                                 f"In the base commit it is no directory: {error.strerror}",
                                 "Commit the directory, pass another `cwd`, or leave `worktree` out")
             # another base may have another `.codex/config.toml` than the checkout
-            spec = self._kept_out(spec._replace(worktree=tree, cwd=cwd), path)
+            spec = self.bounds.kept_out(spec._replace(worktree=tree, cwd=cwd), path)
             undo.pop_all()
         return plan._replace(spec=spec)
 
@@ -4541,7 +4559,7 @@ class Compare(Room):
         globs = spec.arguments.get("write_paths")
         if tree is None:
             return self._side_of_checkout(spec, edited, globs)
-        tree = tree if tree.head else tree._replace(head=self._last_home(seen, tree.branch)[0])
+        tree = tree if tree.head else tree._replace(head=self.watch.last_home(seen, tree.branch)[0])
         if not tree.head and not os.path.isdir(tree.path):
             raise ToolError(f"There is nothing to compare of task {task_id}", f"Its work was never committed, and `{tree.path}` is gone", "See `warnings` of its record")
         if not tree.head:
@@ -4642,7 +4660,7 @@ class Merger(Room):
                          if files and os.path.isdir(tree.path)]
         for branch, part in parts.items():
             seen, reply = self.view.of(part.task_id), (part.head, Outcome.SUCCEEDED)
-            if part.head not in heads[branch] and self._last_home(seen, branch) != reply:
+            if part.head not in heads[branch] and self.watch.last_home(seen, branch) != reply:
                 warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
         return list(parts.values()), checkout, common, warnings
 
@@ -4655,21 +4673,12 @@ class Merger(Room):
             raise ToolError(what, "It has not ended", "codex_wait for it, or codex_cancel it: what it has done is committed then")
         if tree is None:
             raise ToolError(what, "It had no worktree: what it did is in its directory already, not on a branch", "Leave it out")
-        tree = tree if tree.head else tree._replace(head=self._last_home(seen, tree.branch)[0])
+        tree = tree if tree.head else tree._replace(head=self.watch.last_home(seen, tree.branch)[0])
         if not tree.head:
             raise ToolError(what, f"Its work was not committed: {tree.unsaved or 'its supervisor was killed'}. It is in `{tree.path}`",
                             "A codex_reply to it commits it at its end")
         self.watch.check_idle(tree.path, what)
         return spec, status.outcome, tree
-
-    def _last_home(self, seen: Seen, branch: str) -> Tuple[str, Optional[Outcome]]:
-        """The commit of the last reply to a task that was committed onto `branch`, and how that ended."""
-        replies = self._tasks_of_thread(seen.thread_id) if seen.thread_id else []
-        for reply in itertools.takewhile(lambda reply: reply.task.path != seen.task.path, replies):
-            tree = reply.worktree
-            if tree is not None and tree.head and tree.branch == branch:
-                return tree.head, reply.status.outcome
-        return "", None
 
     def _newest(self, tree: Worktree) -> str:
         """What is on the task's branch now, where that goes on from its result; the result, where there is no branch. Raises: ToolError."""
@@ -4911,22 +4920,13 @@ class Planner(Room):
             return None, None, None
         owner: Optional[Spec] = None
         usage: Optional[Usage] = None
-        for seen in self._tasks_of_thread(thread_id):
+        for seen in self.watch.of_thread(thread_id):
             if not seen.ended:
                 raise ToolError(f"Thread {thread_id} is busy", f"Task {seen.task.task_id} is still working in it",
                                 "codex_wait for that task, then reply")
             owner = owner or (None if seen.damage else seen.spec)
             usage = usage or seen.report and seen.report.thread_usage
         return thread_id, owner, usage
-
-    def _tasks_of_thread(self, thread_id: str) -> List[Seen]:
-        """The tasks of a thread, the last one first."""
-        found, live = [], self.watch.live()               # asked first: what has ended goes from there to the other index
-        for task_id in {*live, *self.store.settled(thread_id)}:
-            with contextlib.suppress(ToolError):    # swept meanwhile
-                found.append(self.view.of(task_id))
-        found = [seen for seen in found if (seen.thread_id or "").lower() == thread_id.lower()]
-        return sorted(found, key=lambda seen: (seen.spec.created_at, seen.task.task_id), reverse=True)
 
 
 class Starter(Room):
