@@ -1751,8 +1751,8 @@ def repository_of(directory: str) -> Tuple[str, str]:
     top = top_of(os.path.realpath(directory)) or os.sep
     common = os.path.join(top, ".git")
     if os.path.isfile(common):
-        common = Git._leads_to(top, ".git") or common
-        common = Git._leads_to(common, "commondir") or common
+        common = leads_to(top, ".git") or common
+        common = leads_to(common, "commondir") or common
     return os.path.realpath(common), top
 
 
@@ -4359,8 +4359,10 @@ class Bounds(Room):
             given.update(shut if found is None else found)
         for text in (text_in(f"{path}/config.toml") for path in projects):
             found = workspace_settings(text)
-            opens = found is None or any(found.get(key) is False for key in shut)
-            doubtful += ["/"] if opens else map(os.path.expanduser, found.get("writable_roots", []))
+            if found is None or any(found.get(key) is False for key in shut):
+                doubtful.append("/")
+            else:
+                doubtful += map(os.path.expanduser, found.get("writable_roots", []))
         roots, closed = [os.path.expanduser(root) for root in given.get("writable_roots", [])], []
         doubtful += [root for root in roots if not os.path.isabs(root)]
         for own, key, path in ((":slash_tmp", "exclude_slash_tmp", "/tmp"),
@@ -6195,8 +6197,9 @@ class Era:
             checked = canonical(found.args, arguments or {})
             refuse(problems(found.args, checked))
             answer = found.run(self.swarm, checked, call)
-            shape = self.wait_result if isinstance(answer, Wait) else self.call_result
-            return shape(answer, call)
+            if isinstance(answer, Wait):
+                return self.wait_result(answer, call)
+            return self.call_result(answer, call)
         except OSError as error:
             return self.error_result(system_refused(error))
         except ToolError as error:
@@ -6337,8 +6340,8 @@ class Stateless(Era):
             raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
         if method.startswith("tasks/") and not self.tracks_tasks:
             what = f"The request does not declare the extension `{TASKS_EXTENSION}` in its clientCapabilities"
-            missing = {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}}
-            raise ProtocolError(MISSING_CAPABILITY, what, missing)
+            needed: Mapping[str, Any] = {"extensions": {TASKS_EXTENSION: {}}}
+            raise ProtocolError(MISSING_CAPABILITY, what, {"requiredCapabilities": needed})
         return row
 
     def finish(self, method: Method, result: Dict[str, Any]) -> Dict[str, Any]:
