@@ -5298,6 +5298,7 @@ class Sweep:
         if not os.path.lexists(path) and not os.path.exists(os.path.join(trees, OURS)):
             raise ToolError(f"`{trees}` is not there, or not ours", "It may be on a disk that is not mounted",
                             "Mount it; if it was deleted, the next worktree makes it anew")
+        self.swarm.bounds.check_settings(tree.git_dir, common_of(tree))     # a look runs filters
         return Clearing(self._git(), tree, self.ignored)
 
     def _ended_at(self, task: TaskDir) -> float:

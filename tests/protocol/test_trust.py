@@ -209,3 +209,15 @@ def test_a_directory_that_passes_for_a_bare_repository_is_not_obeyed(client, nes
                          "git --git-dir=. config core.worktree .; git --git-dir=. config filter.x.clean %s" % (tmp_path / "evil.sh"))
     text = c.refused("codex", {"prompt": "x", "cwd": str(repo / "bare"), "worktree": {"include_changes": True}})
     assert "`core.worktree`" in text and not (tmp_path / "ran").exists()
+
+
+def test_a_sweep_does_not_obey_what_a_task_wrote_into_the_configuration_either(client, nested, tmp_path, fake):
+    make, plant, sub = nested
+    c = client()
+    c.ok("codex", prompt=make)
+    place = c.ok("codex", prompt="WRITE h 1", cwd=str(sub), worktree=True)["worktree"]["path"]
+    c.ok("codex", prompt=plant("filter.x.clean"))
+    os.utime(os.path.join(place, "f"), (1, 1))          # so that git reads it
+    done = subprocess.run([sys.executable, str(SERVER), "sweep"], env=dict(fake, CODEX_SWARM_TASK_MAX_AGE="0.000001"), stdout=subprocess.PIPE, check=True)
+    assert not (tmp_path / "ran").exists()
+    assert b"filter.x.clean" in done.stdout and os.path.isdir(place), done.stdout
