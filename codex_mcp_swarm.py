@@ -2837,6 +2837,8 @@ class Clearing:
                 return ["A sweep was killed while it removed this"]
             self._go_on()
         if not os.path.lexists(at):
+            if not dry_run:
+                self.git.release(tree)          # or git would never forget it
             return ["The worktree is gone already; git forgets it with `git worktree prune`"]
         if not self.known or leads_to(at, ".git") != os.path.realpath(tree.git_dir):
             why = "Its `.git` leads elsewhere" if self.known else UNKNOWN
@@ -5179,7 +5181,8 @@ class Sweep:
         self.swarm, self.store, self.trees = swarm, swarm.store, swarm.config.worktree_dir
         self.max_age_s, self.result_age_s = swarm.config.task_max_age_s, swarm.config.result_max_age_s
         self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
-        self.units: Dict[str, Dict[str, Optional[Spec]]] = {}   # worktree, or task directory -> its tasks
+        self.units: Dict[str, List[TaskDir]] = {}               # worktree, or else task directory -> its tasks
+        self.made: Dict[str, Worktree] = {}                     # by path, as the newest task knows it
         self.seen: Set[str] = set()                             # every task
         self.found = Swept(False, "", (), ())                   # what is known of the thing that is looked at
 
@@ -5190,7 +5193,7 @@ class Sweep:
         for name in sorted(set(names_in(self.trees)) - self.seen - {OURS}):
             yield from self._one(self._clear_strange, os.path.join(self.trees, name))
         yield from self._one(self._clear_traces, self.store.root)
-        for common in {common_of(tree) for tree in map(self._tree, self.units) if tree and not self.dry_run}:
+        for common in {common_of(tree) for tree in self.made.values() if not self.dry_run}:
             with contextlib.suppress(GitError):
                 empty_trash(self._git(), common)
 
@@ -5199,14 +5202,15 @@ class Sweep:
 
     def _look(self) -> None:
         """Take in the tasks that have come since the last look."""
-        for task in map(self.store.get, set(self.store.ids()) - self.seen):
-            self.seen.add(task.task_id)
+        for task_id in [task_id for task_id in reversed(self.store.ids()) if task_id not in self.seen]:
+            self.seen.add(task_id)
+            task, tree = TaskDir(os.path.join(self.store.tasks, task_id)), None
             if not self._is_put_away(task):
-                spec = None
                 with contextlib.suppress(*UNREADABLE):
-                    spec = task.spec()
-                path = spec.worktree.path if spec and spec.worktree else task.path
-                self.units.setdefault(path, {})[task.task_id] = spec
+                    tree = task.spec().worktree
+                if tree:
+                    self.made[tree.path] = tree
+                self.units.setdefault(tree.path if tree else task.path, []).append(task)
 
     def _is_put_away(self, task: TaskDir) -> bool:
         """Whether only the answer is left of a task, and not old enough to go as well."""
@@ -5215,9 +5219,6 @@ class Sweep:
 
     def _old(self, age_s: float, max_age_s: Optional[float] = None) -> bool:
         return 0 < (self.max_age_s if max_age_s is None else max_age_s) < age_s
-
-    def _tree(self, path: str) -> Optional[Worktree]:
-        return next((spec.worktree for spec in self.units[path].values() if spec and spec.worktree), None)
 
     def _one(self, clear: Callable[[str, bool], Optional[List[str]]], path: str) -> Iterator[Swept]:
         """Decide on one thing, then once more and act while nobody starts a task and no other sweep acts:
@@ -5245,8 +5246,7 @@ class Sweep:
     def _clear_unit(self, path: str, act: bool) -> Optional[List[str]]:
         if act:
             self._look()                                # for replies
-        tasks = [TaskDir(os.path.join(self.store.tasks, task_id)) for task_id in sorted(self.units[path])]
-        tasks = [task for task in tasks if os.path.isdir(task.path) and not self._is_put_away(task)]
+        tasks = [task for task in self.units[path] if os.path.isdir(task.path) and not self._is_put_away(task)]
         if not tasks:
             return None                                 # another sweep was here
         self._tell(task_ids=tuple(task.task_id for task in tasks))
@@ -5288,7 +5288,7 @@ class Sweep:
 
     def _clearing(self, path: str) -> Optional[Clearing]:
         """What removes the worktree of a unit, None where it has none. Raises: ToolError."""
-        tree, trees = self._tree(path), self.trees
+        tree, trees = self.made.get(path), self.trees
         if tree is None:
             return None
         if not is_inside(os.path.dirname(path), trees) or os.path.islink(path):

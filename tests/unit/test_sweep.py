@@ -108,7 +108,9 @@ def made(swarm, repo):
     commit(repo, "ignores")
     put(repo, _env="KEY=1\n")
     app = swarm()
-    tree = run(app, "WRITE work 1", worktree=True)["worktree"]
+    record = run(app, "WRITE work 1", worktree=True)
+    tree = record["worktree"]
+    assert (record["outcome"], tree.get("commits")) == ("succeeded", 1), record     # all tests below count on it
     return app, pathlib.Path(tree["path"]), tree["branch"]
 
 
@@ -303,7 +305,10 @@ def test_a_lost_task_is_committed_before_its_worktree_goes(swarm, repo, there):
     if not there:
         shutil.rmtree(str(top))
     before, done = Before(repo, str(top)), one(app)
-    assert done.removed and not top.exists() and there == (str(top) not in sh(repo, "git", "worktree", "list"))
+    listed = sh(repo, "git", "worktree", "list", "--porcelain")
+    assert done.removed and not top.exists() and "locked" not in listed
+    sh(repo, "git", "worktree", "prune")
+    assert str(top) not in sh(repo, "git", "worktree", "list")
     assert not there or sh(repo, "git", "show", branch + ":half") == "1"
     before.nothing_is_lost()
 
@@ -1033,6 +1038,98 @@ def test_a_directory_in_which_a_merge_was_tried_and_somebody_committed_stays(mad
     commit(left)
     found = [t for t in sweep(app) if t.path == str(left)][0]
     assert not found.removed and "committed something" in found.notes[0] and (left / "mine").exists()
+
+
+# -- what comes while a worktree is taken away ------------------------------------------------------------
+def host_that(puts=None, commits=None):
+    """Two days from now; meanwhile somebody `puts` a file into a worktree on its way out, or `commits`."""
+    class Host(Later):
+        def worker_in(self, directory):
+            if puts and os.path.basename(directory).startswith(cms.REMOVED):
+                pathlib.Path(directory, puts).write_text("late\n")
+            return super().worker_in(directory)
+
+        def run(self, argv, *words, **more):
+            if commits and "branch" in argv and "worktree" not in argv:
+                commits()
+            return super().run(argv, *words, **more)
+    return Host
+
+
+def test_a_file_that_comes_while_its_worktree_is_taken_away_is_committed(made, repo):
+    app, top, branch = made
+    assert one(app, host=host_that(puts="late")).removed
+    assert sh(repo, "git", "show", branch + ":late") == "late"
+
+
+def test_what_no_commit_takes_and_comes_then_brings_the_worktree_back(made, repo):
+    app, top, branch = made
+    done = one(app, host=host_that(puts="debug.log"))
+    assert not done.removed and "`debug.log`" in done.notes[0] and (top / "debug.log").read_text() == "late\n"
+    assert trees(app) == [top.name] and "prunable" not in sh(repo, "git", "worktree", "list", "--porcelain")
+
+
+def test_a_worktree_that_git_refuses_to_remove_is_in_its_place_again_and_held(made, repo):
+    app, top, branch = made
+
+    class Host(Later):
+        def run(self, argv, *words, **more):
+            if "remove" in argv:
+                top.mkdir()                     # which is no worktree, says git
+            return super().run(argv, *words, **more)
+    done = one(app, host=Host)
+    assert not done.removed and "worktree" in done.notes[0] and (top / "work").read_text() == "1\n"
+    assert (repo / ".git" / "worktrees" / top.name / "locked").exists() and trees(app) == [top.name]
+    assert one(app).removed and sh(repo, "git", "show", branch + ":work") == "1"
+
+
+def test_a_commit_that_comes_to_the_branch_then_keeps_it(made, repo):
+    app, top, branch = made
+    sh(repo, "git", "merge", "-q", branch)
+
+    def late():
+        new = sh(repo, "git", "commit-tree", "-m", "late", "-p", branch, branch + "^{tree}")
+        sh(repo, "git", "update-ref", "refs/heads/" + branch, new)
+    assert "stays" in one(app, host=host_that(commits=late)).notes[-1]
+    assert sh(repo, "git", "log", "-1", "--format=%s", branch) == "late"
+
+
+def test_a_deletion_that_was_not_committed_is_brought_home(made, repo):
+    app, top, branch = made
+    (top / "work").unlink()
+    assert one(app).removed and "work" not in sh(repo, "git", "ls-tree", "--name-only", branch).split()
+
+
+def test_a_branch_to_which_a_bisection_elsewhere_will_come_back_stays(made, repo, tmp_path):
+    app, top, branch = made
+    sh(repo, "git", "merge", "-q", branch)
+    sh(top, "git", "checkout", "-q", "--detach")
+    sh(repo, "git", "worktree", "add", "-q", str(tmp_path / "mine"), branch)
+    sh(tmp_path / "mine", "git", "bisect", "start", "HEAD", "HEAD~2")
+    assert one(app).removed and "refs/heads/" + branch in refs(repo)
+
+
+def test_a_lost_task_is_as_old_as_its_last_event(tasks, tmp_path):
+    app = cms.Swarm(cms.Config(tasks.root, str(tmp_path / "w"), task_max_age_s=3600.0), cms.Host(), {})
+    task, *descriptors = cms.TaskDir.create(tasks.tasks, cms.Spec("0" * 12, 1.0, "/x", "/"), "p").appear()
+    for each in descriptors:
+        os.close(each)
+    task.collect()
+    pathlib.Path(task.file("events.jsonl")).write_text("")
+    for name in ("spec.json", "status.json"):
+        os.utime(task.file(name), (1, 1))
+    assert "is kept for 60 min" in one(app, host=Now).notes[0]
+
+
+def test_a_merge_under_verify_is_left_alone_however_short_tasks_are_kept(swarm, repo):
+    app = swarm(task_max_age_s=1.0)
+    os.makedirs(app.config.worktree_dir, exist_ok=True)
+    app.store.prepare()
+    path = os.path.join(app.config.worktree_dir, "merge-0123456789ab")
+    with app.git.scratch_worktree(str(repo), sh(repo, "git", "rev-parse", "HEAD"), path):
+        lock = repo / ".git" / "worktrees" / "merge-0123456789ab" / "locked"
+        os.utime(str(lock), (time.time() - 10,) * 2)
+        assert [t.removed for t in sweep(app, host=Now) if t.path == path] == [False]
 
 
 # -- the answer, which is kept for as long as people look for it -----------------------------------------------
