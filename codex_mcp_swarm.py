@@ -3,12 +3,12 @@
 
 One file, standard library only, Python 3.8 and newer, Linux and macOS.
 
-    MCP client --stdio--> server process (any number, no state)      ROOT/tasks/<id>/       supervisor (one per task) --> codex exec
-      main thread: reads stdin         creates, launches -------->   spec.json, prompt      the only writer of status.json,
-      call threads: one per slow call  stop ---------------------->  stop, control (bell)   the only one who reaps codex,
-      watchers: blocked in flock  <--- the kernel wakes them -----   lock (held for life)   adopts and kills whatever codex
-                                                                     status.json (rename)   leaves behind; one thread, asleep
-                                       reads what is new <--------   events.jsonl           in select(2) until something happens
+MCP client --stdio--> server process (any number, no state)      ROOT/tasks/<id>/       supervisor (one per
+task) --> codex exec main thread: reads stdin         creates, launches -------->   spec.json, prompt      the
+only writer of status.json, call threads: one per slow call  stop ---------------------->  stop, control
+(bell)   the only one who reaps codex, watchers: blocked in flock  <--- the kernel wakes them -----   lock
+(held for life)   adopts and kills whatever codex status.json (rename)   leaves behind; one thread, asleep
+reads what is new <--------   events.jsonl           in select(2) until something happens
 
 Five rules carry the rest. Liveness is a held lock, never a pid. Whoever holds the lock is the only
 writer of the status, and writes by rename. Only the supervisor waits for codex. A waiter sleeps in
@@ -205,7 +205,8 @@ class ProtocolError(SwarmError):
 
 
 class ToolError(SwarmError):
-    """Becomes a tool result with isError, for the model to read. `kind` is set where the cause is a failure kind."""
+    """Becomes a tool result with isError, for the model to read. `kind` is set where the cause is a failure
+    kind."""
 
     def __init__(self, what: str, why: str = "", fix: str = "", kind: Optional[FailureKind] = None) -> None:
         super().__init__(what, why, fix)
@@ -292,8 +293,8 @@ class Usage(NamedTuple):
 
 
 class Worktree(NamedTuple):
-    """A git worktree of one task. `head`, the counts and what follows are there once the task has ended; lists of
-    files are shortened to {count, first}."""
+    """A git worktree of one task. `head`, the counts and what follows are there once the task has ended;
+    lists of files are shortened to {count, first}."""
     path: str
     branch: str
     base: str                                   # the commit that the base ref named
@@ -329,7 +330,8 @@ class Failure(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What was asked for. Written once, by the server, before the supervisor exists. The prompt has a file of its own."""
+    """What was asked for. Written once, by the server, before the supervisor exists. The prompt has a file of
+    its own."""
     task_id: str
     created_at: float                           # Unix seconds
     codex: str                                  # path of the executable
@@ -400,7 +402,8 @@ class Report(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """What a blocking tool waits for, and how its answer is then made; data, so that it can outlive the call."""
+    """What a blocking tool waits for, and how its answer is then made; data, so that it can outlive the
+    call."""
     task_ids: Tuple[str, ...]
     owned: bool = False                         # the call itself started them: cancelling it stops them
     mode: str = "all"
@@ -411,7 +414,8 @@ class Wait(NamedTuple):
 
 
 class Handle(NamedTuple):
-    """A wait that the client tracks itself (on the wire, an MCP task). Written once; its end has a file of its own."""
+    """A wait that the client tracks itself (on the wire, an MCP task). Written once; its end has a file of
+    its own."""
     handle_id: str
     created_at: float
     wait: Wait
@@ -419,7 +423,8 @@ class Handle(NamedTuple):
 
 
 class HandleEnd(NamedTuple):
-    """How the wait of a handle ended: the status that the client is told, and the result where there is one. Written once."""
+    """How the wait of a handle ended: the status that the client is told, and the result where there is one.
+    Written once."""
     at: float
     status: str
     message: str
@@ -428,7 +433,8 @@ class HandleEnd(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """One thing that a sweep looked at: the ended tasks of one worktree, a task without one, or what has no task."""
+    """One thing that a sweep looked at: the ended tasks of one worktree, a task without one, or what has no
+    task."""
     removed: bool                               # or would be, in a dry run
     path: str                                   # the worktree, or else the directory of the task
     task_ids: Tuple[str, ...]
@@ -508,9 +514,10 @@ def signal_name(signum: int) -> str:
 def verdict(exit_code: int, progress: Progress, wanted_thread: Optional[str] = None) -> Tuple[Outcome, Optional[FailureKind]]:
     """The one judge of codex's evidence: exit status and last turn event.
 
-    A kind comes with the failure where these two alone decide it; otherwise the words of codex do (`classify`).
-    Source: codex-cli 0.169.0, 158 recorded runs: exit 0 exactly when there is a `turn.completed`; `error`
-    events also announce retries; failures at start-up and signals leave no `turn.failed`.
+    A kind comes with the failure where these two alone decide it; otherwise the words of codex do
+    (`classify`). Source: codex-cli 0.169.0, 158 recorded runs: exit 0 exactly when there is a
+    `turn.completed`; `error` events also announce retries; failures at start-up and signals leave no
+    `turn.failed`.
     """
     completed = progress.turn is Turn.COMPLETED
     if wanted_thread and progress.thread_id and progress.thread_id.lower() != wanted_thread.lower():
@@ -614,7 +621,8 @@ BOUNDS = frozenset({"minLength", "maxLength", "pattern", "minItems", "maxItems",
 
 
 def without_bounds(schema: Any) -> Any:
-    """The schema as it is listed: every model pays for each word of it, and a wrong value is told of in our own words."""
+    """The schema as it is listed: every model pays for each word of it, and a wrong value is told of in our
+    own words."""
     if not isinstance(schema, dict):
         return schema
     return {key: {name: without_bounds(entry) for name, entry in value.items()} if key == "properties" else without_bounds(value)
@@ -635,7 +643,8 @@ SECRET = rf"""(?:{QUOTED}|\{{(?:{QUOTED}|[^}}"'])*\}}?|\[(?:{QUOTED}|[^]"'])*\]?
 
 
 def masked(text: str) -> str:
-    """`text`, as TOML or JSON, without the values of keys that look secret; numbers stay, since they count tokens."""
+    """`text`, as TOML or JSON, without the values of keys that look secret; numbers stay, since they count
+    tokens."""
     return re.sub(f"(?i)({SECRET_KEY}){SECRET}", r"\1***", text)
 
 
@@ -648,14 +657,16 @@ def compact(data: Any) -> str:
 
 
 def escaped(text: str) -> str:
-    """JSON in which the marks are escaped that it leaves and others obey: Unicode's line separators, DEL, C1."""
+    """JSON in which the marks are escaped that it leaves and others obey: Unicode's line separators, DEL,
+    C1."""
     for mark in set(re.findall("[\x7f-\x9f\u2028\u2029]", text)):
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return text
 
 
 def visible(text: str) -> str:
-    """Text for a person or a model. A terminal would obey control characters: they are shown, `\\x1b` for ESC."""
+    """Text for a person or a model. A terminal would obey control characters: they are shown, `\\x1b` for
+    ESC."""
     obeyed = r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)"
     return re.sub(obeyed, lambda mark: f"\\x{ord(mark[0]):02x}", text)
 
@@ -837,8 +848,8 @@ def texts_of(spec: Spec) -> Dict[str, str]:
 
 
 def codex_argv(spec: Spec, directory: str = "") -> List[str]:
-    """The command line of a run whose task has `directory`. The prompt is not in it: it goes by stdin, so it may
-    start with `-`, exceed 128 KiB, and is seen by nobody in `ps`.
+    """The command line of a run whose task has `directory`. The prompt is not in it: it goes by stdin, so it
+    may start with `-`, exceed 128 KiB, and is seen by nobody in `ps`.
 
     Raises: ToolError for a word that no command line can hold.
     """
@@ -865,7 +876,8 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
 
 
 def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> Dict[str, Any]:
-    """The arguments of a run with its sandbox named: read-only where nothing names one; codex's default may be any.
+    """The arguments of a run with its sandbox named: read-only where nothing names one; codex's default may
+    be any.
 
     Raises: ToolError for what could give the run more than `cap`."""
     mode = asked(arguments, overrides).sandbox or SANDBOXES[0]
@@ -883,8 +895,8 @@ def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> 
 
 
 def workspace_settings(text: str) -> Optional[Dict[str, Any]]:
-    """What TOML, a file or a `-c` setting, says of `sandbox_workspace_write`: name -> value; None where that is not
-    certain. By pattern where Python has no parser, before 3.11; no other table has these names."""
+    """What TOML, a file or a `-c` setting, says of `sandbox_workspace_write`: name -> value; None where that
+    is not certain. By pattern where Python has no parser, before 3.11; no other table has these names."""
     name, found = "exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots", None
     with contextlib.suppress(ImportError, ValueError, RecursionError, AttributeError):
         import tomllib
@@ -908,7 +920,8 @@ def workspace_settings(text: str) -> Optional[Dict[str, Any]]:
 # To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
 # Source: codex-cli 0.169.0, every event and item type seen in tests/recordings.
 def fold(progress: Progress, line: bytes) -> Progress:
-    """Fold one line of events.jsonl into what is known of the run. Never raises: a line of any shape is at worst counted."""
+    """Fold one line of events.jsonl into what is known of the run. Never raises: a line of any shape is at
+    worst counted."""
     try:
         event = json.loads(line)
         row = EVENTS.get(event.get("type"))
@@ -1097,7 +1110,8 @@ def failure(kind: FailureKind, message: str, advice: str = "") -> Failure:
 
 
 def classify(message: str, stderr: str) -> Optional[Failure]:
-    """The failure that codex's own words tell of: the message of `turn.failed`, or else the lines of stderr; None without any."""
+    """The failure that codex's own words tell of: the message of `turn.failed`, or else the lines of stderr;
+    None without any."""
     if message:
         return failure(_kind_of(message) or FailureKind.UNKNOWN, message)
     lines = [line for line in stderr.split("\n") if line.strip() and not re.match(STDERR_NOISE, line)]
@@ -1117,7 +1131,8 @@ REJECTED = r"\d{4}-\d\d-\d\dT\S+ ERROR codex_core::tools::router: error=(.*)"
 
 
 def rejections(stderr: str) -> List[str]:
-    """What codex refused to run for its model. Source: codex-cli 0.169.0 tells it on stderr alone; the events do not show it."""
+    """What codex refused to run for its model. Source: codex-cli 0.169.0 tells it on stderr alone; the events
+    do not show it."""
     return ["Codex refused: " + clip(text, 300) for text in re.findall(REJECTED, stderr)[:4]]
 
 
@@ -1151,7 +1166,8 @@ class Done(NamedTuple):
 
 
 class Stderr:
-    """stderr for a log: takes what fits now and drops the rest, since a client need not read it and no log is worth a wait."""
+    """stderr for a log: takes what fits now and drops the rest, since a client need not read it and no log is
+    worth a wait."""
 
     def write(self, text: str) -> None:
         data = text.encode("utf-8", "replace")
@@ -1253,8 +1269,9 @@ class Host:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Tuple[Any, Any]:
-        """Start a command in a session of its own, its output to `log`, and a guard that kills its process group should we be killed.
-        Returns both Popens; the caller waits for them, and kills the guard. Raises: OSError."""
+        """Start a command in a session of its own, its output to `log`, and a guard that kills its process
+        group should we be killed. Returns both Popens; the caller waits for them, and kills the guard.
+        Raises: OSError."""
         import subprocess
         gate = ["/bin/sh", "-c", 'read -r go || exit; exec "$@" </dev/null', "gate"]        # begins only once the guard is there
         child = subprocess.Popen([*gate, *argv], cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
@@ -1270,8 +1287,8 @@ class Host:
             raise
 
     def spawn(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> int:
-        """Start codex in a session of its own, to die with us. Only the single-threaded supervisor calls this, so
-        preexec_fn is safe. Returns the pid; the caller reaps. Raises: OSError."""
+        """Start codex in a session of its own, to die with us. Only the single-threaded supervisor calls
+        this, so preexec_fn is safe. Returns the pid; the caller reaps. Raises: OSError."""
         import subprocess
         libc = self._libc()
         child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True,
@@ -1303,8 +1320,8 @@ class Host:
                 os.kill(pid, number)
 
     def children(self) -> List[int]:
-        """Our own, told at once (Linux, one thread): what forks away all the time is somebody else when a look at
-        every process is over."""
+        """Our own, told at once (Linux, one thread): what forks away all the time is somebody else when a
+        look at every process is over."""
         with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as f:
             return [int(word) for word in f.read().split()]
         return []
@@ -1346,8 +1363,8 @@ class Host:
         return int(parent or 0), found[1] if found and self._holds(pid, os.path.join(found[1], "lock")) else ""
 
     def _holds(self, pid: int, lock: str) -> bool:
-        """Whether this process has taken the lock; to have it open is not enough, which takes no permission (O_PATH).
-        Source: proc_pid_fdinfo(5)."""
+        """Whether this process has taken the lock; to have it open is not enough, which takes no permission
+        (O_PATH). Source: proc_pid_fdinfo(5)."""
         with contextlib.suppress(OSError):
             if not self.linux:
                 return held(lock) and bool(self.run(["lsof", "-a", "-t", "-p", str(pid), "--", lock], "/", timeout_s=5).out)
@@ -1358,8 +1375,8 @@ class Host:
         return False
 
     def kill_marked(self, task_id: str) -> int:
-        """SIGKILL what a task left behind whose supervisor was itself killed: found by the mark in its environment
-        (Linux; a process that cleared its environment is not found). Returns how many."""
+        """SIGKILL what a task left behind whose supervisor was itself killed: found by the mark in its
+        environment (Linux; a process that cleared its environment is not found). Returns how many."""
         if not self.linux:
             return 0
         mark, killed, before = f"{TASK_ENV}={task_id}".encode(), set(), -1      # type: bytes, Set[str], int
@@ -1378,7 +1395,8 @@ class Host:
         return 1024 * sum(map(int, re.findall(r"(?m)^(\d+)\t", said)))
 
     def worker_in(self, directory: str) -> Optional[int]:
-        """A process that has its current directory or an open file in there, as far as we may know of it (Linux)."""
+        """A process that has its current directory or an open file in there, as far as we may know of it
+        (Linux)."""
         within = os.path.realpath(directory)
         for name in filter(str.isdigit, os.listdir("/proc")) if self.linux else ():
             with contextlib.suppress(OSError):
@@ -1457,8 +1475,9 @@ def own_signals() -> None:
 
 
 def private(path: str, how: int, mode: int = 0o600) -> int:
-    """An `opener` for everything of ours: what it makes is for us alone, whatever the umask. Raises: OSError, also for
-    what is no ordinary file: a link leads elsewhere, and a FIFO in the place of a record has no end."""
+    """An `opener` for everything of ours: what it makes is for us alone, whatever the umask. Raises: OSError,
+    also for what is no ordinary file: a link leads elsewhere, and a FIFO in the place of a record has no
+    end."""
     fd = os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     there = os.fstat(fd).st_mode
     try:
@@ -1473,14 +1492,14 @@ def private(path: str, how: int, mode: int = 0o600) -> int:
 
 
 def open_lock(path: str, create: int = 0) -> int:
-    """Open a lock file, which is for writing alone: inside Codex's sandbox whatever can be read can be locked, but nobody
-    can open such a file, not even uid 0. Raises: OSError."""
+    """Open a lock file, which is for writing alone: inside Codex's sandbox whatever can be read can be
+    locked, but nobody can open such a file, not even uid 0. Raises: OSError."""
     return private(path, os.O_WRONLY | create, 0o200)
 
 
 def flock(fd: int, how: int) -> None:
-    """Lock what is open for writing alone; NFS shares a lock with readers only, so there it is exclusive. Raises: OSError.
-    Source: flock(2)."""
+    """Lock what is open for writing alone; NFS shares a lock with readers only, so there it is exclusive.
+    Raises: OSError. Source: flock(2)."""
     try:
         fcntl.flock(fd, how)
     except OSError as error:
@@ -1490,7 +1509,8 @@ def flock(fd: int, how: int) -> None:
 
 
 def write_atomic(path: str, data: Mapping[str, Any]) -> None:
-    """A reader sees the old file or the new one, never half of one, also after a power failure. Raises: OSError."""
+    """A reader sees the old file or the new one, never half of one, also after a power failure. Raises:
+    OSError."""
     new = path + ".new"
     try:
         with open(new, "w", encoding="utf-8", errors="replace", opener=private) as f:
@@ -1549,7 +1569,8 @@ def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
 
 
 def wake_on(*signals: int) -> int:
-    """From now on each of these signals only writes its number into a pipe. Returns the end of that to read from."""
+    """From now on each of these signals only writes its number into a pipe. Returns the end of that to read
+    from."""
     wake, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -1565,7 +1586,8 @@ def held(path: str) -> bool:
 
 
 def make_directory(path: str, variable: str) -> os.stat_result:
-    """Make `path` if need be, for us alone. Raises: ToolError, which names the environment variable that moves it."""
+    """Make `path` if need be, for us alone. Raises: ToolError, which names the environment variable that
+    moves it."""
     try:
         if not os.path.lexists(path):
             make_directory(os.path.dirname(path), variable)
@@ -1577,7 +1599,8 @@ def make_directory(path: str, variable: str) -> os.stat_result:
 
 
 def own_directory(path: str) -> os.stat_result:
-    """Make `path` if need be. Raises: ToolError when it cannot be made, or others could change what is in it."""
+    """Make `path` if need be. Raises: ToolError when it cannot be made, or others could change what is in
+    it."""
     there = make_directory(path, "CODEX_SWARM_TASK_DIR")
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
         raise ToolError(f"`{path}` is not used for tasks", "It is a link or belongs to another user, who could then read or change them",
@@ -1599,14 +1622,15 @@ def is_inside(path: str, directory: str) -> bool:
 
 
 def leads_out(top: str, link: str) -> bool:
-    """Whether the link, named relative to `top`, leads to somewhere else, or would if all of `top` were elsewhere."""
+    """Whether the link, named relative to `top`, leads to somewhere else, or would if all of `top` were
+    elsewhere."""
     path = os.path.join(top, link)
     return os.path.isabs(os.readlink(path)) or not is_inside(path, top)
 
 
 def copy_file(source: str, target: str) -> None:
-    """Copy an ordinary file with its mode and times, sharing its blocks where the file system can. Raises: OSError,
-    also when `source` is a link or `target` exists and is not empty."""
+    """Copy an ordinary file with its mode and times, sharing its blocks where the file system can. Raises:
+    OSError, also when `source` is a link or `target` exists and is not empty."""
     import shutil
     with open(source, "rb", opener=private) as f:
         about = os.fstat(f.fileno())
@@ -1620,8 +1644,9 @@ def copy_file(source: str, target: str) -> None:
 
 
 def copy_into(top: str, into: str, name: str) -> str:
-    """Copy the file or link `name` from below `top` to the same place below `into`. Never writes through a link, never
-    over anything, and makes no link that leads out of `into`. Returns why it was not copied, or nothing. Raises: OSError."""
+    """Copy the file or link `name` from below `top` to the same place below `into`. Never writes through a
+    link, never over anything, and makes no link that leads out of `into`. Returns why it was not copied, or
+    nothing. Raises: OSError."""
     source, target, above = os.path.join(top, name), os.path.join(into, name), into
     for part in os.path.dirname(name).split("/"):
         above = os.path.join(above, part)
@@ -1646,8 +1671,8 @@ def copy_into(top: str, into: str, name: str) -> str:
 
 
 def delete_tree(path: str) -> None:
-    """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed. Raises:
-    OSError, also when another file system is mounted in it."""
+    """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed.
+    Raises: OSError, also when another file system is mounted in it."""
     import shutil
     if os.path.islink(path) or not os.path.isdir(path):
         return os.unlink(path)
@@ -1662,8 +1687,8 @@ def delete_tree(path: str) -> None:
 
 
 def find_codex(name: str, path: str) -> str:
-    """The executable of Codex; the native binary where `name` is the npm launcher, which would only stay in memory
-    (43 MiB) and, killed alone, orphan it.
+    """The executable of Codex; the native binary where `name` is the npm launcher, which would only stay in
+    memory (43 MiB) and, killed alone, orphan it.
 
     `name` is a path or a command; a command is also looked for where a desktop client's PATH does not reach.
     Source: @openai/codex 0.169.0, bin/codex.js and its platform packages.
@@ -1734,8 +1759,8 @@ UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_
 
 
 def top_of(directory: str) -> Optional[str]:
-    """The top of the checkout around `directory`, found without git. A `.git` without HEAD is none, for git and for Codex:
-    its sandbox leaves empty ones behind. Source: codex-cli 0.169.0."""
+    """The top of the checkout around `directory`, found without git. A `.git` without HEAD is none, for git
+    and for Codex: its sandbox leaves empty ones behind. Source: codex-cli 0.169.0."""
     while True:
         dot_git = os.path.join(directory, ".git")
         if os.path.isfile(dot_git) or os.path.lexists(os.path.join(dot_git, "HEAD")):
@@ -1746,8 +1771,8 @@ def top_of(directory: str) -> Optional[str]:
 
 
 def repository_of(directory: str) -> Tuple[str, str]:
-    """(what all checkouts of a repository have in common, top of this one); found without git, and good for comparing only.
-    Raises: OSError, ValueError."""
+    """(what all checkouts of a repository have in common, top of this one); found without git, and good for
+    comparing only. Raises: OSError, ValueError."""
     top = top_of(os.path.realpath(directory)) or os.sep
     common = os.path.join(top, ".git")
     if os.path.isfile(common):
@@ -1757,8 +1782,8 @@ def repository_of(directory: str) -> Tuple[str, str]:
 
 
 def elsewhere(environ: Mapping[str, str]) -> Dict[str, str]:
-    """The environment without what ties git to one repository: a server that a git hook started has that. Source: `git rev-parse
-    --local-env-vars` of git 2.39."""
+    """The environment without what ties git to one repository: a server that a git hook started has that.
+    Source: `git rev-parse --local-env-vars` of git 2.39."""
     return {name: value for name, value in environ.items() if name not in LOCAL_ENV}
 
 
@@ -1784,7 +1809,8 @@ def told(files: Mapping[str, Any]) -> str:
 
 
 def waits_for(top: str) -> str:
-    """Why git takes for ever in `top`, where that can be seen: it reads these files, and a pipe has no end."""
+    """Why git takes for ever in `top`, where that can be seen: it reads these files, and a pipe has no
+    end."""
     if not os.path.exists(os.path.join(top, ".git")):
         return ""
     read = (os.path.join(at, name) for at, _, names in os.walk(top) for name in names if name in (".gitignore", ".gitattributes"))
@@ -1802,8 +1828,8 @@ class Change(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A file that differs between two trees; `status` as git has it (A, M, D, T), mode and blob in the newer one. A binary file
-    has no counts."""
+    """A file that differs between two trees; `status` as git has it (A, M, D, T), mode and blob in the newer
+    one. A binary file has no counts."""
     status: str
     path: str
     mode: str
@@ -1843,8 +1869,8 @@ class Merged(NamedTuple):
 
 
 class Desk(Dict[str, str]):
-    """The environment in which git merges aside: its work tree holds nothing but the .gitattributes of what is merged into, as in a
-    checkout, and a merge driver of the user's configuration runs in there."""
+    """The environment in which git merges aside: its work tree holds nothing but the .gitattributes of what
+    is merged into, as in a checkout, and a merge driver of the user's configuration runs in there."""
     commit = ""                             # of which they are; none yet
 
 
@@ -1863,8 +1889,9 @@ def files_at(top: str, name: str) -> Iterator[str]:
 
 
 def is_undecided(then: str, now: str) -> bool:
-    """Whether of the conflicts that git left in `then`, between markers of ours, one still stands in `now`: a marker,
-    indented or under another label, or a separator with what was on both sides. What was no marker then is none now."""
+    """Whether of the conflicts that git left in `then`, between markers of ours, one still stands in `now`: a
+    marker, indented or under another label, or a separator with what was on both sides. What was no marker
+    then is none now."""
     old, new = ("\n" + "\n".join(line.strip() for line in text.split("\n")) + "\n" for text in (then, now))
     found = re.search(f"\n(<+) {LABEL}\n", old)
     if found is None:
@@ -1904,8 +1931,9 @@ def total(rows: Sequence[Changed]) -> Tuple[int, int]:
 
 
 class Globs:
-    """Files named by globs: `*` and `?` stop at `/`, `**` does not, a directory stands for all that is in it. All are
-    tried at once, a bit for each place in them: that takes a step for each character of a name, whatever the globs."""
+    """Files named by globs: `*` and `?` stop at `/`, `**` does not, a directory stands for all that is in it.
+    All are tried at once, a bit for each place in them: that takes a step for each character of a name,
+    whatever the globs."""
 
     def __init__(self, globs: Iterable[str]) -> None:
         parts = [""]                                # one before and after each glob: its beginning and its end
@@ -1924,7 +1952,8 @@ class Globs:
 
     @staticmethod
     def _skip(states: int, free: int) -> int:
-        """With those that are reached without reading: a star may stand for nothing, `**/` only where a name begins."""
+        """With those that are reached without reading: a star may stand for nothing, `**/` only where a name
+        begins."""
         while states | (states & free) << 1 != states:
             states |= (states & free) << 1
         return states
@@ -1959,8 +1988,9 @@ class Git:
     """git on one machine. `within_s` bounds everything that this object does, all commands together."""
 
     def __init__(self, host: Host, environ: Mapping[str, str], within_s: Optional[float] = None, own: str = "") -> None:
-        """`own`: a directory for locks and for what is gone afterwards, made at need, where no task can write: in that
-        for temporary files a sandboxed one can. Default: one there all the same, for whoever runs no tasks."""
+        """`own`: a directory for locks and for what is gone afterwards, made at need, where no task can
+        write: in that for temporary files a sandboxed one can. Default: one there all the same, for whoever
+        runs no tasks."""
         self.host, self.within_s, self.own = host, within_s, own
         self.give_up = None if within_s is None else host.monotonic() + within_s
         self.environ = {k: v for k, v in environ.items() if not k.startswith("GIT_")}
@@ -1975,7 +2005,8 @@ class Git:
 
     def run(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "", allowed: Sequence[int] = (0,),
             limit_s: float = GIT_TIMEOUT_S, keep_out: bool = True) -> Done:
-        """As above, for those who need more than the output, or none of it. Raises: GitError for an exit status that is not `allowed`."""
+        """As above, for those who need more than the output, or none of it. Raises: GitError for an exit
+        status that is not `allowed`."""
         left = limit_s if self.give_up is None else min(limit_s, self.give_up - self.host.monotonic())
         if left <= 0:
             why = f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}"
@@ -2018,7 +2049,8 @@ class Git:
     def head(self, cwd: str, base: str = "HEAD") -> Tuple[str, str]:
         """(top directory of the checkout around `cwd`, the commit that `base` names there).
 
-        Raises: GitError, also when the repository is bare, has no commit, or `base` names none or two things."""
+        Raises: GitError, also when the repository is bare, has no commit, or `base` names none or two
+        things."""
         if self(cwd, "rev-parse", "--is-inside-work-tree") != "true":
             raise GitError("The repository is bare, or `cwd` is git's own directory", "There are no files to work with", "Pass the directory of a checkout as `cwd`")
         top = self(cwd, "rev-parse", "--show-toplevel")
@@ -2033,15 +2065,16 @@ class Git:
         return top, found.out.strip()
 
     def odd_settings(self, git_dir: str, common: str) -> List[str]:
-        """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises: GitError."""
+        """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises:
+        GitError."""
         files = [os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")]
         rows = [self("/", "config", "--file", file, "--name-only", "-z", "--list") for file in files if os.path.lexists(file)]
         return sorted({name for name in "".join(rows).split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
 
     @contextlib.contextmanager
     def aside(self, place: Mapping[str, str]) -> Iterator[Dict[str, str]]:
-        """`place` with an index and an object directory of its own, both gone afterwards: whatever git makes then, the
-        repository does not notice. Raises: GitError, OSError."""
+        """`place` with an index and an object directory of its own, both gone afterwards: whatever git makes
+        then, the repository does not notice. Raises: GitError, OSError."""
         objects = os.path.join(place["GIT_DIR"], self(place["GIT_DIR"], "rev-parse", "--git-path", "objects", env=place))
         quoted = objects.replace("\\", r"\\").replace('"', r'\"').replace("\n", r"\n")
         with self._scratch() as there:
@@ -2057,7 +2090,8 @@ class Git:
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[str]:
-        """An empty directory, gone afterwards; should we be killed, the sweep removes it. Raises: ToolError, OSError."""
+        """An empty directory, gone afterwards; should we be killed, the sweep removes it. Raises: ToolError,
+        OSError."""
         there = os.path.join(self._own_directory(), "." + self.host.new_task_id())
         os.mkdir(there, 0o700)
         try:
@@ -2068,9 +2102,9 @@ class Git:
     # -- making ----------------------------------------------------------------------
     def add_worktree(self, top: str, base: str, path: str, branch: str, carry: bool = False,
                      again: bool = False) -> Worktree:
-        """A new locked worktree at `path` on the new `branch`, from the commit `base`; with `carry`, on top of it a
-        commit of everything that is not committed in `top`. `again`: the branch may be there already, at `base`.
-        Blocks while another one is made in that repository.
+        """A new locked worktree at `path` on the new `branch`, from the commit `base`; with `carry`, on top
+        of it a commit of everything that is not committed in `top`. `again`: the branch may be there already,
+        at `base`. Blocks while another one is made in that repository.
 
         Raises: GitError, OSError; nothing is left then."""
         with self._alone(top):
@@ -2107,14 +2141,15 @@ class Git:
 
     @contextlib.contextmanager
     def _alone(self, top: str) -> Iterator[None]:
-        """One server at a time makes worktrees in a repository: git's own locks make the others fail, not wait."""
+        """One server at a time makes worktrees in a repository: git's own locks make the others fail, not
+        wait."""
         common = os.path.realpath(os.path.join(top, self(top, "rev-parse", "--git-common-dir")))
         with locked(self.lock_of(common), fcntl.LOCK_EX, os.O_CREAT):
             yield
 
     def lock_of(self, common: str) -> str:
-        """The lock file of a repository. Not in git's directory, whose copies and backups a file that nobody can read would
-        stop. Two repositories may share one."""
+        """The lock file of a repository. Not in git's directory, whose copies and backups a file that nobody
+        can read would stop. Two repositories may share one."""
         import zlib
         return os.path.join(self._own_directory(), f"{zlib.crc32(os.fsencode(common)):08x}.lock")
 
@@ -2128,7 +2163,8 @@ class Git:
                 self(top, "update-ref", "-d", f"refs/heads/{branch}")
 
     def _carry(self, top: str, tree: Worktree) -> Worktree:
-        """`tree` with a commit of what is not committed in `top`, as it lies there. The index of `top` is copied, never written."""
+        """`tree` with a commit of what is not committed in `top`, as it lies there. The index of `top` is
+        copied, never written."""
         scratch = os.path.join(tree.git_dir, OWN_INDEX)
         written, changes, left_out = self._lying(top, {"GIT_INDEX_FILE": scratch})
         carried = [c.path for c in changes if c.path not in left_out]
@@ -2140,8 +2176,9 @@ class Git:
         return tree._replace(unseen={"not_carried": missing} if missing else {})
 
     def _lying(self, top: str, aside: Mapping[str, str]) -> Tuple[str, List[Change], Dict[str, str]]:
-        """(the tree object of what lies in the checkout `top`, the changes in it, those left out of it and why), made with the
-        index of `aside`: that of `top` is copied, never written. Raises: GitError, OSError."""
+        """(the tree object of what lies in the checkout `top`, the changes in it, those left out of it and
+        why), made with the index of `aside`: that of `top` is copied, never written. Raises: GitError,
+        OSError."""
         own = self(top, "rev-parse", "--absolute-git-dir")
         if os.path.exists(os.path.join(own, "index")):
             copy_file(os.path.join(own, "index"), aside["GIT_INDEX_FILE"])
@@ -2152,7 +2189,8 @@ class Git:
         return self(top, "write-tree", "--missing-ok", env=place), changes, left_out
 
     def _submodules(self, top: str, tree: Worktree) -> Worktree:
-        """Check out the submodules whose commit is in the repository already, each as a clone with hard links; never the network."""
+        """Check out the submodules whose commit is in the repository already, each as a clone with hard
+        links; never the network."""
         if not os.path.isfile(os.path.join(tree.path, ".gitmodules")):
             return tree
         try:
@@ -2170,8 +2208,9 @@ class Git:
 
     @staticmethod
     def _seal(tree: Worktree) -> Optional[str]:
-        """What changes when anybody works in the submodules; None without any. Of git's objects, which are linked from elsewhere,
-        and of an index, which a mere look may write, the names only; of other files what stat says. Raises: OSError."""
+        """What changes when anybody works in the submodules; None without any. Of git's objects, which are
+        linked from elsewhere, and of an index, which a mere look may write, the names only; of other files
+        what stat says. Raises: OSError."""
         import hashlib
         modules, rows = os.path.join(tree.git_dir, "modules"), []
         for top in (modules, *(os.path.join(tree.path, path) for path in tree.submodules)) if os.path.isdir(modules) else ():
@@ -2198,7 +2237,8 @@ class Git:
         return True
 
     def _include(self, top: str, path: str) -> Tuple[List[str], Dict[str, str]]:
-        """Copy the ignored files that `.worktreeinclude` of `top` names. Returns them, and what was not copied, with the reason."""
+        """Copy the ignored files that `.worktreeinclude` of `top` names. Returns them, and what was not
+        copied, with the reason."""
         if not os.path.isfile(os.path.join(top, ".worktreeinclude")):
             return [], {}
         named = self(top, "ls-files", "--others", "--ignored", "--exclude-from=.worktreeinclude", "-z")
@@ -2243,12 +2283,13 @@ class Git:
         return None
 
     def snapshot(self, tree: Worktree, message: str) -> Tuple[Worktree, List[str]]:
-        """Commit everything that is not ignored onto the task's branch, on top of wherever the task left its HEAD; the
-        task's own index, commits and branches stay as they are. Nothing to commit is no error.
+        """Commit everything that is not ignored onto the task's branch, on top of wherever the task left its
+        HEAD; the task's own index, commits and branches stay as they are. Nothing to commit is no error.
 
-        git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere, and git never looks
-        into a repository below the tree: looking runs the filters which that one's own configuration names, and a task
-        writes that from inside its sandbox. Returns `tree` with its facts, and warnings. Raises: GitError, OSError.
+        git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere, and
+        git never looks into a repository below the tree: looking runs the filters which that one's own
+        configuration names, and a task writes that from inside its sandbox. Returns `tree` with its facts,
+        and warnings. Raises: GitError, OSError.
         """
         self.end_update(tree)
         place, branch = self._place(tree), f"refs/heads/{tree.branch}"
@@ -2266,7 +2307,8 @@ class Git:
             new = self._commit(tree.path, written, parents, message, place)
         clean = self._nothing_staged(tree, place)
         if new != tip:
-            # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed may have left a lock
+            # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed
+            # may have left a lock
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new),
                  env={**place, "GIT_DIR": common_of(tree)})
         if clean and new != parents[0] and on == branch:
@@ -2288,8 +2330,9 @@ class Git:
         return tree, warnings
 
     def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Tuple[Dict[str, str], List[str]]:
-        """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why, and what is ignored and
-        was not copied, files first, a directory of nothing else as one. Raises: GitError."""
+        """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why,
+        and what is ignored and was not copied, files first, a directory of nothing else as one. Raises:
+        GitError."""
         copied, seen = self._copied(tree.git_dir), self._changes(tree.path, scratch, "--ignored=matching")
         changes = [c for c in seen if c.xy != "!!"]
         secret = [c.path for c in changes if is_secret(tree.path, c, copied)]         # not ignored any more, or renamed
@@ -2308,7 +2351,8 @@ class Git:
         return left_out, sorted(ignored, key=lambda path: (path.endswith("/"), path))
 
     def _hollow(self, tree: Worktree, place: Mapping[str, str]) -> List[str]:
-        """The submodules that are not checked out although there are files in their place: git never looks there."""
+        """The submodules that are not checked out although there are files in their place: git never looks
+        there."""
         if not os.path.lexists(os.path.join(tree.path, ".gitmodules")):        # the look costs as much as all the rest
             return []
         paths = re.findall(r"(?:\A|\0)160000 [^\t]*\t([^\0]+)", self(tree.path, "ls-files", "--stage", "-z", env=place))
@@ -2326,8 +2370,8 @@ class Git:
         return os.path.join(tree.git_dir, f"{OWN_INDEX}-{commit}")
 
     def _fill(self, tree: Worktree, commit: str, scratch: Mapping[str, str]) -> None:
-        """Make the index of `scratch` hold `commit`. The one that we kept knows the times of the files, so unchanged ones need
-        not be read; the task's own is never used: it may be told to overlook changes."""
+        """Make the index of `scratch` hold `commit`. The one that we kept knows the times of the files, so
+        unchanged ones need not be read; the task's own is never used: it may be told to overlook changes."""
         index, kept = scratch["GIT_INDEX_FILE"], self._own_index(tree, commit)
         for left in (index, index + ".lock"):
             with contextlib.suppress(FileNotFoundError):
@@ -2344,7 +2388,8 @@ class Git:
         return _changes_in(done.out)
 
     def _take(self, top: str, place: Mapping[str, str], changes: Sequence[Change]) -> Dict[str, str]:
-        """Put what changed on disk into the index of `place`. Returns what was left out: path -> why. Raises: GitError."""
+        """Put what changed on disk into the index of `place`. Returns what was left out: path -> why. Raises:
+        GitError."""
         gone = [c.path for c in changes if c.on_disk == "000000"]
         looked_at = {c.path: unfit(top, c) for c in changes if c.xy[1] != "." and c.on_disk != "000000"}
         left_out = {path: why for path, why in looked_at.items() if why}
@@ -2357,15 +2402,16 @@ class Git:
         return left_out
 
     def _outside(self, top: str, place: Mapping[str, str]) -> Set[str]:
-        """The files that a sparse checkout leaves away on purpose, as the index of the checkout itself has it."""
+        """The files that a sparse checkout leaves away on purpose, as the index of the checkout itself has
+        it."""
         if self.run(top, "config", "--type=bool", "core.sparseCheckout", env=place, allowed=(0, 1)).out.strip() != "true":
             return set()
         listed = self(top, "ls-files", "-t", "-z", env={k: v for k, v in place.items() if k != "GIT_INDEX_FILE"})
         return {row[2:] for row in listed.split("\0") if row.startswith("S ")}
 
     def _take_in_halves(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
-        """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone.
-        Returns also the names that git passes over without an error, such as `.Git/x`."""
+        """One file that git cannot take makes it refuse all that come with it: halve them until it stands
+        alone. Returns also the names that git passes over without an error, such as `.Git/x`."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place["GIT_INDEX_FILE"] + ".lock")        # of a git that was killed over it, for want of memory or by a limit
         try:
@@ -2397,8 +2443,9 @@ class Git:
         return self.run(tree.path, "diff-index", "--cached", "--quiet", "HEAD", env=place, allowed=(0, 1, 128)).code == 0
 
     def _follow(self, tree: Worktree, scratch: str) -> None:
-        """The branch moved below an index in which nothing was staged: keep it so, or `git status` there would show
-        the snapshot as undone. Through git's own lock, and not at all while something else holds that."""
+        """The branch moved below an index in which nothing was staged: keep it so, or `git status` there
+        would show the snapshot as undone. Through git's own lock, and not at all while something else holds
+        that."""
         index = os.path.join(tree.git_dir, "index")
         with contextlib.suppress(OSError):
             os.close(os.open(index + ".lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -2409,7 +2456,8 @@ class Git:
                 os.unlink(index + ".lock")
 
     def _warnings(self, tree: Worktree, on: str, parents: Sequence[str], clean: bool, blobs: Mapping[str, str], place: Mapping[str, str]) -> List[str]:
-        """What whoever takes over the branch should know of the state that the task left, `on` this ref or none."""
+        """What whoever takes over the branch should know of the state that the task left, `on` this ref or
+        none."""
         found = []
         if on != f"refs/heads/{tree.branch}":
             found.append(f"The task left {'`' + on[len('refs/heads/'):] + '`' if on else 'a detached HEAD'} checked out; what it did is on `{tree.branch}` all the same")
@@ -2435,7 +2483,8 @@ class Git:
         return found
 
     def _marked(self, blobs: Mapping[str, str], cwd: str, place: Mapping[str, str], *lines: str) -> Set[str]:
-        """Those that hold such lines, of each a match. Named by blob: by path, git would compare each one with all the tree."""
+        """Those that hold such lines, of each a match. Named by blob: by path, git would compare each one
+        with all the tree."""
         found: Set[str] = set()
         words = ("grep", "--no-color", "--extended-regexp", "-l", "-z", "-a", "--all-match", *(word for line in lines for word in ("-e", line)))
         names = list(blobs.values())
@@ -2457,7 +2506,8 @@ class Git:
 
     # -- comparing -------------------------------------------------------------------
     def state(self, tree: Worktree, aside: Mapping[str, str]) -> Tuple[str, Dict[str, Any]]:
-        """(the tree object of what lies in the worktree now, what a snapshot would leave out). Raises: GitError, OSError."""
+        """(the tree object of what lies in the worktree now, what a snapshot would leave out). Raises:
+        GitError, OSError."""
         scratch = {**aside, **self._place(tree)}
         self._fill(tree, self.commit_of(tree.path, "HEAD", scratch) or tree.start, scratch)
         left_out, ignored = self._take_all(tree, scratch)
@@ -2465,7 +2515,8 @@ class Git:
         return self(tree.path, "write-tree", "--missing-ok", env=scratch), besides
 
     def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str, Dict[str, Any]]:
-        """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there now; what was left out)."""
+        """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there
+        now; what was left out)."""
         start = self.commit_of(top, "HEAD") or self._empty_tree(top)
         written, _, left_out = self._lying(top, aside)
         return start, written, {"left_out": with_reasons(left_out)}
@@ -2475,7 +2526,8 @@ class Git:
         return self(cwd, "hash-object", "-t", "tree", "--stdin", env=env)
 
     def changed(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
-        """The files that differ between two commits or trees, those below `paths` (globs) only. Raises: GitError."""
+        """The files that differ between two commits or trees, those below `paths` (globs) only. Raises:
+        GitError."""
         out = self(place["GIT_DIR"], "diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--ignore-submodules=none", old, new, "--", *paths,
                    env=self._for_globs(place))
         words, found = iter(out.split("\0")), {}    # type: Iterator[str], Dict[str, Changed]
@@ -2491,7 +2543,8 @@ class Git:
         return list(found.values())
 
     def patch(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> str:
-        """The same as a patch, with renames. No program that the user's configuration names for showing files is run. Raises: GitError."""
+        """The same as a patch, with renames. No program that the user's configuration names for showing files
+        is run. Raises: GitError."""
         return legible(self(place["GIT_DIR"], "diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", old, new, "--", *paths,
                             env=self._for_globs(place)))
 
@@ -2527,8 +2580,8 @@ class Git:
                 os.unlink(path)
 
     def merge(self, onto: str, parts: Sequence[Part], squash: bool, desk: Desk) -> Merged:
-        """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left out. Makes objects and
-        moves no ref. Raises: GitError."""
+        """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left
+        out. Makes objects and moves no ref. Raises: GitError."""
         at, done, conflicts = onto, [], {}    # type: str, List[str], Dict[str, Sequence[Conflict]]
         for part in parts:
             at, found = self._merge_one(at, part, squash, desk)
@@ -2557,7 +2610,8 @@ class Git:
         return self._commit(there, written, [at] if squash else [at, part.head], message, desk), []
 
     def _beyond_squashes(self, at: str, part: Part, desk: Desk) -> Part:
-        """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its message does."""
+        """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its
+        message does."""
         there = desk["GIT_WORK_TREE"]
         log = ("log", "--format=%(trailers:key=Codex-Head,valueonly)")
         brought = self(there, *log, at, "--not", part.base, part.head, env=desk).split()
@@ -2568,9 +2622,9 @@ class Git:
         return part
 
     def _united(self, at: str, part: Part, desk: Desk) -> Tuple[str, List[Conflict]]:
-        """(tree object, conflicts) of a merge that touches no checkout; where there are conflicts the files hold both versions
-        between markers. Source: git-merge-tree(1), section OUTPUT; gitrevisions(7), `<describeOutput>`: such a name leads to its
-        commit, and git writes it behind the markers."""
+        """(tree object, conflicts) of a merge that touches no checkout; where there are conflicts the files
+        hold both versions between markers. Source: git-merge-tree(1), section OUTPUT; gitrevisions(7),
+        `<describeOutput>`: such a name leads to its commit, and git writes it behind the markers."""
         there, ours, theirs = desk["GIT_WORK_TREE"], at, part.head
         if desk.commit != at:
             self._lay_out(desk, at)
@@ -2619,8 +2673,9 @@ class Git:
 
     def undecided(self, blobs: Mapping[str, str], since: str, heads: Sequence[str],
                   place: Mapping[str, str]) -> List[str]:
-        """Those of the files in which a conflict still stands that an `update_from` left after the commit `since`: with a
-        label that this one has nowhere, or as the update's own commit, in one of `heads`, has it. Raises: GitError."""
+        """Those of the files in which a conflict still stands that an `update_from` left after the commit
+        `since`: with a label that this one has nowhere, or as the update's own commit, in one of `heads`, has
+        it. Raises: GitError."""
         there, found = place["GIT_DIR"], {LIST} & set(blobs)
         marked = self._marked(blobs, there, place, LEFT)
         before = self.run(there, "grep", "-ahoE", LEFT, since, "--", env=place, allowed=(0, 1)).out if marked else ""
@@ -2636,9 +2691,10 @@ class Git:
         return sorted(found)
 
     def update(self, tree: Worktree, part: Part) -> Tuple[str, List[str]]:
-        """Merge `part` into the worktree of a task that is to go on: files, index and branch. Where both changed the same, the files
-        hold both versions between markers, for the task to unite. What lies in the worktree is committed first. Returns the commit
-        that is there now, and the files with conflicts. Raises: GitError, OSError."""
+        """Merge `part` into the worktree of a task that is to go on: files, index and branch. Where both
+        changed the same, the files hold both versions between markers, for the task to unite. What lies in
+        the worktree is committed first. Returns the commit that is there now, and the files with conflicts.
+        Raises: GitError, OSError."""
         self.check_merge_tree()
         place = self._place(tree)
         tree, _ = self.snapshot(tree, "What lay in the worktree before an update")
@@ -2666,8 +2722,8 @@ class Git:
         return new, [conflict.path if conflict.hunks else f"{conflict.path} (see {LIST})" for conflict in found]
 
     def end_update(self, tree: Worktree) -> None:
-        """Take back what an update wrote that failed, or over which a server was killed: before a task goes on there, and
-        before a snapshot, which would count it as the task's own. Raises: GitError, OSError."""
+        """Take back what an update wrote that failed, or over which a server was killed: before a task goes
+        on there, and before a snapshot, which would count it as the task's own. Raises: GitError, OSError."""
         begun, lock = (os.path.join(tree.git_dir, name) for name in (UPDATE, "index.lock"))
         alone = locked(self.lock_of(common_of(tree)), fcntl.LOCK_EX, os.O_CREAT) if os.path.exists(begun) else None
         with alone or contextlib.nullcontext():
@@ -2686,8 +2742,8 @@ class Git:
             os.unlink(begun)
 
     def _with_list(self, written: str, conflicts: Sequence[Conflict], part: Part, desk: Desk) -> str:
-        """The tree with a file that tells of conflicts which leave no markers: it is not merged until the task has decided,
-        and removed that. Files that git moved out of the way get readable names."""
+        """The tree with a file that tells of conflicts which leave no markers: it is not merged until the
+        task has decided, and removed that. Files that git moved out of the way get readable names."""
         if not conflicts:
             return written
         text = (f"{LISTED}: one side's version was kept, or both,\nunder names that end in `~` and the side. "
@@ -2705,7 +2761,8 @@ class Git:
         return self(there, "write-tree", env=own)
 
     def _holding(self, top: str, rows: Sequence[Changed], place: Mapping[str, str]) -> Set[str]:
-        """Those of the files that lie in `top` as `rows` have them, or are gone as these say. Raises: GitError, OSError."""
+        """Those of the files that lie in `top` as `rows` have them, or are gone as these say. Raises:
+        GitError, OSError."""
         there = [row for row in rows if row.status != "D"]
         with self.aside(place) as scratch:
             self(top, "update-index", "-z", "--index-info", env=scratch, stdin="".join(map(_entry, there)))
@@ -2715,8 +2772,8 @@ class Git:
         return gone | {row.path for row in there} - set(other)
 
     def _take_back(self, top: str, old: str, new: str, place: Mapping[str, str]) -> None:
-        """What git had written of the commit `new` into the worktree `top`, which had `old`, goes again. git itself does that, so
-        what somebody has changed meanwhile stays. Raises: GitError, OSError."""
+        """What git had written of the commit `new` into the worktree `top`, which had `old`, goes again. git
+        itself does that, so what somebody has changed meanwhile stays. Raises: GitError, OSError."""
         rows = self.changed(place, old, new)
         written = self._holding(top, rows, place)
         self(top, "read-tree", "-i", "-m", old, env=place)
@@ -2729,8 +2786,8 @@ class Git:
 
     @staticmethod
     def check_free(top: str, rows: Sequence[Changed]) -> None:
-        """git itself would overwrite ignored files without a word. Raises: GitError when one of the new files has to go where something lies
-        that is not committed."""
+        """git itself would overwrite ignored files without a word. Raises: GitError when one of the new files
+        has to go where something lies that is not committed."""
         gone = {row.path for row in rows if row.status == "D"}
         taken = [row.path for row in rows if row.status == "A" and not gone & set(directories_above(row.path)) and (
             not all(name in gone for name in files_at(top, row.path))
@@ -2740,7 +2797,8 @@ class Git:
 
     @contextlib.contextmanager
     def scratch_worktree(self, top: str, commit: str, path: str) -> Iterator[None]:
-        """A worktree of the commit at `path`, on no branch, gone afterwards with all that was made in it. Raises: GitError."""
+        """A worktree of the commit at `path`, on no branch, gone afterwards with all that was made in it.
+        Raises: GitError."""
         with self._alone(top):
             self.run(top, "worktree", "add", "--quiet", "--detach", "--lock", "--reason", LOCK_REASON, path, commit, limit_s=CHECKOUT_S)
         try:
@@ -2749,7 +2807,8 @@ class Git:
             self.discard(top, path, "")
 
     def check_clean(self, top: str) -> str:
-        """The branch that is checked out in `top`, which has nothing uncommitted (untracked files aside). Raises: GitError."""
+        """The branch that is checked out in `top`, which has nothing uncommitted (untracked files aside).
+        Raises: GitError."""
         branch = self.branch_at(top)
         if not branch:
             raise GitError(f"No branch is checked out in {top}", "Its HEAD is detached, so there is nothing to move", "Leave `into` out: the merge then makes a branch")
@@ -2761,8 +2820,8 @@ class Git:
         return branch
 
     def blocked(self, top: str, onto: str, rows: Sequence[Changed]) -> Optional[GitError]:
-        """Why HEAD of `top` cannot be moved forward from the commit `onto` now, where that changes the files in `rows`. Blocks
-        while another merge writes there. Raises: GitError."""
+        """Why HEAD of `top` cannot be moved forward from the commit `onto` now, where that changes the files
+        in `rows`. Blocks while another merge writes there. Raises: GitError."""
         with self._alone(top):
             try:
                 self._movable(top, onto, rows)
@@ -2778,9 +2837,10 @@ class Git:
         return branch[len("refs/heads/"):]
 
     def fast_forward(self, top: str, onto: str, commit: str) -> str:
-        """Move the branch that is checked out in `top`, with index and files, from the commit `onto` forward to `commit`. Returns its
-        name. This one command of git's is all that ever writes there: what it refuses, or leaves half done, stays so. Blocks for as
-        long as the files take to be written, up to CHECKOUT_S. Raises: GitError, OSError."""
+        """Move the branch that is checked out in `top`, with index and files, from the commit `onto` forward
+        to `commit`. Returns its name. This one command of git's is all that ever writes there: what it
+        refuses, or leaves half done, stays so. Blocks for as long as the files take to be written, up to
+        CHECKOUT_S. Raises: GitError, OSError."""
         with self._alone(top):              # two at once: git would write the files of one and move the branch for the other
             place = place_of(self(top, "rev-parse", "--absolute-git-dir"), top)
             rows = self.changed(place, onto, commit)
@@ -3037,8 +3097,9 @@ def common_of(tree: Worktree) -> str:
 
 
 def place_of(git_dir: str, top: str) -> Dict[str, str]:
-    """The environment in which git works on one checkout. Where a file system tells `a` from `A`, git shall too: a
-    repository that came from one which does not says otherwise, and git would pass over a file that was renamed so."""
+    """The environment in which git works on one checkout. Where a file system tells `a` from `A`, git shall
+    too: a repository that came from one which does not says otherwise, and git would pass over a file that
+    was renamed so."""
     place = {"GIT_DIR": git_dir, "GIT_WORK_TREE": top}
     if not os.path.exists(os.path.join(git_dir, "hEaD")):
         place.update(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="core.ignoreCase", GIT_CONFIG_VALUE_0="false")
@@ -3075,7 +3136,8 @@ def mark_of(top: str, name: str) -> str:
 
 
 def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
-    """Whether this is a file that was copied as an ignored one, also under another name. `copied`: names and marks."""
+    """Whether this is a file that was copied as an ignored one, also under another name. `copied`: names and
+    marks."""
     return bool(copied) and (change.xy == "??" and change.path in copied or mark_of(top, change.path) in copied)
 
 
@@ -3130,7 +3192,8 @@ ANSWER = frozenset({"spec.json", "prompt", "report.json", "status.json", "lock",
 
 
 def raise_if_exhausted(error: Exception) -> None:
-    """A passing want of the system says nothing about a task; everything else that makes a record unreadable does."""
+    """A passing want of the system says nothing about a task; everything else that makes a record unreadable
+    does."""
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         raise error
 
@@ -3144,7 +3207,8 @@ class TaskDir:
 
     @classmethod
     def create(cls, tasks: str, spec: Spec, prompt: str) -> "TaskDir":
-        """Make the directory of a task under a hidden name; `appear` gives it its own. Raises: OSError; nothing is left then."""
+        """Make the directory of a task under a hidden name; `appear` gives it its own. Raises: OSError;
+        nothing is left then."""
         hidden = cls(os.path.join(tasks, "." + spec.task_id))
         os.mkdir(hidden.path, 0o700)
         try:
@@ -3163,8 +3227,9 @@ class TaskDir:
             raise
 
     def appear(self) -> Tuple["TaskDir", int, int]:
-        """Take the lock, then the place in the index, then the name: no reader ever sees a half-made or a falsely dead task, or
-        overlooks one. Returns it with the descriptors of lock and control. Raises: OSError; it is hidden still then."""
+        """Take the lock, then the place in the index, then the name: no reader ever sees a half-made or a
+        falsely dead task, or overlooks one. Returns it with the descriptors of lock and control. Raises:
+        OSError; it is hidden still then."""
         tasks = os.path.dirname(self.path)
         named = TaskDir(os.path.join(tasks, self.task_id[1:]))
         fds = [open_lock(self.file("lock"))]
@@ -3181,19 +3246,21 @@ class TaskDir:
             raise
 
     def discard(self) -> None:
-        """Remove a task that has never run. Where that fails, what is left is hidden, or reads as lost before it began."""
+        """Remove a task that has never run. Where that fails, what is left is hidden, or reads as lost before
+        it began."""
         with contextlib.suppress(OSError):
             delete_tree(self.path)
 
     def remove(self) -> None:
-        """Remove a task that has ended, for the holder of its lock. It goes under a hidden name, so no reader sees a part of it. Raises: OSError."""
+        """Remove a task that has ended, for the holder of its lock. It goes under a hidden name, so no reader
+        sees a part of it. Raises: OSError."""
         hidden = os.path.join(os.path.dirname(self.path), "." + self.task_id)
         os.rename(self.path, hidden)
         delete_tree(hidden)
 
     def thin(self, status: Status, report: Report) -> None:
-        """Remove all but the answer of a task that has ended, for the holder of its lock. Raises: OSError; the
-        answer is whole then, too."""
+        """Remove all but the answer of a task that has ended, for the holder of its lock. Raises: OSError;
+        the answer is whole then, too."""
         if not os.path.exists(self.file("report.json")) or self.report() != report:
             write_atomic(self.file("report.json"), to_json(report))
             self.write_status(status)
@@ -3250,8 +3317,9 @@ class TaskDir:
             time.sleep(1)                   # no descriptor left: the one case in which asking again is all there is
 
     def stop(self) -> None:
-        """Order the supervisor to stop the task, and ring; without one there is nobody to ring for, so no pid is ever
-        trusted. Whatever keeps the bell from ringing, want of descriptors too, the order is found within LOOK_S."""
+        """Order the supervisor to stop the task, and ring; without one there is nobody to ring for, so no pid
+        is ever trusted. Whatever keeps the bell from ringing, want of descriptors too, the order is found
+        within LOOK_S."""
         with contextlib.suppress(OSError):          # it was ordered before, or the task has ended
             os.rename(self.file("reserve"), self.file("stop"))
         with contextlib.suppress(OSError):
@@ -3276,14 +3344,16 @@ class Store:
         self.live, self.threads = os.path.join(root, "live"), os.path.join(root, "threads")
 
     def prepare(self) -> None:
-        """Make ROOT. It may hold other things, so its mode is left as it is. Raises: ToolError when others can change it."""
+        """Make ROOT. It may hold other things, so its mode is left as it is. Raises: ToolError when others
+        can change it."""
         own_directory(self.root)
         private_directory(self.tasks)
         private_directory(self.threads)
         self.index()
 
     def index(self) -> None:
-        """Make `live` where it is missing, with every task in it, for whoever looks to take out what has ended. Raises: OSError."""
+        """Make `live` where it is missing, with every task in it, for whoever looks to take out what has
+        ended. Raises: OSError."""
         if os.path.isdir(self.live):
             return
         new = f"{self.live}.{os.urandom(4).hex()}"
@@ -3297,7 +3367,8 @@ class Store:
             delete_tree(new)
 
     def thread(self, thread_id: str) -> str:
-        """The index of a thread: the tasks of it that have left `live`. No name leads out of its directory."""
+        """The index of a thread: the tasks of it that have left `live`. No name leads out of its
+        directory."""
         return os.path.join(self.threads, re.sub(r"[^\w-]", "_", thread_id.lower()))
 
     def settle(self, task_id: str, thread_id: Optional[str]) -> None:
@@ -3360,7 +3431,8 @@ class Store:
             return None
 
     def end_handle(self, handle_id: str, end: HandleEnd) -> HandleEnd:
-        """Write the end of a handle and return it; when another server was first, return what that one wrote."""
+        """Write the end of a handle and return it; when another server was first, return what that one
+        wrote."""
         name, mine = self._handle_file(handle_id, ".end.json"), self._handle_file(handle_id, f".{os.urandom(4).hex()}")
         try:
             write_atomic(mine, to_json(end))
@@ -3379,7 +3451,8 @@ class Store:
         return end
 
     def handle_files(self) -> Dict[str, List[str]]:
-        """Handle id -> the paths of its files, strays included and what makes it a handle first. Raises: OSError."""
+        """Handle id -> the paths of its files, strays included and what makes it a handle first. Raises:
+        OSError."""
         found: Dict[str, List[str]] = {}
         for name in sorted(names_in(self.handles), key=lambda name: (not name.endswith(".json") or ".end" in name, name)):
             if re.match(HANDLE_ID + r"\.", name):
@@ -3427,8 +3500,8 @@ class Tail:
             return self.progress
 
     def _fold_new(self, f: IO[bytes]) -> None:
-        """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one. A huge one is read once, and no
-        more than MAX_LINE_BYTES of it are ever in memory."""
+        """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one. A huge one is read
+        once, and no more than MAX_LINE_BYTES of it are ever in memory."""
         f.seek(self.offset)
         while True:
             line = f.readline(1 << 20 if self.in_huge else MAX_LINE_BYTES)
@@ -3534,8 +3607,9 @@ class Supervisor:
         return None
 
     def _take_orders(self, timeout_s: Optional[float]) -> bool:
-        """Sleep until something happens, at most `timeout_s`. True when the task has to stop. Any task may ring at our door
-        for ever: after a false alarm we do not listen for a while, and an order is found without the bell, too."""
+        """Sleep until something happens, at most `timeout_s`. True when the task has to stop. Any task may
+        ring at our door for ever: after a false alarm we do not listen for a while, and an order is found
+        without the bell, too."""
         listen = [self.wake] if self.false_alarm else [self.control, self.wake]
         ready = select.select(listen, [], [], LOOK_S if timeout_s is None else min(timeout_s, LOOK_S))[0]
         rung = self.control in ready and bool(os.read(self.control, 1 << 16))
@@ -3565,7 +3639,8 @@ class Supervisor:
                 self.recorded = self.host.descendants(self.child)
 
     def _write(self, status: Status) -> None:
-        """A full disk must not end the supervision: the status on disk is then behind, the lock still tells the truth."""
+        """A full disk must not end the supervision: the status on disk is then behind, the lock still tells
+        the truth."""
         self.status = status
         try:
             self.task.write_status(status)
@@ -3586,9 +3661,10 @@ class Supervisor:
                 self.exit_code = -os.WTERMSIG(wait_status) if killed else os.WEXITSTATUS(wait_status)
 
     def _sweep(self) -> int:
-        """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out of reach of killpg, and
-        under danger-full-access they outlive it. Supervisors of tasks that were started below us are asked instead, and get NESTED_S to
-        bring the work home (on macOS they are not waited for). Returns how many would not die within SWEEP_S."""
+        """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out
+        of reach of killpg, and under danger-full-access they outlive it. Supervisors of tasks that were
+        started below us are asked instead, and get NESTED_S to bring the work home (on macOS they are not
+        waited for). Returns how many would not die within SWEEP_S."""
         if self.child is None:
             return 0
         self.host.signal_group(self.child, signal.SIGKILL)
@@ -3608,8 +3684,8 @@ class Supervisor:
         return 0
 
     def _end(self, pids: Iterable[int], gently: bool = True) -> bool:
-        """Kill these processes; `gently`: ask supervisors among them to end, and leave alone what is below those. Whether there are any.
-        Those of our own ROOT only: no sandbox lets a task make a lock there."""
+        """Kill these processes; `gently`: ask supervisors among them to end, and leave alone what is below
+        those. Whether there are any. Those of our own ROOT only: no sandbox lets a task make a lock there."""
         directories = {pid: self.host.about(pid)[1] for pid in pids if gently}
         ours = os.path.realpath(os.path.dirname(self.task.path))
         inner = {pid: os.path.basename(d) for pid, d in directories.items() if d and os.path.realpath(os.path.dirname(d)) == ours}
@@ -3694,8 +3770,8 @@ class Supervisor:
         return outcome, failure(kind, f"Codex {how}, and {last}. {progress.error or clip(stderr[-300:], 300)}".strip())
 
     def _bring_home(self, end: Status, progress: Progress) -> Optional[Worktree]:
-        """Commit the work onto the task's branch, however the task ended (codex cannot: `.git` is read-only in its
-        sandbox). What was not committed stays in the worktree, and a warning says so."""
+        """Commit the work onto the task's branch, however the task ended (codex cannot: `.git` is read-only
+        in its sandbox). What was not committed stays in the worktree, and a warning says so."""
         tree, outcome = self.spec.worktree, end.outcome
         if tree is None or outcome is None:
             return tree
@@ -3711,7 +3787,8 @@ class Supervisor:
         return tree
 
     def _outside(self, tree: Optional[Worktree], progress: Progress) -> Dict[str, Any]:
-        """What the task changed although its `write_paths` do not cover it; without a worktree, as far as its events tell."""
+        """What the task changed although its `write_paths` do not cover it; without a worktree, as far as its
+        events tell."""
         globs = self.spec.arguments.get("write_paths")
         if globs is None:
             return {}
@@ -3728,7 +3805,8 @@ class Supervisor:
         return some([name for name in names if name.startswith("../") or not within.cover(name)])
 
     def _file(self, report: Report, end: Status) -> None:
-        """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds anyway is left out."""
+        """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds
+        anyway is left out."""
         path = self.task.file("report.json")
         self._ordered()                         # too late, but the reserve is needed
         full = report._replace(warnings=add_warning((), FULL_DISK.format(self.task.path), *report.warnings))
@@ -3746,7 +3824,8 @@ class Supervisor:
 
 
 def supervisor_main(argv: Sequence[str]) -> int:
-    """The supervisor's process: `argv` is the task directory and the inherited descriptors of its lock and control."""
+    """The supervisor's process: `argv` is the task directory and the inherited descriptors of its lock and
+    control."""
     directory, inherited = argv[0], [int(word) for word in argv[1:]]
     lock, control = map(os.dup, inherited)              # low numbers, for select(2); not inheritable, so codex does not hold them
     for fd in inherited:
@@ -3779,12 +3858,14 @@ class Client(NamedTuple):
 
     @property
     def shows_structured(self) -> bool:
-        """Whether its model sees structuredContent, and that alone. Source: Claude Code 2.1.329, Codex 0.169.0."""
+        """Whether its model sees structuredContent, and that alone. Source: Claude Code 2.1.329, Codex
+        0.169.0."""
         return self.name in (CODEX_CLIENT, "claude-code")
 
 
 class Call:
-    """All that the application sees of a request: whom it serves, whether it was cancelled, and a way to tell of progress."""
+    """All that the application sees of a request: whom it serves, whether it was cancelled, and a way to tell
+    of progress."""
 
     def __init__(self, client: Client = Client(), tell: Optional[Callable[[str], None]] = None) -> None:
         self.client, self.tell = client, tell
@@ -3798,13 +3879,15 @@ class Call:
     def abandoned(self) -> bool:
         """Cancelled by somebody's wish, not because the client's patience ended.
 
-        Source: Claude Code 2.1.329 sends `SdkError: Request timed out` for its own limit, `AbortError: user-cancel` for Esc."""
+        Source: Claude Code 2.1.329 sends `SdkError: Request timed out` for its own limit, `AbortError:
+        user-cancel` for Esc."""
         return self.cancelled and not re.search(r"time[d-]?[ -]?out|deadline", self.cancel_reason, re.I)
 
 
 class Plan(NamedTuple):
-    """A checked request, before anything exists: the spec, its prompt, (top, base) where a worktree is wanted, whether the
-    uncommitted changes there go into it, and what is to be merged into the worktree of a reply."""
+    """A checked request, before anything exists: the spec, its prompt, (top, base) where a worktree is
+    wanted, whether the uncommitted changes there go into it, and what is to be merged into the worktree of a
+    reply."""
     spec: Spec
     prompt: str
     worktree_from: Optional[Tuple[str, str]] = None
@@ -3873,7 +3956,8 @@ class Seen(NamedTuple):
         return self.report.files if self.report else self.progress.files
 
     def whole(self, what: str) -> "Seen":
-        """For those who cannot do with less. Raises: ToolError, which says `what` is not possible, for a damaged one."""
+        """For those who cannot do with less. Raises: ToolError, which says `what` is not possible, for a
+        damaged one."""
         if self.damage:
             raise ToolError(what, f"Its record is damaged: {self.damage}", f"Look into `{self.task.path}`")
         return self
@@ -3907,8 +3991,8 @@ class Known:
 
 
 class View:
-    """What tasks came to. Each is read once, by one rule for what is damaged: that of one record makes a poorer
-    record of that task, and no more. It writes nothing. Thread-safe."""
+    """What tasks came to. Each is read once, by one rule for what is damaged: that of one record makes a
+    poorer record of that task, and no more. It writes nothing. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -3985,7 +4069,8 @@ DOING: Mapping[Phase, str] = {
 
 
 def summary(doing: Sequence[Doing], total: int, now: float) -> str:
-    """`3 of 5 done; 2f9c running `pytest -q` for 41 s`: the tasks that still run, the one that changed last first."""
+    """`3 of 5 done; 2f9c running `pytest -q` for 41 s`: the tasks that still run, the one that changed last
+    first."""
     def words(one: Doing) -> str:
         does = f"{DOING[one.phase]} `{clip(one.detail, 60)}`" if one.detail and one.phase in DOING else one.phase.value
         return f"{one.task_id[:4]} {does}" + (f" for {age(now, one.since):.0f} s" if one.since else "")
@@ -3999,8 +4084,8 @@ def age(now: float, then: float) -> float:
 
 
 class Ticker:
-    """Tells a waiting client what goes on: at each change of phase, at most every PROGRESS_GAP_S, at least every
-    HEARTBEAT_S."""
+    """Tells a waiting client what goes on: at each change of phase, at most every PROGRESS_GAP_S, at least
+    every HEARTBEAT_S."""
 
     def __init__(self, total: int, call: Call) -> None:
         self.total, self.call = total, call
@@ -4017,13 +4102,13 @@ class Ticker:
 
 
 class Watch:
-    """Who waits for tasks, and which have not ended. A waiter sleeps until the kernel wakes it: one thread for each
-    task that is waited for, asleep in flock(2)."""
+    """Who waits for tasks, and which have not ended. A waiter sleeps until the kernel wakes it: one thread
+    for each task that is waited for, asleep in flock(2)."""
 
     def __init__(self, view: View, host: Host) -> None:
         self.view, self.store, self.host = view, view.store, host
-        # Guards `watched` and `ended` of every Known. A watcher notifies when it sets one, and `wake` when a call was
-        # cancelled. Nothing is called or locked while it is held.
+        # Guards `watched` and `ended` of every Known. A watcher notifies when it sets one, and `wake` when a
+        # call was cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
         self.closing = False                        # set once: what is not launched yet never will be
 
@@ -4077,8 +4162,9 @@ class Watch:
             self.changed.notify_all()
 
     def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
-        """Block until all or any of the tasks have ended, `timeout_s` has passed, or the call is cancelled. Costs
-        nothing meanwhile, but for a look at the sizes of the event files once a second while the call wants progress.
+        """Block until all or any of the tasks have ended, `timeout_s` has passed, or the call is cancelled.
+        Costs nothing meanwhile, but for a look at the sizes of the event files once a second while the call
+        wants progress.
 
         Raises: ToolError for an unknown task.
         """
@@ -4104,21 +4190,23 @@ class Watch:
                     return
 
     def stop(self, task_ids: Sequence[str]) -> None:
-        """Ask the supervisors of these tasks to stop them, and return at once. A task that does not exist is passed over."""
+        """Ask the supervisors of these tasks to stop them, and return at once. A task that does not exist is
+        passed over."""
         for task_id in task_ids:
             with contextlib.suppress(ToolError):
                 self.store.get(task_id).stop()
 
     def collected(self, task_ids: Sequence[str]) -> None:
-        """Remember that a client has been given the results of these tasks: what nobody has collected is kept for longer."""
+        """Remember that a client has been given the results of these tasks: what nobody has collected is kept
+        for longer."""
         for task_id in task_ids:
             with contextlib.suppress(ToolError, OSError):
                 self.store.get(task_id).collect()
 
     def live(self) -> Dict[str, bool]:
-        """Task id -> whether it runs, newest first: of all that do, and of those that were lost and that nobody was
-        told of. What a lost one left running is killed. One flock(2) for each that runs, one look at each that has
-        ended since the last time. Raises: OSError."""
+        """Task id -> whether it runs, newest first: of all that do, and of those that were lost and that
+        nobody was told of. What a lost one left running is killed. One flock(2) for each that runs, one look
+        at each that has ended since the last time. Raises: OSError."""
         if os.path.isdir(self.store.tasks):
             self.store.index()
         born = lambda task_id: modified_at(os.path.join(self.store.live, task_id))
@@ -4180,14 +4268,16 @@ class Watch:
                 raise ToolError(what, why, "codex_wait for it first")
 
     def look_for_lost(self) -> None:
-        """Kill what lost tasks left running; for the start of a server, which makes nothing where nothing is."""
+        """Kill what lost tasks left running; for the start of a server, which makes nothing where nothing
+        is."""
         with contextlib.suppress(OSError):
             if os.path.isdir(self.store.live):
                 self.live()
 
     def look(self, task_ids: Sequence[str]) -> Tuple[List[str], str, float]:
         """(those that have ended, a summary of all, when the last event or end came), also for tasks of other
-        servers. A task that is not there any more counts as ended. Raises: OSError when the system is exhausted."""
+        servers. A task that is not there any more counts as ended. Raises: OSError when the system is
+        exhausted."""
         doing, ended, last = [], [], 0.0
         for task_id in task_ids:
             try:
@@ -4222,8 +4312,8 @@ def commit_named(git: Git, argument: str, name: str, cwd: str, place: Mapping[st
 
 
 class Bounds(Room):
-    """Where this server works, whose configuration git obeys there, and what of ours a task could reach. It decides
-    and changes nothing."""
+    """Where this server works, whose configuration git obeys there, and what of ours a task could reach. It
+    decides and changes nothing."""
 
     def __init__(self, *ground: Any) -> None:
         super().__init__(*ground)
@@ -4255,8 +4345,8 @@ class Bounds(Room):
                             "Pass a directory in there")
 
     def check_ours(self, cwd: str) -> None:
-        """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no task's
-        making. Raises: GitError."""
+        """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no
+        task's making. Raises: GitError."""
         task_id, made = self.made_around(cwd)
         git_dir = self.git(cwd, "rev-parse", "--absolute-git-dir")
         if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
@@ -4265,8 +4355,8 @@ class Bounds(Room):
         self.check_settings(git_dir, os.path.join(cwd, self.git(cwd, "rev-parse", "--git-common-dir")))
 
     def check_settings(self, git_dir: str, common: str) -> None:
-        """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that lies at the
-        top of what it may write. Raises: GitError."""
+        """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
+        lies at the top of what it may write. Raises: GitError."""
         odd = self.git.odd_settings(git_dir, common)
         for task_id in (i for i in self.store.ids() if odd and i not in self.writable):
             with contextlib.suppress(ToolError, *UNREADABLE):
@@ -4281,7 +4371,8 @@ class Bounds(Room):
                                "what is more than plain; what you want of that, set in your own: `git config --global`")
 
     def made_around(self, cwd: str) -> Tuple[str, Optional[Worktree]]:
-        """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree, where its record tells."""
+        """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree,
+        where its record tells."""
         if not is_inside(cwd, self.config.worktree_dir):
             return "", None
         task_id = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
@@ -4291,11 +4382,11 @@ class Bounds(Room):
             return task_id, None
 
     def kept_out(self, spec: Spec, place: str) -> Spec:
-        """The same with a permission profile in place of `sandbox`, where a task that works in `place` could write to
-        what is ours: ROOT cannot even be read then, and nothing on the way to it be renamed.
+        """The same with a permission profile in place of `sandbox`, where a task that works in `place` could
+        write to what is ours: ROOT cannot even be read then, and nothing on the way to it be renamed.
 
-        Source: codex-cli 0.154.0 to 0.169.0; with 0.144.6 no command runs in a worktree below what is read-only.
-        Raises: ToolError where no profile helps."""
+        Source: codex-cli 0.154.0 to 0.169.0; with 0.144.6 no command runs in a worktree below what is
+        read-only. Raises: ToolError where no profile helps."""
         mode = asked(spec.arguments, spec.overrides).sandbox
         if mode not in (None, SANDBOXES[1]):
             return spec
@@ -4341,11 +4432,12 @@ class Bounds(Room):
         return [link for name in names for link in (*directories_above(name), name) if os.path.islink(link)]
 
     def _reach(self, spec: Spec, place: str) -> Tuple[List[str], List[str], bool, List[str]]:
-        """What workspace-write lets a task that works in `place` write, as real paths; which of codex's own places are
-        closed to it; whether its commands reach the network; what may be open besides: `/` where nothing is certain,
-        and what a project asks for, which codex follows only where it trusts it.
+        """What workspace-write lets a task that works in `place` write, as real paths; which of codex's own
+        places are closed to it; whether its commands reach the network; what may be open besides: `/` where
+        nothing is certain, and what a project asks for, which codex follows only where it trusts it.
 
-        Source: codex-cli 0.169.0, whose layers are /etc/codex, CODEX_HOME, `.codex` from the project's top to cwd, -c."""
+        Source: codex-cli 0.169.0, whose layers are /etc/codex, CODEX_HOME, `.codex` from the project's top to
+        cwd, -c."""
         home, profile = self.config.codex_home, spec.arguments.get("profile")
         files = ["/etc/codex/config.toml", f"{home}/config.toml", *([f"{home}/{profile}.config.toml"] if profile else [])]
         asked_for = (*spec.overrides, *config_words(spec.arguments.get("config", {})))
@@ -4408,7 +4500,8 @@ class Worktrees(Room):
             raise ToolError(f"`worktree` is not possible: {error.what}", error.why, error.fix)
 
     def around(self, cwd: str, owner: Optional[Spec]) -> Optional[Worktree]:
-        """The worktree of ours that a task in `cwd` works in: that of its thread's last task, or the one that was made there."""
+        """The worktree of ours that a task in `cwd` works in: that of its thread's last task, or the one that
+        was made there."""
         trees = (owner.worktree if owner else None, self.bounds.made_around(cwd)[1])
         return next((tree for tree in trees if tree is not None and is_inside(cwd, tree.path)), None)
 
@@ -4451,8 +4544,8 @@ class Worktrees(Room):
                             "Make room there; CODEX_SWARM_WORKTREE_DIR names another directory")
 
     def back_for(self, owner: Spec, cwd: str) -> Spec:
-        """The last task of a thread. When a sweep has removed the worktree around `cwd`, it is made anew in its place,
-        from its branch or what remembers that, and `setup` prepares it. Raises: ToolError."""
+        """The last task of a thread. When a sweep has removed the worktree around `cwd`, it is made anew in
+        its place, from its branch or what remembers that, and `setup` prepares it. Raises: ToolError."""
         tree, task = owner.worktree, self.store.get(owner.task_id)
         if tree is None or os.path.lexists(tree.path) or not is_inside(cwd, tree.path):
             return owner._replace(setup="")
@@ -4490,16 +4583,17 @@ class Worktrees(Room):
 
 
 class Compare(Room):
-    """What tasks changed: against where they began, against each other, and at the same time. It only reads."""
+    """What tasks changed: against where they began, against each other, and at the same time. It only
+    reads."""
 
     def __init__(self, bounds: Bounds, *ground: Any) -> None:
         super().__init__(*ground)
         self.bounds = bounds
 
     def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
-        """Task id -> other task id -> the files that both touched while both ran, in the same repository. The others are
-        those of `task_ids` and whatever runs now. Of a running task, what codex edited with its own tool counts; of an
-        ended one in a worktree, everything that changed. Raises: OSError."""
+        """Task id -> other task id -> the files that both touched while both ran, in the same repository. The
+        others are those of `task_ids` and whatever runs now. Of a running task, what codex edited with its
+        own tool counts; of an ended one in a worktree, everything that changed. Raises: OSError."""
         found: Dict[str, Dict[str, Any]] = {}
         touched = [t for t in (self._touched(i) for i in dict.fromkeys((*task_ids, *self.watch.unended()))) if t is not None]
         for i, one in enumerate(touched):
@@ -4525,9 +4619,10 @@ class Compare(Room):
             return None
 
     def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str]) -> Dict[str, Any]:
-        """What a task changed since it began, or, with `against`, how its result differs from that of another task: counts, and
-        as `content` a line a file (`view` stat or files) or the patch. Of a task that runs or was not saved, what lies in its
-        worktree now; of one without a worktree, what is not committed in its directory, whoever changed it. Reads only.
+        """What a task changed since it began, or, with `against`, how its result differs from that of another
+        task: counts, and as `content` a line a file (`view` stat or files) or the patch. Of a task that runs
+        or was not saved, what lies in its worktree now; of one without a worktree, what is not committed in
+        its directory, whoever changed it. Reads only.
 
         Raises: ToolError, OSError."""
         side = self._side(task_id)
@@ -4581,7 +4676,8 @@ class Compare(Room):
         return Side(common, None, True, [legible(os.path.relpath(os.path.realpath(f), top)) for f in edited], globs, top, () if within == "." else (f":(literal){within}",), note)
 
     def _ends(self, side: Side, place: Mapping[str, str]) -> Tuple[str, str, Dict[str, Any]]:
-        """(the commit that it began with, the commit or tree object that it came to, what its directory has besides)."""
+        """(the commit that it began with, the commit or tree object that it came to, what its directory has
+        besides)."""
         if side.tree is None:
             return self.git.state_of_checkout(side.top, place)
         tree, there = side.tree, os.path.isdir(side.tree.path)
@@ -4597,11 +4693,12 @@ class Merger(Room):
         self.worktrees, self.bounds = worktrees, worktrees.bounds
 
     def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
-        """Bring the branches of ended tasks together on top of `wish.base`, in this order, all or none of them; where `wish.partial`,
-        those before the first conflict. All is tried aside first; then one ref is moved, after the server's verify command has passed.
+        """Bring the branches of ended tasks together on top of `wish.base`, in this order, all or none of
+        them; where `wish.partial`, those before the first conflict. All is tried aside first; then one ref is
+        moved, after the server's verify command has passed.
 
-        Blocks for some 30 ms a task, for as many for each pair that may conflict, and as long as the verify command runs, up to
-        VERIFY_S. Raises: ToolError, OSError."""
+        Blocks for some 30 ms a task, for as many for each pair that may conflict, and as long as the verify
+        command runs, up to VERIFY_S. Raises: ToolError, OSError."""
         self.git.check_merge_tree()
         parts, checkout, common, warnings = self.parts(task_ids)
         top, onto = self._target(self.bounds.directory(wish.cwd) if wish.cwd else checkout, common, wish)
@@ -4643,7 +4740,8 @@ class Merger(Room):
         return {**answer, "branch": branch, "commit": commit}
 
     def parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
-        """(what each task brings, the checkout they came from, git's directory that all have in common, warnings). Raises: ToolError."""
+        """(what each task brings, the checkout they came from, git's directory that all have in common,
+        warnings). Raises: ToolError."""
         parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
         heads: Dict[str, Set[str]] = {}     # ... the results of the tasks themselves
         checkout, common, warnings = "", "", []     # type: str, str, List[str]
@@ -4685,7 +4783,8 @@ class Merger(Room):
         return spec, status.outcome, tree
 
     def _newest(self, tree: Worktree) -> str:
-        """What is on the task's branch now, where that goes on from its result; the result, where there is no branch. Raises: ToolError."""
+        """What is on the task's branch now, where that goes on from its result; the result, where there is no
+        branch. Raises: ToolError."""
         assert tree.head is not None
         common, what = common_of(tree), f"The work of `{tree.branch}` cannot be merged"
         place = {"GIT_DIR": common}
@@ -4727,7 +4826,8 @@ class Merger(Room):
 
     def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, desk: Desk,
                    call: Call) -> Tuple[List[Dict[str, Any]], List[str], List[str]]:
-        """(who conflicts with whom, and where; an order in which as many as possible go in before the first conflict; these)."""
+        """(who conflicts with whom, and where; an order in which as many as possible go in before the first
+        conflict; these)."""
         ids = [part.task_id for part in parts]
         if not merged.conflicts:
             return [], ids, ids
@@ -4760,14 +4860,16 @@ class Merger(Room):
                             f"codex_reply to {' or '.join(whose)}, for it to unite them, then merge again")
 
     def _still_wanted(self, call: Call) -> None:
-        """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge is made) or the server ends."""
+        """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge
+        is made) or the server ends."""
         if call.abandoned or self.watch.closing:
             raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
 
     def _verify(self, top: str, commit: str, merge_id: str, call: Call) -> Dict[str, Any]:
-        """How the server's verify command ended on the merged commit, in a worktree that is gone afterwards. What it started is killed
-        at its end, and when the call is abandoned or the server ends: its process group and, on Linux, all that has our mark in its
-        environment. Should the server be killed, the group is. Raises: ToolError, OSError."""
+        """How the server's verify command ended on the merged commit, in a worktree that is gone afterwards.
+        What it started is killed at its end, and when the call is abandoned or the server ends: its process
+        group and, on Linux, all that has our mark in its environment. Should the server be killed, the group
+        is. Raises: ToolError, OSError."""
         import tempfile
         self.worktrees.prepare()
         path, command = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id), self.config.merge_verify
@@ -4795,7 +4897,8 @@ class Merger(Room):
         return {"command": clip(command, LABEL_CHARS), "exit_status": -signal.SIGKILL if status is None else status, "output": tail, **why}
 
     def _keep_telling(self, done: Callable[[], bool], call: Call, doing: str) -> None:
-        """Sleep until `done`, which `wake` makes look again, at most VERIFY_S, and tell the client every HEARTBEAT_S what goes on."""
+        """Sleep until `done`, which `wake` makes look again, at most VERIFY_S, and tell the client every
+        HEARTBEAT_S what goes on."""
         began = self.host.monotonic()
         while not done() and self.host.monotonic() < began + VERIFY_S:
             if call.tell is not None and not call.cancelled:
@@ -4805,8 +4908,8 @@ class Merger(Room):
 
 
 class Planner(Room):
-    """Checks a request against everything that can be known before it starts. It makes nothing, but for the worktree
-    of a thread that a sweep has removed."""
+    """Checks a request against everything that can be known before it starts. It makes nothing, but for the
+    worktree of a thread that a sweep has removed."""
 
     def __init__(self, merger: Merger, *ground: Any) -> None:
         super().__init__(*ground)
@@ -4876,7 +4979,8 @@ class Planner(Room):
         return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
 
     def _there_now(self, tree: Worktree) -> str:
-        """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises: ToolError."""
+        """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises:
+        ToolError."""
         self.bounds.check_settings(tree.git_dir, common_of(tree))
         self.git.end_update(tree)
         with contextlib.suppress(GitError):
@@ -4917,8 +5021,8 @@ class Planner(Room):
         return thread_id
 
     def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec], Optional[Usage]]:
-        """The thread to continue, the task that had it last (None for a thread of another program), and what it had used
-        at the end of the last turn that told. Raises: ToolError."""
+        """The thread to continue, the task that had it last (None for a thread of another program), and what
+        it had used at the end of the last turn that told. Raises: ToolError."""
         thread_id = self.thread_named(request)
         if thread_id is None:
             return None, None, None
@@ -4946,7 +5050,8 @@ class Starter(Room):
         self.store.prepare()
         alone = any("update_from" in request for request in requests)      # files change then before the task is there for others to see
         with contextlib.ExitStack() as locks:
-            # What a plan counts on is not swept away before it runs, and nobody else decides to work in a thread until all see who does.
+            # What a plan counts on is not swept away before it runs, and nobody else decides to work in a
+            # thread until all see who does.
             locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
             for thread_id in self._threads_named(requests, label):
                 locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
@@ -4985,8 +5090,8 @@ class Starter(Room):
         return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)), prompt=told_too if len(told_too) <= MAX_PROMPT_CHARS else plan.prompt)
 
     def _check_depth(self) -> None:
-        """Codex keeps the mark of a task from its MCP servers, so we look for supervisors above us. Raises: ToolError when there are
-        so many that this server may start nothing."""
+        """Codex keeps the mark of a task from its MCP servers, so we look for supervisors above us. Raises:
+        ToolError when there are so many that this server may start nothing."""
         pid, around = os.getpid(), {self.environ.get(TASK_ENV, "")}
         while pid > 1:
             pid, directory = self.host.about(pid)
@@ -4999,7 +5104,8 @@ class Starter(Room):
                             "in the `env` of this server's entry in Codex's config.toml")
 
     def _threads_named(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
-        """The threads that these requests continue, in the order in which everybody locks them. Raises: ToolError."""
+        """The threads that these requests continue, in the order in which everybody locks them. Raises:
+        ToolError."""
         found = sorted(t.lower() for t in (self._named(label, i, self.planner.thread_named, r) for i, r in enumerate(requests)) if t)
         if len(set(found)) < len(found):
             raise ToolError("Two of these requests name the same thread", "Only one task at a time can work in it", "Start one, codex_wait for it, then reply")
@@ -5014,8 +5120,8 @@ class Starter(Room):
             raise ToolError(f"`{label}[{index}]`: {error.what}" if label else error.what, error.why, error.fix, error.kind)
 
     def _launch(self, plans: Sequence[Plan]) -> List[str]:
-        """Write every task before the first one starts, so that a full disk is found while nothing runs. A server killed
-        between `appear` and the launch leaves a task that reads as lost before it began."""
+        """Write every task before the first one starts, so that a full disk is found while nothing runs. A
+        server killed between `appear` and the launch leaves a task that reads as lost before it began."""
         born: List[TaskDir] = []
         ids: List[str] = []
         self.host.prepare_to_launch()
@@ -5087,8 +5193,8 @@ class Swarm:
         self.starter = Starter(self.planner, *ground)
 
     def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
-        """Start one task for each request and return their ids. All or nothing: when one request is wrong, or its
-        worktree cannot be made, nothing is started.
+        """Start one task for each request and return their ids. All or nothing: when one request is wrong, or
+        its worktree cannot be made, nothing is started.
 
         `label` names the list in errors, as in `tasks[2]`. Blocks for a few milliseconds a task, longer for a
         worktree. Raises: ToolError."""
@@ -5133,8 +5239,8 @@ class Swarm:
         self.watch.collected(task_ids)
 
     def record(self, task_id: str) -> Dict[str, Any]:
-        """The record of a task, as every tool returns it; damaged files of one task make a poorer record of that
-        task, no more.
+        """The record of a task, as every tool returns it; damaged files of one task make a poorer record of
+        that task, no more.
 
         Raises: ToolError when there is no such task; OSError when the system is exhausted."""
         seen = self.view.of(task_id)
@@ -5146,10 +5252,10 @@ class Swarm:
         return {key: value for key, value in record.items() if value not in (None, [], {}) and (key, value) != ("title", "")}
 
     def sweep(self, dry_run: bool = False, ignored: bool = False, by_itself: bool = False) -> Iterator[Swept]:
-        """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each when it is done;
-        answers stay for CODEX_SWARM_RESULT_MAX_AGE. A dry run only tells. `ignored`: also worktrees with ignored files
-        of their own. `by_itself`: waits for nobody and tells of removals alone. Raises: ToolError when ROOT is not
-        ours; OSError when it cannot be read."""
+        """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each
+        when it is done; answers stay for CODEX_SWARM_RESULT_MAX_AGE. A dry run only tells. `ignored`: also
+        worktrees with ignored files of their own. `by_itself`: waits for nobody and tells of removals alone.
+        Raises: ToolError when ROOT is not ours; OSError when it cannot be read."""
         if os.path.isdir(self.store.tasks):
             own_directory(self.store.root)
             yield from Sweep(self, dry_run, ignored, by_itself).run()
@@ -5351,7 +5457,8 @@ class Sweep:
         return ["Of tasks that are gone or never were whole, and of answers that clients tracked"] if due else None
 
 
-UNCOMMITTED_BELOW = "It built on changes of yours that are not committed: commit them in your checkout, then merge again"
+UNCOMMITTED_BELOW = "It built on changes of yours that are not committed: commit them in your checkout, " \
+                    "then merge again"
 
 
 def title_of(prompt: str) -> str:
@@ -5360,12 +5467,14 @@ def title_of(prompt: str) -> str:
 
 
 def shown(tree: Worktree) -> Dict[str, Any]:
-    return {k: list(v) if k == "submodules" else v for k, v in to_json(tree).items() if k not in ("git_dir", "files", "seal")}
+    out = {key: value for key, value in to_json(tree).items() if key not in ("git_dir", "files", "seal")}
+    return {**out, "submodules": list(tree.submodules)} if tree.submodules else out
 
 
 def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]:
     """The tasks that go into a merge, and those that do not."""
-    return {"merged": [i for part in going for i in part.task_ids], "not_merged": [i for part in parts if part not in going for i in part.task_ids]}
+    ids = lambda some_parts: [task_id for part in some_parts for task_id in part.task_ids]
+    return {"merged": ids(going), "not_merged": ids(part for part in parts if part not in going)}
 
 
 def _row(row: Changed, view: str, globs: Optional[Globs]) -> str:
@@ -5373,7 +5482,9 @@ def _row(row: Changed, view: str, globs: Optional[Globs]) -> str:
     if view == "files":
         outside = globs is not None and not globs.cover(row.path)
         return f"{row.status} {name}" + ("  (outside write_paths)" if outside else "")
-    return f"{'binary' if row.insertions is None else f'+{row.insertions}':>7} {'' if row.deletions is None else f'-{row.deletions}':>7}  {name}"
+    added = "binary" if row.insertions is None else f"+{row.insertions}"
+    removed = "" if row.deletions is None else f"-{row.deletions}"
+    return f"{added:>7} {removed:>7}  {name}"
 
 
 # ======================================================================================
@@ -5382,7 +5493,8 @@ def _row(row: Changed, view: str, globs: Optional[Globs]) -> str:
 # To add a tool, write one @tool function. tools/list, argument checking, dispatch and the tests read TOOLS;
 # the README's table is compared with it. A handler gets the checked arguments under their listed names.
 class Answer(NamedTuple):
-    """What a tool returns. `failed`: the run that this call was about ended badly, so the result says isError."""
+    """What a tool returns. `failed`: the run that the call was about ended badly, so the result says
+    isError."""
     data: Dict[str, Any]
     failed: bool = False
 
@@ -5400,7 +5512,8 @@ class Tool(NamedTuple):
     waits: bool = False             # as long as the tasks do
 
 
-def tool(name: str, title: str, description: str, args: Schema, returns: Schema, **traits: bool) -> Callable[[Any], Any]:
+def tool(name: str, title: str, description: str, args: Schema, returns: Schema,
+         **traits: bool) -> Callable[[Any], Any]:
     """Put the function below into TOOLS; `traits` are the flags of Tool."""
     def add(run: Any) -> Any:
         TOOLS[name] = Tool(name, title, description, args, returns, run, **traits)
@@ -5409,7 +5522,7 @@ def tool(name: str, title: str, description: str, args: Schema, returns: Schema,
 
 
 TOOLS: Dict[str, Tool] = {}                         # filled here, at import, and never changed
-TOOL_ALIASES = {"codex-reply": "codex_reply"}       # the name in the vendor's removed server; accepted, not listed
+TOOL_ALIASES = {"codex-reply": "codex_reply"}       # the name in the vendor's removed server; not listed
 
 
 def tool_named(name: Any) -> Optional[Tool]:
@@ -5419,40 +5532,47 @@ def tool_named(name: Any) -> Optional[Tool]:
 THREAD = string("Codex thread", pattern=THREAD_ID)
 TASK = string(pattern=TASK_ID)
 TASKS = arr(TASK, minItems=1, maxItems=500)
-NAMELESS: Mapping[str, Schema] = {name: {k: v for k, v in schema.items() if k != "description"} for name, schema in RUN.items()}
-REPLY: Mapping[str, Schema] = {**{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"],
-                               "update_from": string("Task or branch to merge into its worktree first", minLength=1, maxLength=1000)}
-RECORD = obj({"task_id": string(), "state": string(), "outcome": string(), "threadId": string(), "content": string()})
-RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())})        # nothing is required: TypeScript clients check errors, too
+NAMELESS: Mapping[str, Schema] = {
+    name: {key: value for key, value in schema.items() if key != "description"}
+    for name, schema in RUN.items()}
+REPLY: Mapping[str, Schema] = {
+    **{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"],
+    "update_from": string("Task or branch to merge into its worktree first", minLength=1, maxLength=1000)}
+RECORD = obj({key: string() for key in ("task_id", "state", "outcome", "threadId", "content")})
+# nothing is required: TypeScript clients check errors, too
+RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())})
 PAGED = {"offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}
 COLLECT = "codex_wait with these task_ids returns the results; codex_status shows what they do"
 
 
 @tool("codex", "Run Codex",
-      "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile codex_async. "
-      "The result has `content` (the final message) and `threadId` for codex_reply.",
+      "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile "
+      "codex_async. The result has `content` (the final message) and `threadId` for codex_reply.",
       obj(RUN, ["prompt"]), RECORD, always_load=True, waits=True)
 def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
 
 @tool("codex_async", "Start Codex",
-      "Start a Codex task and return its task_id at once; collect with codex_wait. With `threadId` it continues that thread. "
-      "Other arguments as in codex.",
+      "Start a Codex task and return its task_id at once; collect with codex_wait. With `threadId` it "
+      "continues that thread. Other arguments as in codex.",
       obj({**NAMELESS, "threadId": THREAD}, ["prompt"]), RECORD)
 def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({**swarm.record(_started(swarm, [args], call)[0]), "collect": COLLECT})
 
 
 @tool("codex_batch", "Run several Codex tasks",
-      "Run several Codex tasks in parallel and wait for all of them: one call instead of many. Each entry of `tasks` takes the arguments of codex; "
-      "`defaults` are shared. wait=false returns the task_ids at once. If any entry is wrong, nothing starts.",
-      obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(), "wait": boolean("Default true")}, ["tasks"]),
+      "Run several Codex tasks in parallel and wait for all of them: one call instead of many. Each entry of "
+      "`tasks` takes the arguments of codex; `defaults` are shared. wait=false returns the task_ids at once. "
+      "If any entry is wrong, nothing starts.",
+      obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(),
+           "wait": boolean("Default true")}, ["tasks"]),
       RECORDS, always_load=True, waits=True)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
-    refuse(problems(obj(RUN), shared, "defaults") + [f"`tasks[{i}].prompt` is required" for i, entry in enumerate(entries) if "prompt" not in entry])
+    mute = [f"`tasks[{i}].prompt` is required" for i, entry in enumerate(entries) if "prompt" not in entry]
+    refuse(problems(obj(RUN), shared, "defaults") + mute)
     ids = _started(swarm, entries, call, "tasks")
     if not args.get("wait", True):
         return Answer({"task_ids": ids, "tasks": [swarm.record(i) for i in ids], "collect": COLLECT})
@@ -5460,18 +5580,19 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
 
 
 @tool("codex_reply", "Continue a Codex thread",
-      "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. "
-      "It keeps the cwd, sandbox, model, profile and config of the thread's last task; arguments override them.",
+      "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. It keeps the cwd, "
+      "sandbox, model, profile and config of the thread's last task; arguments override them.",
       obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD, waits=True)
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
-        raise ToolError("`threadId` is missing", "A reply needs the thread that it continues", "Pass `threadId`, or the `task_id` of the task that had it")
+        raise ToolError("`threadId` is missing", "A reply needs the thread that it continues",
+                        "Pass `threadId`, or the `task_id` of the task that had it")
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
 
 @tool("codex_status", "See what tasks do",
-      "See at once what tasks are doing: state, phase, last command, file and message, seconds since the last event. "
-      "Default: all tasks that have not ended, and lost ones not yet told of.",
+      "See at once what tasks are doing: state, phase, last command, file and message, seconds since the "
+      "last event. Default: all tasks that have not ended, and lost ones not yet told of.",
       obj({"task_ids": TASKS}), RECORDS, read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     records = [swarm.record(i) for i in args.get("task_ids") or swarm.live()]
@@ -5479,35 +5600,46 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
 
 
 @tool("codex_wait", "Wait for tasks",
-      "Wait until all (or any) of the tasks have ended and return their results. After timeout_s it returns what there is, with `still_running`; "
-      "nothing is stopped: call again. `offset` and `max_chars` page through a long `content`.",
-      obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]), "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400),
-           **PAGED}, ["task_ids"]),
+      "Wait until all (or any) of the tasks have ended and return their results. After timeout_s it returns "
+      "what there is, with `still_running`; nothing is stopped: call again. `offset` and `max_chars` page "
+      "through a long `content`.",
+      obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]),
+           "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400), **PAGED},
+          ["task_ids"]),
       RECORDS, read_only=True, waits=True)
 def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     ids = tuple(dict.fromkeys(args["task_ids"]))
     for task_id in ids:
         swarm.store.get(task_id)            # an unknown one is told of now
-    return Wait(ids, False, args.get("mode", "all"), args.get("timeout_s"), False, args.get("offset", 0), args.get("max_chars"))
+    asked_for = {key: args[key] for key in ("mode", "timeout_s", "offset", "max_chars") if key in args}
+    return Wait(ids, **asked_for)
 
 
 @tool("codex_diff", "See what a task changed",
-      "Show what a task changed, also while it runs, or with `against` how its result differs from another task's: "
-      "lines per file (stat), status per file (files) or the patch, paged. `paths` (globs) narrows it.",
-      obj({"task_id": TASK, "against": string("Task or commit", minLength=1, maxLength=1000), "view": string(enum=["stat", "files", "patch"]), "paths": arr(string(minLength=1), maxItems=100), **PAGED}, ["task_id"]),
+      "Show what a task changed, also while it runs, or with `against` how its result differs from another "
+      "task's: lines per file (stat), status per file (files) or the patch, paged. `paths` (globs) narrows "
+      "it.",
+      obj({"task_id": TASK, "against": string("Task or commit", minLength=1, maxLength=1000),
+           "view": string(enum=["stat", "files", "patch"]), "paths": arr(string(minLength=1), maxItems=100),
+           **PAGED}, ["task_id"]),
       obj({"content": string(), "files_changed": integer()}), read_only=True)
 def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    refuse([f"`paths`: {_show(path)}: they are relative to the top of the repository" for path in args.get("paths", ()) if path[0] in "/:"])
-    data = swarm.diff(args["task_id"], args.get("against"), args.get("view", "stat"), args.get("paths", ()))
+    paths = args.get("paths", ())
+    refuse([f"`paths`: {_show(path)}: they are relative to the top of the repository"
+            for path in paths if path[0] in "/:"])
+    data = swarm.diff(args["task_id"], args.get("against"), args.get("view", "stat"), paths)
     return Answer(page(data, args.get("offset", 0), args.get("max_chars")))
 
 
 @tool("codex_merge", "Merge the work of tasks",
-      "Merge the branches of ended tasks, in this order, into a new branch; the checkout stays as it is, unless `into` is HEAD: that moves the checked-out "
-      "branch, if it is clean. If any conflicts, nothing is merged (with `partial`, those before it are), and the answer says who conflicts, where, and what to do. "
-      "dry_run only tells.",
-      obj({"task_ids": TASKS, "dry_run": boolean(), "into": string("New branch, or HEAD", minLength=1, maxLength=200), "base": string("Default: HEAD", minLength=1),
-           "squash": boolean("One commit per task"), "partial": boolean(), "cwd": string(minLength=1)}, ["task_ids"]),
+      "Merge the branches of ended tasks, in this order, into a new branch; the checkout stays as it is, "
+      "unless `into` is HEAD: that moves the checked-out branch, if it is clean. If any conflicts, nothing "
+      "is merged (with `partial`, those before it are), and the answer says who conflicts, where, and what "
+      "to do. dry_run only tells.",
+      obj({"task_ids": TASKS, "dry_run": boolean(),
+           "into": string("New branch, or HEAD", minLength=1, maxLength=200),
+           "base": string("Default: HEAD", minLength=1), "squash": boolean("One commit per task"),
+           "partial": boolean(), "cwd": string(minLength=1)}, ["task_ids"]),
       obj({"merged": arr(string()), "conflicts": arr(obj()), "branch": string(), "commit": string()}))
 def codex_merge(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     data = swarm.merge(args["task_ids"], call, Wish(**{k: v for k, v in args.items() if k != "task_ids"}))
@@ -5523,36 +5655,51 @@ def codex_merge(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
 
 def _brief(conflicts: Sequence[Dict[str, Any]], budget: int) -> List[Dict[str, Any]]:
     """The conflicts with their hunks cut to fair shares of the budget."""
-    few = [{**conflict, "files": conflict["files"][:FILES_SHOWN], **({"files_left_out": len(conflict["files"]) - FILES_SHOWN} if len(conflict["files"]) > FILES_SHOWN else {})}
-           for conflict in conflicts]
+    few = [{**conflict, "files": conflict["files"][:FILES_SHOWN]} for conflict in conflicts]
+    for short, conflict in zip(few, conflicts):
+        if len(conflict["files"]) > FILES_SHOWN:
+            short["files_left_out"] = len(conflict["files"]) - FILES_SHOWN
     texts = [hunk["text"] for conflict in few for file in conflict["files"] for hunk in file.get("hunks", ())]
-    cut = iter([text if share >= size(text) else clip_middle(text, share) if share >= 120 else "" for text, share in zip(texts, shares([size(text) for text in texts], budget))])
-    return [{**conflict, "files": [{**file, "hunks": [{**hunk, "text": next(cut)} for hunk in file.get("hunks", ())]} for file in conflict["files"]]}
-            for conflict in few]
+    cut = iter([text if share >= size(text) else clip_middle(text, share) if share >= 120 else ""
+                for text, share in zip(texts, shares([size(text) for text in texts], budget))])
+    for conflict in few:
+        conflict["files"] = [
+            {**file, "hunks": [{**hunk, "text": next(cut)} for hunk in file.get("hunks", ())]}
+            for file in conflict["files"]]
+    return few
 
 
 def _next_step(data: Mapping[str, Any]) -> str:
     """What to do with the answer to a merge."""
     if data.get("verify", {}).get("exit_status", 0) != 0:
-        return "The verify command did not pass, so nothing was moved. Let codex_reply mend the task at fault, or leave that task out"
+        return "The verify command did not pass, so nothing was moved. " \
+               "Let codex_reply mend the task at fault, or leave that task out"
     holds = f"`{data['branch']}` holds what was merged. " if "commit" in data else ""
-    if data["conflicts"] and "note" in data["conflicts"][0]:
-        return f"{holds}{data['conflicts'][0]['note']}"
     if data["conflicts"]:
-        *others, mine = data["conflicts"][0]["tasks"]
-        other = "that branch" if len(others) > 1 else others[0] if others else data["onto"]
-        first = "Merge the others into a branch; then " if len(others) > 1 and not holds else ""
-        return (f"{holds}{first}codex_reply with task_id {mine} and `update_from` {other} brings that work into its worktree, conflicts marked in the files, and lets the task "
-                "unite them; then merge again" + (f". Or merge those that fit together: {', '.join(data['fitting'])}" if data["fitting"] and not holds else ""))
+        return holds + (data["conflicts"][0].get("note") or _unite(data, bool(holds)))
     if holds:
         return holds.strip()
     if data.get("blocked"):
         return "There are no conflicts, but the checkout cannot be moved now"
-    return "No conflicts: call again without dry_run (the server's verify command is run then, if it has one)" if data["dry_run"] and data["files_changed"] else "There is nothing to merge: all of it is in there already"
+    if data["dry_run"] and data["files_changed"]:
+        return "No conflicts: call again without dry_run (the server's verify command runs then, if it has one)"
+    return "There is nothing to merge: all of it is in there already"
+
+
+def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
+    """How to unite the first conflict."""
+    *others, mine = data["conflicts"][0]["tasks"]
+    other = "that branch" if len(others) > 1 else others[0] if others else data["onto"]
+    first = "Merge the others into a branch; then " if len(others) > 1 and not merged_some else ""
+    fitting = ", ".join(data["fitting"]) if not merged_some else ""
+    return (f"{first}codex_reply with task_id {mine} and `update_from` {other} brings that work into its "
+            "worktree, conflicts marked in the files, and lets the task unite them; then merge again"
+            + (f". Or merge those that fit together: {fitting}" if fitting else ""))
 
 
 @tool("codex_cancel", "Stop tasks",
-      "Stop (cancel) tasks and everything they started, and return their final state. Worktrees are kept. A task that has already ended is left as it is.",
+      "Stop (cancel) tasks and everything they started, and return their final state. Worktrees are kept. A "
+      "task that has already ended is left as it is.",
       obj({"task_ids": TASKS}, ["task_ids"]), RECORDS, destructive=True)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     before: Dict[str, str] = {}
@@ -5567,7 +5714,8 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     swarm.stop(list(before))
     swarm.wait(list(before), CANCEL_WAIT_S, Call())
     if unknown is not None:             # no reason to let the others run on
-        raise ToolError(unknown.what, unknown.why, f"The others were stopped: {', '.join(before)}" if before else unknown.fix)
+        stopped = f"The others were stopped: {', '.join(before)}"
+        raise ToolError(unknown.what, unknown.why, stopped if before else unknown.fix)
     records = [_stopped(swarm.record(task_id), state) for task_id, state in before.items()]
     return Answer({"tasks": records})
 
@@ -5576,7 +5724,8 @@ def _stopped(record: Dict[str, Any], before: str) -> Dict[str, Any]:
     if before == State.ENDED.value:
         return {**record, "note": "It had already ended; nothing was changed"}
     if record["state"] != State.ENDED.value:
-        return {**record, "note": f"It has not ended within {CANCEL_WAIT_S:.0f} s. Something may have stopped its supervisor, or a command of git hangs; call again, or codex_wait"}
+        why = "Something may have stopped its supervisor, or a git hangs; call again, or codex_wait"
+        return {**record, "note": f"It has not ended within {CANCEL_WAIT_S:.0f} s. {why}"}
     return record
 
 
@@ -5587,7 +5736,8 @@ def _started(swarm: Swarm, requests: Sequence[Mapping[str, Any]], call: Call, la
 
 def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
     """Wait as `wait` says, then answer."""
-    swarm.wait(wait.task_ids, call.client.wait_s if wait.timeout_s is None else wait.timeout_s, call, wait.mode)
+    timeout_s = call.client.wait_s if wait.timeout_s is None else wait.timeout_s
+    swarm.wait(wait.task_ids, timeout_s, call, wait.mode)
     answer = conclude(swarm, wait)
     call.waiting = False                # a server that ends lets it be sent and noted
     return answer
@@ -5595,11 +5745,13 @@ def block(swarm: Swarm, wait: Wait, call: Call) -> Answer:
 
 def conclude(swarm: Swarm, wait: Wait) -> Answer:
     """The answer to a wait, from what is so now."""
-    records = with_overlaps(swarm, [page(record_of(swarm, i), wait.offset, wait.max_chars) for i in wait.task_ids])
+    pages = [page(record_of(swarm, i), wait.offset, wait.max_chars) for i in wait.task_ids]
+    records = with_overlaps(swarm, pages)
     running = [r["task_id"] for r in records if r["state"] != State.ENDED.value]
     more = {"still_running": running, "collect": COLLECT} if running else {}
     if wait.single:
-        return Answer({**records[0], **more}, failed=not running and records[0]["outcome"] != Outcome.SUCCEEDED.value)
+        succeeded = records[0].get("outcome") == Outcome.SUCCEEDED.value
+        return Answer({**records[0], **more}, failed=not running and not succeeded)
     return Answer({"tasks": records, "still_running": running, **more})
 
 
@@ -5614,7 +5766,8 @@ def record_of(swarm: Swarm, task_id: str) -> Dict[str, Any]:
     try:
         return swarm.record(task_id)
     except ToolError as error:
-        return {"task_id": task_id, "state": State.ENDED.value, "outcome": Outcome.LOST.value, "failure": to_json(failure(FailureKind.LOST, str(error)))}
+        return {"task_id": task_id, "state": State.ENDED.value, "outcome": Outcome.LOST.value,
+                "failure": to_json(failure(FailureKind.LOST, str(error)))}
 
 
 def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:
@@ -5629,7 +5782,8 @@ def refuse(wrong: Sequence[str]) -> None:
     """Raises: ToolError when there is anything wrong with the arguments."""
     if wrong:
         more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise ToolError(f"Wrong argument: {'; '.join(wrong[:8])}{more}", "Nothing was done", "Correct that and call again")
+        raise ToolError(f"Wrong argument: {'; '.join(wrong[:8])}{more}", "Nothing was done",
+                        "Correct that and call again")
 
 
 # Fitting a result into what a client shows its model. Everything is measured as it goes out: serialised.
@@ -5638,7 +5792,7 @@ def size(data: Any) -> int:
 
 
 def page(record: Dict[str, Any], offset: int, max_chars: Optional[int]) -> Dict[str, Any]:
-    """The record with `content` from `offset` on, at most `max_chars`; what is left out says how to get it."""
+    """The record with `content` from `offset` on, at most `max_chars`; what is cut says how to get it."""
     content = record.get("content")
     if content is None or (offset == 0 and (max_chars is None or len(content) <= max_chars)):
         return record
@@ -5646,13 +5800,16 @@ def page(record: Dict[str, Any], offset: int, max_chars: Optional[int]) -> Dict[
     return _cut(record, piece, offset, len(content))
 
 
-def _cut(record: Dict[str, Any], piece: str, offset: int, total: int, why: Optional[str] = "") -> Dict[str, Any]:
+def _cut(record: Dict[str, Any], piece: str, offset: int, total: int,
+         why: Optional[str] = "") -> Dict[str, Any]:
     upto = offset + len(piece)
     truncated: Dict[str, Any] = {"total_chars": total, "offset": offset}
     if upto < total:
         truncated["next_offset"] = upto
         if why is not None:
-            call = f"codex_wait with task_ids [\"{record['task_id']}\"]" if "state" in record else "codex_diff with the same arguments"
+            call = "codex_diff with the same arguments"
+            if "state" in record:
+                call = f"codex_wait with task_ids [\"{record['task_id']}\"]"
             truncated["how"] = f"{call} and offset {upto} returns the rest{why}"
     return {**record, "content": piece, "truncated": truncated}
 
@@ -5666,7 +5823,7 @@ def with_records(data: Dict[str, Any], records: List[Dict[str, Any]]) -> Dict[st
 
 
 def shares(wanted: Sequence[int], budget: int) -> List[int]:
-    """`budget` shared out fairly: nobody gets more than wanted, and what one does not need goes to the others."""
+    """`budget` shared out fairly: nobody gets more than wanted; what one does not need goes to the others."""
     out, left = [0] * len(wanted), max(0, budget)
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     for rank, i in enumerate(order):
@@ -5676,7 +5833,7 @@ def shares(wanted: Sequence[int], budget: int) -> List[int]:
 
 
 def prefix(text: str, budget: int) -> str:
-    """The longest beginning of `text` that takes at most `budget` characters when serialised, found by halving."""
+    """The longest beginning of `text` that takes at most `budget` characters serialised, found by halving."""
     low, high = 0, min(len(text), budget)
     while low < high:
         middle = (low + high + 1) // 2
@@ -5684,15 +5841,16 @@ def prefix(text: str, budget: int) -> str:
     return text[:low]
 
 
-BRIEF = ("task_id", "state", "outcome", "threadId", "content", "failure", "worktree", "truncated", "elapsed_s")
 TERSE = ("task_id", "state", "outcome", "content", "truncated")
+BRIEF = (*TERSE, "threadId", "failure", "worktree", "elapsed_s")
 # The keys that records have, and the room that a long content then needs at least, `truncated` included.
 LEVELS = ((None, 1_000), (BRIEF, 400), (TERSE, 160))
 
 
 def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
-    """`data` in at most `budget` characters: first the final messages are cut, in fair shares; where too little of them would be
-    left, records lose what matters least, as many as have to; at last some are only named, by how they ended."""
+    """`data` in at most `budget` characters: first the final messages are cut, in fair shares; where too
+    little of them would be left, records lose what matters least, as many as have to; at last some are only
+    named, by how they ended."""
     records = records_of(data)
     if size(data) <= budget or not records:
         return data
@@ -5705,8 +5863,9 @@ def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
         count = max(1, count * 19 // 20)
         slim = _slim(data, keys, count, budget)
     why = None if keys is TERSE else f": there is room for {budget:,} characters in all"
-    wanted, room = [size(r.get("content", "")) - 2 for r in records_of(slim)], budget - size(_with_contents(slim, 0))
-    cut = [_shorten(r, share, why) for r, share in zip(records_of(slim), shares(wanted, room))]
+    wanted = [size(r.get("content", "")) - 2 for r in records_of(slim)]
+    fair = shares(wanted, budget - size(_with_contents(slim, 0)))
+    cut = [_shorten(r, share, why) for r, share in zip(records_of(slim), fair)]
     left = budget - size(with_records(slim, cut))
     for i, more in enumerate([{**record, **short} for record, short in zip(records, cut)]):
         if size(more) - size(cut[i]) <= left:
@@ -5716,8 +5875,8 @@ def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
 
 
 def _slim(data: Dict[str, Any], keys: Optional[Sequence[str]], count: int, budget: int) -> Dict[str, Any]:
-    """`data` with the first `count` records, of them these keys, and the ids of the rest by outcome or state, but for
-    those that `still_running` names."""
+    """`data` with the first `count` records, of them these keys, and the ids of the rest by outcome or state,
+    but for those that `still_running` names."""
     if keys is None:
         return data
     records, others = records_of(data), {}              # type: List[Dict[str, Any]], Dict[str, List[str]]
@@ -5725,14 +5884,17 @@ def _slim(data: Dict[str, Any], keys: Optional[Sequence[str]], count: int, budge
         if record["task_id"] not in data.get("still_running", ()):
             others.setdefault(record.get("outcome") or record["state"], []).append(record["task_id"])
     few = with_records(data, [{k: v for k, v in r.items() if k in keys} for r in records[:count]])
-    few["note"] = f"Shortened to {budget:,} characters: codex_wait or codex_status with fewer task_ids shows all"
+    how = "codex_wait or codex_status with fewer task_ids shows all"
+    few["note"] = f"Shortened to {budget:,} characters: {how}"
     return {**few, "left_out": len(records) - count, "others": others} if count < len(records) else few
 
 
 def _with_contents(data: Dict[str, Any], least: int) -> Dict[str, Any]:
     """Something as large as `data` with `least` of each content, where there is that much."""
-    short = lambda r: {**r, "content": "x" * min(size(r["content"][:least]) - 2, least)} if "content" in r else r
-    return with_records(data, [short(r) for r in records_of(data)])
+    def short(record: Dict[str, Any]) -> Dict[str, Any]:
+        room = min(size(record["content"][:least]) - 2, least) if "content" in record else 0
+        return {**record, "content": "x" * room} if "content" in record else record
+    return with_records(data, [short(record) for record in records_of(data)])
 
 
 def _shorten(record: Dict[str, Any], share: int, why: Optional[str]) -> Dict[str, Any]:
@@ -5748,8 +5910,8 @@ def _shorten(record: Dict[str, Any], share: int, why: Optional[str]) -> Dict[str
 
 
 def seen_whole(data: Dict[str, Any], shaped: Dict[str, Any], text: Optional[str]) -> List[str]:
-    """The ended tasks of `data` whose results are in `shaped` to the end; where there is a `text`, in that, which is
-    all that is seen."""
+    """The ended tasks of `data` whose results are in `shaped` to the end; where there is a `text`, in that,
+    which is all that is seen."""
     failures = {r["task_id"]: r.get("failure") for r in records_of(data)}
     ended = [r for r in records_of(shaped) if r.get("state") == State.ENDED.value and "truncated" not in r]
     return [r["task_id"] for r in ended if r.get("failure") == failures[r["task_id"]]
@@ -5758,89 +5920,149 @@ def seen_whole(data: Dict[str, Any], shaped: Dict[str, Any], text: Optional[str]
 
 def render(data: Dict[str, Any]) -> str:
     """The same data as readable text."""
-    lines = [line for record in records_of(data) for line in _record_lines(record)]
-    if not records_of(data):
-        lines += ["No task is running."] if "tasks" in data else _merge_lines(data) if "onto" in data else []
+    kind = _merge_lines if "onto" in data else _list_lines if "tasks" in data else _record_lines
+    return "\n".join(map(visible, kind(data)))
+
+
+def _list_lines(data: Mapping[str, Any]) -> Iterator[str]:
+    for record in data["tasks"]:
+        yield from _record_lines(record)
+    if not data["tasks"]:
+        yield "No task is running."
+    yield from _tail_lines(data)
+    if "note" in data:
+        yield data["note"]
+
+
+def _tail_lines(data: Mapping[str, Any]) -> Iterator[str]:
+    """What goes on, and what was left out."""
     named = {"Still running": data.get("still_running"), **data.get("others", {})}
-    lines += [f"{how}: {', '.join(ids)}" for how, ids in named.items() if ids]
-    lines += [f"{key}: {data[key]}" for key in ("left_out", "collect") if isinstance(data.get(key), (int, str))]
-    if "tasks" in data and "note" in data:
-        lines.append(data["note"])
-    return "\n".join(map(visible, lines))
+    yield from (f"{how}: {', '.join(ids)}" for how, ids in named.items() if ids)
+    more = {key: data.get(key) for key in ("left_out", "collect")}
+    yield from (f"{key}: {value}" for key, value in more.items() if isinstance(value, (int, str)))
 
 
 def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    head = f"Task {record['task_id']} {record.get('outcome') or record.get('state', '')}".rstrip()
-    head += f" ({record['title']})" if "title" in record else ""
-    yield head + (f" after {record['elapsed_s']} s" if "elapsed_s" in record else "") + (f" (thread {record['threadId']})" if "threadId" in record else "")
-    if "view" in record:
-        compared = f"compared with {record['against']}" if "against" in record else f"since {record['base'][:12]}"
-        yield f"{record['files_changed']} files changed, +{record['insertions']} -{record['deletions']}, {compared}" + (", as it is now" if "live" in record else "")
-    if "failure" in record:
-        why = record["failure"]
-        yield f"{why['kind']}: {why['message']}"
-        yield why["advice"] + (" A retry can help." if why["retryable"] else "")
-    if "progress" in record:
-        live = record["progress"]
-        yield f"{live['phase']}" + (f": {live['detail']}" if "detail" in live else "") + f" (last event {live.get('last_event_s', 0)} s ago)"
-        yield from (f"{key.replace('_', ' ')}: {live[key]}" for key in ("tools", "last_command", "last_file", "last_message") if key in live)
-    if "worktree" in record:
-        tree = record["worktree"]
-        counts = f", {tree['files_changed']} files changed, +{tree['insertions']} -{tree['deletions']}" if "files_changed" in tree else ""
-        yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
-        yield from (f"{words}: {told(tree[key])}" for key, words in (("carried", "uncommitted changes that came along"), ("copied", "copied"),
-                                                                           ("ignored", "only in the worktree, and ignored")) if key in tree)
-        yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in tree.get("unseen", {}).items())
-    yield from (f"{words}: {told(record[key])}" for key, words in (("outside_write_paths", "outside write_paths"), ("edited", "edited, as codex said"),
-                                                                             ("left_out", "only in the worktree"),
-                                                                   ("ignored", "only in the worktree, and ignored")) if key in record)
-    yield from (f"also touched by task {other}: {told(files)}" for other, files in record.get("overlaps", {}).items())
-    yield from (f"{key}: {record[key]}" for key in ("sandbox", "model") if key in record)
-    if "usage" in record:
-        yield f"usage: {record['usage']['input_tokens']} tokens in, {record['usage']['output_tokens']} out"
-    yield from (f"warning: {text}" for text in record.get("warnings", ()))
-    if "note" in record:
-        yield record["note"]
-    if record.get("content"):
-        yield record["content"]
-    cut = record.get("truncated", {})
-    if "next_offset" in cut:
-        yield f"[{cut['total_chars']:,} characters in all; " + cut.get("how", f"the rest begins at `offset` {cut['next_offset']}") + "]"
+    """Of a task or of what it changed; nothing of an answer that names none."""
+    if "task_id" in record:
+        yield _headline(record)
+        yield from _compared_lines(record) if "view" in record else ()
+        yield from _failure_lines(record["failure"]) if "failure" in record else ()
+        yield from _progress_lines(record["progress"]) if "progress" in record else ()
+        yield from _worktree_lines(record["worktree"]) if "worktree" in record else ()
+        yield from _named_lines(record, FILES_OF_A_RECORD)
+        yield from (f"also touched by task {other}: {told(files)}"
+                    for other, files in record.get("overlaps", {}).items())
+        yield from (f"{key}: {record[key]}" for key in ("sandbox", "model") if key in record)
+        if "usage" in record:
+            usage = record["usage"]
+            yield f"usage: {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
+        yield from (f"warning: {text}" for text in record.get("warnings", ()))
+        yield from (record[key] for key in ("note", "content") if record.get(key))
+        cut = record.get("truncated", {})
+        if "next_offset" in cut:
+            rest = cut.get("how", f"the rest begins at `offset` {cut['next_offset']}")
+            yield f"[{cut['total_chars']:,} characters in all; {rest}]"
+    yield from _tail_lines(record)
+
+
+FILES_OF_A_RECORD = {"outside_write_paths": "outside write_paths", "edited": "edited, as codex said",
+                     "left_out": "only in the worktree", "ignored": "only in the worktree, and ignored"}
+FILES_OF_A_WORKTREE = {"carried": "uncommitted changes that came along", "copied": "copied",
+                       "ignored": "only in the worktree, and ignored"}
+
+
+def _named_lines(data: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:
+    return (f"{words[key]}: {told(data[key])}" for key in words if isinstance(data.get(key), dict))
+
+
+def _headline(record: Mapping[str, Any]) -> str:
+    return (f"Task {record['task_id']} {record.get('outcome') or record.get('state', '')}".rstrip()
+            + (f" ({record['title']})" if "title" in record else "")
+            + (f" after {record['elapsed_s']} s" if "elapsed_s" in record else "")
+            + (f" (thread {record['threadId']})" if "threadId" in record else ""))
+
+
+def _counts(data: Mapping[str, Any]) -> str:
+    return f"{data['files_changed']} files changed, +{data['insertions']} -{data['deletions']}"
+
+
+def _compared_lines(diff: Mapping[str, Any]) -> Iterator[str]:
+    compared = f"compared with {diff['against']}" if "against" in diff else f"since {diff['base'][:12]}"
+    yield f"{_counts(diff)}, {compared}" + (", as it is now" if "live" in diff else "")
+
+
+def _failure_lines(why: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{why['kind']}: {why['message']}"
+    yield why["advice"] + (" A retry can help." if why["retryable"] else "")
+
+
+def _progress_lines(live: Mapping[str, Any]) -> Iterator[str]:
+    detail = f": {live['detail']}" if "detail" in live else ""
+    yield f"{live['phase']}{detail} (last event {live.get('last_event_s', 0)} s ago)"
+    shown = ("tools", "last_command", "last_file", "last_message")
+    yield from (f"{key.replace('_', ' ')}: {live[key]}" for key in shown if key in live)
+
+
+def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
+    counts = f", {_counts(tree)}" if "files_changed" in tree else ""
+    yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
+    yield from _named_lines(tree, FILES_OF_A_WORKTREE)
+    unseen = tree.get("unseen", {})
+    yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in unseen.items())
 
 
 def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
-    verb = "Would be merged" if data["dry_run"] else "Merged"
-    counts = f", {data['files_changed']} files changed, +{data['insertions']} -{data['deletions']}" if "merged" in data else ""
-    yield f"{verb} onto {data['onto'][:12]}: {', '.join(data.get('merged', ['nothing']))}{counts}"
+    verb, counts = "Would be merged" if data["dry_run"] else "Merged", f", {_counts(data)}"
+    merged = ", ".join(data.get("merged", ["nothing"])) + (counts if "merged" in data else "")
+    yield f"{verb} onto {data['onto'][:12]}: {merged}"
     if "commit" in data:
         yield f"branch {data['branch']}, commit {data['commit']}"
-    yield from (f"{words}: {data[key]}" for key, words in (("blocked", "The call without dry_run would be refused"), ("already_in", "In there already")) if key in data)
+    words = {"blocked": "The call without dry_run would be refused", "already_in": "In there already"}
+    yield from (f"{words[key]}: {data[key]}" for key in words if key in data)
     if "not_merged" in data:
         yield f"Not merged: {', '.join(data['not_merged'])}"
     for conflict in data.get("conflicts", ()):
-        who = f"Task {conflict['tasks'][0]} conflicts with {conflict['with'][:12]}" if "with" in conflict else f"Tasks {' and '.join(conflict['tasks'])} conflict"
-        yield f"{who} in " + ", ".join(f"`{file['path']}` ({file['kind']})" for file in conflict["files"])
-        yield from (f"`{file['path']}`, line {hunk['line']}:\n{hunk['text']}" for file in conflict["files"] for hunk in file["hunks"])
+        yield from _conflict_lines(conflict)
     if "conflicts" in data:
-        yield f"Order in which most go in: {', '.join(data['suggested_order'])}; of these fit together: {', '.join(data.get('fitting', ['none']))}"
+        yield (f"Order in which most go in: {', '.join(data['suggested_order'])}; "
+               f"of these fit together: {', '.join(data.get('fitting', ['none']))}")
     if "verify" in data:
-        yield f"`{data['verify']['command']}` ended with exit status {data['verify']['exit_status']}\n{data['verify']['output']}".rstrip()
+        verify = data["verify"]
+        ended = f"`{verify['command']}` ended with exit status {verify['exit_status']}"
+        yield f"{ended}\n{verify['output']}".rstrip()
     yield from (f"warning: {text}" for text in data.get("warnings", ()))
     yield data["advice"]
+    yield from _tail_lines(data)
 
 
-def present(data: Dict[str, Any], budget: int, structured: bool, text_too: bool = False) -> Tuple[Dict[str, Any], str]:
-    """(structuredContent, text), together within `budget`; unless `structured`, the text alone. Where both go out the
-    first gets what it needs before the text does; `text_too` when the client's model may see the text alone: then they
-    share evenly."""
+def _conflict_lines(conflict: Mapping[str, Any]) -> Iterator[str]:
+    who = f"Tasks {' and '.join(conflict['tasks'])} conflict"
+    if "with" in conflict:
+        who = f"Task {conflict['tasks'][0]} conflicts with {conflict['with'][:12]}"
+    yield f"{who} in " + ", ".join(f"`{file['path']}` ({file['kind']})" for file in conflict["files"])
+    yield from (f"`{file['path']}`, line {hunk['line']}:\n{hunk['text']}"
+                for file in conflict["files"] for hunk in file["hunks"])
+
+
+def present(data: Dict[str, Any], budget: int, structured: bool,
+            text_too: bool = False) -> Tuple[Dict[str, Any], str]:
+    """(structuredContent, text), together within `budget`; unless `structured`, the text alone. Where both go
+    out the first gets what it needs before the text does; `text_too` when the client's model may see the text
+    alone: then they share evenly."""
     room = budget - 200                                 # the envelope
     shaped = fit(data, room - (room // 2 if structured and text_too else min(2_000, room // 6)))
     goes_on = lambda r: "next_offset" in r.get("truncated", {}) or not r.get("content")
-    shaped = with_records(shaped, [{k: v for k, v in r.items() if k != "truncated" or goes_on(r)} for r in records_of(shaped)])
+    shaped = with_records(shaped, [{k: v for k, v in r.items() if k != "truncated" or goes_on(r)}
+                                   for r in records_of(shaped)])
     text, room = render(shaped), room - (size(shaped) if structured else 0)
     if size(text) > room:
-        text = prefix(text, room - 120) + "… (cut here: codex_wait, for a diff codex_diff, returns the rest with `offset`, 10,000 characters with `max_chars` 10000)"
+        text = prefix(text, room - 120) + CUT_HERE
     return shaped, text
+
+
+CUT_HERE = "… (cut here: codex_wait, for a diff codex_diff, returns the rest with `offset`, " \
+           "10,000 characters with `max_chars` 10000)"
 
 
 class Resource(NamedTuple):
@@ -5870,7 +6092,8 @@ def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
     """The last whole lines, as many as fit; a first line of our own says how much stands before them."""
     path, room = swarm.store.get(task_id).file("events.jsonl"), RESULT_CHARS - 1_000
     if swarm.store.get(task_id).kept_since():
-        why = "The events were removed: the task ended longer ago than CODEX_SWARM_TASK_MAX_AGE. Its record is kept"
+        why = "The events were removed: the task ended longer ago than CODEX_SWARM_TASK_MAX_AGE. " \
+              "Its record is kept"
         return json.dumps({"type": "codex-swarm.removed", "why": why}) + "\n"
     try:
         with open(path, "rb", opener=private) as f:
@@ -5898,9 +6121,9 @@ def _server_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
     limits = {"tasks_per_call": MAX_TASKS_PER_CALL, "prompt_chars": MAX_PROMPT_CHARS,
               "result_chars": RESULT_CHARS, "frame_bytes": MAX_FRAME_BYTES, "waiting_calls": MAX_WAITS}
     facts: Dict[str, Any] = {
-        **SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform, "pid": os.getpid(), **about,
-        "tasks_dir": swarm.store.tasks, "worktree_dir": swarm.config.worktree_dir, "tools": list(TOOLS),
-        "limits": limits}
+        **SERVER_INFO, "python": sys.version.split()[0], "platform": sys.platform, "pid": os.getpid(),
+        **about, "tasks_dir": swarm.store.tasks, "worktree_dir": swarm.config.worktree_dir,
+        "tools": list(TOOLS), "limits": limits}
     try:
         codex_path = find_codex(swarm.config.codex_bin, swarm.environ.get("PATH", os.defpath))
         done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
@@ -5920,13 +6143,15 @@ RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
     Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
              lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
-    Resource(SCHEME + "tasks/{task_id}/events", "task-events", "The last events of a task, as codex wrote them", "application/jsonl", _events_resource),
+    Resource(SCHEME + "tasks/{task_id}/events", "task-events",
+             "The last events of a task, as codex wrote them", "application/jsonl", _events_resource),
 )
 
 
 def find_resource(uri: str) -> Optional[Tuple[Resource, str]]:
     for resource in RESOURCES:
-        match = re.fullmatch(re.escape(resource.uri).replace(re.escape("{task_id}"), f"(?P<task>{TASK_ID})"), uri)
+        pattern = re.escape(resource.uri).replace(re.escape("{task_id}"), f"(?P<task>{TASK_ID})")
+        match = re.fullmatch(pattern, uri)
         if match:
             return resource, match.groupdict().get("task") or ""
     return None
@@ -5952,42 +6177,55 @@ class Prompt(NamedTuple):
 
 CWD = PromptArgument("cwd", "Directory of the repository; default: the current one")
 PROMPT_ROWS = (
-    Prompt("fan_out", "Fan out jobs", "Run a list of independent jobs in parallel, each in a worktree of its own, and bring the work home",
+    Prompt("fan_out", "Fan out jobs",
+           "Run a list of independent jobs in parallel, each in a worktree of its own, and bring the work \
+home",
            (PromptArgument("jobs", "The jobs, one a line", True), CWD),
            lambda a: f"""\
 Run these jobs as parallel Codex tasks, in one codex_batch call with `worktree: true`{_in(a)}:
 
 {a['jobs']}
 
-Write each task's prompt so that it stands alone: Codex knows nothing of this conversation. When all have ended, tell me of each: outcome, what was \
-done, files changed. Then call codex_merge with `dry_run: true` for those that succeeded, and tell me which of them conflict. Continue a task \
-that needs more with codex_reply. Merge nothing until I say so."""),
-    Prompt("plan_then_execute", "Plan, then execute", "Let Codex make a plan without changing anything; execute it in the same thread once I approve",
+Write each task's prompt so that it stands alone: Codex knows nothing of this conversation. When all have \
+ended, tell me of each: outcome, what was done, files changed. Then call codex_merge with `dry_run: true` \
+for those that succeeded, and tell me which of them conflict. Continue a task that needs more with \
+codex_reply. Merge nothing until I say so."""),
+    Prompt("plan_then_execute", "Plan, then execute",
+           "Let Codex make a plan without changing anything; execute it in the same thread once I approve",
            (PromptArgument("goal", "What is to be achieved", True), CWD),
            lambda a: f"""\
 First call codex with `sandbox: "read-only"`{_in(a)} and ask for a plan, with files and steps, for this goal:
 
 {a['goal']}
 
-Show me the plan and wait. When I approve it, call codex_reply with the same threadId, `sandbox: "workspace-write"` and the instruction to carry out the \
-approved plan, with whatever I changed in it. Then show me what was changed and how it was tested."""),
-    Prompt("review_and_fix", "Review and fix", "Let one Codex task review the changes and another fix what it found",
+Show me the plan and wait. When I approve it, call codex_reply with the same threadId, `sandbox: \
+"workspace-write"` and the instruction to carry out the approved plan, with whatever I changed in it. Then \
+show me what was changed and how it was tested."""),
+    Prompt("review_and_fix", "Review and fix",
+           "Let one Codex task review the changes and another fix what it found",
            (PromptArgument("scope", "What to review; default: the uncommitted changes"), CWD),
            lambda a: f"""\
-Call codex with `sandbox: "read-only"`{_in(a)} to review {a['scope'] or 'the uncommitted changes (git diff HEAD and untracked files)'}: bugs, missing \
-tests, unclear names; each finding with file, line, severity and a proposed fix. Show me the findings. Then start one codex task with \
-`sandbox: "workspace-write"` that fixes those of high and middle severity, gives each a test, and runs the tests. At last compare findings and fixes, and \
-say what is left."""),
-    Prompt("best_of_n", "Best of N", "Let several Codex tasks solve the same job independently, and choose the best",
+Call codex with `sandbox: "read-only"`{_in(a)} to review \
+{a['scope'] or 'the uncommitted changes (git diff HEAD and untracked files)'}: bugs, missing \
+tests, unclear names; each finding with file, line, severity and a proposed fix. Show me the findings. Then \
+start one codex task with `sandbox: "workspace-write"` that fixes those of high and middle severity, gives \
+each a test, and runs the tests. At last compare findings and fixes, and say what is left."""),
+    Prompt("best_of_n", "Best of N",
+           "Let several Codex tasks solve the same job independently, and choose the best",
            (PromptArgument("job", "The job", True), PromptArgument("n", "How many attempts; default 3"),
-            PromptArgument("check", "A command that tells whether an attempt is right, for instance the tests"), CWD),
+            PromptArgument("check", "A command that tells whether an attempt is right, for instance the \
+tests"),
+            CWD),
            lambda a: f"""\
-Start {a['n'] or '3'} independent attempts at this job in one codex_batch call with `worktree: true`{_in(a)}, all with the same prompt:
+Start {a['n'] or '3'} independent attempts at this job in one codex_batch call with `worktree: \
+true`{_in(a)}, all with the same prompt:
 
 {a['job']}
 
-When all have ended, compare what they did, with codex_diff: {('run `' + a['check'] + '` in each worktree; then ') if a['check'] else ''}correctness first, then \
-the smaller and clearer change. Show me a table of the attempts and name the best; codex_merge brings it home when I say so. Keep the others."""),
+When all have ended, compare what they did, with codex_diff: \
+{('run `' + a['check'] + '` in each worktree; then ') if a['check'] else ''}correctness first, then \
+the smaller and clearer change. Show me a table of the attempts and name the best; codex_merge brings it \
+home when I say so. Keep the others."""),
 )
 PROMPTS: Mapping[str, Prompt] = {prompt.name: prompt for prompt in PROMPT_ROWS}
 
@@ -6000,15 +6238,20 @@ INSTRUCTIONS = """\
 Runs Codex CLI tasks in parallel; each is a supervised process whose result is kept on disk. \
 One task: codex. Several: ONE codex_batch call, not many codex calls (clients run those one after another). \
 To go on meanwhile: codex_async, or codex_batch with wait=false; then collect with codex_wait. \
-codex_status shows what runs, codex_cancel stops it, codex_reply continues a thread, codex_diff shows changes, codex_merge brings branches together.
+codex_status shows what runs, codex_cancel stops it, codex_reply continues a thread, codex_diff shows \
+changes, codex_merge brings branches together.
 
 Tasks know nothing of this conversation: put into `prompt` all that Codex needs, and set `cwd`.
-Tasks that change files: `worktree: true` gives each a git worktree and a branch `codex-swarm/<task_id>`, committed however it ends; \
-see it with codex_diff, bring it home with codex_merge (dry_run first; `into: "HEAD"` moves the checked-out branch). Without it, tasks in one directory see each other's changes.
-`sandbox`: read-only to look, workspace-write to change files, danger-full-access for everything. Codex never asks for approval here.
-Nothing is lost when a call ends early or the server restarts: `still_running` names the tasks; call codex_wait with these ids, also later and from another session. \
-The resource codex-swarm:///tasks lists the ids of ended tasks, too.
-A failed task has `failure` with kind, message, whether a retry can help, and advice. A long `content` is cut; `truncated` says how to get the rest.
+Tasks that change files: `worktree: true` gives each a git worktree and a branch `codex-swarm/<task_id>`, \
+committed however it ends; see it with codex_diff, bring it home with codex_merge (dry_run first; `into: \
+"HEAD"` moves the checked-out branch). Without it, tasks in one directory see each other's changes.
+`sandbox`: read-only to look, workspace-write to change files, danger-full-access for everything. Codex \
+never asks for approval here.
+Nothing is lost when a call ends early or the server restarts: `still_running` names the tasks; call \
+codex_wait with these ids, also later and from another session. The resource codex-swarm:///tasks lists the \
+ids of ended tasks, too.
+A failed task has `failure` with kind, message, whether a retry can help, and advice. A long `content` is \
+cut; `truncated` says how to get the rest.
 """
 
 
@@ -6154,7 +6397,8 @@ class Replies:
 
 class Era:
     """What both eras do alike; `revision` decides which fields a client gets to see. A method takes the
-    params of a request and the call that serves it, and returns its result. It raises ProtocolError, OSError."""
+    params of a request and the call that serves it, and returns its result. It raises ProtocolError,
+    OSError."""
     spoken: Sequence[str] = ()      # all revisions that this server speaks, newest first
     tracks_tasks = False            # whether calls that wait are answered with a handle
     resource_not_found = RESOURCE_NOT_FOUND
@@ -6790,7 +7034,8 @@ def flags() -> Any:
 
 
 def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional[str], Config]:
-    """(command, configuration). Reads, never writes. Raises: UsageError for a bad value; SystemExit from argparse."""
+    """(command, configuration). Reads, never writes. Raises: UsageError for a bad value; SystemExit from
+    argparse."""
     options = flags().parse_args(argv) if argv else None
     overrides = tuple(options.overrides) if options else ()
     for word in overrides:
@@ -6857,7 +7102,8 @@ def _number(environ: Mapping[str, str], name: str, default: float, unit: str) ->
 
 
 def claim_standard_descriptors() -> Tuple[IO[bytes], int]:
-    """(where messages come from, the descriptor that they go to), which nobody else in this process then has."""
+    """(where messages come from, the descriptor that they go to), which nobody else in this process then
+    has."""
     for fd in (0, 1, 2):
         try:
             os.set_blocking(fd, True)                   # the mode belongs to the open file, which the parent may share and have set
@@ -6870,13 +7116,15 @@ def claim_standard_descriptors() -> Tuple[IO[bytes], int]:
 
 
 def serve(config: Config, environ: Mapping[str, str]) -> int:
-    """Serve MCP on standard input and output until either ends or a signal comes; then the process ends. Tasks go on."""
+    """Serve MCP on standard input and output until either ends or a signal comes; then the process ends.
+    Tasks go on."""
     def end() -> None:
         server.drain()
         os._exit(0)                         # threads may be anywhere; the interpreter's own end would trip over them
 
     def end_on_signal() -> None:
-        """On a thread of its own: the kernel may give a signal to any thread, and then the main one stays in read(2)."""
+        """On a thread of its own: the kernel may give a signal to any thread, and then the main one stays in
+        read(2)."""
         os.read(wake, 1)
         end()
     own_signals()
@@ -6911,8 +7159,9 @@ echo '{"type": "turn.completed", "usage": {}}'
 
 
 def demo(config: Config, environ: Mapping[str, str]) -> int:
-    """Run five tasks and show them live; whatever ends it ends them. Killed itself it leaves them in ROOT, where every
-    server sees them and can stop them. Returns 0 when all five succeeded. Raises: ToolError; OSError."""
+    """Run five tasks and show them live; whatever ends it ends them. Killed itself it leaves them in ROOT,
+    where every server sees them and can stop them. Returns 0 when all five succeeded. Raises: ToolError;
+    OSError."""
     import tempfile
     call = Call(tell=lambda text: print(f"  {visible(text)}", flush=True))
 
@@ -7007,7 +7256,8 @@ def sweep(config: Config, environ: Mapping[str, str]) -> int:
 
 
 def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
-    """The program. Returns its exit status: 0, 1 when the command failed, or 2 for a bad flag or environment, or on Windows."""
+    """The program. Returns its exit status: 0, 1 when the command failed, or 2 for a bad flag or environment,
+    or on Windows."""
     argv, environ = sys.argv[1:] if argv is None else argv, os.environ if environ is None else environ
     if fcntl is None:
         sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
