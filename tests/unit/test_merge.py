@@ -239,10 +239,10 @@ def test_after_each_part_the_attributes_are_those_that_git_itself_would_use(line
         sh(lines, "sh", "-c", command)
         parts[name] = cms.Part((name,), name, name, commit(lines), onto, onto, False)
     git, place = ours(), cms.place_of(str(lines / ".git"), str(lines))
-    with git.desk(place) as desk:
-        for names in (("attributes", "one", "other"), ("one", "attributes", "other")):
-            taken, tree = merged_by_git(lines, tmp_path / "clone", names)
-            for squash in (False, True):
+    for names in (("attributes", "one", "other"), ("one", "attributes", "other")):
+        taken, tree = merged_by_git(lines, tmp_path / "clone", names)
+        for squash in (False, True):
+            with git.desk(place) as desk:
                 done = git.merge(onto, [parts[name] for name in names], squash, desk)
                 assert (list(done.task_ids), sh(lines, "git", "rev-parse", done.commit + "^{tree}")) == (taken, tree), (names, squash)
 
@@ -471,6 +471,24 @@ def test_a_merge_that_comes_while_another_one_writes_waits_for_it(swarm, lines, 
     assert merge(s, [two], into="HEAD")["merged"] == [two] and (lines / "zzz").read_text() == "1\n"
 
 
+def test_nothing_is_written_into_a_checkout_while_another_merge_writes_there(swarm, lines, gate):
+    s, said, waits = swarm(merge_verify="while ! [ -e %s ]; do sleep 0.01; done" % gate.path), [], threading.Event()
+    ids = work(s, "echo 1 > a")
+    thread = threading.Thread(target=lambda: said.append(merge(s, ids, into="HEAD")), daemon=True)
+    thread.start()
+    eventually(lambda: "merge-" in sh(lines, "git", "worktree", "list"), what="the command")
+
+    def listen(event, args):
+        if event == "fcntl.flock" and threading.current_thread() is thread:
+            waits.set()
+    with cms.locked(s.git.lock_of(str(lines / ".git")), fcntl.LOCK_EX), auditing(listen):
+        gate.open()
+        eventually(lambda: waits.is_set() or said, what="the merge, or that it waits")
+        assert said == [] and not (lines / "a").exists()
+    thread.join(60)
+    assert said[0]["merged"] == ids and (lines / "a").exists()
+
+
 # -- the verify command -----------------------------------------------------------------------------------
 def test_the_verify_command_runs_on_the_merged_files_and_sees_the_checkout(swarm, lines, tmp_path):
     s = swarm(merge_verify='cat a b > "%s"; pwd >> "%s"; echo "$1" >> "%s"' % ((tmp_path / "seen",) * 3))
@@ -536,8 +554,9 @@ def test_a_verify_command_dies_with_a_server_that_is_killed(swarm, lines, tmp_pa
     eventually(lambda: not alive(pid), what="the end of the command")
 
 
-def test_a_call_that_is_cancelled_at_the_last_moment_moves_nothing(swarm, lines):
-    s, call = swarm(merge_verify="true"), cms.Call()
+@pytest.mark.parametrize("verify", ["", "true"])
+def test_a_call_that_is_cancelled_at_the_last_moment_moves_nothing(swarm, lines, verify):
+    s, call = swarm(merge_verify=verify), cms.Call()
     ids = work(s, "echo 1 > a")
     before = snapshot(lines), refs(lines)
     call.cancelled = True

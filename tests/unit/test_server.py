@@ -4,6 +4,8 @@ import json
 import os
 import threading
 
+import pytest
+
 import codex_mcp_swarm as cms
 from client import NEWEST_LEGACY, eventually
 
@@ -36,24 +38,53 @@ def test_a_server_that_ends_waits_until_its_last_line_is_written_whole():
     assert left == 0
 
 
-def test_a_server_that_ends_right_after_the_result_has_noted_that_it_was_given(swarm):
-    app, ended = swarm(), threading.Event()
+@pytest.fixture
+def served(swarm):
+    """A server of this process, and `ask(id, method, **params)`; without an id that is a notification."""
     with open(os.devnull, "wb") as nobody:
-        server = cms.Server(app, cms.Wire(io.BytesIO(), nobody.fileno(), lambda why: None))
-        ask = lambda ident, method, **params: server.receive(json.dumps(
-            {"jsonrpc": "2.0", "id": ident, "method": method, "params": params}).encode())
+        server = cms.Server(swarm(), cms.Wire(io.BytesIO(), nobody.fileno(), lambda why: None))
+
+        def ask(ident, method, **params):
+            request = {"jsonrpc": "2.0", "method": method, "params": params}
+            server.receive(json.dumps({**request, "id": ident} if ident else request).encode())
         client = {"name": "test", "version": "1"}
         ask(1, "initialize", protocolVersion=NEWEST_LEGACY, capabilities={}, clientInfo=client)
+        yield server, ask
+        eventually(lambda: not server.threads, what="the end of all calls")
 
-        def hold(event, args):
-            """The note is not made before the end of the server has begun to wait for it."""
-            if event == "open" and str(args[0]).endswith("/collected"):
-                eventually(lambda: somebody_waits(server.idle) or ended.is_set(), what="the server's end")
-        with auditing(hold):
-            ask(2, "tools/call", name="codex", arguments={"prompt": "SAY done"})
-            eventually(lambda: not server.calls, what="the answer")
-            server.drain()
-            noted = [os.path.exists(app.store.get(task_id).file("collected")) for task_id in app.store.ids()]
-            ended.set()
-            eventually(lambda: not server.threads, what="the end of the call")
-    assert noted == [True]
+
+def noted(server):
+    """Of each task, whether a client has been given its result."""
+    store = server.swarm.store
+    return [os.path.exists(store.get(task_id).file("collected")) for task_id in store.ids()]
+
+
+def test_a_server_that_ends_right_after_the_result_has_noted_that_it_was_given(served):
+    (server, ask), ended = served, threading.Event()
+
+    def hold(event, args):
+        """The note is not made before the end of the server has begun to wait for it."""
+        if event == "open" and str(args[0]).endswith("/collected"):
+            eventually(lambda: somebody_waits(server.idle) or ended.is_set(), what="the end of the server")
+    with auditing(hold):
+        ask(2, "tools/call", name="codex", arguments={"prompt": "SAY done"})
+        eventually(lambda: not server.calls, what="the answer")
+        server.drain()
+        found = noted(server)
+        ended.set()
+        eventually(lambda: not server.threads, what="the end of the call")
+    assert found == [True]
+
+
+def test_a_result_for_which_its_client_no_longer_waited_when_it_was_made_counts_as_not_given(served):
+    server, ask = served
+
+    def give_up(event, args):
+        by_the_call = threading.current_thread().name == "call-2"
+        if by_the_call and event == "open" and str(args[0]).endswith("/report.json"):
+            ask(None, "notifications/cancelled", requestId=2, reason="Request timed out")
+    with auditing(give_up):
+        ask(2, "tools/call", name="codex", arguments={"prompt": "SAY done"})
+        eventually(lambda: not server.threads, what="the end of the call")
+    task_id, = server.swarm.store.ids()
+    assert server.swarm.record(task_id)["outcome"] == "succeeded" and noted(server) == [False]

@@ -460,6 +460,17 @@ def test_of_the_files_of_a_handle_the_one_that_makes_it_a_handle_comes_first(tas
     assert [os.path.basename(path)[32:] for path in files] == [".json", ".cancel", ".end.json"]
 
 
+def test_a_task_over_whose_removal_somebody_is_killed_is_not_listed_any_more(tasks, make):
+    task = make().end()
+
+    def die(event, args):
+        if event == "shutil.rmtree":
+            raise OSError(errno.EIO, "killed")
+    with auditing(die), pytest.raises(OSError):
+        task.dir.remove()
+    assert tasks.ids() == [] and os.listdir(tasks.tasks) != []
+
+
 def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):
     task = make().advance("spawned")
     hidden, descriptors = TaskDir.create(tasks.tasks, task.dir.spec(), "another prompt"), sorted(os.listdir("/dev/fd"))

@@ -273,6 +273,15 @@ def test_nothing_that_a_task_started_survives_it(swarm, tmp_path, gate, end):
     assert not any(map(alive, pids))                # not eventually: the end was told
 
 
+def test_nothing_that_a_task_left_running_works_on_while_its_work_is_committed(swarm, repo, tmp_path):
+    left, seen = tmp_path / "left", tmp_path / "seen"
+    git(repo, "config", "filter.look.clean", "kill -0 $(cat %s) && touch %s; cat" % (left, seen))
+    (repo / ".git" / "info" / "attributes").write_text("*.x filter=look\n")
+    leave = "SHELL setsid sh -c 'echo $$ >%s; exec sleep 1000' >/dev/null 2>&1 & while ! test -s %s; do sleep 0.01; done"
+    assert run(swarm(), leave % (left, left), "WRITE f.x 1", worktree=True)["worktree"]["files_changed"] == 1
+    assert not seen.exists() and not alive(pid_in(left))
+
+
 def test_nothing_that_a_filter_of_gits_left_running_survives_the_task(swarm, repo, tmp_path):
     left = tmp_path / "left"
     sleeper = "setsid sh -c 'echo $$ >%s; exec sleep 1000' >/dev/null 2>&1" % left

@@ -1,4 +1,5 @@
 """The application: what is checked before anything starts, what a reply takes over, and where codex is found."""
+import errno
 import json
 import os
 import re
@@ -133,6 +134,20 @@ def test_when_there_is_no_room_nothing_starts_and_no_worktree_stays(swarm, root,
                            stderr=subprocess.PIPE, timeout=WAIT_S, env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
     assert b"ToolError: " in child.stderr and b"could not be written" in child.stderr, child.stderr
     assert left_behind(root, repo) == before
+
+
+def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm):
+    app, launched = swarm(), []
+
+    def refuse(event, args):
+        if event == "subprocess.Popen" and cms.BOOT in args[1]:
+            launched.append(args)
+            if len(launched) == 2:
+                raise BlockingIOError(errno.EAGAIN, "No process left")
+    with auditing(refuse), pytest.raises(ToolError) as caught:
+        app.start([{"prompt": "SLEEP 3"}] * 2, "tasks")
+    record, = ended(app, app.store.ids())
+    assert record["outcome"] == "cancelled" and "stopped again: %s" % record["task_id"] in str(caught.value)
 
 
 def test_a_missing_codex_is_its_own_kind_and_starts_nothing(swarm, root, repo):

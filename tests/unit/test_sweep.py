@@ -1,4 +1,5 @@
 """What a sweep removes, what it keeps, and that no commit and no file that was there before is lost either way."""
+import contextlib
 import hashlib
 import json
 import os
@@ -986,6 +987,28 @@ def test_a_branch_to_which_a_rebase_elsewhere_will_come_back_stays(made, repo, t
     assert (repo / ".git" / "rebase-merge").exists()
     sweep(app)
     assert "refs/heads/" + branch in refs(repo)
+
+
+@contextlib.contextmanager
+def written_at_the_last_moment(app, top):
+    """Somebody writes a file into the worktree, under its hidden name, when all that it held has been committed."""
+    hidden = pathlib.Path(app.config.worktree_dir, cms.REMOVED + top.name)
+
+    def write(event, args):
+        if event == "os.rename" and os.path.basename(args[1]).startswith(cms.OWN_INDEX + "-") and hidden.exists():
+            (hidden / "late").write_text("1\n")
+    with helpers.auditing(write):
+        yield
+
+
+def test_what_is_written_while_a_worktree_goes_keeps_it_in_its_place_and_locked(made, repo):
+    app, top, branch = made
+    put(top, more="1\n")
+    sh(repo, "git", "worktree", "lock", "--reason", cms.LOCK_REASON, str(top))
+    with written_at_the_last_moment(app, top):
+        done = one(app)
+    assert not done.removed and (top / "late").read_text() == "1\n" and trees(app) == [top.name]
+    assert (repo / ".git" / "worktrees" / top.name / "locked").exists()
 
 
 @pytest.mark.skipif(not cms.LINUX, reason="there is no /proc elsewhere")
