@@ -2876,8 +2876,8 @@ class Clearing:
 
     Proof: every file is in a commit of the branch that git can read, or a copy that nobody touched; what is
     not committed is committed first. Any doubt keeps it, with the reason. Removal: it leaves under another
-    name, where nobody writes, and is proven there; git forgets it before its files go; what a killed sweep left
-    is begun anew. Memory: for TRASH_S a ref below TRASH holds every commit to which the worktree led.
+    name, where nobody writes, and is proven there; git forgets it before its files go; what a killed sweep
+    left is begun anew. Memory: for TRASH_S a ref below TRASH holds every commit to which the worktree led.
     """
 
     def __init__(self, git: Git, tree: Worktree, ignored: bool = False) -> None:
@@ -5287,7 +5287,7 @@ class Sweep:
         self.swarm, self.store, self.trees = swarm, swarm.store, swarm.config.worktree_dir
         self.max_age_s, self.result_age_s = swarm.config.task_max_age_s, swarm.config.result_max_age_s
         self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
-        self.units: Dict[str, List[TaskDir]] = {}               # worktree, or else task directory -> its tasks
+        self.units: Dict[str, List[TaskDir]] = {}               # worktree, or task directory -> its tasks
         self.made: Dict[str, Worktree] = {}                     # by path, as the newest task knows it
         self.seen: Set[str] = set()                             # every task
         self.found = Swept(False, "", (), ())                   # what is known of the thing that is looked at
@@ -5352,7 +5352,8 @@ class Sweep:
     def _clear_unit(self, path: str, act: bool) -> Optional[List[str]]:
         if act:
             self._look()                                # for replies
-        tasks = [task for task in self.units[path] if os.path.isdir(task.path) and not self._is_put_away(task)]
+        there = (task for task in self.units[path] if os.path.isdir(task.path))
+        tasks = [task for task in there if not self._is_put_away(task)]
         if not tasks:
             return None                                 # another sweep was here
         self._tell(task_ids=tuple(task.task_id for task in tasks))
@@ -5375,7 +5376,7 @@ class Sweep:
 
     def _put_away(self, tasks: Sequence[TaskDir], clearing: Optional[Clearing], over: bool) -> List[str]:
         """Raises: ToolError, OSError."""
-        seen = [self.swarm.view.of(task.task_id) for task in tasks]         # one whose lock we hold seems to run
+        seen = [self.swarm.view.of(task.task_id) for task in tasks]     # one whose lock we hold seems to run
         with contextlib.ExitStack() as held:
             for task in tasks:
                 lock = self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -5421,7 +5422,8 @@ class Sweep:
                 return ended_at
             raise ValueError("It does not tell when it ended")
         except UNREADABLE as error:
-            raise ToolError(f"The record of task {task.task_id} is damaged", f"{type(error).__name__}: {error}",
+            why = f"{type(error).__name__}: {error}"
+            raise ToolError(f"The record of task {task.task_id} is damaged", why,
                             f"Look into `{task.path}`, and remove it by hand")
 
     def _clear_strange(self, path: str, act: bool) -> Optional[List[str]]:
@@ -5454,7 +5456,8 @@ class Sweep:
             with contextlib.suppress(FileNotFoundError):
                 delete_tree(there)
         self._tell(path=f"{len(due)} traces below {path}")
-        return ["Of tasks that are gone or never were whole, and of answers that clients tracked"] if due else None
+        what = "Of tasks that are gone or never were whole, and of answers that clients tracked"
+        return [what] if due else None
 
 
 UNCOMMITTED_BELOW = "It built on changes of yours that are not committed: commit them in your checkout, " \
