@@ -443,6 +443,55 @@ class Swept(NamedTuple):
     age_s: float = 0.0                          # since the last of its tasks ended
 
 
+class Change(NamedTuple):
+    """One line of `git status`: `xy` as git has it, `??` for a new file, `!!` for an ignored one."""
+    xy: str
+    path: str
+    mode: str = ""                          # in the index
+    on_disk: str = ""                       # 000000 when it is gone
+
+
+class Changed(NamedTuple):
+    """A file that differs between two trees; `status` as git has it (A, M, D, T), mode and blob in the newer
+    one. A binary file has no counts."""
+    status: str
+    path: str
+    mode: str
+    blob: str
+    insertions: Optional[int] = None
+    deletions: Optional[int] = None
+
+
+class Conflict(NamedTuple):
+    """A file that two sides changed in ways that git cannot unite."""
+    path: str
+    kind: str                               # git's word for it: contents, modify/delete, binary, ...
+    hunks: Tuple[Mapping[str, Any], ...] = ()       # {line, text}: with both versions between markers
+    more_hunks: int = 0
+
+
+class Part(NamedTuple):
+    """What the tasks of one branch, or a branch, bring to a merge."""
+    task_ids: Tuple[str, ...]               # the last one names it
+    name: str                               # in words
+    title: str
+    head: str
+    start: str                              # the commit that the task began with
+    base: str                               # ... without what its caller had not committed
+    squashed: bool                          # only what came after `start` is its own, and comes as one commit
+
+    @property
+    def task_id(self) -> str:
+        return self.task_ids[-1]
+
+
+class Merged(NamedTuple):
+    """Parts brought together one after the other, on top of a commit."""
+    commit: str
+    task_ids: Tuple[str, ...]               # those that are in it
+    conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
+
+
 # The fields that are records or enums themselves, in whatever record; and what one that must be there is.
 PARTS: Mapping[str, Any] = {
     "state": State, "outcome": Outcome, "stop_reason": Outcome, "kind": FailureKind, "failure": Failure,
@@ -689,6 +738,93 @@ def lasting(seconds: float) -> str:
 def clip_middle(text: str, limit: int) -> str:
     half = (limit - 60) // 2
     return text if len(text) <= limit else f"{text[:half]}\n… ({len(text) - 2 * half:,} characters cut here) …\n{text[-half:]}"
+
+
+def legible(name: str) -> str:
+    """A file name of any bytes as Unicode."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def some(names: Sequence[str]) -> Dict[str, Any]:
+    """A list of files as a record holds it; empty for none."""
+    first = [clip(legible(name), LABEL_CHARS) for name in names[:NAMES_SHOWN]]
+    return {"count": len(names), "first": first} if names else {}
+
+
+def with_reasons(left_out: Mapping[str, str]) -> Dict[str, Any]:
+    """The same of files that were left out, each with the reason."""
+    return some([f"{path} ({why})" for path, why in left_out.items()])
+
+
+def told(files: Mapping[str, Any]) -> str:
+    """`some` in words."""
+    more = files["count"] - len(files["first"])
+    return ", ".join(f"`{name}`" for name in files["first"]) + (f" and {more} more" if more else "")
+
+
+def directories_above(path: str) -> List[str]:
+    """The directories above a path of git's."""
+    return [path[:at] for at, c in enumerate(path) if c == "/"]
+
+
+def meet(one: Set[str], other: Set[str]) -> bool:
+    """Whether two sets of paths have one in common, or a path of one is a directory of the other."""
+    above = lambda paths: {up for path in paths for up in directories_above(path)}
+    return bool((one | above(one)) & other or one & above(other))
+
+
+class Globs:
+    """Files named by globs: `*` and `?` stop at `/`, `**` does not, a directory stands for all that is in it.
+    All are tried at once, a bit for each place in them: that takes a step for each character of a name,
+    whatever the globs."""
+
+    def __init__(self, globs: Iterable[str]) -> None:
+        parts = [""]                                # one before and after each glob: its beginning and its end
+        for glob in globs:
+            glob = re.sub(r"(\*\*/)+", "**/", re.sub(r"(\*\*)+(?=\*\*)|^(\./)+|/+$", "", glob))
+            parts += [*re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob, re.S), ""]
+        self.last_first, self.kinds = parts[::-1], {part: _stands_for(part) for part in parts}
+        self.known: Dict[str, int] = {}             # character -> the places that stand for it
+        self.ends, star, deep, slashed = (self._places(kind.__eq__) for kind in ("", "*", "**", "**/"))
+        self.deep, self.free, self.after_slash = deep | slashed, star | deep, star | deep | slashed
+        self.begin = self._skip(self.ends << 1, self.after_slash)
+
+    def _places(self, wanted: Callable[[str], bool]) -> int:
+        bit = {part: "1" if wanted(part) else "0" for part in self.kinds}
+        return int("".join(bit[part] for part in self.last_first), 2)
+
+    @staticmethod
+    def _skip(states: int, free: int) -> int:
+        """With those that are reached without reading: a star may stand for nothing, `**/` only where a name
+        begins."""
+        while states | (states & free) << 1 != states:
+            states |= (states & free) << 1
+        return states
+
+    def cover(self, name: str) -> bool:
+        """Whether they name this file or a directory above it."""
+        states = self.begin
+        for c in name:
+            if c == "/" and states & self.ends:
+                return True
+            if c not in self.known:
+                self.known[c] = self._places(lambda part: self.kinds[part](c))
+            stay, free = (self.deep, self.after_slash) if c == "/" else (self.after_slash, self.free)
+            states = self._skip(states & stay | (states & self.known[c]) << 1, free)
+            if not states:
+                return False
+        return bool(states & self.ends)
+
+
+def _stands_for(part: str) -> Callable[[str], bool]:
+    """Whether a part of a glob that is no star stands for a character."""
+    if len(part) < 3 or part[0] != "[":
+        return lambda c: c == part or part == "?" and c != "/"
+    try:
+        matches = re.compile(fnmatch.translate(part)).match
+    except re.error:                                # a range from back to front, until Python 3.8
+        return lambda c: False
+    return lambda c: c != "/" and matches(c) is not None
 
 
 def canonical(schema: Mapping[str, Any], value: Any, at: str = "") -> Any:
@@ -1787,27 +1923,6 @@ def elsewhere(environ: Mapping[str, str]) -> Dict[str, str]:
     return {name: value for name, value in environ.items() if name not in LOCAL_ENV}
 
 
-def some(names: Sequence[str]) -> Dict[str, Any]:
-    """A list of files as a record holds it; empty for none."""
-    return {"count": len(names), "first": [clip(legible(name), LABEL_CHARS) for name in names[:NAMES_SHOWN]]} if names else {}
-
-
-def with_reasons(left_out: Mapping[str, str]) -> Dict[str, Any]:
-    """The same of files that were left out, each with the reason."""
-    return some([f"{path} ({why})" for path, why in left_out.items()])
-
-
-def legible(name: str) -> str:
-    """A file name of any bytes as Unicode."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def told(files: Mapping[str, Any]) -> str:
-    """`some` in words."""
-    more = files["count"] - len(files["first"])
-    return ", ".join(f"`{name}`" for name in files["first"]) + (f" and {more} more" if more else "")
-
-
 def waits_for(top: str) -> str:
     """Why git takes for ever in `top`, where that can be seen: it reads these files, and a pipe has no
     end."""
@@ -1819,64 +1934,10 @@ def waits_for(top: str) -> str:
     return ""
 
 
-class Change(NamedTuple):
-    """One line of `git status`: `xy` as git has it, `??` for a new file, `!!` for an ignored one."""
-    xy: str
-    path: str
-    mode: str = ""                          # in the index
-    on_disk: str = ""                       # 000000 when it is gone
-
-
-class Changed(NamedTuple):
-    """A file that differs between two trees; `status` as git has it (A, M, D, T), mode and blob in the newer
-    one. A binary file has no counts."""
-    status: str
-    path: str
-    mode: str
-    blob: str
-    insertions: Optional[int] = None
-    deletions: Optional[int] = None
-
-
-class Conflict(NamedTuple):
-    """A file that two sides changed in ways that git cannot unite."""
-    path: str
-    kind: str                               # git's word for it: contents, modify/delete, binary, ...
-    hunks: Tuple[Mapping[str, Any], ...] = ()       # {line, text}: with both versions between markers
-    more_hunks: int = 0
-
-
-class Part(NamedTuple):
-    """What the tasks of one branch, or a branch, bring to a merge."""
-    task_ids: Tuple[str, ...]               # the last one names it
-    name: str                               # in words
-    title: str
-    head: str
-    start: str                              # the commit that the task began with
-    base: str                               # ... without what its caller had not committed
-    squashed: bool                          # only what came after `start` belongs to it, and comes as one commit
-
-    @property
-    def task_id(self) -> str:
-        return self.task_ids[-1]
-
-
-class Merged(NamedTuple):
-    """Parts brought together one after the other, on top of a commit."""
-    commit: str
-    task_ids: Tuple[str, ...]               # those that are in it
-    conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
-
-
 class Desk(Dict[str, str]):
     """The environment in which git merges aside: its work tree holds nothing but the .gitattributes of what
     is merged into, as in a checkout, and a merge driver of the user's configuration runs in there."""
     commit = ""                             # of which they are; none yet
-
-
-def directories_above(path: str) -> List[str]:
-    """The directories above a path of git's."""
-    return [path[:at] for at, c in enumerate(path) if c == "/"]
 
 
 def files_at(top: str, name: str) -> Iterator[str]:
@@ -1919,69 +1980,9 @@ def blobs_of(rows: Sequence[Changed]) -> Dict[str, str]:
     return {row.path: row.blob for row in rows if row.mode.startswith("100")}
 
 
-def meet(one: Set[str], other: Set[str]) -> bool:
-    """Whether two sets of paths have one in common, or one of them is a directory of the other."""
-    above = lambda paths: {up for path in paths for up in directories_above(path)}
-    return bool(one & other or above(one) & other or above(other) & one)
-
-
 def total(rows: Sequence[Changed]) -> Tuple[int, int]:
     """(insertions, deletions) of all of them."""
     return sum(row.insertions or 0 for row in rows), sum(row.deletions or 0 for row in rows)
-
-
-class Globs:
-    """Files named by globs: `*` and `?` stop at `/`, `**` does not, a directory stands for all that is in it.
-    All are tried at once, a bit for each place in them: that takes a step for each character of a name,
-    whatever the globs."""
-
-    def __init__(self, globs: Iterable[str]) -> None:
-        parts = [""]                                # one before and after each glob: its beginning and its end
-        for glob in globs:
-            glob = re.sub(r"(\*\*/)+", "**/", re.sub(r"(\*\*)+(?=\*\*)|^(\./)+|/+$", "", glob))
-            parts += [*re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob, re.S), ""]
-        self.last_first, self.kinds = parts[::-1], {part: _stands_for(part) for part in parts}
-        self.known: Dict[str, int] = {}             # character -> the places that stand for it
-        self.ends, star, deep, slashed = (self._places(kind.__eq__) for kind in ("", "*", "**", "**/"))
-        self.deep, self.free, self.after_slash = deep | slashed, star | deep, star | deep | slashed
-        self.begin = self._skip(self.ends << 1, self.after_slash)
-
-    def _places(self, wanted: Callable[[str], bool]) -> int:
-        bit = {part: "1" if wanted(part) else "0" for part in self.kinds}
-        return int("".join(bit[part] for part in self.last_first), 2)
-
-    @staticmethod
-    def _skip(states: int, free: int) -> int:
-        """With those that are reached without reading: a star may stand for nothing, `**/` only where a name
-        begins."""
-        while states | (states & free) << 1 != states:
-            states |= (states & free) << 1
-        return states
-
-    def cover(self, name: str) -> bool:
-        """Whether they name this file or a directory above it."""
-        states = self.begin
-        for c in name:
-            if c == "/" and states & self.ends:
-                return True
-            if c not in self.known:
-                self.known[c] = self._places(lambda part: self.kinds[part](c))
-            stay, free = (self.deep, self.after_slash) if c == "/" else (self.after_slash, self.free)
-            states = self._skip(states & stay | (states & self.known[c]) << 1, free)
-            if not states:
-                return False
-        return bool(states & self.ends)
-
-
-def _stands_for(part: str) -> Callable[[str], bool]:
-    """Whether a part of a glob that is no star stands for a character."""
-    if len(part) < 3 or part[0] != "[":
-        return lambda c: c == part or part == "?" and c != "/"
-    try:
-        matches = re.compile(fnmatch.translate(part)).match
-    except re.error:                                # a range from back to front, until Python 3.8
-        return lambda c: False
-    return lambda c: c != "/" and matches(c) is not None
 
 
 class Git:
