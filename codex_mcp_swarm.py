@@ -3,12 +3,12 @@
 
 One file, standard library only, Python 3.8 and newer, Linux and macOS.
 
-MCP client --stdio--> server process (any number, no state)      ROOT/tasks/<id>/       supervisor (one per
-task) --> codex exec main thread: reads stdin         creates, launches -------->   spec.json, prompt      the
-only writer of status.json, call threads: one per slow call  stop ---------------------->  stop, control
-(bell)   the only one who reaps codex, watchers: blocked in flock  <--- the kernel wakes them -----   lock
-(held for life)   adopts and kills whatever codex status.json (rename)   leaves behind; one thread, asleep
-reads what is new <--------   events.jsonl           in select(2) until something happens
+    MCP client --stdio--> server (any number, no state)      ROOT/tasks/<id>/      supervisor --> codex exec
+      main thread: reads stdin        creates, launches -->  spec.json, prompt     one a task, one thread,
+      call threads: one a slow call   stop --------------->  stop, control (bell)  asleep in select(2); the
+      watchers: blocked in flock  <-- the kernel wakes them  lock (held for life)  only writer of the status
+                                                             status.json (rename)  and the one who reaps;
+                                      reads what is new <--  events.jsonl          kills what codex leaves
 
 Five rules carry the rest. Liveness is a held lock, never a pid. Whoever holds the lock is the only
 writer of the status, and writes by rename. Only the supervisor waits for codex. A waiter sleeps in
@@ -49,8 +49,8 @@ import stat
 import sys
 import threading
 import time
-from typing import (IO, Any, Callable, Container, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping,
-                    NamedTuple, Optional, Sequence, Set, Tuple, Union)
+from typing import (IO, Any, Callable, Container, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator,
+                    List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union)
 
 try:
     import fcntl
@@ -73,16 +73,16 @@ WAIT_S_CODEX = 240.0                # ... for Codex as the client: it gives up a
 CANCEL_WAIT_S = 15.0                # how long codex_cancel waits for the end of what it stops
 EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to be answered
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
-LOOK_S = 5.0                        # a supervisor looks for orders at least this often, and is deaf after a false alarm
+LOOK_S = 5.0                        # a supervisor looks for orders so often, and is deaf after a false alarm
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
-NESTED_S = 90.0                     # how long tasks that were started inside of it have to stop and to be committed
+NESTED_S = 90.0                     # how long tasks inside of it have to stop and to be committed
 GIT_TIMEOUT_S = 120.0               # for one git command
 CHECKOUT_S = 1800.0                 # for one that writes the files of a checkout
 VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
 SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
-SWEEP_EVERY_S = 3600.0              # how often servers look for what may be removed, all servers of a ROOT together
+SWEEP_EVERY_S = 3600.0              # how often the servers of a ROOT together look for what may be removed
 TRASH_S = 30 * 86400.0              # how long the commits of a removed branch or worktree are remembered
 NAMES_SHOWN = 5                     # of a list of files in a record
 HUNKS_SHOWN = 5                     # of the conflicts in one file
@@ -91,7 +91,7 @@ PAIRS_TRIED = 500                   # of tasks that touch the same files
 HUNK_CHARS = 1_500
 FILES_KEPT = 500                    # of those that a task touched
 MAX_TIMEOUT_S = 7 * 86400.0
-MAX_WAITS = 256                     # calls under way at once beyond which no waiting one is taken; each has a thread
+MAX_WAITS = 256                     # calls at once beyond which no waiting one is taken; each has a thread
 MAX_CALLS = 320                     # the same for all others
 MAX_TASKS_PER_CALL = 100
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -190,7 +190,9 @@ class SwarmError(Exception):
         self.what, self.why, self.fix = what, why, fix
 
     def __str__(self) -> str:
-        return " ".join(part if part.endswith((".", "!", "?", ":")) else part + "." for part in (self.what, self.why, self.fix) if part)
+        ends = (".", "!", "?", ":")
+        parts = filter(None, (self.what, self.why, self.fix))
+        return " ".join(part if part.endswith(ends) else part + "." for part in parts)
 
 
 class ProtocolError(SwarmError):
@@ -205,8 +207,7 @@ class ProtocolError(SwarmError):
 
 
 class ToolError(SwarmError):
-    """Becomes a tool result with isError, for the model to read. `kind` is set where the cause is a failure
-    kind."""
+    """Becomes a tool result with isError, for the model to read; `kind` where a failure kind is the cause."""
 
     def __init__(self, what: str, why: str = "", fix: str = "", kind: Optional[FailureKind] = None) -> None:
         super().__init__(what, why, fix)
@@ -231,7 +232,8 @@ class WrongState(SwarmError):
     """An event that the state of the task does not allow."""
 
 
-PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND = -32700, -32600, -32601
+INVALID_PARAMS, INTERNAL_ERROR = -32602, -32603
 RESOURCE_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32002, -32021, -32022
 
 
@@ -247,7 +249,8 @@ def to_json(record: Any) -> Dict[str, Any]:
     for name, value in zip(record._fields, record):
         if value is None or value == () or value == {}:
             continue
-        out[name] = to_json(value) if hasattr(value, "_fields") else value.value if isinstance(value, enum.Enum) else value
+        plain = value.value if isinstance(value, enum.Enum) else value
+        out[name] = to_json(value) if hasattr(value, "_fields") else plain
     return out
 
 
@@ -269,7 +272,7 @@ class Config(NamedTuple):
     log_file: Optional[str] = None
     log_level: str = "WARNING"
     min_free_mb: int = 512                      # below that no worktree is made; 0: never refused
-    depth: int = 1                              # of tasks inside of tasks; 1: a server that runs inside of one starts none
+    depth: int = 1                              # of tasks inside of tasks; 1: there are none
     dry_run: bool = False                       # these two are for `sweep` alone
     sweep_ignored: bool = False
 
@@ -310,7 +313,7 @@ class Worktree(NamedTuple):
     submodules: Mapping[str, str] = {}          # path -> name, of those that were checked out
     unseen: Mapping[str, Any] = {}              # what only the caller's checkout has, by kind
     left_out: Mapping[str, Any] = {}            # what the snapshot could not take
-    ignored: Mapping[str, Any] = {}             # what it must not take; a directory as one, and not what was copied
+    ignored: Mapping[str, Any] = {}             # what it must not take, but for copies; a directory as one
     files: Tuple[str, ...] = ()                 # that differ, relative; the first FILES_KEPT
     unsaved: Optional[str] = None               # why there is no snapshot: the work is in `path` alone
     seal: Optional[str] = None                  # `Git._seal` of the submodules as they were checked out
@@ -330,8 +333,7 @@ class Failure(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What was asked for. Written once, by the server, before the supervisor exists. The prompt has a file of
-    its own."""
+    """What was asked for, but for the prompt. Written once, by the server, before there is a supervisor."""
     task_id: str
     created_at: float                           # Unix seconds
     codex: str                                  # path of the executable
@@ -348,7 +350,7 @@ class Spec(NamedTuple):
     warnings: Tuple[str, ...] = ()
     setup: str = ""                             # the server's shell command that prepares the worktree
     checkout: str = ""                          # the top directory that the worktree was made from
-    since: str = ""                             # of a task that goes on in a worktree: the commit that was there when it began
+    since: str = ""                             # the commit there when a task began to go on in a worktree
     permissions: Mapping[str, Any] = {}         # the profile in place of `sandbox`; empty: none
 
 
@@ -395,15 +397,14 @@ class Report(NamedTuple):
     worktree: Optional[Worktree] = None
     warnings: Tuple[str, ...] = ()
     files: Tuple[str, ...] = ()                 # of a task without a worktree: what codex said it edited
-    outside_write_paths: Mapping[str, Any] = {}     # changed although its `write_paths` do not cover it; relative to the repository
+    outside_write_paths: Mapping[str, Any] = {}     # changed, although its `write_paths` do not cover it
     in_events: bool = False                     # the disk was full: the content is only in events.jsonl
     sandbox: Optional[str] = None               # what codex ran it with, as far as is known
     model: Optional[str] = None
 
 
 class Wait(NamedTuple):
-    """What a blocking tool waits for, and how its answer is then made; data, so that it can outlive the
-    call."""
+    """What a blocking tool waits for, and how its answer is made; data, so that it can outlive the call."""
     task_ids: Tuple[str, ...]
     owned: bool = False                         # the call itself started them: cancelling it stops them
     mode: str = "all"
@@ -414,8 +415,7 @@ class Wait(NamedTuple):
 
 
 class Handle(NamedTuple):
-    """A wait that the client tracks itself (on the wire, an MCP task). Written once; its end has a file of
-    its own."""
+    """A wait that the client tracks itself (on the wire, an MCP task). Written once; its end stands apart."""
     handle_id: str
     created_at: float
     wait: Wait
@@ -423,8 +423,7 @@ class Handle(NamedTuple):
 
 
 class HandleEnd(NamedTuple):
-    """How the wait of a handle ended: the status that the client is told, and the result where there is one.
-    Written once."""
+    """How the wait of a handle ended: the status that the client is told, the result if any. Written once."""
     at: float
     status: str
     message: str
@@ -433,8 +432,7 @@ class HandleEnd(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """One thing that a sweep looked at: the ended tasks of one worktree, a task without one, or what has no
-    task."""
+    """What a sweep looked at: the ended tasks of one worktree, a task without one, or what has no task."""
     removed: bool                               # or would be, in a dry run
     path: str                                   # the worktree, or else the directory of the task
     task_ids: Tuple[str, ...]
@@ -526,10 +524,11 @@ def from_json(kind: Any, data: Mapping[str, Any]) -> Any:
 # and give it a row; tests/unit/test_life.py walks State x event and fails on a gap.
 TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.QUEUED:   {"launch": State.STARTING, "stop": State.ENDED},
-    State.STARTING: {"spawned": State.RUNNING, "spawn_failed": State.ENDED, "stop": State.STOPPING, "gone": State.ENDED},
-    State.RUNNING:  {"stop": State.STOPPING, "exited": State.ENDED, "gone": State.ENDED},
-    State.STOPPING: {"spawned": State.STOPPING, "spawn_failed": State.ENDED, "stop": State.STOPPING, "exited": State.ENDED,
+    State.STARTING: {"spawned": State.RUNNING, "spawn_failed": State.ENDED, "stop": State.STOPPING,
                      "gone": State.ENDED},
+    State.RUNNING:  {"stop": State.STOPPING, "exited": State.ENDED, "gone": State.ENDED},
+    State.STOPPING: {"spawned": State.STOPPING, "spawn_failed": State.ENDED, "stop": State.STOPPING,
+                     "exited": State.ENDED, "gone": State.ENDED},
     State.ENDED:    {},
 }
 
@@ -547,7 +546,8 @@ def advance(status: Status, event: str, outcome: Optional[Outcome] = None, **fac
     new = status._replace(state=to, **facts)
     if to is not State.ENDED:
         return new
-    return new._replace(outcome=Outcome.LOST if event == "gone" else new.stop_reason or outcome or Outcome.FAILED)
+    judged = new.stop_reason or outcome or Outcome.FAILED
+    return new._replace(outcome=Outcome.LOST if event == "gone" else judged)
 
 
 CRASH_SIGNALS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
@@ -560,8 +560,9 @@ def signal_name(signum: int) -> str:
     return f"signal {signum}"
 
 
-def verdict(exit_code: int, progress: Progress, wanted_thread: Optional[str] = None) -> Tuple[Outcome, Optional[FailureKind]]:
-    """The one judge of codex's evidence: exit status and last turn event.
+def verdict(exit_code: int, progress: Progress,
+            wanted: Optional[str] = None) -> Tuple[Outcome, Optional[FailureKind]]:
+    """The one judge of codex's evidence: exit status and last turn event. `wanted`: the thread to resume.
 
     A kind comes with the failure where these two alone decide it; otherwise the words of codex do
     (`classify`). Source: codex-cli 0.169.0, 158 recorded runs: exit 0 exactly when there is a
@@ -569,15 +570,15 @@ def verdict(exit_code: int, progress: Progress, wanted_thread: Optional[str] = N
     `turn.failed`.
     """
     completed = progress.turn is Turn.COMPLETED
-    if wanted_thread and progress.thread_id and progress.thread_id.lower() != wanted_thread.lower():
+    if wanted and progress.thread_id and progress.thread_id.lower() != wanted.lower():
         return Outcome.FAILED, FailureKind.RESUME
     if exit_code == 0 and completed:
         return Outcome.SUCCEEDED, None
     if exit_code == 0 or completed:
         return Outcome.FAILED, FailureKind.DISAGREEMENT
-    if exit_code < 0:
-        return Outcome.FAILED, FailureKind.CODEX_CRASH if signal_name(-exit_code) in CRASH_SIGNALS else FailureKind.KILLED
-    return Outcome.FAILED, FailureKind.CODEX_CRASH if exit_code == PANIC_EXIT else None
+    if exit_code == PANIC_EXIT or signal_name(-exit_code) in CRASH_SIGNALS:
+        return Outcome.FAILED, FailureKind.CODEX_CRASH
+    return Outcome.FAILED, FailureKind.KILLED if exit_code < 0 else None
 
 
 # ======================================================================================
@@ -598,22 +599,24 @@ def arr(items: Schema, description: str = "", **more: Any) -> Schema:
     return _schema("array", description, items=items, **more)
 
 
-def obj(properties: Optional[Mapping[str, Schema]] = None, required: Sequence[str] = (), description: str = "") -> Schema:
+def obj(properties: Optional[Mapping[str, Schema]] = None, required: Sequence[str] = (),
+        description: str = "") -> Schema:
     """Without `properties`, any object; with them, `problems` refuses every other name."""
     more: Dict[str, Any] = {} if properties is None else {"properties": dict(properties)}
     return _schema("object", description, **more, **({"required": list(required)} if required else {}))
 
 
-PYTHON_TYPES: Mapping[str, Any] = {"string": str, "object": dict, "array": list, "number": (int, float), "integer": int, "boolean": bool}
+PYTHON_TYPES: Mapping[str, Any] = {"string": str, "object": dict, "array": list, "number": (int, float),
+                                   "integer": int, "boolean": bool}
 
 
 def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
     """What is wrong with `value`, one sentence each, naming the argument; empty when nothing is."""
-    kind, name = schema["type"], f"`{at}`" if at else "the arguments"
-    if isinstance(kind, list):
-        kind = next((k for k in kind if isinstance(value, PYTHON_TYPES[k])), kind[0])
-    if not isinstance(value, PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        wanted = " or ".join(f"{'an' if k[0] in 'aio' else 'a'} {k}" for k in ([kind] if isinstance(schema["type"], str) else schema["type"]))
+    name = f"`{at}`" if at else "the arguments"
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    kind = next((k for k in kinds if isinstance(value, PYTHON_TYPES[k])), None)
+    if kind is None or (isinstance(value, bool) and kind != "boolean"):
+        wanted = " or ".join(f"{'an' if k[0] in 'aio' else 'a'} {k}" for k in kinds)
         return [f"{name} must be {wanted}, not {_show(value)}"]
     if kind == "string":
         return _string_problems(schema, value, name)
@@ -624,7 +627,8 @@ def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
     if kind == "array":
         few, many = schema.get("minItems", 0), schema.get("maxItems")
         if len(value) < few or (many is not None and len(value) > many):
-            return [f"{name} must have {f'from {few} to {many}' if many else f'at least {few}'} entries, not {len(value)}"]
+            count = f"from {few} to {many}" if many else f"at least {few}"
+            return [f"{name} must have {count} entries, not {len(value)}"]
         return [p for i, entry in enumerate(value) for p in problems(schema["items"], entry, f"{at}[{i}]")]
     return _object_problems(schema, value, at) if kind == "object" else []
 
@@ -638,12 +642,13 @@ def _string_problems(schema: Mapping[str, Any], value: str, name: str) -> List[s
         return [f"{name} is empty"]
     if len(value) > schema.get("maxLength", len(value)):
         return [f"{name} has {len(value):,} characters; the limit is {schema['maxLength']:,}"]
-    if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
-        return [f"{name} must {FORMS.get(schema['pattern'], 'look like ' + schema['pattern'])}, not {_show(value)}"]
+    form = schema.get("pattern")
+    if form and not re.fullmatch(form, value):
+        return [f"{name} must {FORMS.get(form, 'look like ' + form)}, not {_show(value)}"]
     return []
 
 
-FORMS: Mapping[str, str] = {TASK_ID: "be a whole task id, 12 hexadecimal digits", THREAD_ID: "be a thread id, a UUID"}
+FORMS = {TASK_ID: "be a whole task id, 12 hexadecimal digits", THREAD_ID: "be a thread id, a UUID"}
 
 
 def _object_problems(schema: Mapping[str, Any], value: Mapping[str, Any], at: str) -> List[str]:
@@ -670,12 +675,13 @@ BOUNDS = frozenset({"minLength", "maxLength", "pattern", "minItems", "maxItems",
 
 
 def without_bounds(schema: Any) -> Any:
-    """The schema as it is listed: every model pays for each word of it, and a wrong value is told of in our
-    own words."""
+    """The schema as it is listed: every model pays for each word, and what is wrong is told in our own."""
     if not isinstance(schema, dict):
         return schema
-    return {key: {name: without_bounds(entry) for name, entry in value.items()} if key == "properties" else without_bounds(value)
-            for key, value in schema.items() if key not in BOUNDS}
+    out = {key: without_bounds(value) for key, value in schema.items() if key not in BOUNDS}
+    if "properties" in schema:              # whose names may be those of bounds
+        out["properties"] = {name: without_bounds(entry) for name, entry in schema["properties"].items()}
+    return out
 
 
 def _show(value: Any) -> str:
@@ -685,16 +691,15 @@ def _show(value: Any) -> str:
     return "a value that cannot be shown"
 
 
-SECRET_KEY = r"""(?:key|token|secret|passw|authorization|bearer|credential)[\w-]{0,60}["']?\s{0,9}[=:]\s{0,9}"""
+SECRET_KEY = r"(?:key|token|secret|passw|authorization|bearer|credential)[\w-]{0,60}"
 QUOTED = r"""(?:"(?:\\.|[^"])*"?|'[^']*'?)"""
 SECRET = rf"""(?:{QUOTED}|\{{(?:{QUOTED}|[^}}"'])*\}}?|\[(?:{QUOTED}|[^]"'])*\]?""" \
          r"""|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
 
 
 def masked(text: str) -> str:
-    """`text`, as TOML or JSON, without the values of keys that look secret; numbers stay, since they count
-    tokens."""
-    return re.sub(f"(?i)({SECRET_KEY}){SECRET}", r"\1***", text)
+    """`text`, as TOML or JSON, without the values of keys that look secret; numbers may count tokens."""
+    return re.sub(rf"""(?i)({SECRET_KEY}["']?\s{{0,9}}[=:]\s{{0,9}}){SECRET}""", r"\1***", text)
 
 
 def compact(data: Any) -> str:
@@ -706,16 +711,14 @@ def compact(data: Any) -> str:
 
 
 def escaped(text: str) -> str:
-    """JSON in which the marks are escaped that it leaves and others obey: Unicode's line separators, DEL,
-    C1."""
+    """JSON with those marks escaped that others obey: Unicode's line separators, DEL, C1."""
     for mark in set(re.findall("[\x7f-\x9f\u2028\u2029]", text)):
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return text
 
 
 def visible(text: str) -> str:
-    """Text for a person or a model. A terminal would obey control characters: they are shown, `\\x1b` for
-    ESC."""
+    """Text for a person or a model: control characters, which a terminal obeys, as `\\x1b` and its like."""
     obeyed = r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)"
     return re.sub(obeyed, lambda mark: f"\\x{ord(mark[0]):02x}", text)
 
@@ -737,7 +740,8 @@ def lasting(seconds: float) -> str:
 
 def clip_middle(text: str, limit: int) -> str:
     half = (limit - 60) // 2
-    return text if len(text) <= limit else f"{text[:half]}\n… ({len(text) - 2 * half:,} characters cut here) …\n{text[-half:]}"
+    cut = f"\n… ({len(text) - 2 * half:,} characters cut here) …\n"
+    return text if len(text) <= limit else text[:half] + cut + text[-half:]
 
 
 def legible(name: str) -> str:
@@ -839,15 +843,18 @@ def canonical(schema: Mapping[str, Any], value: Any, at: str = "") -> Any:
         return value
     out: Dict[str, Any] = {}
     for key, entry in value.items():
-        spellings: Tuple[str, ...] = (key, key.replace("_", "-"), key.replace("-", "_"), str(ALIASES.get(key)))
+        spellings = (key, key.replace("_", "-"), key.replace("-", "_"), ALIASES.get(key, key))
         name = next((n for n in spellings if n in properties), key)
+        path = f"{at}.{name}" if at else name
         if name in out:
-            raise ToolError(f"Argument `{at + '.' if at else ''}{name}` was given twice", f"`{key}` is another name for it", "Send it once")
-        out[name] = canonical(properties.get(name, {}), entry, f"{at}.{name}" if at else name)
+            also = f"`{key}` is another name for it"
+            raise ToolError(f"Argument `{path}` was given twice", also, "Send it once")
+        out[name] = canonical(properties.get(name, {}), entry, path)
     return out
 
 
-ALIASES = {"thread_id": "threadId", "conversationId": "threadId", "conversation_id": "threadId", "taskId": "task_id", "taskIds": "task_ids"}
+ALIASES = {"thread_id": "threadId", "conversationId": "threadId", "conversation_id": "threadId",
+           "taskId": "task_id", "taskIds": "task_ids"}
 
 
 # ======================================================================================
