@@ -868,7 +868,7 @@ class Flag(NamedTuple):
     schema: Schema
     words: Optional[Callable[[Any], List[str]]] = None      # None: never in argv
     before_resume: bool = False     # `resume` rejects it, so it stands before (codex-cli 0.169.0)
-    repeated: bool = True           # kept in the spec; a reply takes it over from the task that owned the thread
+    repeated: bool = True           # kept in the spec; a reply takes it over from the thread's last task
     file_key: str = ""              # the setting that names a file with the value: others see argv in `ps`
 
 
@@ -888,8 +888,9 @@ def config_words(config: Mapping[str, Any]) -> List[str]:
 
 def _config_words(key: str, value: Any, depth: int) -> List[str]:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key) or key.startswith("-"):
-        raise ToolError(f"`config` has the key {_show(key)}", "Codex takes letters, digits, `_` and `-`, with dots between the parts", "Correct it")
-    is_table = isinstance(value, dict) and value and depth <= MAX_CONFIG_DEPTH          # a deeper one `toml` refuses
+        allowed = "Codex takes letters, digits, `_` and `-`, with dots between the parts"
+        raise ToolError(f"`config` has the key {_show(key)}", allowed, "Correct it")
+    is_table = isinstance(value, dict) and value and depth <= MAX_CONFIG_DEPTH      # `toml` refuses others
     if is_table and all(re.fullmatch(r"[A-Za-z0-9_-]+", k) for k in value):
         return [word for k, v in value.items() for word in _config_words(f"{key}.{k}", v, depth + 1)]
     return ["-c", f"{key}={toml(value, depth)}"]
@@ -901,8 +902,8 @@ def toml(value: Any, depth: int = 0) -> str:
     Raises: ToolError for null and for what is nested too deep.
     """
     if value is None or depth > MAX_CONFIG_DEPTH:
-        raise ToolError("`config` has a null" if value is None else f"`config` is nested more than {MAX_CONFIG_DEPTH} deep",
-                        "TOML, which codex reads it as, cannot hold that", "Leave the key out")
+        what = "has a null" if value is None else f"is nested more than {MAX_CONFIG_DEPTH} deep"
+        raise ToolError(f"`config` {what}", "Codex reads it as TOML, which cannot hold that", "Leave it out")
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, dict):
@@ -918,35 +919,41 @@ PROFILES_SINCE = (0, 154, 0)
 # What `config` may hold under a cap, by the first part of the key: it starts, opens and writes nothing.
 HARMLESS = frozenset({
     "compact_prompt", "developer_instructions", "hide_agent_reasoning", "instructions", "model",
-    "model_auto_compact_token_limit", "model_context_window", "model_reasoning_effort", "model_reasoning_summary",
-    "model_verbosity", "personality", "project_doc_max_bytes", "review_model", "service_tier",
-    "show_raw_agent_reasoning", "tool_output_token_limit", "web_search"})
+    "model_auto_compact_token_limit", "model_context_window", "model_reasoning_effort",
+    "model_reasoning_summary", "model_verbosity", "personality", "project_doc_max_bytes", "review_model",
+    "service_tier", "show_raw_agent_reasoning", "tool_output_token_limit", "web_search"})
 WORKTREE = {"base": string(), "include_changes": boolean(), "setup": boolean()}
 FLAGS: Tuple[Flag, ...] = (
     Flag("prompt", string("What to do", minLength=1, maxLength=MAX_PROMPT_CHARS), repeated=False),
     Flag("model", string("Model name", minLength=1), lambda v: [f"--model={v}"]),
-    Flag("sandbox", string("Default: codex's own configuration; read-only in untrusted directories", enum=SANDBOXES),
-         lambda v: [f"--sandbox={v}"], before_resume=True),
-    Flag("approval-policy", string("Accepted for compatibility; always never", enum=["untrusted", "on-failure", "on-request", "never"])),
+    Flag("sandbox", string("Default: codex's own configuration; read-only in untrusted directories",
+                           enum=SANDBOXES), lambda v: [f"--sandbox={v}"], before_resume=True),
+    Flag("approval-policy", string("Accepted for compatibility; always never",
+                                   enum=["untrusted", "on-failure", "on-request", "never"])),
     Flag("cwd", string("Working directory", minLength=1), repeated=False),
-    Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"], before_resume=True),
+    Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"],
+         before_resume=True),
     Flag("config", obj(description="Codex settings, as in config.toml"), config_words),
     Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions"),
          file_key="model_instructions_file"),
-    Flag("developer-instructions", string("Added as a developer message"), _setting("developer_instructions")),
+    Flag("developer-instructions", string("Added as a developer message"),
+         _setting("developer_instructions")),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"),
          file_key="experimental_compact_prompt_file"),
-    Flag("worktree", {**obj(WORKTREE), "type": ["boolean", "object"], "description":
-         "Run in a git worktree and branch of its own; from another `base` than HEAD, or with uncommitted changes"}, repeated=False),
-    Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported", maxItems=100)),
-    Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S), repeated=False),
+    Flag("worktree", {**obj(WORKTREE, description="Run in a git worktree and branch of its own; from another "
+                            "`base` than HEAD, or with uncommitted changes"), "type": ["boolean", "object"]},
+         repeated=False),
+    Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported",
+                            maxItems=100)),
+    Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S),
+         repeated=False),
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
 
 
 def override(word: str) -> Tuple[str, str]:
-    """Key and value of a `-c key=value`."""
+    """The key and the value of `-c`."""
     key, _, value = word.partition("=")
     return key.strip(), value.strip("\"' ")
 
@@ -961,7 +968,8 @@ class Ran(NamedTuple):
 def asked(arguments: Mapping[str, Any], overrides: Sequence[str]) -> Ran:
     """What the call, or else the server's -c, asks for; None where codex's own configuration decides."""
     given = {**dict(map(override, overrides)), **arguments.get("config", {})}
-    return Ran(arguments.get("sandbox", given.get("sandbox_mode")), arguments.get("model", given.get("model")))
+    sandbox, model = given.get("sandbox_mode"), given.get("model")
+    return Ran(arguments.get("sandbox", sandbox), arguments.get("model", model))
 
 
 def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran:
@@ -986,8 +994,8 @@ def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran
 
 def texts_of(spec: Spec) -> Dict[str, str]:
     """What a run has in files of its task: name -> text. Codex takes no blank one (codex-cli 0.169.0)."""
-    given = spec.arguments
-    return {flag.name: given[flag.name] for flag in FLAGS if flag.file_key and given.get(flag.name, "").strip()}
+    names = (flag.name for flag in FLAGS if flag.file_key)
+    return {name: spec.arguments[name] for name in names if spec.arguments.get(name, "").strip()}
 
 
 def codex_argv(spec: Spec, directory: str = "") -> List[str]:
@@ -1004,13 +1012,14 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
         replaced = flag.name == "sandbox" and spec.permissions
         if flag.words is not None and flag.name in spec.arguments and not replaced:
             words = flag.words(spec.arguments[flag.name])
-            if any("\0" in word or any("\ud800" <= c <= "\udfff" for c in word) for word in words):
-                raise ToolError(f"`{flag.name}` has a character that no command line can hold", "NUL and halves of surrogate pairs cannot be passed",
-                                "Remove it")
+            if re.search("[\0\ud800-\udfff]", "".join(words)):
+                raise ToolError(f"`{flag.name}` has a character that no command line can hold",
+                                "NUL and halves of surrogate pairs cannot be passed", "Remove it")
             if flag.name in texts_of(spec):
                 words = _setting(flag.file_key)(f"{directory}/{flag.name}")
             if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
-                raise ToolError(f"`{flag.name}` is too long", f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes",
+                limit = f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes"
+                raise ToolError(f"`{flag.name}` is too long", limit,
                                 "Put the text into the prompt, or into AGENTS.md in the working directory")
             (before if flag.before_resume else after).extend(words)
     if spec.permissions:
@@ -1019,8 +1028,7 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
 
 
 def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> Dict[str, Any]:
-    """The arguments of a run with its sandbox named: read-only where nothing names one; codex's default may
-    be any.
+    """The arguments of a run with its sandbox named, read-only where nothing is: codex's default may be any.
 
     Raises: ToolError for what could give the run more than `cap`."""
     mode = asked(arguments, overrides).sandbox or SANDBOXES[0]
@@ -1031,40 +1039,30 @@ def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> 
     if mode not in SANDBOXES[:SANDBOXES.index(cap) + 1]:
         more.append(f"`sandbox` {_show(mode)}")
     if more:
-        raise ToolError(f"{', '.join(more)}: more than this server gives",
-                        f"It was started with --max-sandbox {cap}, and what a thread began with counts for its replies",
+        why = f"It was started with --max-sandbox {cap}, and what a thread began with counts for its replies"
+        raise ToolError(f"{', '.join(more)}: more than this server gives", why,
                         "Leave that out, in a new thread if need be; the user can set it with -c")
     return {**arguments, "sandbox": mode}
 
 
 def workspace_settings(text: str) -> Optional[Dict[str, Any]]:
     """What TOML, a file or a `-c` setting, says of `sandbox_workspace_write`: name -> value; None where that
-    is not certain. By pattern where Python has no parser, before 3.11; no other table has these names."""
-    name, found = "exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots", None
+    is not certain. Python has no parser before 3.11, and `model=gpt-5.5`, which `-c` takes, is no TOML."""
     with contextlib.suppress(ImportError, ValueError, RecursionError, AttributeError):
         import tomllib
         found = dict(tomllib.loads(text).get("sandbox_workspace_write", {}).items())
-    if found is None:
-        string = r"""("[^"\\\n]*"|'[^'\n]*')"""
-        value = rf"""(true|false|\[(?:[\s,]|#.*\n|{string})*\])"""
-        bare = re.sub(r"(?m)^[ \t]*#.*", "", text)
-        places = re.findall(r"(?m)^[ \t]*\[sandbox_workspace_write\](?s:(.*?))(?=^[ \t]*\[|\Z)", bare)
-        places += re.findall(r"(?m)^[ \t]*sandbox_workspace_write[ \t]*[.=].*", bare)
-        pairs = re.findall(rf"\b({name}|network_access)\s*=\s*{value}", "\n".join(places))
-        found = {key: [word[1:-1] for word in re.findall(rf"#.*\n|{string}", raw) if word] if raw[0] == "[" else raw == "true"
-                 for key, raw, _ in pairs}
-        mentioned = re.findall(rf"""{name}|\\[uUx][^"\n]*"[ \t]*[].=]""", bare)
-        if len(mentioned) != len(found.keys() - {"network_access"}) or re.search(rf"#.*(?:{name})", bare):
-            return None
-    roots = found.get("writable_roots", [])
-    return found if isinstance(roots, list) and all(isinstance(root, str) for root in roots) else None
+        roots = found.get("writable_roots", [])
+        return found if isinstance(roots, list) and all(isinstance(root, str) for root in roots) else None
+    if re.search(r"exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots|\\[uUx]", text):
+        return None
+    network = re.search(r"sandbox_workspace_write\b[^[#]*\bnetwork_access\s*=\s*(true|false)\b", text)
+    return {"network_access": network[1] == "true"} if network else {}
 
 
 # To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
 # Source: codex-cli 0.169.0, every event and item type seen in tests/recordings.
 def fold(progress: Progress, line: bytes) -> Progress:
-    """Fold one line of events.jsonl into what is known of the run. Never raises: a line of any shape is at
-    worst counted."""
+    """Fold one line of events.jsonl into what is known of the run. Never raises: at worst it is counted."""
     try:
         event = json.loads(line)
         row = EVENTS.get(event.get("type"))
@@ -1077,8 +1075,8 @@ def fold(progress: Progress, line: bytes) -> Progress:
 
 def fold_huge(progress: Progress, line: bytes, offset: int) -> Progress:
     """The same for a line of which only the beginning is known."""
-    what = f"A line of over {MAX_LINE_BYTES >> 20} MiB was passed over: it begins at byte {offset:,} of events.jsonl"
-    progress = progress._replace(unknown=progress.unknown + 1, warnings=add_warning(progress.warnings, what))
+    what = f"A line of over {MAX_LINE_BYTES >> 20} MiB was passed over: at byte {offset:,} of events.jsonl"
+    progress = _warned(progress, what)._replace(unknown=progress.unknown + 1)
     if b'"item.completed"' in line[:200] and b'"agent_message"' in line[:200]:
         return progress._replace(message=f"[This message is not shown. {what}]")
     return progress
@@ -1092,7 +1090,8 @@ def _turn_completed(p: Progress, event: Mapping[str, Any]) -> Progress:
 
 def _turn_failed(p: Progress, event: Mapping[str, Any]) -> Progress:
     error = event.get("error")
-    return p._replace(turn=Turn.FAILED, phase=Phase.ENDING, detail="", error=_text(error.get("message")) if isinstance(error, dict) else "")
+    message = _text(error.get("message")) if isinstance(error, dict) else ""
+    return p._replace(turn=Turn.FAILED, phase=Phase.ENDING, detail="", error=message)
 
 
 def _error(p: Progress, event: Mapping[str, Any]) -> Progress:
@@ -1100,8 +1099,8 @@ def _error(p: Progress, event: Mapping[str, Any]) -> Progress:
     message = _text(event.get("message"))
     if not message.startswith("Reconnecting..."):
         return p
-    waiting = message.startswith("Reconnecting... waiting for network")
-    return p._replace(phase=Phase.NETWORK if waiting else Phase.RETRY, detail=clip(message, LABEL_CHARS), retries=p.retries + 1)
+    phase = Phase.NETWORK if message.startswith("Reconnecting... waiting for network") else Phase.RETRY
+    return p._replace(phase=phase, detail=clip(message, LABEL_CHARS), retries=p.retries + 1)
 
 
 def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
@@ -1120,7 +1119,7 @@ def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
     if row.phase is Phase.COMMAND:
         p = p._replace(last_command=label)
     elif UNAPPROVED in str(item.get("error")):
-        p = p._replace(warnings=add_warning(p.warnings, REFUSED_TOOL.format(label)))
+        p = _warned(p, REFUSED_TOOL.format(label))
     elif row.phase is Phase.EDIT:
         p = p._replace(last_file=label, files=tuple(dict.fromkeys((*p.files, *_paths(item))))[:FILES_KEPT])
     return _rest(p._replace(open_items=still_open))
@@ -1145,6 +1144,10 @@ def add_warning(warnings: Tuple[str, ...], *texts: str) -> Tuple[str, ...]:
     return warnings
 
 
+def _warned(p: Progress, text: str) -> Progress:
+    return p._replace(warnings=add_warning(p.warnings, text))
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
@@ -1154,7 +1157,7 @@ def bare_command(command: str) -> str:
     match = re.match(r"\S*/(?:ba|z|da|)sh -l?c (?=['\"]|\S+$)", command[:1_000])
     if not match:
         return command
-    if len(command) > 1_000:            # shlex takes a time that grows with the square of the length; a label is short
+    if len(command) > 1_000:            # shlex takes time by the square of the length; a label is short
         return command[match.end():1_000].lstrip("'\"")
     import shlex
     with contextlib.suppress(ValueError):
@@ -1193,7 +1196,7 @@ ITEMS: Mapping[str, Item] = {
     "agent_message": Item(fold=lambda p, item: _rest(p._replace(message=_text(item.get("text"))))),
     "reasoning": Item(fold=lambda p, item: _rest(p)),
     "todo_list": Item(fold=lambda p, item: p),
-    "error": Item(fold=lambda p, item: p._replace(warnings=add_warning(p.warnings, _text(item.get("message"))))),
+    "error": Item(fold=lambda p, item: _warned(p, _text(item.get("message")))),
     "command_execution": Item(Phase.COMMAND, lambda item: bare_command(_text(item.get("command")))),
     "file_change": Item(Phase.EDIT, _files),
     "mcp_tool_call": Item(Phase.TOOL, lambda item: f"{_text(item.get('server'))}/{_text(item.get('tool'))}"),
@@ -1206,43 +1209,51 @@ ITEMS: Mapping[str, Item] = {
 # Source: codex-cli 0.169.0; each row has its recording in tests/recordings.
 EVIDENCE: Tuple[Tuple[FailureKind, str], ...] = (
     (FailureKind.AUTH, r"unexpected status (401|403) |Missing environment variable: "),
-    (FailureKind.RATE_LIMIT, r"exceeded retry limit, last status: 429 |rate limit exceeded: |unexpected status 429 "),
-    (FailureKind.USAGE_LIMIT, r"You.ve hit your usage limit|Quota exceeded\. |To use Codex with your ChatGPT plan, upgrade "),
-    (FailureKind.OVERLOADED, r"We.re currently experiencing high demand|Selected model is at capacity|unexpected status 5\d\d "
-                             r"|exceeded retry limit, last status: 5\d\d |stream disconnected before completion: The server had an error"),
+    (FailureKind.RATE_LIMIT, r"(exceeded retry limit, last|unexpected) status:? 429 |rate limit exceeded: "),
+    (FailureKind.USAGE_LIMIT, r"You.ve hit your usage limit|Quota exceeded\. "
+                              r"|To use Codex with your ChatGPT plan, upgrade "),
+    (FailureKind.OVERLOADED, r"We.re currently experiencing high demand|Selected model is at capacity"
+                             r"|(exceeded retry limit, last|unexpected) status:? 5\d\d "
+                             r"|stream disconnected before completion: The server had an error"),
     (FailureKind.NETWORK, r"Connection failed: |stream disconnected before completion: "),
     (FailureKind.CONTEXT_OVERFLOW, r"Codex ran out of room in the model's context window"),
-    (FailureKind.BAD_REQUEST, r"unexpected status 4\d\d |\{\"|The (requested )?model ['`].*['`] does not exist|Invalid prompt: "
+    (FailureKind.BAD_REQUEST, r"unexpected status 4\d\d |\{\"|Invalid prompt: "
+                              r"|The (requested )?model ['`].*['`] does not exist"
                               r"|Error: turn/start: turn/start failed: Input exceeds the maximum length"),
     (FailureKind.RESUME, r"Error: thread/(resume|fork): "),
-    (FailureKind.NOT_A_REPOSITORY, r"Not inside a trusted directory and --skip-git-repo-check was not specified"),
-    (FailureKind.CONFIG, r"Error loading config\.toml: |Error parsing -c overrides: |Error: Model provider `|Error: Unknown feature flag: "
+    (FailureKind.NOT_A_REPOSITORY, r"Not inside a trusted directory and --skip-git-repo-check was not"),
+    (FailureKind.CONFIG, r"Error loading config\.toml: |Error parsing -c overrides: "
+                         r"|Error: Model provider `|Error: Unknown feature flag: "
                          r"|error: (unexpected argument|invalid value|the argument|unrecognized subcommand) "
-                         r"|(Error: )?required MCP servers failed to initialize|Error: [`\w]+ = \S+ is no longer supported"),
-    (FailureKind.SANDBOX, r"sandbox error: |(Error: |error: )?codex-linux-sandbox was required but not provided|bwrap: |error building bubblewrap command: "),
+                         r"|(Error: )?required MCP servers failed to initialize"
+                         r"|Error: [`\w]+ = \S+ is no longer supported"),
+    (FailureKind.SANDBOX, r"sandbox error: |bwrap: |error building bubblewrap command: "
+                          r"|(Error: |error: )?codex-linux-sandbox was required but not provided"),
 )
 ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
-    FailureKind.AUTH: (False, "Log in with `codex login` (or set the provider's API key) as the user who runs this server, then run the task again."),
+    FailureKind.AUTH: (False, "Log in with `codex login` (or set the provider's API key) as the user "
+                              "who runs this server, then run the task again."),
     FailureKind.RATE_LIMIT: (True, "Wait a minute, then continue with codex_reply; run fewer tasks at once."),
-    FailureKind.USAGE_LIMIT: (False, "Wait until the time that the message names, or change the plan, then continue with codex_reply."),
-    FailureKind.NETWORK: (True, "Check the connection to the model's service, then continue with codex_reply."),
+    FailureKind.USAGE_LIMIT: (False, "Wait until the time it names, or change the plan; then codex_reply."),
+    FailureKind.NETWORK: (True, "Check the connection to the model's service, then use codex_reply."),
     FailureKind.OVERLOADED: (True, "Wait a little and continue with codex_reply, or choose another model."),
     FailureKind.CONTEXT_OVERFLOW: (False, "Start a new task with a smaller prompt; this thread is full."),
-    FailureKind.BAD_REQUEST: (False, "The model's service refused the request: correct the model, the settings or the prompt that the message names."),
-    FailureKind.CONFIG: (False, "Correct the setting that the message names: in this call, in the server's -c flags or in config.toml. "
-                                "If it names a flag, codex may be too old: update it."),
-    FailureKind.NOT_A_REPOSITORY: (False, "Run it in a git repository, or start the server with --skip-git-repo-check."),
-    FailureKind.SANDBOX: (False, "Codex's sandbox cannot start here: see that unprivileged user namespaces are allowed."),
-    FailureKind.SETUP: (False, "Codex was not started. See setup.log of the task, correct CODEX_SWARM_WORKTREE_SETUP of the server or what it runs, "
-                              "or pass worktree {\"setup\": false}."),
-    FailureKind.RESUME: (False, "Check the thread id; if another process has the thread open, wait for it to end. Otherwise start a new task."),
-    FailureKind.CODEX_MISSING: (False, "Install Codex (`npm install -g @openai/codex`), or name its path with --codex-bin."),
-    FailureKind.CODEX_CRASH: (True, "Codex itself broke down: look at stderr.log of the task; update codex; try again."),
-    FailureKind.KILLED: (True, "Something outside this server killed codex, often the kernel for want of memory: run fewer tasks at once."),
-    FailureKind.LOST: (True, "The process that supervised the task was killed or failed (supervisor.log says more). What codex wrote until then is kept; continue with codex_reply."),
-    FailureKind.TIMED_OUT: (False, "codex_reply continues the thread; give it a longer `timeout_s`, or less to do."),
+    FailureKind.BAD_REQUEST: (False, "Correct the model, the settings or the prompt, as the message says."),
+    FailureKind.CONFIG: (False, "Correct the setting that it names, in this call, in the server's -c or in "
+                                "config.toml. If it names a flag, codex may be too old: update it."),
+    FailureKind.NOT_A_REPOSITORY: (False, "Run it in a repository, or serve with --skip-git-repo-check."),
+    FailureKind.SANDBOX: (False, "Codex's sandbox cannot start here: allow unprivileged user namespaces."),
+    FailureKind.SETUP: (False, "Codex was not started. See setup.log of the task and correct the server's "
+                               "CODEX_SWARM_WORKTREE_SETUP, or pass worktree {\"setup\": false}."),
+    FailureKind.RESUME: (False, "Check the thread id, wait for who has the thread open, or begin a new one."),
+    FailureKind.CODEX_MISSING: (False, "`npm install -g @openai/codex`, or name its path with --codex-bin."),
+    FailureKind.CODEX_CRASH: (True, "Look at stderr.log of the task for how codex broke down; update it."),
+    FailureKind.KILLED: (True, "Run fewer tasks at once: the kernel often kills codex for want of memory."),
+    FailureKind.LOST: (True, "Its supervisor was killed or failed (supervisor.log says more). What codex "
+                             "wrote until then is kept; continue with codex_reply."),
+    FailureKind.TIMED_OUT: (False, "codex_reply continues the thread: give it more time, or less to do."),
     FailureKind.CANCELLED: (False, "codex_reply continues the thread, if it is still wanted."),
-    FailureKind.DISAGREEMENT: (True, "The exit status and the events of codex contradict each other: check what was done before you rely on it."),
+    FailureKind.DISAGREEMENT: (True, "Check what was done: codex's exit status and events do not agree."),
     FailureKind.UNKNOWN: (False, "Read the message; more is in events.jsonl and stderr.log of the task."),
 }
 
@@ -1253,8 +1264,7 @@ def failure(kind: FailureKind, message: str, advice: str = "") -> Failure:
 
 
 def classify(message: str, stderr: str) -> Optional[Failure]:
-    """The failure that codex's own words tell of: the message of `turn.failed`, or else the lines of stderr;
-    None without any."""
+    """The failure that codex's own words, `turn.failed` or else the lines of stderr, tell of, if any do."""
     if message:
         return failure(_kind_of(message) or FailureKind.UNKNOWN, message)
     lines = [line for line in stderr.split("\n") if line.strip() and not re.match(STDERR_NOISE, line)]
@@ -1269,13 +1279,13 @@ def _kind_of(line: str) -> Optional[FailureKind]:
     return next((kind for kind, pattern in EVIDENCE if re.match(pattern, line)), None)
 
 
-STDERR_NOISE = r"Reading (additional input|prompt) from stdin\.\.\.|warning: |\d{4}-\d\d-\d\dT\S+ +(WARN|INFO|DEBUG|TRACE) |Stack backtrace|\s+\d+: "
+STDERR_NOISE = r"Reading (additional input|prompt) from stdin\.\.\.|warning: |Stack backtrace|\s+\d+: " \
+               r"|\d{4}-\d\d-\d\dT\S+ +(WARN|INFO|DEBUG|TRACE) "
 REJECTED = r"\d{4}-\d\d-\d\dT\S+ ERROR codex_core::tools::router: error=(.*)"
 
 
 def rejections(stderr: str) -> List[str]:
-    """What codex refused to run for its model. Source: codex-cli 0.169.0 tells it on stderr alone; the events
-    do not show it."""
+    """What codex refused to run for its model. Source: codex-cli 0.169.0, which tells it on stderr alone."""
     return ["Codex refused: " + clip(text, 300) for text in re.findall(REJECTED, stderr)[:4]]
 
 
