@@ -3891,7 +3891,7 @@ class Call:
         self.cancel_reason = ""
         self.waiting = False            # all that it does besides waiting has been done
         self.told: Sequence[str] = ()   # the ended tasks whose results are in the answer to the end
-        self.started: List[str] = []    # the tasks that it started; when it is abandoned nobody learns of them, so they are stopped
+        self.started: List[str] = []    # the tasks that it started, to be stopped when it is abandoned
 
     @property
     def abandoned(self) -> bool:
@@ -3950,7 +3950,7 @@ class Seen(NamedTuple):
     task: TaskDir
     spec: Spec                          # little more than the id, where it cannot be read
     status: Status
-    report: Optional[Report] = None     # how it ended; where no report tells, the events do; None: it has not ended
+    report: Optional[Report] = None     # how it ended; without a report the events tell; None: it has not
     progress: Progress = Progress()     # of one that has not ended
     phase_at: float = 0.0               # when its phase began, and when its last event came; Unix seconds
     changed_at: float = 0.0
@@ -4055,7 +4055,8 @@ class View:
         try:
             report = task.report()
             if report.in_events:
-                report = report._replace(content=Tail(task.file("events.jsonl")).refresh().message, in_events=False)
+                message = Tail(task.file("events.jsonl")).refresh().message
+                report = report._replace(content=message, in_events=False)
             return seen._replace(report=report)
         except UNREADABLE as error:
             raise_if_exhausted(error)
@@ -4090,7 +4091,9 @@ def summary(doing: Sequence[Doing], total: int, now: float) -> str:
     """`3 of 5 done; 2f9c running `pytest -q` for 41 s`: the tasks that still run, the one that changed last
     first."""
     def words(one: Doing) -> str:
-        does = f"{DOING[one.phase]} `{clip(one.detail, 60)}`" if one.detail and one.phase in DOING else one.phase.value
+        does = one.phase.value
+        if one.detail and one.phase in DOING:
+            does = f"{DOING[one.phase]} `{clip(one.detail, 60)}`"
         return f"{one.task_id[:4]} {does}" + (f" for {age(now, one.since):.0f} s" if one.since else "")
     told = ", ".join(map(words, sorted(doing, key=lambda one: -one.since)[:3]))
     more = f", and {len(doing) - 3} more" if len(doing) > 3 else ""
@@ -4147,7 +4150,7 @@ class Watch:
                 self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
                 if outcome is Outcome.LOST:
                     self._bury(known)
-            except Exception:                       # a bug or a broken directory: whoever waits must not wait for ever
+            except Exception:                       # a bug, a broken directory: nobody must wait for ever
                 if os.path.isdir(task.path):        # else it has been removed
                     self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
             finally:
@@ -4191,8 +4194,8 @@ class Watch:
         try:
             waited_for = [self.begin(task) for task in tasks]
         except RuntimeError:
-            raise ToolError("Too many tasks are being waited for", "The system has no thread left for another",
-                            "Wait for fewer tasks at once")
+            raise ToolError("Too many tasks are being waited for",
+                            "The system has no thread left for another", "Wait for fewer tasks at once")
         enough = any if mode == "any" else all
         done = lambda: call.cancelled or enough(known.ended for known in waited_for)
         end = self.host.monotonic() + timeout_s
@@ -4236,7 +4239,7 @@ class Watch:
     def _runs(self, task_id: str) -> Optional[bool]:
         """Whether a task of the index runs; None when it is none any more that `live` tells of."""
         task = TaskDir(os.path.join(self.store.tasks, task_id))
-        with contextlib.suppress(FileNotFoundError):        # another server has taken it out, or somebody its lock
+        with contextlib.suppress(FileNotFoundError):        # another server has taken it out
             runs, there = held(os.path.join(self.store.live, task_id)), os.path.isdir(task.path)
             if runs:
                 return there or None                        # else it is being made
@@ -4257,7 +4260,7 @@ class Watch:
 
     def of_thread(self, thread_id: str) -> List[Seen]:
         """The tasks of a thread, the last one first."""
-        found, live = [], self.live()           # asked first: what has ended goes from there to the other index
+        found, live = [], self.live()       # asked first: from there what has ended goes to the other index
         for task_id in {*live, *self.store.settled(thread_id)}:
             with contextlib.suppress(ToolError):    # swept meanwhile
                 found.append(self.view.of(task_id))
@@ -4313,6 +4316,39 @@ class Watch:
         return ended, summary(doing, len(task_ids), self.host.now()), last
 
 
+class Reach(NamedTuple):
+    """What workspace-write lets a task write, as real paths."""
+    writable: List[str]
+    closed: List[str]                   # which of codex's own places are closed to it
+    network: bool                       # whether its commands reach it
+    doubtful: List[str]                 # what may be open besides: `/` where nothing is certain, and what a
+                                        # project asks for, which codex follows only where it trusts it
+
+
+class Thread(NamedTuple):
+    """A thread of codex's that a request continues; none for a new one."""
+    thread_id: Optional[str] = None
+    owner: Optional[Spec] = None        # the task that had it last; None: another program's
+    usage: Optional[Usage] = None       # at the end of the last turn that told
+
+
+class Brought(NamedTuple):
+    """What tasks bring to a merge."""
+    parts: List[Part]
+    checkout: str                       # that they came from; empty where nothing tells
+    common: str                         # git's directory that all have in common
+    warnings: List[str]
+
+
+class Tried(NamedTuple):
+    """A merge that was made aside."""
+    commit: str
+    tree: str
+    going: List[Part]                   # what is in it
+    rows: Sequence[Changed]
+    findings: Mapping[str, Any]         # who conflicts, and what to do
+
+
 class Room:
     """What all rooms below stand on."""
 
@@ -4325,7 +4361,8 @@ def commit_named(git: Git, argument: str, name: str, cwd: str, place: Mapping[st
     """For what is no task. Raises: ToolError."""
     commit = git.commit_of(cwd, name, place) if not name.startswith("-") else None
     if commit is None:
-        raise ToolError(f"`{argument}`: `{clip(name, 100)}` names no task and no commit", f"git finds none of that name in {cwd}", "Pass a task_id, or a branch")
+        raise ToolError(f"`{argument}`: `{clip(name, 100)}` names no task and no commit",
+                        f"git finds none of that name in {cwd}", "Pass a task_id, or a branch")
     return commit
 
 
@@ -4342,11 +4379,13 @@ class Bounds(Room):
         try:
             path = os.path.abspath(os.path.expanduser(given))
         except OSError:
-            raise ToolError("The server's own directory is gone", f"`cwd` {given} is relative to it", "Pass an absolute `cwd`, or restart the server")
+            raise ToolError("The server's own directory is gone", f"`cwd` {given} is relative to it",
+                            "Pass an absolute `cwd`, or restart the server")
         if not os.path.isdir(path):
             why = "is not a directory" if os.path.exists(path) else "does not exist"
             raise ToolError(f"`cwd`: {clip(path, 300)} {why}",
-                            "Codex needs an existing directory to work in; a relative one is taken from the server's", "Create it, or pass another `cwd`")
+                            "Codex needs an existing directory; a relative one is taken from the server's",
+                            "Create it, or pass another `cwd`")
         return path
 
     def check_allowed(self, path: str) -> None:
@@ -4359,7 +4398,8 @@ class Bounds(Room):
         own = [repository_of(root)[0] for root in (*roots, os.sep)]             # the last: of what is in none
         allowed = any(is_inside(path, root) for root in roots)
         if roots and not (allowed and (common in own or any(is_inside(common, root) for root in roots))):
-            raise ToolError(f"`cwd`: this server does not work in {path}", f"It was started with --allow-root {' '.join(roots)}",
+            raise ToolError(f"`cwd`: this server does not work in {path}",
+                            f"It was started with --allow-root {' '.join(roots)}",
                             "Pass a directory in there")
 
     def check_ours(self, cwd: str) -> None:
@@ -4368,7 +4408,8 @@ class Bounds(Room):
         task_id, made = self.made_around(cwd)
         git_dir = self.git(cwd, "rev-parse", "--absolute-git-dir")
         if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
-            raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more", "Its `.git` leads elsewhere, and git would do what that says",
+            raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more",
+                           "Its `.git` leads elsewhere, and git would do what that says",
                            "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
         self.check_settings(git_dir, os.path.join(cwd, self.git(cwd, "rev-parse", "--git-common-dir")))
 
@@ -4376,24 +4417,32 @@ class Bounds(Room):
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
         lies at the top of what it may write. Raises: GitError."""
         odd = self.git.odd_settings(git_dir, common)
-        for task_id in (i for i in self.store.ids() if odd and i not in self.writable):
+        for root in self._written_to() if odd else ():
+            open_to_it = lambda path: is_inside(path, root) and not is_inside(path, f"{root}/.git")
+            if open_to_it(git_dir) or open_to_it(common):
+                raise GitError(f"git is not run with the configuration in {common}",
+                               f"A task that could write in {root} may have set `{odd[0]}`, "
+                               "and git obeys that with your rights",
+                               "Look at it, and take out what is more than plain; "
+                               "what you want of that, set in your own: `git config --global`")
+
+    def _written_to(self) -> Set[str]:
+        """Where tasks could write of which there is a record."""
+        for task_id in (i for i in self.store.ids() if i not in self.writable):
             with contextlib.suppress(ToolError, *UNREADABLE):
                 spec = self.store.get(task_id).spec()
                 reads = asked(spec.arguments, spec.overrides).sandbox == SANDBOXES[0]
                 place = self.config.worktree_dir if spec.worktree else spec.cwd
-                self.writable[task_id] = [] if reads else self._reach(spec, place)[0]
-        for root in set(itertools.chain(*list(self.writable.values()))) if odd else ():
-            if any(is_inside(path, root) and not is_inside(path, f"{root}/.git") for path in (git_dir, common)):
-                why = f"A task that could write in {root} may have set `{odd[0]}`, and git obeys that with your rights"
-                raise GitError(f"git is not run with the configuration in {common}", why, "Look at it, and take out "
-                               "what is more than plain; what you want of that, set in your own: `git config --global`")
+                self.writable[task_id] = [] if reads else self._reach(spec, place).writable
+        return set(itertools.chain(*list(self.writable.values())))
 
     def made_around(self, cwd: str) -> Tuple[str, Optional[Worktree]]:
         """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree,
         where its record tells."""
         if not is_inside(cwd, self.config.worktree_dir):
             return "", None
-        task_id = os.path.relpath(os.path.realpath(cwd), os.path.realpath(self.config.worktree_dir)).split(os.sep)[0]
+        trees = os.path.realpath(self.config.worktree_dir)
+        task_id = os.path.relpath(os.path.realpath(cwd), trees).split(os.sep)[0]
         try:
             return task_id, self.store.get(task_id).spec().worktree
         except (ToolError, *UNREADABLE):
@@ -4408,60 +4457,62 @@ class Bounds(Room):
         mode = asked(spec.arguments, spec.overrides).sandbox
         if mode not in (None, SANDBOXES[1]):
             return spec
-        writable, closed, network, doubtful = self._reach(spec, place)
+        reach = self._reach(spec, place)
         root, trees = os.path.realpath(self.config.root), os.path.realpath(self.config.worktree_dir)
         ours = {root: "none"} if is_inside(trees, root) else {root: "none", trees: "read"}
-        within = [(own, top) for own in ours for top in writable if is_inside(own, top)]
-        lost = [top for top in writable if top == trees or is_inside(top, root) and not is_inside(top, trees)]
-        lost += [link for link in self._links() if any(is_inside(os.path.dirname(link), top) for top in writable)]
-        kept = (*ours, *map(os.path.dirname, self._links()))
-        doubt = any(is_inside(path, top) for path in kept for top in doubtful)
-        doubt = doubt or any(is_inside(top, own) for own in ours for top in doubtful)
+        within = [(own, top) for own in ours for top in reach.writable if is_inside(own, top)]
+        lost = [top for top in reach.writable
+                if top == trees or is_inside(top, root) and not is_inside(top, trees)]
+        lost += [link for link in self._links()
+                 if any(is_inside(os.path.dirname(link), top) for top in reach.writable)]
+        doubt = self._in_doubt(reach, ours)
         if not within and not lost and not doubt:
             return spec
         first = {os.path.join(top, os.path.relpath(own, top).split(os.sep)[0]) for own, top in within}
-        way = dict.fromkeys(sorted(first.difference(writable, ours)), "read")
-        files = {**dict.fromkeys(closed, "read"), **way, **dict.fromkeys(writable, "write"), **ours}
-        patterns = [path for path in files if re.search(r"[][*?]", path)]
-        why = ""
-        if lost:
-            why = f"`{lost[0]}` would be its to write"
-        elif mode is None:
-            why = "nothing says which `sandbox` it gets"
-        elif self.codex_version(spec.codex) < PROFILES_SINCE:
-            why = f"to keep them from it takes codex {'.'.join(map(str, PROFILES_SINCE))} or newer"
-        elif patterns:
-            why = f"codex takes `{patterns[0]}` for a pattern, so it cannot keep them from it"
+        way = dict.fromkeys(sorted(first.difference(reach.writable, ours)), "read")
+        files = {**dict.fromkeys(reach.closed, "read"), **way,
+                 **dict.fromkeys(reach.writable, "write"), **ours}
+        why = self._no_profile(spec.codex, mode, lost, files)
         if why:
             part = f", part of `{within[0][1]}`, which is its to write" if within else ""
             raise ToolError(f"`cwd`: no task is started in {spec.cwd}",
                             f"It could change what other tasks keep in `{root}` or `{trees}`{part}: {why}",
-                            "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name "
-                            "directories elsewhere")
+                            "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and "
+                            "CODEX_SWARM_WORKTREE_DIR name directories elsewhere")
         closed_way = f"This task cannot write in {', '.join(way)}: tasks are kept there" if way else ""
         unsure = "It is not certain what `writable_roots` opens: what is in doubt stays closed to this task"
         warnings = add_warning(spec.warnings, closed_way, unsure if doubt else "")
-        profile = {"extends": ":workspace", "network": {"enabled": network}, "filesystem": files}
+        profile = {"extends": ":workspace", "network": {"enabled": reach.network}, "filesystem": files}
         return spec._replace(warnings=warnings, permissions=profile)
+
+    def _no_profile(self, executable: str, mode: Optional[str], lost: Sequence[str], files: Iterable[str]) -> str:
+        """Why no profile helps; empty where one does."""
+        patterns = [path for path in files if re.search(r"[][*?]", path)]
+        if lost:
+            return f"`{lost[0]}` would be its to write"
+        if mode is None:
+            return "nothing says which `sandbox` it gets"
+        if self.codex_version(executable) < PROFILES_SINCE:
+            return f"to keep them from it takes codex {'.'.join(map(str, PROFILES_SINCE))} or newer"
+        return f"codex takes `{patterns[0]}` for a pattern, so it cannot keep it out" if patterns else ""
 
     def _links(self) -> List[str]:
         """The links on the way to what is ours: no profile keeps one from being turned."""
         names = (self.config.root, self.config.worktree_dir)
         return [link for name in names for link in (*directories_above(name), name) if os.path.islink(link)]
 
-    def _reach(self, spec: Spec, place: str) -> Tuple[List[str], List[str], bool, List[str]]:
-        """What workspace-write lets a task that works in `place` write, as real paths; which of codex's own
-        places are closed to it; whether its commands reach the network; what may be open besides: `/` where
-        nothing is certain, and what a project asks for, which codex follows only where it trusts it.
+    def _in_doubt(self, reach: Reach, ours: Iterable[str]) -> bool:
+        kept = (*ours, *map(os.path.dirname, self._links()))
+        return any(is_inside(path, top) for path in kept for top in reach.doubtful) or any(
+            is_inside(top, own) for own in ours for top in reach.doubtful)
 
-        Source: codex-cli 0.169.0, whose layers are /etc/codex, CODEX_HOME, `.codex` from the project's top to
-        cwd, -c."""
+    def _reach(self, spec: Spec, place: str) -> Reach:
+        """Source: codex-cli 0.169.0, whose layers are /etc/codex, CODEX_HOME, `.codex` from the project's top
+        to cwd, -c."""
         home, profile = self.config.codex_home, spec.arguments.get("profile")
-        files = ["/etc/codex/config.toml", f"{home}/config.toml", *([f"{home}/{profile}.config.toml"] if profile else [])]
+        files = ["/etc/codex/config.toml", f"{home}/config.toml"]
+        files += [f"{home}/{profile}.config.toml"] if profile else []
         asked_for = (*spec.overrides, *config_words(spec.arguments.get("config", {})))
-        places = {directory for path in (spec.cwd, place) for directory in (path, *directories_above(path))}
-        projects = [path for path in (f"{directory}/.codex" for directory in places)
-                    if os.path.realpath(path) != os.path.realpath(home)]
         shut = {"exclude_slash_tmp": True, "exclude_tmpdir_env_var": True}
         given: Dict[str, Any] = {}
         doubtful: List[str] = []
@@ -4469,23 +4520,32 @@ class Bounds(Room):
             found = workspace_settings(text)
             doubtful += ["/"] if found is None else []
             given.update(shut if found is None else found)
-        for text in (text_in(f"{path}/config.toml") for path in projects):
-            found = workspace_settings(text)
+        for project in self._projects(spec.cwd, place):
+            found = workspace_settings(text_in(f"{project}/config.toml"))
             if found is None or any(found.get(key) is False for key in shut):
                 doubtful.append("/")
             else:
                 doubtful += map(os.path.expanduser, found.get("writable_roots", []))
         roots, closed = [os.path.expanduser(root) for root in given.get("writable_roots", [])], []
         doubtful += [root for root in roots if not os.path.isabs(root)]
+        tmpdir = self.environ.get("TMPDIR", "")
         for own, key, path in ((":slash_tmp", "exclude_slash_tmp", "/tmp"),
-                               (":tmpdir", "exclude_tmpdir_env_var", self.environ.get("TMPDIR", ""))):
+                               (":tmpdir", "exclude_tmpdir_env_var", tmpdir)):
             if given.get(key):
                 closed.append(own)
             else:
                 roots.append(path)
-        writable = [os.path.realpath(path) for path in (place, *filter(os.path.isdir, filter(os.path.isabs, roots)))]
-        doubtful = [os.path.realpath(path) if os.path.isabs(path) else "/" for path in doubtful]
-        return writable, closed, given.get("network_access") is True, doubtful
+        there = filter(os.path.isdir, filter(os.path.isabs, roots))
+        return Reach([os.path.realpath(path) for path in (place, *there)], closed,
+                     given.get("network_access") is True,
+                     [os.path.realpath(path) if os.path.isabs(path) else "/" for path in doubtful])
+
+    def _projects(self, *places: str) -> List[str]:
+        """The `.codex` of projects around these places."""
+        around = {directory for path in places for directory in (path, *directories_above(path))}
+        home = os.path.realpath(self.config.codex_home)
+        return [path for path in (f"{directory}/.codex" for directory in around)
+                if os.path.realpath(path) != home]
 
     def codex_version(self, path: str) -> Tuple[int, ...]:
         """Of the executable at `path`, which is asked once; empty where it does not tell. Raises: OSError."""
@@ -4511,7 +4571,8 @@ class Worktrees(Room):
             source = self.git.head(cwd, options.get("base", "HEAD"))
             self.bounds.check_allowed(source[0])
             if options.get("include_changes") and source != self.git.head(cwd):
-                raise GitError("`include_changes` does not go with that `base`", "The changes were made on top of HEAD, which is another commit",
+                raise GitError("`include_changes` does not go with that `base`",
+                               "The changes were made on top of HEAD, which is another commit",
                                "Leave one of the two out")
             return source
         except GitError as error:
@@ -4529,7 +4590,8 @@ class Worktrees(Room):
         (top, base), spec = plan.worktree_from, plan.spec
         path = os.path.join(self.config.worktree_dir, spec.task_id)
         tree = self._new(top, base, path, f"codex-swarm/{spec.task_id}", carry=plan.carry)
-        cwd = os.path.normpath(os.path.join(path, os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))))
+        below = os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))
+        cwd = os.path.normpath(os.path.join(path, below))
         with contextlib.ExitStack() as undo:
             undo.callback(self.git.discard, top, tree.path, tree.branch)
             try:
@@ -4553,8 +4615,8 @@ class Worktrees(Room):
         if free_mb < self.config.min_free_mb:
             raise ToolError(f"No worktree is made: {free_mb:,} MiB are free in `{self.config.worktree_dir}`",
                             f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
-                            "`codex-mcp-swarm sweep` removes what ended long ago and says why it keeps the rest. "
-                            "Other variables: CODEX_SWARM_WORKTREE_DIR for the place, CODEX_SWARM_MIN_FREE_MB the limit")
+                            "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
+                            "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
         try:
             return self.git.add_worktree(top, base, path, branch, **how)
         except OSError as error:
@@ -4568,19 +4630,22 @@ class Worktrees(Room):
         if tree is None or os.path.lexists(tree.path) or not is_inside(cwd, tree.path):
             return owner._replace(setup="")
         if os.path.isdir(tree.git_dir):
-            raise ToolError(f"`cwd`: {tree.path} does not exist", "It was moved or deleted by hand, and git still counts on it",
+            raise ToolError(f"`cwd`: {tree.path} does not exist",
+                            "It was moved or deleted by hand, and git still counts on it",
                             "Put it back; if it is gone for good, run `git worktree prune`. Then reply again")
         tip = Clearing(self.git, self.view.of(owner.task_id).worktree or tree).tip()
         if tip is None:
             raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
-                            "There is nothing to go on from", "Start a new task, or pass another directory as `cwd`")
+                            "There is nothing to go on from",
+                            "Start a new task, or pass another directory as `cwd`")
         top, base = self.source(owner.checkout or self.first_checkout(common_of(tree)), {"base": tip})
         with contextlib.suppress(FileNotFoundError):
             os.unlink(task.file("kept"))            # so that the next sweep looks at it again
         made = self._new(top, base, tree.path, tree.branch, again=True)
         with contextlib.suppress(OSError):
             os.makedirs(owner.cwd, exist_ok=True)   # the sub-directory may hold nothing that is committed
-        tree = tree._replace(git_dir=made.git_dir, copied=made.copied, submodules=made.submodules, seal=made.seal)
+        tree = tree._replace(git_dir=made.git_dir, copied=made.copied, submodules=made.submodules,
+                             seal=made.seal)
         return owner._replace(worktree=tree, setup=self.config.worktree_setup)
 
     def take_back(self, plans: Sequence[Plan]) -> None:
@@ -4601,8 +4666,7 @@ class Worktrees(Room):
 
 
 class Compare(Room):
-    """What tasks changed: against where they began, against each other, and at the same time. It only
-    reads."""
+    """What tasks changed: against where they began, against each other, and at once. It only reads."""
 
     def __init__(self, bounds: Bounds, *ground: Any) -> None:
         super().__init__(*ground)
@@ -4613,13 +4677,13 @@ class Compare(Room):
         others are those of `task_ids` and whatever runs now. Of a running task, what codex edited with its
         own tool counts; of an ended one in a worktree, everything that changed. Raises: OSError."""
         found: Dict[str, Dict[str, Any]] = {}
-        touched = [t for t in (self._touched(i) for i in dict.fromkeys((*task_ids, *self.watch.unended()))) if t is not None]
-        for i, one in enumerate(touched):
-            for other in touched[i + 1:]:
-                both = sorted(one.files & other.files)
-                if both and one.repository == other.repository and one.began_at < other.ended_at and other.began_at < one.ended_at:
-                    found.setdefault(one.task_id, {})[other.task_id] = some(both)
-                    found.setdefault(other.task_id, {})[one.task_id] = some(both)
+        ids = dict.fromkeys((*task_ids, *self.watch.unended()))
+        for one, other in itertools.combinations(filter(None, map(self._touched, ids)), 2):
+            both = sorted(one.files & other.files)
+            at_once = one.began_at < other.ended_at and other.began_at < one.ended_at
+            if both and at_once and one.repository == other.repository:
+                found.setdefault(one.task_id, {})[other.task_id] = some(both)
+                found.setdefault(other.task_id, {})[one.task_id] = some(both)
         return found
 
     def _touched(self, task_id: str) -> Optional[Touched]:
@@ -4630,9 +4694,12 @@ class Compare(Room):
                 files = tuple(os.path.join(tree.path, name) for name in tree.files)
             if not files or seen.damage:
                 return None
-            common, top = (common_of(tree), os.path.realpath(tree.path)) if tree else repository_of(seen.spec.cwd)
-            inside = frozenset(os.path.relpath(os.path.realpath(f), top) for f in files)
-            return Touched(task_id, common, inside, seen.spec.created_at, report.ended_at if report else float("inf"))
+            common, top = repository_of(seen.spec.cwd)
+            if tree:
+                common, top = common_of(tree), os.path.realpath(tree.path)
+            inside = frozenset(os.path.relpath(os.path.realpath(file), top) for file in files)
+            ended_at = report.ended_at if report else float("inf")
+            return Touched(task_id, common, inside, seen.spec.created_at, ended_at)
         except (ToolError, *UNREADABLE):
             return None
 
@@ -4654,10 +4721,10 @@ class Compare(Room):
                 content = self.git.patch(place, old, end, paths or side.within)
         if paths and not rows:
             side = side._replace(note="No file that differs is in `paths`")
-        facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live, "edited": some(side.edited), "note": side.note,
-                 **besides}
-        return {"task_id": task_id, "view": view, **{k: v for k, v in facts.items() if v}, "files_changed": len(rows),
-                "insertions": total(rows)[0], "deletions": total(rows)[1], "content": content}
+        facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live,
+                 "edited": some(side.edited), "note": side.note, **besides}
+        return {"task_id": task_id, "view": view, **{key: value for key, value in facts.items() if value},
+                **counts_of(rows), "content": content}
 
     def _compared_with(self, name: str, repository: str, place: Mapping[str, str]) -> str:
         """The result of another task, or a branch, tag or commit. Raises: ToolError."""
@@ -4665,7 +4732,9 @@ class Compare(Room):
             return commit_named(self.git, "against", name, repository, place)
         other = self._side(name)
         if other.repository != repository:
-            raise ToolError(f"Task {name} cannot be compared with this one", f"It worked in {other.repository}, this one in {repository}", "Compare tasks of the same repository")
+            raise ToolError(f"Task {name} cannot be compared with this one",
+                            f"It worked in {other.repository}, this one in {repository}",
+                            "Compare tasks of the same repository")
         return self._ends(other, place)[1]
 
     def _side(self, task_id: str) -> Side:
@@ -4676,31 +4745,39 @@ class Compare(Room):
         globs = spec.arguments.get("write_paths")
         if tree is None:
             return self._side_of_checkout(spec, edited, globs)
-        tree = tree if tree.head else tree._replace(head=self.watch.last_home(seen, tree.branch)[0])
-        if not tree.head and not os.path.isdir(tree.path):
-            raise ToolError(f"There is nothing to compare of task {task_id}", f"Its work was never committed, and `{tree.path}` is gone", "See `warnings` of its record")
-        if not tree.head:
-            self.bounds.check_settings(tree.git_dir, common_of(tree))
-        return Side(common_of(tree), tree, not tree.head, edited if not tree.head else (), globs, since=spec.since)
+        common, head = common_of(tree), tree.head or self.watch.last_home(seen, tree.branch)[0]
+        if head:
+            return Side(common, tree._replace(head=head), False, (), globs, since=spec.since)
+        if not os.path.isdir(tree.path):
+            raise ToolError(f"There is nothing to compare of task {task_id}",
+                            f"Its work was never committed, and `{tree.path}` is gone",
+                            "See `warnings` of its record")
+        self.bounds.check_settings(tree.git_dir, common)
+        return Side(common, tree, True, edited, globs, since=spec.since)
 
     def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> Side:
         if not os.path.isdir(spec.cwd) or not top_of(spec.cwd):
-            raise ToolError(f"There is nothing to compare of task {spec.task_id}", f"It had no worktree, and {spec.cwd} is not in a git repository"
-                            + (f". Codex said that it edited {told(some(edited))}" if edited else ""), "Run tasks with `worktree: true`")
+            said = f". Codex said that it edited {told(some(edited))}" if edited else ""
+            raise ToolError(f"There is nothing to compare of task {spec.task_id}",
+                            f"It had no worktree, and {spec.cwd} is not in a git repository{said}",
+                            "Run tasks with `worktree: true`")
         self.bounds.check_ours(spec.cwd)
         common, top = repository_of(spec.cwd)
-        within = os.path.relpath(os.path.realpath(spec.cwd), top)
-        note = f"This task had no worktree: shown is all that is not committed in {spec.cwd}, whoever changed it"
-        return Side(common, None, True, [legible(os.path.relpath(os.path.realpath(f), top)) for f in edited], globs, top, () if within == "." else (f":(literal){within}",), note)
+        below = lambda path: os.path.relpath(os.path.realpath(path), top)
+        within = () if below(spec.cwd) == "." else (f":(literal){below(spec.cwd)}",)
+        note = f"This task had no worktree: shown is all that is not committed in {spec.cwd}, " \
+               "whoever changed it"
+        return Side(common, None, True, [legible(below(file)) for file in edited], globs, top, within, note)
 
     def _ends(self, side: Side, place: Mapping[str, str]) -> Tuple[str, str, Dict[str, Any]]:
         """(the commit that it began with, the commit or tree object that it came to, what its directory has
         besides)."""
         if side.tree is None:
             return self.git.state_of_checkout(side.top, place)
-        tree, there = side.tree, os.path.isdir(side.tree.path)
-        now, besides = (tree.head, {"ignored": tree.ignored} if there else {}) if tree.head else self.git.state(tree, place)
-        return side.since or tree.start, now, besides
+        tree, began = side.tree, side.since or side.tree.start
+        if not tree.head:
+            return (began, *self.git.state(tree, place))
+        return began, tree.head, {"ignored": tree.ignored} if os.path.isdir(tree.path) else {}
 
 
 class Merger(Room):
@@ -4718,24 +4795,19 @@ class Merger(Room):
         Blocks for some 30 ms a task, for as many for each pair that may conflict, and as long as the verify
         command runs, up to VERIFY_S. Raises: ToolError, OSError."""
         self.git.check_merge_tree()
-        parts, checkout, common, warnings = self.parts(task_ids)
-        top, onto = self._target(self.bounds.directory(wish.cwd) if wish.cwd else checkout, common, wish)
-        merge_id = self.host.new_task_id()
-        branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}") if wish.into != "HEAD" else ""
+        brought = self.parts(task_ids)
+        checkout = self.bounds.directory(wish.cwd) if wish.cwd else brought.checkout
+        top, onto = self._target(checkout, brought.common, wish)
+        merge_id, branch = self.host.new_task_id(), ""
+        if wish.into != "HEAD":
+            branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}")
         place = place_of(self.git(top, "rev-parse", "--absolute-git-dir"), top)
-        with self.git.aside(place) as scratch, self.git.desk(scratch) as desk:
-            merged = self.git.merge(onto, parts, wish.squash, desk)
-            conflicts, order, fitting = self._conflicts(onto, parts, merged, wish.squash, desk, call)
-            going = [] if merged.conflicts and not wish.partial else list(itertools.takewhile(lambda part: part.task_id not in merged.conflicts, parts))
-            whole = merged.commit if len(going) == len(parts) else self.git.merge(onto, going, wish.squash, desk).commit
-            wanted = self.git(top, "rev-parse", whole + "^{tree}", env=desk)
-            rows = self.git.changed(desk, onto, whole)
-            heads = [part.head for part in going]
-            self._check_united(self.git.undecided(blobs_of(rows), onto, heads, desk), going, desk)
+        tried = self._try(onto, brought.parts, wish, place, call)
+        going, rows = tried.going, tried.rows
         answer: Dict[str, Any] = {
-                  "dry_run": wish.dry_run, "onto": onto, **_those(going, parts), "conflicts": conflicts, **({"suggested_order": order, "fitting": fitting} if conflicts else {}),
-                  "files_changed": len(rows), "insertions": total(rows)[0], "deletions": total(rows)[1], "warnings": warnings}
-        if whole == onto and going:
+            "dry_run": wish.dry_run, "onto": onto, **_those(going, brought.parts), **tried.findings,
+            **counts_of(rows), "warnings": brought.warnings}
+        if tried.commit == onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
         blocked = self.git.blocked(top, onto, rows) if wish.into == "HEAD" and going else None
         if blocked is not None and not wish.dry_run:
@@ -4744,61 +4816,86 @@ class Merger(Room):
             return {**answer, "blocked": str(blocked or "")}
         with self.git.desk(place) as desk:
             commit = self.git.merge(onto, going, wish.squash, desk).commit
-        if self.git(top, "rev-parse", commit + "^{tree}") != wanted:
-            raise ToolError("The merge went otherwise than when it was tried", "A merge driver of your git configuration "
-                            "does not always say the same", "Nothing was moved; call again")
+        if self.git(top, "rev-parse", commit + "^{tree}") != tried.tree:
+            raise ToolError("The merge went otherwise than when it was tried",
+                            "A merge driver of your git configuration does not always say the same",
+                            "Nothing was moved; call again")
         answer["verify"] = self._verify(top, commit, merge_id, call) if self.config.merge_verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
-            return {**answer, **_those([], parts), "files_changed": 0, "insertions": 0, "deletions": 0}
+            return {**answer, **_those([], brought.parts), **counts_of([])}
         self._still_wanted(call)
         if wish.into == "HEAD":
             branch = self.git.fast_forward(top, onto, commit)
         else:
-            self.git(top, "update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, "0" * len(commit))
+            never = "0" * len(commit)
+            self.git(top, "update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, never)
         return {**answer, "branch": branch, "commit": commit}
 
-    def parts(self, task_ids: Sequence[str]) -> Tuple[List[Part], str, str, List[str]]:
-        """(what each task brings, the checkout they came from, git's directory that all have in common,
-        warnings). Raises: ToolError."""
+    def _try(self, onto: str, parts: Sequence[Part], wish: Wish, place: Mapping[str, str],
+             call: Call) -> Tried:
+        """The merge, made aside. Raises: ToolError."""
+        with self.git.aside(place) as scratch, self.git.desk(scratch) as desk:
+            merged = self.git.merge(onto, parts, wish.squash, desk)
+            findings = self._conflicts(onto, parts, merged, wish.squash, desk, call)
+            fits = lambda part: part.task_id not in merged.conflicts
+            going = list(itertools.takewhile(fits, parts)) if wish.partial or not merged.conflicts else []
+            whole = merged.commit
+            if len(going) < len(parts):
+                whole = self.git.merge(onto, going, wish.squash, desk).commit
+            rows = self.git.changed(desk, onto, whole)
+            heads = [part.head for part in going]
+            self._check_united(self.git.undecided(blobs_of(rows), onto, heads, desk), going, desk)
+            tree = self.git(place["GIT_DIR"], "rev-parse", whole + "^{tree}", env=desk)
+            return Tried(whole, tree, going, rows, findings)
+
+    def parts(self, task_ids: Sequence[str]) -> Brought:
+        """Raises: ToolError."""
         parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
         heads: Dict[str, Set[str]] = {}     # ... the results of the tasks themselves
-        checkout, common, warnings = "", "", []     # type: str, str, List[str]
+        found = Brought([], "", "", [])
         for task_id in dict.fromkeys(task_ids):
             spec, outcome, tree = self._ended_tree(task_id)
-            checkout, common = checkout or spec.checkout, common or common_of(tree)
-            if common_of(tree) != common:
-                raise ToolError(f"Task {task_id} cannot be merged", f"It belongs to the repository {common_of(tree)}, the others to {common}",
+            common = common_of(tree)
+            found = found._replace(checkout=found.checkout or spec.checkout, common=found.common or common)
+            if common != found.common:
+                raise ToolError(f"Task {task_id} cannot be merged",
+                                f"It belongs to the repository {common}, the others to {found.common}",
                                 "Merge the tasks of one repository at a time")
-            before = parts.get(tree.branch)
-            parts[tree.branch] = Part((*(before.task_ids if before else ()), task_id), f"task {task_id}", spec.title or "Codex task", self._newest(tree),
-                                      tree.start, tree.base, tree.baseline is not None)
+            before = parts[tree.branch].task_ids if tree.branch in parts else ()
+            parts[tree.branch] = Part((*before, task_id), f"task {task_id}", spec.title or "Codex task",
+                                      self._newest(tree), tree.start, tree.base, tree.baseline is not None)
             heads.setdefault(tree.branch, set()).add(tree.head or "")
             if outcome is not Outcome.SUCCEEDED:
-                warnings.append(f"Task {task_id} {outcome and outcome.value}: its branch has what it did")
-            warnings += [f"Not on the branch of task {task_id}, only in `{tree.path}`{why}: {told(files)}"
-                         for files, why in ((tree.left_out, ""), (tree.ignored, " and ignored"))
-                         if files and os.path.isdir(tree.path)]
+                ended = f"Task {task_id} {outcome and outcome.value}"
+                found.warnings.append(f"{ended}: its branch has what it did")
+            for files, why in ((tree.left_out, ""), (tree.ignored, " and ignored")):
+                if files and os.path.isdir(tree.path):
+                    where = f"Not on the branch of task {task_id}, only in `{tree.path}`"
+                    found.warnings.append(f"{where}{why}: {told(files)}")
         for branch, part in parts.items():
             seen, reply = self.view.of(part.task_id), (part.head, Outcome.SUCCEEDED)
             if part.head not in heads[branch] and self.watch.last_home(seen, branch) != reply:
-                warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
-        return list(parts.values()), checkout, common, warnings
+                found.warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
+        return found._replace(parts=list(parts.values()))
 
     def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
         """A task whose work can be merged. Raises: ToolError."""
         what = f"Task {task_id} cannot be merged"
         seen = self.view.of(task_id).whole(what)
-        spec, status, tree = seen.spec, seen.status, seen.worktree
+        tree = seen.worktree
         if not seen.ended:
-            raise ToolError(what, "It has not ended", "codex_wait for it, or codex_cancel it: what it has done is committed then")
+            raise ToolError(what, "It has not ended",
+                            "codex_wait for it, or codex_cancel it: what it has done is committed then")
         if tree is None:
-            raise ToolError(what, "It had no worktree: what it did is in its directory already, not on a branch", "Leave it out")
-        tree = tree if tree.head else tree._replace(head=self.watch.last_home(seen, tree.branch)[0])
-        if not tree.head:
-            raise ToolError(what, f"Its work was not committed: {tree.unsaved or 'its supervisor was killed'}. It is in `{tree.path}`",
+            raise ToolError(what, "It had no worktree: what it did is in its directory, not on a branch",
+                            "Leave it out")
+        head = tree.head or self.watch.last_home(seen, tree.branch)[0]
+        if not head:
+            why = tree.unsaved or "its supervisor was killed"
+            raise ToolError(what, f"Its work was not committed: {why}. It is in `{tree.path}`",
                             "A codex_reply to it commits it at its end")
         self.watch.check_idle(tree.path, what)
-        return spec, status.outcome, tree
+        return seen.spec, seen.status.outcome, tree._replace(head=head)
 
     def _newest(self, tree: Worktree) -> str:
         """What is on the task's branch now, where that goes on from its result; the result, where there is no
@@ -4810,72 +4907,106 @@ class Merger(Room):
             raise ToolError(what, f"Its commit {tree.head} is not in {common}", "Restore that repository")
         tip = self.git.commit_of(common, f"refs/heads/{tree.branch}", place) or tree.head
         if not self.git.contains(common, tip, tree.head, place):
-            raise ToolError(what, f"The branch does not hold the task's result {tree.head[:12]} any more: somebody amended or moved it to {tip[:12]}",
-                            f"Merge that with `git merge`, or go back with `git branch -f {tree.branch} {tree.head[:12]}`")
+            was = tree.head[:12]
+            raise ToolError(what, f"The branch does not hold the task's result {was} any more: "
+                                  f"somebody amended or moved it to {tip[:12]}",
+                            "Merge that with `git merge`, or go back with "
+                            f"`git branch -f {tree.branch} {was}`")
         return tip
 
     def _target(self, checkout: str, common: str, wish: Wish) -> Tuple[str, str]:
         """(top of the checkout, the commit to merge onto). Raises: ToolError."""
         checkout = checkout or self.worktrees.first_checkout(common)
         if not os.path.isdir(checkout):
-            raise ToolError("The checkout that the tasks came from is not there any more", f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
+            raise ToolError("The checkout that the tasks came from is not there any more",
+                            f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
         self.bounds.check_ours(checkout)
         top, onto = self.git.head(checkout, wish.base)
         self.bounds.check_allowed(top)
         if repository_of(top)[0] != common:
-            raise ToolError("The tasks belong to another repository", f"Theirs is {common}, `cwd` is in {repository_of(top)[0]}", "Leave `cwd` out")
+            raise ToolError("The tasks belong to another repository",
+                            f"Theirs is {common}, `cwd` is in {repository_of(top)[0]}", "Leave `cwd` out")
         if wish.into == "HEAD":
             if wish.base != "HEAD":
-                raise ToolError("`into: \"HEAD\"` does not go with that `base`", "HEAD can only move forward from where it is", "Leave one of the two out")
+                raise ToolError("`into: \"HEAD\"` does not go with that `base`",
+                                "HEAD can only move forward from where it is", "Leave one of the two out")
             self.watch.check_idle(top, f"{top} cannot be moved")
         return top, onto
 
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
         shown, advice = clip(name, 100), "Pass another name as `into`, or \"HEAD\""
-        if self.git.run(top, "check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code != 0 or name.startswith("-"):
-            raise ToolError(f"`into`: `{shown}` cannot be the name of a branch", "See git-check-ref-format(1)", advice)
-        taken = self.git(top, "for-each-ref", "--format=%(refname:short)", f"refs/heads/{name}", *(f"refs/heads/{up}" for up in directories_above(name))).splitlines()
-        unborn = [row[len("branch refs/heads/"):] for row in self.git(top, "worktree", "list", "--porcelain").splitlines() if row.startswith("branch ")]
-        taken = [there for there in (*taken, *unborn) if there == name or there.startswith(name + "/") or there in directories_above(name)]
+        fits = self.git.run(top, "check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code == 0
+        if not fits or name.startswith("-"):
+            raise ToolError(f"`into`: `{shown}` cannot be the name of a branch",
+                            "See git-check-ref-format(1)", advice)
+        above = directories_above(name)
+        refs = [f"refs/heads/{one}" for one in (name, *above)]
+        there = self.git(top, "for-each-ref", "--format=%(refname)", *refs).splitlines()
+        there += self.git(top, "worktree", "list", "--porcelain").splitlines()      # a branch may be unborn
+        branches = [row.split("refs/heads/", 1)[1] for row in there if "refs/heads/" in row]
+        taken = [one for one in branches if one in (name, *above) or one.startswith(name + "/")]
         if taken:
-            raise ToolError(f"No branch `{shown}` can be made", f"There is a branch `{taken[0]}` already", advice)
+            why = f"There is a branch `{taken[0]}` already"
+            raise ToolError(f"No branch `{shown}` can be made", why, advice)
         return name
 
     def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, desk: Desk,
-                   call: Call) -> Tuple[List[Dict[str, Any]], List[str], List[str]]:
-        """(who conflicts with whom, and where; an order in which as many as possible go in before the first
-        conflict; these)."""
-        ids = [part.task_id for part in parts]
+                   call: Call) -> Dict[str, Any]:
+        """Who conflicts with whom, and where; an order in which as many as possible go in before the first
+        conflict, and which these are. Empty but for `conflicts` where there is none."""
         if not merged.conflicts:
-            return [], ids, ids
+            return {"conflicts": []}
         alone = {part.task_id: self.git.merge(onto, [part], squash, desk) for part in parts}
-        touched = {part.task_id: {row.path for row in self.git.changed(desk, part.start, part.head)} for part in parts}
-        found: List[Dict[str, Any]] = [{"tasks": [part.task_id], "with": onto, "files": alone[part.task_id].conflicts[part.task_id],
-                                        **({"note": UNCOMMITTED_BELOW} if part.squashed else {})} for part in parts if alone[part.task_id].conflicts]
-        pairs = [(one, other) for one, other in itertools.combinations([part for part in parts if not alone[part.task_id].conflicts], 2)
-                 if {one.task_id, other.task_id} & set(merged.conflicts) and meet(touched[one.task_id], touched[other.task_id])]
+        fit = [part for part in parts if not alone[part.task_id].conflicts]
+        found: List[Dict[str, Any]] = []
+        for task_id, one in alone.items():
+            if one.conflicts:
+                found.append({"tasks": [task_id], "with": onto, "files": one.conflicts[task_id]})
+        for conflict, part in zip(found, (part for part in parts if part not in fit)):
+            conflict.update({"note": UNCOMMITTED_BELOW} if part.squashed else {})
+        found += self._pairs(fit, set(merged.conflicts), alone, squash, desk, call)
+        ids, named = [part.task_id for part in parts], {i for conflict in found for i in conflict["tasks"]}
+        for i in (i for i in merged.conflicts if i not in named):       # no single one, only several together
+            before = [other for other in ids[:ids.index(i)] if other in merged.task_ids]
+            found.append({"tasks": [*before, i], "files": merged.conflicts[i]})
+        order = _order(ids, [conflict["tasks"] for conflict in found])
+        tried = self.git.merge(onto, sorted(parts, key=lambda part: order.index(part.task_id)), squash, desk)
+        shown = [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found]
+        return {"conflicts": shown, "suggested_order": [*tried.task_ids, *tried.conflicts],
+                "fitting": list(tried.task_ids)}
+
+    def _pairs(self, parts: Sequence[Part], suspects: Set[str], alone: Mapping[str, Merged], squash: bool,
+               desk: Desk, call: Call) -> List[Dict[str, Any]]:
+        """The conflicts between two, one of them suspect, of the first PAIRS_TRIED that touch the same."""
+        paths = lambda part: {row.path for row in self.git.changed(desk, part.start, part.head)}
+        touched = {part: paths(part) for part in parts}
+        pairs = [(one, other) for one, other in itertools.combinations(parts, 2)
+                 if {one.task_id, other.task_id} & suspects and meet(touched[one], touched[other])]
+        found = []
         for count, (one, other) in enumerate(pairs[:PAIRS_TRIED]):
             self._still_wanted(call)
             if call.tell is not None and count % 100 == 99:
                 call.tell(f"comparing tasks: {count + 1} of {len(pairs)} pairs")
-            files = self.git.merge(alone[one.task_id].commit, [other], squash, desk).conflicts.get(other.task_id)
-            if files:
+            both = self.git.merge(alone[one.task_id].commit, [other], squash, desk)
+            if both.conflicts:
+                files = both.conflicts[other.task_id]
                 found.append({"tasks": [one.task_id, other.task_id], "files": files})
-        named = {i for conflict in found for i in conflict["tasks"]}
-        for i in (i for i in merged.conflicts if i not in named):       # no single one, only several together
-            found.append({"tasks": [*(before for before in ids[:ids.index(i)] if before in merged.task_ids), i], "files": merged.conflicts[i]})
-        rank = {i: sum(i in conflict["tasks"] for conflict in found) + (len(ids) if alone[i].conflicts else 0) for i in ids}
-        tried = self.git.merge(onto, sorted(parts, key=lambda part: rank[part.task_id]), squash, desk)
-        return [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found], [*tried.task_ids, *tried.conflicts], list(tried.task_ids)
+        return found
 
     def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Desk) -> None:
-        if files:
-            whose = [part.name for part in parts if set(files) & set(self.git.undecided(
-                blobs_of(self.git.changed(desk, part.start, part.head)), part.start, [part.head], desk))] or ["the task"]
-            raise ToolError(f"Conflicts are not united yet: {told(some(files))}", "Of what `update_from` left there, a marker, "
-                            f"a separator between both sides, or {LIST} still stands",
-                            f"codex_reply to {' or '.join(whose)}, for it to unite them, then merge again")
+        if not files:
+            return
+        whose = []
+        for part in parts:
+            blobs = blobs_of(self.git.changed(desk, part.start, part.head))
+            if set(files) & set(self.git.undecided(blobs, part.start, [part.head], desk)):
+                whose.append(part.name)
+        raise ToolError(f"Conflicts are not united yet: {told(some(files))}",
+                        "Of what `update_from` left there, a marker, a separator between both sides, "
+                        f"or {LIST} still stands",
+                        f"codex_reply to {' or '.join(whose or ['the task'])}, for it to unite them, "
+                        "then merge again")
 
     def _still_wanted(self, call: Call) -> None:
         """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge
@@ -4890,16 +5021,19 @@ class Merger(Room):
         is. Raises: ToolError, OSError."""
         import tempfile
         self.worktrees.prepare()
-        path, command = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id), self.config.merge_verify
+        path = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id)
+        command = self.config.merge_verify
         with self.git.scratch_worktree(top, commit, path), tempfile.TemporaryFile() as log:
-            child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, {**elsewhere(self.environ), TASK_ENV: merge_id}, log)
+            environ = {**elsewhere(self.environ), TASK_ENV: merge_id}
+            child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, environ, log)
 
             def until_the_end() -> None:
                 child.wait()
                 self.watch.wake()
             try:
                 threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
-                self._keep_telling(lambda: child.returncode is not None or call.abandoned or self.watch.closing, call, f"verifying the merge with `{clip(command, 60)}`")
+                over = lambda: child.returncode is not None or call.abandoned or self.watch.closing
+                self._keep_telling(over, call, f"verifying the merge with `{clip(command, 60)}`")
                 status = child.returncode
             finally:
                 self.host.signal_group(child.pid, signal.SIGKILL)
@@ -4911,8 +5045,11 @@ class Merger(Room):
             tail = log.read().decode("utf-8", "replace").strip()[-2_000:]
         if status is None:
             self._still_wanted(call)
-        why = {} if status is not None else {"note": f"It was killed: it had not ended within {VERIFY_S:.0f} s"}
-        return {"command": clip(command, LABEL_CHARS), "exit_status": -signal.SIGKILL if status is None else status, "output": tail, **why}
+        why = {}
+        if status is None:
+            why = {"note": f"It was killed: it had not ended within {VERIFY_S:.0f} s"}
+        return {"command": clip(command, LABEL_CHARS), "output": tail, **why,
+                "exit_status": -signal.SIGKILL if status is None else status}
 
     def _keep_telling(self, done: Callable[[], bool], call: Call, doing: str) -> None:
         """Sleep until `done`, which `wake` makes look again, at most VERIFY_S, and tell the client every
@@ -4935,64 +5072,85 @@ class Planner(Room):
 
     def plan(self, request: Mapping[str, Any]) -> Plan:
         """Check a request against everything that can be known before it starts. Raises: ToolError."""
-        thread_id, owner, usage_before = self._thread(request)
-        arguments = {**(owner.arguments if owner else {}), **{k: v for k, v in request.items() if k in REPEATED}}
-        if "approval_policy" in arguments.get("config", {}):        # some values of it codex exec refuses, none has an effect
-            config = dict(arguments["config"])
-            arguments = {**arguments, "approval-policy": config.pop("approval_policy"), "config": config}
-        overrides = tuple(o for o in self.config.overrides if override(o)[0] != "approval_policy")
-        overrides = owner.overrides if owner and not self.config.max_sandbox else overrides
-        wanted = request.get("worktree", False)
+        thread = self._thread(request)
+        config, owner, wanted = self.config, thread.owner, request.get("worktree", False)
         wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
-        unsaid = asked(arguments, overrides).sandbox is None
-        if wants_tree and unsaid:
-            arguments["sandbox"] = self.config.max_sandbox or SANDBOXES[1]
-        if self.config.max_sandbox:
-            arguments = capped(arguments, overrides, self.config.max_sandbox)
+        arguments, overrides, unsaid = self._arguments(request, owner, wants_tree)
         owner = owner and self.worktrees.back_for(owner, request.get("cwd") or owner.cwd)
         cwd = self.bounds.directory(request.get("cwd") or (owner.cwd if owner else "."))
-        if self.config.allow_roots:
+        if config.allow_roots:
             cwd = os.path.realpath(cwd)             # a link could be turned after the check
             self.bounds.check_allowed(cwd)
-        if wants_tree and thread_id:
-            raise ToolError("`worktree` is for new threads", "A reply works where its thread worked", "Leave `worktree` out")
-        if thread_id and owner is None and "cwd" not in request:
-            raise ToolError(f"There is no record of thread {thread_id} here", "It is another program's, or its tasks ended long ago and were removed, so nothing tells where it worked",
-                            "Pass `cwd`, and with it `sandbox` and whatever else it had", FailureKind.RESUME)
-        if wants_tree and not top_of(cwd):
-            raise ToolError(f"`worktree` is not possible: {cwd} is not in a git repository", "A worktree is made from a commit",
-                            "Run `git init` there and commit, pass another `cwd`, or leave `worktree` out", FailureKind.NOT_A_REPOSITORY)
-        if not self.config.skip_git_repo_check and not top_of(cwd):
-            raise ToolError(f"`cwd`: {cwd} is not in a git repository", "Codex refuses to run there, since nothing could be undone",
-                            "Run `git init` there, pass another `cwd`, or start the server with --skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
+        self._check_place(cwd, thread._replace(owner=owner), wants_tree, "cwd" in request)
         source = self.worktrees.source(cwd, options) if wants_tree else None
-        spec = Spec(self.host.new_task_id(), self.host.now(), find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath)), cwd, arguments, overrides,
-                    self.config.skip_git_repo_check, self.config.ephemeral, request.get("timeout_s"), thread_id,
-                    usage_before, self.worktrees.around(cwd, owner),
-                    title_of(request["prompt"]), self._warnings(arguments, unsaid))
-        codex_argv(spec)                # what cannot be put on a command line is refused here, not in the supervisor
+        executable = find_codex(config.codex_bin, self.environ.get("PATH", os.defpath))
+        spec = Spec(
+            self.host.new_task_id(), self.host.now(), executable, cwd, arguments, overrides,
+            config.skip_git_repo_check, config.ephemeral, request.get("timeout_s"), thread.thread_id,
+            thread.usage, self.worktrees.around(cwd, owner), title_of(request["prompt"]),
+            self._warnings(arguments, unsaid))
+        codex_argv(spec)                # what no command line can hold is refused here, not in the supervisor
         if spec.worktree is not None:
             checkout, setup = (owner.checkout, owner.setup) if owner else ("", "")
             spec = spec._replace(checkout=checkout, since=self._there_now(spec.worktree), setup=setup)
         if source:
-            spec = spec._replace(checkout=source[0], setup=self.config.worktree_setup if options.get("setup", True) else "")
-        new = os.path.join(self.config.worktree_dir, spec.task_id) if wants_tree else cwd
+            setup = config.worktree_setup if options.get("setup", True) else ""
+            spec = spec._replace(checkout=source[0], setup=setup)
+        new = os.path.join(config.worktree_dir, spec.task_id) if wants_tree else cwd
         spec = self.bounds.kept_out(spec, spec.worktree.path if spec.worktree else new)
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
+
+    def _arguments(self, request: Mapping[str, Any], owner: Optional[Spec],
+                   wants_tree: bool) -> Tuple[Dict[str, Any], Tuple[str, ...], bool]:
+        """(the arguments of the run, the overrides that go with them, whether no sandbox was given)."""
+        capped_at, before = self.config.max_sandbox, owner.arguments if owner else {}
+        arguments = {**before, **{key: value for key, value in request.items() if key in REPEATED}}
+        if "approval_policy" in arguments.get("config", {}):        # codex exec refuses some, obeys none
+            config = dict(arguments["config"])
+            arguments.update({"approval-policy": config.pop("approval_policy"), "config": config})
+        overrides = tuple(o for o in self.config.overrides if override(o)[0] != "approval_policy")
+        overrides = owner.overrides if owner and not capped_at else overrides
+        unsaid = asked(arguments, overrides).sandbox is None
+        if wants_tree and unsaid:
+            arguments["sandbox"] = capped_at or SANDBOXES[1]
+        return capped(arguments, overrides, capped_at) if capped_at else arguments, overrides, unsaid
+
+    def _check_place(self, cwd: str, thread: Thread, wants_tree: bool, named: bool) -> None:
+        """`named`: the request says where. Raises: ToolError for a place in which this run cannot be."""
+        if wants_tree and thread.thread_id:
+            raise ToolError("`worktree` is for new threads", "A reply works where its thread worked",
+                            "Leave `worktree` out")
+        if thread.thread_id and thread.owner is None and not named:
+            raise ToolError(f"There is no record of thread {thread.thread_id} here",
+                            "It is another program's, or its tasks ended long ago and were removed, "
+                            "so nothing tells where it worked",
+                            "Pass `cwd`, and with it `sandbox` and whatever else it had", FailureKind.RESUME)
+        if wants_tree and not top_of(cwd):
+            raise ToolError(f"`worktree` is not possible: {cwd} is not in a git repository",
+                            "A worktree is made from a commit",
+                            "Run `git init` there and commit, pass another `cwd`, or leave `worktree` out",
+                            FailureKind.NOT_A_REPOSITORY)
+        if not self.config.skip_git_repo_check and not top_of(cwd):
+            raise ToolError(f"`cwd`: {cwd} is not in a git repository",
+                            "Codex refuses to run there, since nothing could be undone",
+                            "Run `git init` there, pass another `cwd`, or start the server with "
+                            "--skip-git-repo-check", FailureKind.NOT_A_REPOSITORY)
 
     def _part_named(self, spec: Spec, name: str) -> Part:
         """What `update_from` names: the work of a task, or a branch, tag or commit. Raises: ToolError."""
         tree = spec.worktree
         if tree is None or spec.thread_id is None:
-            raise ToolError("`update_from` is for replies to a task with a worktree", "There is none to merge into", "Leave it out")
+            raise ToolError("`update_from` is for replies to a task with a worktree",
+                            "There is none to merge into", "Leave it out")
         self.watch.check_idle(tree.path, f"{tree.path} cannot be updated")
         task_id = re.sub(f"^(refs/heads/)?codex-swarm/({TASK_ID})$", r"\2", name)
         if self.store.has(task_id):
-            parts, _, common, _ = self.merger.parts([task_id])
-            if common != common_of(tree):
-                raise ToolError(f"`update_from`: task {name} belongs to another repository", f"Its is {common}, that of this thread {common_of(tree)}", "Leave it out")
-            return parts[0]
+            brought, own = self.merger.parts([task_id]), common_of(tree)
+            if brought.common != own:
+                raise ToolError(f"`update_from`: task {name} belongs to another repository",
+                                f"Its is {brought.common}, that of this thread {own}", "Leave it out")
+            return brought.parts[0]
         commit = commit_named(self.git, "update_from", name, tree.git_dir, {"GIT_DIR": tree.git_dir})
         return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
 
@@ -5026,33 +5184,44 @@ class Planner(Room):
         if thread_id is None and task_id is None:
             return None
         if self.config.ephemeral:
-            raise ToolError("No thread can be continued here", "This server was started with --ephemeral, so codex keeps no threads",
-                            "Start a new task with everything it needs in the prompt, or restart the server without --ephemeral")
+            raise ToolError("No thread can be continued here",
+                            "This server was started with --ephemeral, so codex keeps no threads",
+                            "Start a new task with everything it needs in the prompt, or restart the server "
+                            "without --ephemeral")
         if task_id is not None:
             known = self.view.of(task_id).whole(f"Task {task_id} cannot be continued").thread_id
             if known is None:
-                raise ToolError(f"Task {task_id} has no thread to continue", "Codex ended before it opened one, or has not opened it yet",
+                raise ToolError(f"Task {task_id} has no thread to continue",
+                                "Codex ended before it opened one, or has not opened it yet",
                                 "See codex_status; start a new task if it has ended")
             if thread_id is not None and thread_id.lower() != known.lower():
-                raise ToolError("`threadId` and `task_id` name different threads", f"Task {task_id} has the thread {known}", "Send one of them")
+                raise ToolError("`threadId` and `task_id` name different threads",
+                                f"Task {task_id} has the thread {known}", "Send one of them")
             thread_id = known
         return thread_id
 
-    def _thread(self, request: Mapping[str, Any]) -> Tuple[Optional[str], Optional[Spec], Optional[Usage]]:
-        """The thread to continue, the task that had it last (None for a thread of another program), and what
-        it had used at the end of the last turn that told. Raises: ToolError."""
+    def _thread(self, request: Mapping[str, Any]) -> Thread:
+        """The thread to continue, if any. Raises: ToolError."""
         thread_id = self.thread_named(request)
-        if thread_id is None:
-            return None, None, None
-        owner: Optional[Spec] = None
-        usage: Optional[Usage] = None
-        for seen in self.watch.of_thread(thread_id):
+        thread = Thread(thread_id)
+        for seen in self.watch.of_thread(thread_id) if thread_id else ():
             if not seen.ended:
-                raise ToolError(f"Thread {thread_id} is busy", f"Task {seen.task.task_id} is still working in it",
+                raise ToolError(f"Thread {thread_id} is busy",
+                                f"Task {seen.task.task_id} is still working in it",
                                 "codex_wait for that task, then reply")
-            owner = owner or (None if seen.damage else seen.spec)
-            usage = usage or seen.report and seen.report.thread_usage
-        return thread_id, owner, usage
+            owner = thread.owner or (None if seen.damage else seen.spec)
+            usage = thread.usage or seen.report and seen.report.thread_usage
+            thread = Thread(thread_id, owner, usage or None)
+        return thread
+
+
+UNITE = "(Before this turn {} was merged into your working directory. Where both changed the same, the " \
+        "files now hold both versions between the markers <<<<<<< and >>>>>>>: {}. Unite both, and remove " \
+        "the markers.)"
+
+
+def warned(plan: Plan, warning: str) -> Plan:
+    return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)))
 
 
 class Starter(Room):
@@ -5066,7 +5235,7 @@ class Starter(Room):
         """See Swarm.start."""
         self._check_depth()
         self.store.prepare()
-        alone = any("update_from" in request for request in requests)      # files change then before the task is there for others to see
+        alone = any("update_from" in one for one in requests)       # files change before others see the task
         with contextlib.ExitStack() as locks:
             # What a plan counts on is not swept away before it runs, and nobody else decides to work in a
             # thread until all see who does.
@@ -5094,18 +5263,19 @@ class Starter(Room):
         tree = plan.spec.worktree
         assert tree is not None
         if self.git.contains(tree.git_dir, "HEAD", part.head, {"GIT_DIR": tree.git_dir}):
-            return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, f"{part.name} is in {tree.branch} already: `update_from` merged nothing")))
+            return warned(plan, f"{part.name} is in {tree.branch} already: `update_from` merged nothing")
         try:
             now, conflicts = self.git.update(tree, part)
         except OSError as error:
-            raise ToolError(f"{tree.path} cannot be updated", error.strerror or str(error), "Reply without `update_from`")
+            raise ToolError(f"{tree.path} cannot be updated", error.strerror or str(error),
+                            "Reply without `update_from`")
         plan = plan._replace(spec=plan.spec._replace(since=now))
         if not conflicts:
             return plan
-        warning = f"Merged {part.name} into the worktree with conflicts, marked in {told(some(conflicts))}: the task has to unite them"
-        told_too = f"{plan.prompt}\n\n(Before this turn {part.name} was merged into your working directory. Where both changed the same, the files now hold both " \
-                   f"versions between the markers <<<<<<< and >>>>>>>: {', '.join(conflicts[:FILES_SHOWN])}. Unite both, and remove the markers.)"
-        return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)), prompt=told_too if len(told_too) <= MAX_PROMPT_CHARS else plan.prompt)
+        prompt = f"{plan.prompt}\n\n" + UNITE.format(part.name, ", ".join(conflicts[:FILES_SHOWN]))
+        plan = plan._replace(prompt=prompt if len(prompt) <= MAX_PROMPT_CHARS else plan.prompt)
+        return warned(plan, f"Merged {part.name} into the worktree with conflicts, marked in "
+                            f"{told(some(conflicts))}: the task has to unite them")
 
     def _check_depth(self) -> None:
         """Codex keeps the mark of a task from its MCP servers, so we look for supervisors above us. Raises:
@@ -5116,17 +5286,22 @@ class Starter(Room):
             around.add(os.path.basename(directory))
         around.discard("")
         if len(around) >= self.config.depth:
-            raise ToolError(f"No task is started: this server runs inside of task {', '.join(sorted(around))}",
+            outer = ", ".join(sorted(around))
+            raise ToolError(f"No task is started: this server runs inside of task {outer}",
                             "Whatever it started would be stopped when that task ends",
-                            f"Do the work in this task itself. The user can allow it: CODEX_SWARM_DEPTH={len(around) + 1} "
+                            "Do the work in this task itself. The user can allow it: "
+                            f"CODEX_SWARM_DEPTH={len(around) + 1} "
                             "in the `env` of this server's entry in Codex's config.toml")
 
     def _threads_named(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
         """The threads that these requests continue, in the order in which everybody locks them. Raises:
         ToolError."""
-        found = sorted(t.lower() for t in (self._named(label, i, self.planner.thread_named, r) for i, r in enumerate(requests)) if t)
+        named = [self._named(label, i, self.planner.thread_named, one) for i, one in enumerate(requests)]
+        found = sorted(thread_id.lower() for thread_id in named if thread_id)
         if len(set(found)) < len(found):
-            raise ToolError("Two of these requests name the same thread", "Only one task at a time can work in it", "Start one, codex_wait for it, then reply")
+            raise ToolError("Two of these requests name the same thread",
+                            "Only one task at a time can work in it",
+                            "Start one, codex_wait for it, then reply")
         return found
 
     def _named(self, label: str, index: int, act: Callable[..., Any], *args: Any) -> Any:
@@ -5135,7 +5310,8 @@ class Starter(Room):
                 raise ToolError("The server is ending", "Its client has gone", "Call again")
             return act(*args)
         except ToolError as error:
-            raise ToolError(f"`{label}[{index}]`: {error.what}" if label else error.what, error.why, error.fix, error.kind)
+            what = f"`{label}[{index}]`: {error.what}" if label else error.what
+            raise ToolError(what, error.why, error.fix, error.kind)
 
     def _launch(self, plans: Sequence[Plan]) -> List[str]:
         """Write every task before the first one starts, so that a full disk is found while nothing runs. A
@@ -5165,16 +5341,21 @@ class Starter(Room):
             for task in born[len(ids):]:
                 task.discard()
             self.worktrees.take_back(plans[len(ids):])
-            done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}" if ids else "Nothing was started"
-            raise ToolError(f"A task could not be written or launched under `{self.store.root}`", f"{error.strerror}: {error.filename}. {done}",
-                            "Make room there or run fewer tasks at once; CODEX_SWARM_TASK_DIR names another directory")
+            done = "Nothing was started"
+            if ids:
+                done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}"
+            raise ToolError(f"A task could not be written or launched under `{self.store.root}`",
+                            f"{error.strerror}: {error.filename}. {done}",
+                            "Make room there or run fewer tasks at once; "
+                            "CODEX_SWARM_TASK_DIR names another directory")
 
 
 def _ended_facts(report: Report) -> Dict[str, Any]:
     tree = report.worktree
     return {"threadId": report.thread_id, "content": report.content,
             "failure": report.failure and to_json(report.failure),
-            "sandbox": report.sandbox, "model": report.model, "usage": report.usage and report.usage._asdict(),
+            "sandbox": report.sandbox, "model": report.model,
+            "usage": report.usage and report.usage._asdict(),
             "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
             "warnings": list(report.warnings), "exit_code": report.exit_code,
             "elapsed_s": round(report.elapsed_s, 1)}
@@ -5190,7 +5371,8 @@ def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
     ran = asked(spec.arguments, spec.overrides)
     return {"threadId": seen.thread_id, "sandbox": ran.sandbox, "model": ran.model,
             "worktree": spec.worktree and shown(spec.worktree),
-            "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))), "elapsed_s": age(now, spec.created_at),
+            "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))),
+            "elapsed_s": age(now, spec.created_at),
             "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
 
 
@@ -5267,7 +5449,8 @@ class Swarm:
         record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
                   "outcome": status.outcome and status.outcome.value, **facts,
                   "started_at": round(spec.created_at, 3)}
-        return {key: value for key, value in record.items() if value not in (None, [], {}) and (key, value) != ("title", "")}
+        told_of = lambda key, value: value not in (None, [], {}) and (key, value) != ("title", "")
+        return {key: value for key, value in record.items() if told_of(key, value)}
 
     def sweep(self, dry_run: bool = False, ignored: bool = False, by_itself: bool = False) -> Iterator[Swept]:
         """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each
@@ -5490,6 +5673,24 @@ def title_of(prompt: str) -> str:
 def shown(tree: Worktree) -> Dict[str, Any]:
     out = {key: value for key, value in to_json(tree).items() if key not in ("git_dir", "files", "seal")}
     return {**out, "submodules": list(tree.submodules)} if tree.submodules else out
+
+
+def _order(ids: Sequence[str], conflicts: Sequence[Sequence[str]]) -> List[str]:
+    """The tasks in an order in which many go in before the first conflict: always the one next that conflicts
+    with the fewest of those that still may; its foes go to the end, what conflicts alone last."""
+    alone = {tasks[0] for tasks in conflicts if len(tasks) == 1}
+    foes = {i: {other for tasks in conflicts if i in tasks for other in tasks} - {i} for i in ids}
+    left, first = [i for i in ids if i not in alone], []    # type: List[str], List[str]
+    while left:
+        one = min(left, key=lambda i: len(foes[i].intersection(left)))
+        first.append(one)
+        left = [i for i in left if i != one and i not in foes[one]]
+    return [*first, *(i for i in ids if i not in first and i not in alone), *(i for i in ids if i in alone)]
+
+
+def counts_of(rows: Sequence[Changed]) -> Dict[str, int]:
+    insertions, deletions = total(rows)
+    return {"files_changed": len(rows), "insertions": insertions, "deletions": deletions}
 
 
 def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]:
