@@ -4958,14 +4958,14 @@ class Merger(Room):
         if not merged.conflicts:
             return {"conflicts": []}
         alone = {part.task_id: self.git.merge(onto, [part], squash, desk) for part in parts}
-        fit = [part for part in parts if not alone[part.task_id].conflicts]
+        clean = [part for part in parts if not alone[part.task_id].conflicts]
         found: List[Dict[str, Any]] = []
         for task_id, one in alone.items():
             if one.conflicts:
                 found.append({"tasks": [task_id], "with": onto, "files": one.conflicts[task_id]})
-        for conflict, part in zip(found, (part for part in parts if part not in fit)):
+        for conflict, part in zip(found, (part for part in parts if part not in clean)):
             conflict.update({"note": UNCOMMITTED_BELOW} if part.squashed else {})
-        found += self._pairs(fit, set(merged.conflicts), alone, squash, desk, call)
+        found += self._pairs(clean, set(merged.conflicts), alone, squash, desk, call)
         ids, named = [part.task_id for part in parts], {i for conflict in found for i in conflict["tasks"]}
         for i in (i for i in merged.conflicts if i not in named):       # no single one, only several together
             before = [other for other in ids[:ids.index(i)] if other in merged.task_ids]
