@@ -7135,18 +7135,85 @@ def _no_constant(name: str) -> Any:
 # 14. COMMAND LINE  (the only floor that reads argv and the environment)
 # ======================================================================================
 # To add a server flag, write one line in `flags`; to add an environment variable, one in VARIABLES.
-VARIABLES: Mapping[str, str] = {
-    "CODEX_SWARM_TASK_DIR": "where tasks are kept (default: $XDG_STATE_HOME/codex-swarm, else ~/.local/state/codex-swarm)",
-    "CODEX_SWARM_WORKTREE_DIR": "where git worktrees are made (default: worktrees in the task directory)",
-    "CODEX_SWARM_WORKTREE_SETUP": "shell command that prepares each new worktree before codex starts in it; $1 is the caller's checkout",
-    "CODEX_SWARM_MERGE_VERIFY": "shell command that has to pass on what codex_merge made, before a branch is moved; $1 is the caller's checkout",
-    "CODEX_SWARM_CODEX_BIN": "codex executable, path or name (default: codex); --codex-bin wins",
-    "CODEX_SWARM_TASK_MAX_AGE": "how long worktrees and events of ended tasks are kept, in seconds (default: 86400); 0: for ever",
-    "CODEX_SWARM_RESULT_MAX_AGE": "how long answers are kept, in seconds (default: 2592000); 0: for ever",
-    "CODEX_SWARM_MIN_FREE_MB": "no worktree is made where fewer MiB are free (default: 512); 0: never refused",
-    "CODEX_SWARM_DEPTH": "1 (default): a server that runs inside of a task starts none; 2: it does, but none inside of those; and so on",
-    "CODEX_SWARM_LOG": "log file (default: stderr)",
-    "CODEX_SWARM_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR (default: WARNING)",
+class Variable(NamedTuple):
+    field: str                      # of Config; its default holds where the variable is not set, or empty
+    read: Callable[[str], Any]      # raises UsageError for a bad value
+    help: str
+
+
+def _directory(given: str) -> str:
+    path = os.path.abspath(os.path.expanduser(given))
+    if not os.path.isabs(os.path.expanduser(given)):
+        raise UsageError("must be an absolute path, since servers start in different directories")
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UsageError("exists and is not a directory")
+    return path
+
+
+def _log_file(given: str) -> str:
+    path = os.path.abspath(os.path.expanduser(given))
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path)):
+        raise UsageError("is a directory" if os.path.isdir(path) else "its directory does not exist")
+    return path
+
+
+def _log_level(given: str) -> str:
+    if given.upper() not in LOG_LEVELS:
+        raise UsageError(f"must be one of {', '.join(LOG_LEVELS)}")
+    return given.upper()
+
+
+def _executable(given: str) -> str:
+    path = os.path.abspath(os.path.expanduser(given)) if os.sep in given else given
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a directory: --codex-bin and CODEX_SWARM_CODEX_BIN name an executable")
+    return path
+
+
+def _number(unit: str, least: float = 0) -> Callable[[str], float]:
+    def read(given: str) -> float:
+        value = -1.0
+        with contextlib.suppress(ValueError):
+            value = float(given)
+        if not 0 <= value < float("inf"):
+            raise UsageError(f"must be a number of {unit}, 0 or more")
+        return max(least, value)
+    return read
+
+
+VARIABLES: Mapping[str, Variable] = {
+    "CODEX_SWARM_TASK_DIR": Variable(
+        "root", _directory,
+        "where tasks are kept (default: $XDG_STATE_HOME/codex-swarm, else ~/.local/state/codex-swarm)"),
+    "CODEX_SWARM_WORKTREE_DIR": Variable(
+        "worktree_dir", _directory,
+        "where git worktrees are made (default: worktrees in the task directory)"),
+    "CODEX_SWARM_WORKTREE_SETUP": Variable(
+        "worktree_setup", str.strip,
+        "shell command that prepares each new worktree before codex starts in it; "
+        "$1 is the caller's checkout"),
+    "CODEX_SWARM_MERGE_VERIFY": Variable(
+        "merge_verify", str.strip,
+        "shell command that has to pass on what codex_merge made, before a branch is moved; "
+        "$1 is the caller's checkout"),
+    "CODEX_SWARM_CODEX_BIN": Variable(
+        "codex_bin", _executable, "codex executable, path or name (default: codex); --codex-bin wins"),
+    "CODEX_SWARM_TASK_MAX_AGE": Variable(
+        "task_max_age_s", _number("seconds"),
+        "how long worktrees and events of ended tasks are kept, in seconds (default: 86400); 0: for ever"),
+    "CODEX_SWARM_RESULT_MAX_AGE": Variable(
+        "result_max_age_s", _number("seconds"),
+        "how long answers are kept, in seconds (default: 2592000); 0: for ever"),
+    "CODEX_SWARM_MIN_FREE_MB": Variable(
+        "min_free_mb", lambda given: int(_number("MiB")(given)),
+        "no worktree is made where fewer MiB are free (default: 512); 0: never refused"),
+    "CODEX_SWARM_DEPTH": Variable(
+        "depth", lambda given: int(_number("levels", 1)(given)),
+        "1 (default): a server that runs inside of a task starts none; 2: it does, but none inside of those; "
+        "and so on"),
+    "CODEX_SWARM_LOG": Variable("log_file", _log_file, "log file (default: stderr)"),
+    "CODEX_SWARM_LOG_LEVEL": Variable(
+        "log_level", _log_level, "DEBUG, INFO, WARNING or ERROR (default: WARNING)"),
 }
 WELCOME = f"""\
 codex-mcp-swarm {__version__} is a server for MCP clients: it runs many Codex CLI tasks at once. It speaks MCP
@@ -7207,12 +7274,14 @@ def this_program() -> List[str]:
 def show_entry(argv: Sequence[str], config: Config, environ: Mapping[str, str]) -> int:
     """Print the entry for the client that `argv` names, with its other words as flags of the server; the path
     of codex absolute, since a client starts it elsewhere. Raises: ToolError where there is none."""
-    at = next(i for i, words in enumerate(zip(argv, argv[1:])) if words[0] == "config" and words[1] in CLIENTS)
-    client, words, given = argv[at + 1], [*argv[:at], *argv[at + 2:]], flags().parse_args(argv).codex_bin
-    if given:
-        find_codex(config.codex_bin, environ.get("PATH", os.defpath))
-        absolute = {given: config.codex_bin, f"--codex-bin={given}": f"--codex-bin={config.codex_bin}"}
-        words = [absolute.get(word, word) for word in words]
+    pairs = zip(argv, argv[1:])
+    at = next(i for i, (word, client) in enumerate(pairs) if word == "config" and client in CLIENTS)
+    client, given = argv[at + 1], [*argv[:at], *argv[at + 2:]]
+    path = config.codex_bin
+    words = [f"--codex-bin={path}" if word.startswith("--codex-bin=") else
+             path if before == "--codex-bin" else word for before, word in zip(["", *given], given)]
+    if words != given or path in words:
+        find_codex(path, environ.get("PATH", os.defpath))
     command = [*this_program(), *words]
     where, text = CLIENTS[client][0], entry_for(client, command)
     if text.startswith("{"):                # JSON has no comments
@@ -7232,66 +7301,66 @@ def flags() -> Any:
             raise UsageError(f"{message} (--help shows the flags)")
     parser = Parser(
         prog="codex-mcp-swarm", allow_abbrev=False,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),     # else argparse imports shutil at every start
-        description="MCP server that runs many Codex CLI tasks at once. Without arguments it serves MCP on standard input and output.",
-        epilog="environment:\n" + "\n".join(f"  {name:30}{text}" for name, text in VARIABLES.items()))
-    parser.add_argument("command", nargs="?", choices=["config", "demo", "sweep"],
-                        help="config: print the entry for a CLIENT, with the flags given; demo: run five tasks, with live status in the terminal; "
-                             "sweep: remove what ended long ago, and say why the rest is kept")
-    parser.add_argument("client", nargs="?", metavar="CLIENT", choices=list(CLIENTS), help="of config: " + ", ".join(CLIENTS))
-    parser.add_argument("-c", dest="overrides", metavar="key=value", action="append", default=[],
-                        help="codex configuration for every task, as in `codex -c`; arguments of a call override it (repeatable)")
-    parser.add_argument("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories")
-    parser.add_argument("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued")
-    parser.add_argument("--codex-bin", metavar="PATH", help="codex executable, path or name")
-    parser.add_argument("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2], default="",
-                        help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
-                             "`profile`; one that names no sandbox is read-only, in a worktree MODE")
-    parser.add_argument("--allow-root", dest="allow_roots", metavar="DIR", action="append", default=[],
-                        help="calls may only work in DIR and below, links resolved (repeatable)")
-    parser.add_argument("--dry-run", action="store_true", help="sweep: only say what would be removed")
-    parser.add_argument("--ignored", action="store_true", help="sweep: also remove worktrees in which ignored files were made, with those files")
-    parser.add_argument("--version", action="version", version=f"codex-mcp-swarm {__version__}")
+        # a width, or argparse imports shutil at every start
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),
+        description="MCP server that runs many Codex CLI tasks at once. "
+                    "Without arguments it serves MCP on standard input and output.",
+        epilog="environment:\n" + "\n".join(f"  {name:30}{row.help}" for name, row in VARIABLES.items()))
+    add = parser.add_argument
+    add("command", nargs="?", choices=["config", "demo", "sweep"],
+        help="config: print the entry for a CLIENT, with the flags given; demo: run five tasks, with live "
+             "status in the terminal; sweep: remove what ended long ago, and say why the rest is kept")
+    add("client", nargs="?", metavar="CLIENT", choices=list(CLIENTS), help="of config: " + ", ".join(CLIENTS))
+    add("-c", dest="overrides", metavar="key=value", action="append", type=_override,
+        help="codex configuration for every task, as in `codex -c`; arguments of a call override it "
+             "(repeatable)")
+    add("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories")
+    add("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued")
+    add("--codex-bin", metavar="PATH", type=_executable, help="codex executable, path or name")
+    add("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2],
+        help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
+             "`profile`; one that names no sandbox is read-only, in a worktree MODE")
+    add("--allow-root", dest="allow_roots", metavar="DIR", action="append", type=_allowed_root,
+        help="calls may only work in DIR and below, links resolved (repeatable)")
+    add("--dry-run", action="store_true", help="sweep: only say what would be removed")
+    add("--ignored", dest="sweep_ignored", action="store_true",
+        help="sweep: also remove worktrees in which ignored files were made, with those files")
+    add("--version", action="version", version=f"codex-mcp-swarm {__version__}")
     return parser
 
 
 def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional[str], Config]:
     """(command, configuration). Reads, never writes. Raises: UsageError for a bad value; SystemExit from
     argparse."""
-    options = flags().parse_args(argv) if argv else None
-    overrides = tuple(options.overrides) if options else ()
-    for word in overrides:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", override(word)[0]) or "=" not in word:
-            raise UsageError(f"-c {masked(word)}: not of the form key=value")
-    if options and options.command != "sweep" and (options.dry_run or options.ignored):
-        raise UsageError(f"{'--dry-run' if options.dry_run else '--ignored'} is for the command sweep")
-    if options and (options.command == "config") != (options.client is not None):
-        raise UsageError(f"{'a client' if options.client else 'config'}: the command is `config CLIENT`, with one of {', '.join(CLIENTS)}")
-    level = environ.get("CODEX_SWARM_LOG_LEVEL") or "WARNING"
-    if level.upper() not in LOG_LEVELS:
-        raise UsageError(f"CODEX_SWARM_LOG_LEVEL={level}: must be one of {', '.join(LOG_LEVELS)}")
-    state = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    root = _directory(environ, "CODEX_SWARM_TASK_DIR", os.path.join(state, "codex-swarm"))
-    codex_bin = (options and options.codex_bin) or environ.get("CODEX_SWARM_CODEX_BIN") or "codex"
-    codex_bin = os.path.abspath(os.path.expanduser(codex_bin)) if os.sep in codex_bin else codex_bin
-    if os.path.isdir(codex_bin):
-        raise UsageError(f"{codex_bin} is a directory: --codex-bin and CODEX_SWARM_CODEX_BIN name an executable")
-    log = environ.get("CODEX_SWARM_LOG") or None
-    log = os.path.abspath(os.path.expanduser(log)) if log else None
-    if log and (os.path.isdir(log) or not os.path.isdir(os.path.dirname(log))):
-        raise UsageError(f"CODEX_SWARM_LOG={environ['CODEX_SWARM_LOG']}: {'is a directory' if os.path.isdir(log) else 'its directory does not exist'}")
-    return options and options.command, Config(
-        root=root, worktree_dir=_directory(environ, "CODEX_SWARM_WORKTREE_DIR", os.path.join(root, "worktrees")), codex_bin=codex_bin,
-        codex_home=environ.get("CODEX_HOME") or os.path.join(os.path.expanduser("~"), ".codex"), overrides=overrides,
-        skip_git_repo_check=bool(options and options.skip_git_repo_check), ephemeral=bool(options and options.ephemeral),
-        max_sandbox=options.max_sandbox if options else "",
-        allow_roots=tuple(map(_allowed_root, options.allow_roots)) if options else (),
-        worktree_setup=environ.get("CODEX_SWARM_WORKTREE_SETUP", "").strip(), merge_verify=environ.get("CODEX_SWARM_MERGE_VERIFY", "").strip(),
-        task_max_age_s=_number(environ, "CODEX_SWARM_TASK_MAX_AGE", 86400.0, "seconds"),
-        result_max_age_s=_number(environ, "CODEX_SWARM_RESULT_MAX_AGE", 30 * 86400.0, "seconds"),
-        log_file=log, log_level=level.upper(), min_free_mb=int(_number(environ, "CODEX_SWARM_MIN_FREE_MB", 512, "MiB")),
-        depth=max(1, int(_number(environ, "CODEX_SWARM_DEPTH", 1, "levels"))),
-        dry_run=bool(options and options.dry_run), sweep_ignored=bool(options and options.ignored))
+    options = vars(flags().parse_args(argv)) if argv else {}
+    command, client = options.get("command"), options.get("client")
+    if command != "sweep" and (options.get("dry_run") or options.get("sweep_ignored")):
+        raise UsageError(f"{'--dry-run' if options['dry_run'] else '--ignored'} is for the command sweep")
+    if (command == "config") != (client is not None):
+        raise UsageError(f"{'a client' if client else 'config'}: the command is `config CLIENT`, "
+                         f"with one of {', '.join(CLIENTS)}")
+    home = os.path.expanduser("~")
+    state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+    fields: Dict[str, Any] = {
+        "root": os.path.abspath(os.path.expanduser(os.path.join(state, "codex-swarm"))),
+        "codex_home": environ.get("CODEX_HOME") or os.path.join(home, ".codex")}
+    for name, row in VARIABLES.items():
+        if environ.get(name):
+            try:
+                fields[row.field] = row.read(environ[name])
+            except UsageError as error:
+                raise UsageError(f"{name}={environ[name]}: {error.what}")
+    for field, value in options.items():
+        if field in Config._fields and value is not None:
+            fields[field] = tuple(value) if isinstance(value, list) else value
+    fields.setdefault("worktree_dir", os.path.join(fields["root"], "worktrees"))
+    return command, Config(**fields)
+
+
+def _override(word: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", override(word)[0]) or "=" not in word:
+        raise UsageError(f"-c {masked(word)}: not of the form key=value")
+    return word
 
 
 def _allowed_root(given: str) -> str:
@@ -7302,33 +7371,12 @@ def _allowed_root(given: str) -> str:
     raise UsageError(f"--allow-root {given}: {why if os.path.isabs(path) else 'is no absolute path'}")
 
 
-def _directory(environ: Mapping[str, str], name: str, default: str) -> str:
-    given = environ.get(name)
-    path = os.path.abspath(os.path.expanduser(given or default))
-    if given and not os.path.isabs(os.path.expanduser(given)):
-        raise UsageError(f"{name}={given}: must be an absolute path, since servers start in different directories")
-    if given and os.path.lexists(path) and not os.path.isdir(path):
-        raise UsageError(f"{name}={given}: exists and is not a directory")
-    return path
-
-
-def _number(environ: Mapping[str, str], name: str, default: float, unit: str) -> float:
-    given = environ.get(name)
-    try:
-        value = float(given) if given else default
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise UsageError(f"{name}={given}: must be a number of {unit}, 0 or more")
-    return value
-
-
 def claim_standard_descriptors() -> Tuple[IO[bytes], int]:
     """(where messages come from, the descriptor that they go to), which nobody else in this process then
     has."""
     for fd in (0, 1, 2):
         try:
-            os.set_blocking(fd, True)                   # the mode belongs to the open file, which the parent may share and have set
+            os.set_blocking(fd, True)               # the mode is the open file's, which the parent may share
         except OSError:                                 # closed: no file of ours may get its number
             os.open(os.devnull, os.O_RDWR)
     rx, tx = os.fdopen(os.dup(0), "rb"), os.dup(1)
@@ -7342,7 +7390,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
     Tasks go on."""
     def end() -> None:
         server.drain()
-        os._exit(0)                         # threads may be anywhere; the interpreter's own end would trip over them
+        os._exit(0)             # threads may be anywhere; the interpreter's own end would trip over them
 
     def end_on_signal() -> None:
         """On a thread of its own: the kernel may give a signal to any thread, and then the main one stays in
@@ -7427,7 +7475,8 @@ def _tell_demo(swarm: Swarm, task_ids: Sequence[str], real: bool) -> int:
     if not real:
         print("A STAND-IN did this: no model was asked.\n"
               "Next: `npm install -g @openai/codex` unless it is there, `codex login`, and this demo again.")
-    print(f"To add the server to a client: `{shell_words(this_program())} config CLIENT` prints how ({', '.join(CLIENTS)}).")
+    program = shell_words(this_program())
+    print(f"To add the server to a client: `{program} config CLIENT` prints how ({', '.join(CLIENTS)}).")
     return 0 if succeeded == len(records) else 1
 
 
@@ -7503,7 +7552,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
         sys.stdout.flush()
         return code
     except BrokenPipeError:                                 # `| head`: who reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # and what is still in the buffer goes nowhere, without a word
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # what is still in the buffer goes nowhere
     except (ToolError, OSError) as error:
         sys.stderr.write(f"codex-mcp-swarm: {visible(str(error))}\n")
     return 1
