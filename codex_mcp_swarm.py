@@ -1547,6 +1547,13 @@ class Host:
         said = self.run(["du", "-sk", *paths], "/", timeout_s=60).out
         return 1024 * sum(map(int, re.findall(r"(?m)^(\d+)\t", said)))
 
+    @staticmethod
+    def mounted_in(path: str, mounts: str = "/proc/self/mountinfo") -> Optional[str]:
+        """A place below `path` where something is mounted, by the kernel's table (Linux); None for none."""
+        above = re.sub(r"[\\\s]", lambda c: f"\\{ord(c[0]):03o}", os.path.realpath(path)) + "/"
+        points = (line.split(" ")[4] for line in text_in(mounts).splitlines() if line.count(" ") > 4)
+        return next((point for point in points if point.startswith(above)), None)
+
     def worker_in(self, directory: str) -> Optional[int]:
         """A process that has its current directory or an open file in there, as far as we may know of it
         (Linux)."""
@@ -2953,6 +2960,9 @@ class Clearing:
             inner = os.path.relpath(top, path)
             if ".git" in map(str.lower, (*directories, *files)) and inner not in (".", *self.tree.submodules):
                 yield f"It holds a submodule or another repository: `{inner}`"
+        mounted = git.host.mounted_in(path)
+        if mounted is not None:
+            yield f"Something is mounted there: `{mounted}`"
         pid = git.host.worker_in(path)
         if pid is not None:
             yield f"A process works there (pid {pid})"
@@ -5376,6 +5386,188 @@ def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
             "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
 
 
+class Sweep(Room):
+    """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes,
+    or nothing: first all but the answers, in time those. In between nothing but their age is looked at."""
+
+    def __init__(self, bounds: Bounds, dry_run: bool, ignored: bool, by_itself: bool) -> None:
+        super().__init__(bounds.config, bounds.environ, bounds.git, bounds.watch)
+        self.bounds, self.trees = bounds, self.config.worktree_dir
+        self.max_age_s, self.result_age_s = self.config.task_max_age_s, self.config.result_max_age_s
+        self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
+        self.units: Dict[str, List[TaskDir]] = {}               # worktree, or task directory -> its tasks
+        self.made: Dict[str, Worktree] = {}                     # by path, as the newest task knows it
+        self.seen: Set[str] = set()                             # every task
+        self.found = Swept(False, "", (), ())                   # what is known of the thing that is looked at
+
+    def run(self) -> Iterator[Swept]:
+        self._look()
+        for path in sorted(self.units):
+            yield from self._one(self._clear_unit, path)
+        for name in sorted(set(names_in(self.trees)) - self.seen - {OURS}):
+            yield from self._one(self._clear_strange, os.path.join(self.trees, name))
+        yield from self._one(self._clear_traces, self.store.root)
+        for common in {common_of(tree) for tree in self.made.values() if not self.dry_run}:
+            with contextlib.suppress(GitError):
+                empty_trash(self._git(), common)
+
+    def _git(self) -> Git:
+        return Git(self.host, self.git.environ, GIT_TIMEOUT_S, self.git.own)
+
+    def _look(self) -> None:
+        """Take in the tasks that have come since the last look."""
+        for task_id in [task_id for task_id in reversed(self.store.ids()) if task_id not in self.seen]:
+            self.seen.add(task_id)
+            task, tree = TaskDir(os.path.join(self.store.tasks, task_id)), None
+            if not self._is_put_away(task):
+                with contextlib.suppress(*UNREADABLE):
+                    tree = task.spec().worktree
+                if tree:
+                    self.made[tree.path] = tree
+                self.units.setdefault(tree.path if tree else task.path, []).append(task)
+
+    def _is_put_away(self, task: TaskDir) -> bool:
+        """Whether only the answer is left of a task, and not old enough to go as well."""
+        since = task.kept_since()
+        return since > 0 and not self._old(self.host.now() - since, self.result_age_s)
+
+    def _old(self, age_s: float, max_age_s: Optional[float] = None) -> bool:
+        return 0 < (self.max_age_s if max_age_s is None else max_age_s) < age_s
+
+    def _one(self, clear: Callable[[str, bool], Optional[List[str]]], path: str) -> Iterator[Swept]:
+        """Decide on one thing, then once more and act while nobody starts a task and no other sweep acts:
+        nobody waits for what stays. `clear` tells what becomes of it, if anything, or raises why it stays."""
+        self.found = Swept(False, path, (), ())
+        try:
+            notes = clear(path, False)
+            if notes is not None and not self.dry_run:
+                how = fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)
+                with self.store.locked("sweep.lock", how) as alone:
+                    notes = clear(path, True) if alone else None
+            if notes is not None:
+                yield self.found._replace(removed=True, notes=tuple(notes))
+        except (ToolError, RecursionError, *UNREADABLE) as error:
+            if not self.by_itself:
+                yield self.found._replace(notes=(str(error) or type(error).__name__,))
+
+    def _tell(self, **facts: Any) -> None:
+        self.found = self.found._replace(**facts)
+
+    def _measure(self, act: bool, *paths: str) -> None:
+        if not (act or self.by_itself):
+            self._tell(bytes=self.host.disk_usage(paths))
+
+    def _clear_unit(self, path: str, act: bool) -> Optional[List[str]]:
+        if act:
+            self._look()                                # for replies
+        there = (task for task in self.units[path] if os.path.isdir(task.path))
+        tasks = [task for task in there if not self._is_put_away(task)]
+        if not tasks:
+            return None                                 # another sweep was here
+        self._tell(task_ids=tuple(task.task_id for task in tasks))
+        self._measure(act, *{path, *(task.path for task in tasks)})
+        age_s = self.host.now() - max(map(self._ended_at, tasks))
+        self._tell(age_s=age_s)
+        if not self._old(age_s):
+            kept = f"for {lasting(self.max_age_s)}" if self.max_age_s else "for ever"
+            raise ToolError(f"What has ended is kept {kept}")
+        if age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
+            raise ToolError("No client has collected the result yet", "", "codex_wait returns it; when it is "
+                            f"{TRASH_S / 86400:.0f} days old it goes all the same")
+        over = self._old(age_s, self.result_age_s)
+        until = f"until it is {lasting(self.result_age_s)} old" if self.result_age_s else "for ever"
+        notes = [] if over else [f"All but the answer, which stays {until}"]
+        clearing = None if all(task.kept_since() for task in tasks) else self._clearing(path)
+        if act:
+            return notes + self._put_away(tasks, clearing, over)
+        return notes + (clearing.run(dry_run=True) if clearing else [])
+
+    def _put_away(self, tasks: Sequence[TaskDir], clearing: Optional[Clearing], over: bool) -> List[str]:
+        """Raises: ToolError, OSError."""
+        seen = [self.view.of(task.task_id) for task in tasks]     # one whose lock we hold seems to run
+        with contextlib.ExitStack() as held:
+            for task in tasks:
+                lock = self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not held.enter_context(lock):
+                    raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
+            notes = clearing.run() if clearing else []
+            for task, status, report in ((each.task, each.status, each.report) for each in seen):
+                if clearing and report.worktree and not report.worktree.head:       # committed only now
+                    tree = report.worktree._replace(head=clearing.tip(), unsaved=None)
+                    report = report._replace(worktree=tree)
+                if over:
+                    task.remove()
+                else:
+                    task.thin(status, report)
+        return notes
+
+    def _clearing(self, path: str) -> Optional[Clearing]:
+        """What removes the worktree of a unit, None where it has none. Raises: ToolError."""
+        tree, trees = self.made.get(path), self.trees
+        if tree is None:
+            return None
+        if not is_inside(os.path.dirname(path), trees) or os.path.islink(path):
+            raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR",
+                            f"Nothing outside of `{trees}` is removed",
+                            "Set the variable to where it was made, or remove both by hand")
+        if not os.path.lexists(path) and not os.path.exists(os.path.join(trees, OURS)):
+            raise ToolError(f"`{trees}` is not there, or not ours", "It may be on a disk that is not mounted",
+                            "Mount it; if it was deleted, the next worktree makes it anew")
+        self.bounds.check_settings(tree.git_dir, common_of(tree))     # a look runs filters
+        return Clearing(self._git(), tree, self.ignored)
+
+    def _ended_at(self, task: TaskDir) -> float:
+        """Raises: ToolError when it has not ended, or its record does not tell."""
+        try:
+            status = task.status()
+            if status.state is not State.ENDED:
+                raise ToolError(f"Task {task.task_id} has not ended, it is {status.state.value}")
+            task.spec()
+            if status.outcome is Outcome.LOST and not os.path.exists(task.file("report.json")):
+                return max(map(modified_at, map(task.file, ("spec.json", "status.json", "events.jsonl"))))
+            ended_at = float(task.report().ended_at)
+            if ended_at > 0:
+                return ended_at
+            raise ValueError("It does not tell when it ended")
+        except UNREADABLE as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ToolError(f"The record of task {task.task_id} is damaged", why,
+                            f"Look into `{task.path}`, and remove it by hand")
+
+    def _clear_strange(self, path: str, act: bool) -> Optional[List[str]]:
+        """What is among the worktrees and no task worked there: one over which a server was killed may go."""
+        self._look()                                    # it may have become a task's
+        if os.path.basename(path).replace(REMOVED, "", 1) in self.seen or not os.path.lexists(path):
+            return None
+        self._measure(act, path)
+        scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act)
+        return ["A server was killed while it made this, or tried a merge here"]
+
+    def _clear_traces(self, path: str, act: bool) -> Optional[List[str]]:
+        """Tasks over whose making or removal somebody was killed; indexes of threads without a task; what git
+        was killed over; MCP tasks that ended long ago, and of whose tasks no more than the answer is left."""
+        store, own, now = self.store, self.git.own, self.host.now()
+        traces = [os.path.join(store.tasks, name) for name in names_in(store.tasks)
+                  if re.fullmatch(r"\." + TASK_ID, name)]
+        traces += [os.path.join(store.threads, name) for name in names_in(store.threads)
+                   if not any(map(store.has, store.settled(name[:36])))]
+        aside = [os.path.join(own, name) for name in names_in(own) if name.startswith(".")]
+        traces += [there for there in aside if now - modified_at(there) > VERIFY_S]     # git may use others
+        due = [there for there in traces if self._old(now - modified_at(there))]
+        for handle_id, files in store.handle_files().items():
+            handle, end = store.handle(handle_id), store.handle_end(handle_id)
+            at = end.at if end else handle.created_at if handle else max(map(modified_at, files))
+            waited = [store.get(i) for i in (handle.wait.task_ids if handle else ()) if store.has(i)]
+            if self._old(now - at) and all(task.kept_since() for task in waited):
+                due += files
+        for there in due if act else ():
+            with contextlib.suppress(FileNotFoundError):
+                delete_tree(there)
+        self._tell(path=f"{len(due)} traces below {path}")
+        what = "Of tasks that are gone or never were whole, and of answers that clients tracked"
+        return [what] if due else None
+
+
 class Swarm:
     """The application, and the Python API. Thread-safe."""
 
@@ -5459,7 +5651,7 @@ class Swarm:
         Raises: ToolError when ROOT is not ours; OSError when it cannot be read."""
         if os.path.isdir(self.store.tasks):
             own_directory(self.store.root)
-            yield from Sweep(self, dry_run, ignored, by_itself).run()
+            yield from Sweep(self.bounds, dry_run, ignored, by_itself).run()
 
     def _sweep_by_itself(self) -> None:
         """Sweep on a thread, once in SWEEP_EVERY_S for all servers together."""
@@ -5478,187 +5670,6 @@ class Swarm:
         if self.config.task_max_age_s and not 0 <= self.host.now() - before < SWEEP_EVERY_S:
             with contextlib.suppress(RuntimeError):     # no thread left: another time
                 threading.Thread(target=sweep_and_log, name="sweep", daemon=True).start()
-
-
-class Sweep:
-    """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes,
-    or nothing: first all but the answers, in time those. In between nothing but their age is looked at."""
-
-    def __init__(self, swarm: Swarm, dry_run: bool, ignored: bool, by_itself: bool) -> None:
-        self.swarm, self.store, self.trees = swarm, swarm.store, swarm.config.worktree_dir
-        self.max_age_s, self.result_age_s = swarm.config.task_max_age_s, swarm.config.result_max_age_s
-        self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
-        self.units: Dict[str, List[TaskDir]] = {}               # worktree, or task directory -> its tasks
-        self.made: Dict[str, Worktree] = {}                     # by path, as the newest task knows it
-        self.seen: Set[str] = set()                             # every task
-        self.found = Swept(False, "", (), ())                   # what is known of the thing that is looked at
-
-    def run(self) -> Iterator[Swept]:
-        self._look()
-        for path in sorted(self.units):
-            yield from self._one(self._clear_unit, path)
-        for name in sorted(set(names_in(self.trees)) - self.seen - {OURS}):
-            yield from self._one(self._clear_strange, os.path.join(self.trees, name))
-        yield from self._one(self._clear_traces, self.store.root)
-        for common in {common_of(tree) for tree in self.made.values() if not self.dry_run}:
-            with contextlib.suppress(GitError):
-                empty_trash(self._git(), common)
-
-    def _git(self) -> Git:
-        return Git(self.swarm.host, self.swarm.git.environ, GIT_TIMEOUT_S, self.swarm.git.own)
-
-    def _look(self) -> None:
-        """Take in the tasks that have come since the last look."""
-        for task_id in [task_id for task_id in reversed(self.store.ids()) if task_id not in self.seen]:
-            self.seen.add(task_id)
-            task, tree = TaskDir(os.path.join(self.store.tasks, task_id)), None
-            if not self._is_put_away(task):
-                with contextlib.suppress(*UNREADABLE):
-                    tree = task.spec().worktree
-                if tree:
-                    self.made[tree.path] = tree
-                self.units.setdefault(tree.path if tree else task.path, []).append(task)
-
-    def _is_put_away(self, task: TaskDir) -> bool:
-        """Whether only the answer is left of a task, and not old enough to go as well."""
-        since = task.kept_since()
-        return since > 0 and not self._old(self.swarm.host.now() - since, self.result_age_s)
-
-    def _old(self, age_s: float, max_age_s: Optional[float] = None) -> bool:
-        return 0 < (self.max_age_s if max_age_s is None else max_age_s) < age_s
-
-    def _one(self, clear: Callable[[str, bool], Optional[List[str]]], path: str) -> Iterator[Swept]:
-        """Decide on one thing, then once more and act while nobody starts a task and no other sweep acts:
-        nobody waits for what stays. `clear` tells what becomes of it, if anything, or raises why it stays."""
-        self.found = Swept(False, path, (), ())
-        try:
-            notes = clear(path, False)
-            if notes is not None and not self.dry_run:
-                how = fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)
-                with self.store.locked("sweep.lock", how) as alone:
-                    notes = clear(path, True) if alone else None
-            if notes is not None:
-                yield self.found._replace(removed=True, notes=tuple(notes))
-        except (ToolError, RecursionError, *UNREADABLE) as error:
-            if not self.by_itself:
-                yield self.found._replace(notes=(str(error) or type(error).__name__,))
-
-    def _tell(self, **facts: Any) -> None:
-        self.found = self.found._replace(**facts)
-
-    def _measure(self, act: bool, *paths: str) -> None:
-        if not (act or self.by_itself):
-            self._tell(bytes=self.swarm.host.disk_usage(paths))
-
-    def _clear_unit(self, path: str, act: bool) -> Optional[List[str]]:
-        if act:
-            self._look()                                # for replies
-        there = (task for task in self.units[path] if os.path.isdir(task.path))
-        tasks = [task for task in there if not self._is_put_away(task)]
-        if not tasks:
-            return None                                 # another sweep was here
-        self._tell(task_ids=tuple(task.task_id for task in tasks))
-        self._measure(act, *{path, *(task.path for task in tasks)})
-        age_s = self.swarm.host.now() - max(map(self._ended_at, tasks))
-        self._tell(age_s=age_s)
-        if not self._old(age_s):
-            kept = f"for {lasting(self.max_age_s)}" if self.max_age_s else "for ever"
-            raise ToolError(f"What has ended is kept {kept}")
-        if age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
-            raise ToolError("No client has collected the result yet", "", "codex_wait returns it; when it is "
-                            f"{TRASH_S / 86400:.0f} days old it goes all the same")
-        over = self._old(age_s, self.result_age_s)
-        until = f"until it is {lasting(self.result_age_s)} old" if self.result_age_s else "for ever"
-        notes = [] if over else [f"All but the answer, which stays {until}"]
-        clearing = None if all(task.kept_since() for task in tasks) else self._clearing(path)
-        if act:
-            return notes + self._put_away(tasks, clearing, over)
-        return notes + (clearing.run(dry_run=True) if clearing else [])
-
-    def _put_away(self, tasks: Sequence[TaskDir], clearing: Optional[Clearing], over: bool) -> List[str]:
-        """Raises: ToolError, OSError."""
-        seen = [self.swarm.view.of(task.task_id) for task in tasks]     # one whose lock we hold seems to run
-        with contextlib.ExitStack() as held:
-            for task in tasks:
-                lock = self.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not held.enter_context(lock):
-                    raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
-            notes = clearing.run() if clearing else []
-            for task, status, report in ((each.task, each.status, each.report) for each in seen):
-                if clearing and report.worktree and not report.worktree.head:       # committed only now
-                    tree = report.worktree._replace(head=clearing.tip(), unsaved=None)
-                    report = report._replace(worktree=tree)
-                if over:
-                    task.remove()
-                else:
-                    task.thin(status, report)
-        return notes
-
-    def _clearing(self, path: str) -> Optional[Clearing]:
-        """What removes the worktree of a unit, None where it has none. Raises: ToolError."""
-        tree, trees = self.made.get(path), self.trees
-        if tree is None:
-            return None
-        if not is_inside(os.path.dirname(path), trees) or os.path.islink(path):
-            raise ToolError("It is no worktree below CODEX_SWARM_WORKTREE_DIR",
-                            f"Nothing outside of `{trees}` is removed",
-                            "Set the variable to where it was made, or remove both by hand")
-        if not os.path.lexists(path) and not os.path.exists(os.path.join(trees, OURS)):
-            raise ToolError(f"`{trees}` is not there, or not ours", "It may be on a disk that is not mounted",
-                            "Mount it; if it was deleted, the next worktree makes it anew")
-        self.swarm.bounds.check_settings(tree.git_dir, common_of(tree))     # a look runs filters
-        return Clearing(self._git(), tree, self.ignored)
-
-    def _ended_at(self, task: TaskDir) -> float:
-        """Raises: ToolError when it has not ended, or its record does not tell."""
-        try:
-            status = task.status()
-            if status.state is not State.ENDED:
-                raise ToolError(f"Task {task.task_id} has not ended, it is {status.state.value}")
-            task.spec()
-            if status.outcome is Outcome.LOST and not os.path.exists(task.file("report.json")):
-                return max(map(modified_at, map(task.file, ("spec.json", "status.json", "events.jsonl"))))
-            ended_at = float(task.report().ended_at)
-            if ended_at > 0:
-                return ended_at
-            raise ValueError("It does not tell when it ended")
-        except UNREADABLE as error:
-            why = f"{type(error).__name__}: {error}"
-            raise ToolError(f"The record of task {task.task_id} is damaged", why,
-                            f"Look into `{task.path}`, and remove it by hand")
-
-    def _clear_strange(self, path: str, act: bool) -> Optional[List[str]]:
-        """What is among the worktrees and no task worked there: one over which a server was killed may go."""
-        self._look()                                    # it may have become a task's
-        if os.path.basename(path).replace(REMOVED, "", 1) in self.seen or not os.path.lexists(path):
-            return None
-        self._measure(act, path)
-        scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act)
-        return ["A server was killed while it made this, or tried a merge here"]
-
-    def _clear_traces(self, path: str, act: bool) -> Optional[List[str]]:
-        """Tasks over whose making or removal somebody was killed; indexes of threads without a task; what git
-        was killed over; MCP tasks that ended long ago, and of whose tasks no more than the answer is left."""
-        store, own, now = self.store, self.swarm.git.own, self.swarm.host.now()
-        traces = [os.path.join(store.tasks, name) for name in names_in(store.tasks)
-                  if re.fullmatch(r"\." + TASK_ID, name)]
-        traces += [os.path.join(store.threads, name) for name in names_in(store.threads)
-                   if not any(map(store.has, store.settled(name[:36])))]
-        aside = [os.path.join(own, name) for name in names_in(own) if name.startswith(".")]
-        traces += [there for there in aside if now - modified_at(there) > VERIFY_S]     # git may use others
-        due = [there for there in traces if self._old(now - modified_at(there))]
-        for handle_id, files in store.handle_files().items():
-            handle, end = store.handle(handle_id), store.handle_end(handle_id)
-            at = end.at if end else handle.created_at if handle else max(map(modified_at, files))
-            waited = [store.get(i) for i in (handle.wait.task_ids if handle else ()) if store.has(i)]
-            if self._old(now - at) and all(task.kept_since() for task in waited):
-                due += files
-        for there in due if act else ():
-            with contextlib.suppress(FileNotFoundError):
-                delete_tree(there)
-        self._tell(path=f"{len(due)} traces below {path}")
-        what = "Of tasks that are gone or never were whole, and of answers that clients tracked"
-        return [what] if due else None
 
 
 UNCOMMITTED_BELOW = "It built on changes of yours that are not committed: commit them in your checkout, " \

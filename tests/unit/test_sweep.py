@@ -573,6 +573,22 @@ def test_what_is_read_before_a_removal_costs_no_memory(made, repo):
     assert one(app, host=Watching).removed and outputs and max(outputs) < 1_000_000
 
 
+def test_a_worktree_with_something_mounted_in_it_is_kept(made, tmp_path):
+    app, top, branch = made
+    (top / "a b").mkdir()
+    table = tmp_path / "mountinfo"
+    place = os.path.realpath(str(top / "a b")).replace(" ", "\\040")
+    table.write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n36 22 8:1 /data %s rw - ext4 /dev/sda1 rw\n" % place)
+
+    class Mounted(Later):
+        def mounted_in(self, path):
+            return cms.Host.mounted_in(path, str(table))
+    done = one(app, host=Mounted)
+    assert not done.removed and "mounted" in done.notes[0] and place in done.notes[0] and (top / "a b").is_dir()
+    table.write_text(table.read_text().splitlines()[0])
+    assert one(app, host=Mounted).removed
+
+
 @pytest.mark.skipif(not cms.LINUX, reason="there is no /proc elsewhere")
 def test_a_worktree_in_which_a_process_works_is_kept(made):
     app, top, branch = made
