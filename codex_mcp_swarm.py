@@ -74,6 +74,7 @@ CANCEL_WAIT_S = 15.0                # how long codex_cancel waits for the end of
 EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to be answered
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
 LOOK_S = 5.0                        # a supervisor looks for orders so often, and is deaf after a false alarm
+HEED_S = 0.2                        # ... and so often while git commits the work
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 NESTED_S = 90.0                     # how long tasks inside of it have to stop and to be committed
 GIT_TIMEOUT_S = 120.0               # for one git command
@@ -558,6 +559,11 @@ def signal_name(signum: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(signum).name
     return f"signal {signum}"
+
+
+def how_it_ended(exit_code: int) -> str:
+    by_signal = f"was killed by {signal_name(-exit_code)}"
+    return by_signal if exit_code < 0 else f"ended with exit status {exit_code}"
 
 
 def verdict(exit_code: int, progress: Progress,
@@ -1251,7 +1257,7 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
     FailureKind.KILLED: (True, "Run fewer tasks at once: the kernel often kills codex for want of memory."),
     FailureKind.LOST: (True, "Its supervisor was killed or failed (supervisor.log says more). What codex "
                              "wrote until then is kept; continue with codex_reply."),
-    FailureKind.TIMED_OUT: (False, "codex_reply continues the thread: give it more time, or less to do."),
+    FailureKind.TIMED_OUT: (False, "codex_reply continues it: give it a longer `timeout_s`, or less to do."),
     FailureKind.CANCELLED: (False, "codex_reply continues the thread, if it is still wanted."),
     FailureKind.DISAGREEMENT: (True, "Check what was done: codex's exit status and events do not agree."),
     FailureKind.UNKNOWN: (False, "Read the message; more is in events.jsonl and stderr.log of the task."),
@@ -1340,6 +1346,7 @@ class Host:
         self.log_file, self.log_level, self.linux = log_file, log_level, linux
         self._logger: Any = None
         self._code: Any = None              # CODE in a file, from the first launch on that needs it
+        self.called_off: Optional[Callable[[], str]] = None     # of a supervisor: `, since ...` ends a command
         self.forker: Optional[Forker] = None    # of a server
 
     now = staticmethod(time.time)
@@ -1370,32 +1377,41 @@ class Host:
                 self._logger.addHandler(handler)
             self._logger.log(getattr(logging, level), masked(message), exc_info=trace)
 
-    def run(self, argv: Sequence[str], cwd: str, env: Optional[Mapping[str, str]] = None, timeout_s: float = GIT_TIMEOUT_S,
-            stdin: bytes = b"", keep_out: bool = True, hangs: Callable[[], Any] = lambda: False) -> Done:
-        """Run a command to its end, its whole process group killed after `timeout_s`, or LOOK_S if it `hangs`
-        then. Blocks. Raises: OSError when it cannot be started."""
+    def run(self, argv: Sequence[str], cwd: str, env: Optional[Mapping[str, str]] = None,
+            timeout_s: float = GIT_TIMEOUT_S, stdin: bytes = b"", keep_out: bool = True,
+            hangs: Callable[[], Any] = lambda: False) -> Done:
+        """Run a command to its end. Its whole process group is killed after `timeout_s`, after LOOK_S if it
+        `hangs` then, and once it is called off. Blocks. Raises: OSError when it cannot be started."""
         import subprocess
-        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 stdout=subprocess.PIPE if keep_out else subprocess.DEVNULL, start_new_session=True)
-        began = self.monotonic()
-        try:
-            try:
-                out, err = child.communicate(stdin, timeout=min(LOOK_S, timeout_s))
-            except subprocess.TimeoutExpired:
-                if hangs():
-                    raise
-                out, err = child.communicate(timeout=max(0.0, timeout_s - LOOK_S))
-        except subprocess.TimeoutExpired:
-            self.signal_group(child.pid, signal.SIGTERM)        # at which git takes away its locks
+        stdout = subprocess.PIPE if keep_out else subprocess.DEVNULL
+        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=stdout,
+                                 stderr=subprocess.PIPE, start_new_session=True)
+        began, spent, why = self.monotonic(), 0.0, ""
+        said: Optional[bytes] = stdin
+        while True:
+            step = HEED_S if self.called_off else LOOK_S
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(1)
-            self.signal_group(child.pid, signal.SIGKILL)
-            out, err = b"", b"fatal: gave up after %d s" % (self.monotonic() - began)
-            for pipe in (child.stdin, child.stdout, child.stderr):
-                if pipe:
-                    pipe.close()                    # whoever left the group may hold the other end for ever
-            child.wait()
-        return Done(child.returncode, (out or b"").decode("utf-8", "surrogateescape"), err.decode("utf-8", "replace"))
+                out, err = child.communicate(said, timeout=max(0.0, min(step, timeout_s - spent)))
+                break
+            said, before, spent = None, spent, self.monotonic() - began
+            why = self.called_off() if self.called_off else ""
+            if why or spent >= timeout_s or before < LOOK_S <= spent and hangs():
+                out, err = b"", f"fatal: gave up after {spent:.0f} s{why}".encode()
+                self._end(child)
+                break
+        return Done(child.returncode, (out or b"").decode("utf-8", "surrogateescape"),
+                    err.decode("utf-8", "replace"))
+
+    def _end(self, child: Any) -> None:
+        """Kill a command with its process group."""
+        import subprocess
+        self.signal_group(child.pid, signal.SIGTERM)        # at which git takes away its locks
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(1)
+        self.signal_group(child.pid, signal.SIGKILL)
+        for pipe in filter(None, (child.stdin, child.stdout, child.stderr)):
+            pipe.close()                    # whoever left the group may hold the other end for ever
+        child.wait()
 
     def launch_supervisor(self, root: str, directory: str, fds: Sequence[int]) -> Any:
         """Start a supervisor and hand it the task's lock and control FIFO, open: a flock belongs to the open
@@ -3546,10 +3562,74 @@ class Tail:
 # ======================================================================================
 # 10. SUPERVISOR  (a process of its own, one thread, the only writer of a task's status)
 # ======================================================================================
-READ_ONLY = "No `sandbox` was given, and by codex's own configuration it was read-only: nothing could be written. " \
-            "Pass `sandbox` \"workspace-write\" for that"
+READ_ONLY = "No `sandbox` was given, and by codex's own configuration it was read-only: nothing could be " \
+            "written. Pass `sandbox` \"workspace-write\" for that"
 FULL_DISK = "The disk of `{}` was full at the end: that may be why the task failed, and cut off what it wrote"
 NO_MESSAGE = "Codex ended without a final message: codex_diff shows what it changed, codex_reply can ask"
+
+
+class Exec:
+    """`codex exec --json`: how it is started, in which steps it is stopped, and what it came to. Another way
+    to run codex would have the same face; the supervisor knows no more of it."""
+    stop_steps = STOP_STEPS
+
+    def __init__(self, host: Host, task: TaskDir, spec: Spec, environ: Mapping[str, str]) -> None:
+        self.host, self.task, self.spec, self.environ = host, task, spec, environ
+        self.tail = Tail(task.file("events.jsonl"))
+        self.asked = self.ran = asked(spec.arguments, spec.overrides)
+
+    def start(self) -> int:
+        """The pid of codex, which has its prompt on stdin. Raises: OSError."""
+        file = self.task.file
+        with open(file("prompt"), "rb", opener=private) as prompt, \
+                open(file("events.jsonl"), "ab", opener=private) as out, \
+                open(file("stderr.log"), "ab", opener=private) as err:
+            argv = codex_argv(self.spec, self.task.path)
+            return self.host.spawn(argv, self.spec.cwd, self.environ, prompt, out, err)
+
+    def not_started(self, error: OSError) -> Failure:
+        refused = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
+        missing = refused and error.filename == self.spec.codex
+        kind = FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN
+        return failure(kind, f"{error.strerror}: {error.filename}")
+
+    def read(self, until: float) -> Progress:
+        """What its events amount to. `ran` is then as codex noted it in the rollout of the thread, if it did,
+        and no later than `until`."""
+        import glob
+        progress = self.tail.refresh()
+        home = self.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
+        name = f"sessions/*/*/*/rollout-*-{glob.escape(progress.thread_id or '')}.jsonl"
+        with contextlib.suppress(*UNREADABLE):
+            for path in filter(os.path.isfile, glob.glob(os.path.join(glob.escape(home), name))):
+                with open(path, "rb", opener=private) as f:
+                    f.seek(max(0, os.fstat(f.fileno()).st_size - ROLLOUT_BYTES))
+                    lines = iter(lambda: f.readline(1 << 20), b"")
+                    self.ran = noted(lines, self.spec.created_at, until, self.ran)
+        return progress
+
+    def quiet_since(self) -> float:
+        """When it last told or noted anything, Unix seconds."""
+        return self.ran.noted_at or self.tail.changed_at or self.spec.created_at
+
+    def judge(self, exit_code: int) -> Tuple[Outcome, Optional[Failure]]:
+        p, wanted, stderr = self.tail.progress, self.spec.thread_id, self.task.tail("stderr.log")
+        outcome, kind = verdict(exit_code, p, wanted)
+        how = f"Codex {how_it_ended(exit_code)}"
+        if outcome is not Outcome.FAILED:
+            return outcome, None
+        if kind is None:
+            return outcome, classify(p.error, stderr) or failure(FailureKind.UNKNOWN, f"{how} without a word")
+        if kind is FailureKind.RESUME:
+            return outcome, failure(kind, f"Codex answered in thread {p.thread_id} instead of {wanted}")
+        none = p.turn is Turn.NONE
+        last = "there was no turn event" if none else f"the last turn event was turn.{p.turn.value}"
+        return outcome, failure(kind, f"{how}, and {last}. {p.error or clip(stderr[-300:], 300)}".strip())
+
+    def warnings(self) -> Tuple[str, ...]:
+        by_itself = self.asked.sandbox is None and self.ran.sandbox == SANDBOXES[0]
+        told = (*self.tail.progress.warnings, *rejections(self.task.tail("stderr.log")))
+        return (READ_ONLY, *told) if by_itself else told
 
 
 class Supervisor:
@@ -3558,20 +3638,22 @@ class Supervisor:
     def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str], control: int) -> None:
         self.task, self.host, self.control = task, host, control
         self.spec = task.spec()
-        self.environ = {**elsewhere(environ), TASK_ENV: self.spec.task_id}      # git's as well: it may hang when we are killed
+        self.environ = {**elsewhere(environ), TASK_ENV: self.spec.task_id}  # git's, too: it may outlive us
+        self.engine = Exec(host, task, self.spec, self.environ)
         self.status = from_json(Status, read_json(task.file("status.json")))
         self.began = host.monotonic()
         self.before_s = max(0.0, host.now() - self.spec.created_at)     # from the request to here
+        self.deadline = self.began + (self.spec.timeout_s or float("inf"))
         self.child: Optional[int] = None                # what runs now: the setup command, then codex
         self.exit_code: Optional[int] = None            # ... and how it ended
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
-        self.recorded: Set[int] = set()                 # descendants seen when the stop began (where orphans cannot be adopted)
+        self.recorded: Set[int] = set()                 # its descendants then (where orphans are not adopted)
         self.stopped = ("", 0.0)                        # why, and when (Unix seconds)
         self.warnings = self.spec.warnings
         self.false_alarm = False                        # the FIFO was rung, and there was no order
         self.wake = wake_on(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         os.set_blocking(self.wake, False)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])          # what came before now writes its number as well
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # what came before now writes its number as well
 
     def run(self) -> None:
         self.host.adopt_orphans()
@@ -3581,24 +3663,21 @@ class Supervisor:
         if self.spec.setup and not stopped:
             failed = self._set_up()
         if failed is None and self.status.state is State.STARTING:
-            failed = self._spawn()
-        if self.status.pid is None:                     # it was stopped before it began, or codex cannot be started
-            self._finish(failed, "spawn_failed")
-            return
-        self._attend()
-        self._finish(None, "exited")
+            failed = self._start()
+        if self.status.pid is not None:         # else it was stopped before that, or codex cannot be started
+            self._attend()
+        self._finish(failed)
 
     def _attend(self) -> None:
         """Sleep until the child has ended, and pass on to it what stops the task."""
-        deadline = self.began + self.spec.timeout_s if self.spec.timeout_s is not None else None
         assert self.child is not None
         while self.exit_code is None:
-            due = [t for t in (deadline, self.steps[0][0] if self.steps else None) if t is not None]
-            self._take_orders(max(0.0, min(due) - self.host.monotonic()) if due else None)
+            limit = self.deadline if self.status.state is not State.STOPPING else float("inf")
+            due = min(limit, self.steps[0][0]) if self.steps else limit
+            self._take_orders(max(0.0, due - self.host.monotonic()))
             self._reap()
             now = self.host.monotonic()
-            if deadline is not None and now >= deadline:
-                deadline = None
+            if now >= limit:
                 self._stop(Outcome.TIMED_OUT, f"Its limit of {self.spec.timeout_s:g} s (`timeout_s`) passed")
             while self.steps and now >= self.steps[0][0] and self.exit_code is None:
                 self.host.signal_group(self.child, self.steps.pop(0)[1])
@@ -3606,40 +3685,34 @@ class Supervisor:
     def _set_up(self) -> Optional[Failure]:
         """Run the server's own command in the new worktree, as our user and outside of codex's sandbox."""
         assert self.spec.worktree is not None
-        argv = ["/bin/sh", "-c", self.spec.setup, "setup", self.spec.checkout]
+        argv, cwd = ["/bin/sh", "-c", self.spec.setup, "setup", self.spec.checkout], self.spec.worktree.path
         try:
-            with open(os.devnull, "rb") as nothing, open(self.task.file("setup.log"), "ab", opener=private) as log:
-                self.child = self.host.spawn(argv, self.spec.worktree.path, self.environ, nothing, log, log)
+            with open(os.devnull, "rb") as no, open(self.task.file("setup.log"), "ab", opener=private) as log:
+                self.child = self.host.spawn(argv, cwd, self.environ, no, log, log)
         except OSError as error:
             return failure(FailureKind.SETUP, f"`{self.spec.setup}` could not be run: {error.strerror}")
         self._attend()
-        code, self.exit_code = self.exit_code, None
+        code, self.exit_code = self.exit_code or 0, None
         if code == 0 or self.status.state is State.STOPPING:
             return None
         tail = self.task.tail("setup.log").strip()[-600:]
-        how = f"was killed by {signal_name(-code)}" if code is not None and code < 0 else f"ended with exit status {code}"
-        return failure(FailureKind.SETUP, f"`{clip(self.spec.setup, LABEL_CHARS)}` {how}: {tail}")
+        what = clip(self.spec.setup, LABEL_CHARS)
+        return failure(FailureKind.SETUP, f"`{what}` {how_it_ended(code)}: {tail}")
 
-    def _spawn(self) -> Optional[Failure]:
-        task = self.task
+    def _start(self) -> Optional[Failure]:
         try:
-            with open(task.file("prompt"), "rb", opener=private) as prompt, \
-                    open(task.file("events.jsonl"), "ab", opener=private) as out, \
-                    open(task.file("stderr.log"), "ab", opener=private) as err:
-                argv = codex_argv(self.spec, task.path)
-                pid = self.child = self.host.spawn(argv, self.spec.cwd, self.environ, prompt, out, err)
+            self.child = self.engine.start()
         except OSError as error:
-            missing = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC) and error.filename == self.spec.codex
-            return failure(FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN, f"{error.strerror}: {error.filename}")
-        self._write(advance(self.status, "spawned", pid=pid))
+            return self.engine.not_started(error)
+        self._write(advance(self.status, "spawned", pid=self.child))
         return None
 
-    def _take_orders(self, timeout_s: Optional[float]) -> bool:
+    def _take_orders(self, timeout_s: float) -> bool:
         """Sleep until something happens, at most `timeout_s`. True when the task has to stop. Any task may
-        ring at our door for ever: after a false alarm we do not listen for a while, and an order is found
-        without the bell, too."""
+        ring at our door for ever: after a false alarm we do not listen for a while. An order is found without
+        the bell, too."""
         listen = [self.wake] if self.false_alarm else [self.control, self.wake]
-        ready = select.select(listen, [], [], LOOK_S if timeout_s is None else min(timeout_s, LOOK_S))[0]
+        ready = select.select(listen, [], [], min(timeout_s, LOOK_S))[0]
         rung = self.control in ready and bool(os.read(self.control, 1 << 16))
         ordered = self._ordered()
         self.false_alarm = rung and not ordered
@@ -3662,13 +3735,12 @@ class Supervisor:
         self._write(advance(self.status, "stop", stop_reason=reason))
         if first and self.child is not None:
             now = self.host.monotonic()
-            self.steps = [(now + delay, getattr(signal, name)) for delay, name in STOP_STEPS]
+            self.steps = [(now + delay, getattr(signal, name)) for delay, name in self.engine.stop_steps]
             if not self.host.linux:
                 self.recorded = self.host.descendants(self.child)
 
     def _write(self, status: Status) -> None:
-        """A full disk must not end the supervision: the status on disk is then behind, the lock still tells
-        the truth."""
+        """A full disk ends no supervision: the status there is then behind, the lock tells the truth."""
         self.status = status
         try:
             self.task.write_status(status)
@@ -3716,50 +3788,47 @@ class Supervisor:
         those. Whether there are any. Those of our own ROOT only: no sandbox lets a task make a lock there."""
         directories = {pid: self.host.about(pid)[1] for pid in pids if gently}
         ours = os.path.realpath(os.path.dirname(self.task.path))
-        inner = {pid: os.path.basename(d) for pid, d in directories.items() if d and os.path.realpath(os.path.dirname(d)) == ours}
+        inner = {pid: os.path.basename(d) for pid, d in directories.items()
+                 if d and os.path.realpath(os.path.dirname(d)) == ours}
         below = set().union(*map(self.host.descendants, inner))     # type: Set[int]
         self.host.kill(set(pids) - below - set(inner))
         self.host.kill(set(inner) - below, signal.SIGTERM)
         for task_id in inner.values():
-            what = f"Task {task_id}, which was started inside of this one, was stopped with it"
-            self.warnings = add_warning(self.warnings, what)
+            self._warn(f"Task {task_id}, which was started inside of this one, was stopped with it")
         return bool(inner)
 
-    def _finish(self, failed: Optional[Failure], event: str) -> None:
+    def _warn(self, *texts: str) -> None:
+        self.warnings = add_warning(self.warnings, *texts)
+
+    def _finish(self, failed: Optional[Failure]) -> None:
         left = self._sweep()
         if left:
-            self.warnings = add_warning(self.warnings, f"{left} processes of this task could not be killed")
-        tail = Tail(self.task.file("events.jsonl"))
-        progress, stderr = tail.refresh(), self.task.tail("stderr.log")
-        outcome: Outcome = Outcome.FAILED
-        if event == "exited" and self.exit_code is not None:
-            outcome, failed = self._judge(self.exit_code, progress, stderr)
-        end = advance(self.status, event, outcome=outcome, exit_code=self.exit_code)
-        ran = self._ran(progress.thread_id)
-        given = asked(self.spec.arguments, self.spec.overrides).sandbox
-        silent = end.outcome is Outcome.SUCCEEDED and not (progress.message or "").strip()
-        ours = (READ_ONLY if given is None and ran.sandbox == SANDBOXES[0] else "", NO_MESSAGE if silent else "")
-        self.warnings = add_warning(self.warnings, *ours, *progress.warnings, *rejections(stderr))
-        tree = self._bring_home(end, progress)
-        outside = self._outside(tree, progress)
+            self._warn(f"{left} processes of this task could not be killed")
+        p, code = self.engine.read(self.stopped[1] or float("inf")), self.exit_code
+        judged, failed = (None, failed) if code is None else self.engine.judge(code)
+        event = "spawn_failed" if code is None else "exited"
+        end = advance(self.status, event, outcome=judged, exit_code=code)
+        outcome = end.outcome or Outcome.FAILED
+        silent = outcome is Outcome.SUCCEEDED and not (p.message or "").strip()
+        self._warn(NO_MESSAGE if silent else "", *self.engine.warnings())
+        tree = self._bring_home(outcome, p)
+        outside = self._outside(tree, p)
         self._sweep()                           # a filter of the user's may have left something running
-        assert end.outcome is not None
-        if end.outcome in (Outcome.CANCELLED, Outcome.TIMED_OUT):
-            last = ran.noted_at or tail.changed_at or self.spec.created_at
-            failed = self._interrupted(end.outcome, progress, last, tree)
-        before = self.spec.usage_before
-        unknown = self.spec.thread_id is not None and before is None
-        if unknown and progress.usage:
-            self.warnings = add_warning(self.warnings, "The usage of this turn is unknown: codex counts the whole thread, which began elsewhere")
+        if outcome in (Outcome.CANCELLED, Outcome.TIMED_OUT):
+            failed = self._interrupted(outcome, p, tree)
+        before, ran = self.spec.usage_before, self.engine.ran
+        whole = self.spec.thread_id is not None and before is None
+        if whole and p.usage:
+            self._warn("The usage of this turn is unknown: codex counts its whole thread, begun elsewhere")
         report = Report(
-            outcome=end.outcome, elapsed_s=round(self.before_s + self.host.monotonic() - self.began, 3), ended_at=self.host.now(), exit_code=self.exit_code,
-            thread_id=progress.thread_id or self.spec.thread_id, content=progress.message, thread_usage=progress.usage,
-            usage=None if progress.usage is None or unknown else progress.usage.since(before or Usage()),
-            failure=failed, worktree=tree, warnings=self.warnings,
-            files=() if tree else progress.files, outside_write_paths=outside, sandbox=ran.sandbox, model=ran.model)
+            outcome, round(self.before_s + self.host.monotonic() - self.began, 3), self.host.now(),
+            code, p.thread_id or self.spec.thread_id, p.message, thread_usage=p.usage,
+            usage=None if p.usage is None or whole else p.usage.since(before or Usage()),
+            failure=failed, worktree=tree, warnings=self.warnings, files=() if tree else p.files,
+            outside_write_paths=outside, sandbox=ran.sandbox, model=ran.model)
         self._file(report, end)
 
-    def _interrupted(self, outcome: Outcome, p: Progress, last: float, tree: Optional[Worktree]) -> Failure:
+    def _interrupted(self, outcome: Outcome, p: Progress, tree: Optional[Worktree]) -> Failure:
         """The failure of a task that was stopped: at whose wish, what it was doing, where its work is."""
         kind, (why, at) = FailureKind(outcome.value), self.stopped
         if kind is FailureKind.TIMED_OUT and p.phase in (Phase.NETWORK, Phase.RETRY):
@@ -3769,72 +3838,59 @@ class Supervisor:
         missing = "no network" if p.phase is Phase.NETWORK else "nothing new"
         place = f"in `{tree.path if tree else self.spec.cwd}`"
         place = f"on the branch `{tree.branch}`" if tree and not tree.unsaved else place
-        return failure(kind, f"{why} while {doing}, with {missing} for {max(0.0, at - last):.0f} s. What it did is {place}")
+        so_long = f"{max(0.0, at - self.engine.quiet_since()):.0f} s"
+        return failure(kind, f"{why} while {doing}, with {missing} for {so_long}. What it did is {place}")
 
-    def _ran(self, thread_id: Optional[str]) -> Ran:
-        """As codex noted it in the rollout of the thread, else as it was asked for."""
-        import glob
-        ran = asked(self.spec.arguments, self.spec.overrides)
-        home = self.environ.get("CODEX_HOME") or os.path.expanduser("~/.codex")
-        name = f"sessions/*/*/*/rollout-*-{glob.escape(thread_id or '')}.jsonl"
-        with contextlib.suppress(*UNREADABLE):
-            for path in filter(os.path.isfile, glob.glob(os.path.join(glob.escape(home), name))):
-                with open(path, "rb", opener=private) as f:
-                    f.seek(max(0, os.fstat(f.fileno()).st_size - ROLLOUT_BYTES))
-                    lines, until = iter(lambda: f.readline(1 << 20), b""), self.stopped[1] or float("inf")
-                    ran = noted(lines, self.spec.created_at, until, ran)
-        return ran
-
-    def _judge(self, exit_code: int, progress: Progress, stderr: str) -> Tuple[Outcome, Optional[Failure]]:
-        outcome, kind = verdict(exit_code, progress, self.spec.thread_id)
-        if outcome is not Outcome.FAILED:
-            return outcome, None
-        how = f"was killed by {signal_name(-exit_code)}" if exit_code < 0 else f"ended with exit status {exit_code}"
-        if kind is None:
-            return outcome, classify(progress.error, stderr) or failure(FailureKind.UNKNOWN, f"Codex {how} without a word")
-        if kind is FailureKind.RESUME:
-            return outcome, failure(kind, f"Codex answered in thread {progress.thread_id} instead of {self.spec.thread_id}")
-        last = f"the last turn event was turn.{progress.turn.value}" if progress.turn is not Turn.NONE else "there was no turn event"
-        return outcome, failure(kind, f"Codex {how}, and {last}. {progress.error or clip(stderr[-300:], 300)}".strip())
-
-    def _bring_home(self, end: Status, progress: Progress) -> Optional[Worktree]:
+    def _bring_home(self, outcome: Outcome, p: Progress) -> Optional[Worktree]:
         """Commit the work onto the task's branch, however the task ended (codex cannot: `.git` is read-only
         in its sandbox). What was not committed stays in the worktree, and a warning says so."""
-        tree, outcome = self.spec.worktree, end.outcome
-        if tree is None or outcome is None:
+        tree = self.spec.worktree
+        if tree is None:
             return tree
-        title = (self.spec.title or "Codex task") + ("" if outcome is Outcome.SUCCEEDED else f" [{outcome.value}]")
-        message = f"{title}\n\nCodex task {self.spec.task_id} {outcome.value}, thread {progress.thread_id}\n"
+        how = "" if outcome is Outcome.SUCCEEDED else f" [{outcome.value}]"
+        about = f"Codex task {self.spec.task_id} {outcome.value}, thread {p.thread_id}"
+        message = f"{self.spec.title or 'Codex task'}{how}\n\n{about}\n"
+        limit = max(self.deadline, self.host.monotonic() + LOOK_S)
+        self.host.called_off = lambda: self._called_off(limit)
         try:
             tree, warnings = Git(self.host, self.environ, SNAPSHOT_S).snapshot(tree, message)
         except (GitError, OSError) as error:
             why = f"{error.what}: {error.why}" if isinstance(error, GitError) else str(error)
-            tree, warnings = tree._replace(unsaved=why), [f"The work was not committed: {why}. It is in `{tree.path}`, which is kept"]
+            tree = tree._replace(unsaved=why)
+            warnings = [f"The work was not committed: {why}. It is in `{tree.path}`, which is kept"]
+        self.host.called_off = None
         self.warnings = add_warning((), *warnings, *self.warnings)       # there is room for so many only
         Git(self.host, self.environ, UNLOCK_S).release(tree)
         return tree
 
+    def _called_off(self, limit: float) -> str:
+        """Why git is not to go on committing the work. Of a task that was stopped before, it may."""
+        if self.status.state is State.STOPPING:
+            return ""
+        if self._ordered():
+            return ", since a client cancelled the task"
+        return ", since its time limit (`timeout_s`) passed" if self.host.monotonic() >= limit else ""
+
     def _outside(self, tree: Optional[Worktree], progress: Progress) -> Dict[str, Any]:
-        """What the task changed although its `write_paths` do not cover it; without a worktree, as far as its
-        events tell."""
+        """What it changed beyond its `write_paths`; without a worktree, as far as its events tell."""
         globs = self.spec.arguments.get("write_paths")
         if globs is None:
             return {}
         try:
             if tree is not None and tree.head:
-                names = [c.path for c in Git(self.host, self.environ, UNLOCK_S).changed({"GIT_DIR": tree.git_dir}, self.spec.since or tree.start, tree.head)]
+                git, place = Git(self.host, self.environ, UNLOCK_S), {"GIT_DIR": tree.git_dir}
+                names = [c.path for c in git.changed(place, self.spec.since or tree.start, tree.head)]
             else:
                 top = repository_of(self.spec.cwd)[1]
                 names = [os.path.relpath(os.path.realpath(file), top) for file in progress.files]
         except (GitError, OSError, ValueError) as error:
-            self.warnings = add_warning(self.warnings, f"Whether the task kept to its `write_paths` is unknown: {error}")
+            self._warn(f"Whether the task kept to its `write_paths` is unknown: {error}")
             return {}
         within = Globs(globs)
         return some([name for name in names if name.startswith("../") or not within.cover(name)])
 
     def _file(self, report: Report, end: Status) -> None:
-        """Write the report, then the end. A full disk gets the reserve back; then what events.jsonl holds
-        anyway is left out."""
+        """Write the report, then the end; on a full disk with the reserve, or without what the events say."""
         path = self.task.file("report.json")
         self._ordered()                         # too late, but the reserve is needed
         full = report._replace(warnings=add_warning((), FULL_DISK.format(self.task.path), *report.warnings))
@@ -3852,20 +3908,19 @@ class Supervisor:
 
 
 def supervisor_main(argv: Sequence[str]) -> int:
-    """The supervisor's process: `argv` is the task directory and the inherited descriptors of its lock and
-    control."""
+    """The supervisor's process. `argv`: the directory of its task, descriptors of its lock and control."""
     directory, inherited = argv[0], [int(word) for word in argv[1:]]
-    lock, control = map(os.dup, inherited)              # low numbers, for select(2); not inheritable, so codex does not hold them
+    lock, control = map(os.dup, inherited)      # low numbers, for select(2); not inheritable, so not codex's
     for fd in inherited:
         os.close(fd)
     host = Host()
     try:
         Supervisor(TaskDir(directory), host, os.environ, control).run()
-    except Exception:                                   # a bug of ours: the lock goes, readers see LOST, the log says why
+    except Exception:                   # a bug of ours: the lock goes, readers see LOST, the log says why
         host.log("ERROR", f"{directory}: supervisor failed", trace=True)
         return 1
     finally:
-        os.close(lock)                                  # now, not some milliseconds later when the interpreter has gone
+        os.close(lock)                  # now, not some milliseconds later when the interpreter has gone
     return 0
 
 

@@ -292,6 +292,21 @@ def test_nothing_that_a_filter_of_gits_left_running_survives_the_task(swarm, rep
     assert not alive(pid_in(left))
 
 
+@pytest.mark.parametrize("what, limit_s", [("cancelled", None), ("time limit", 1.5)])
+def test_what_ends_a_task_is_heard_while_git_hangs_at_its_end_and_the_result_stays(swarm, repo, tmp_path, what, limit_s):
+    hangs = tmp_path / "hangs"
+    git(repo, "config", "filter.hang.clean", "echo $$ >%s; exec sleep 1000" % hangs)
+    (repo / ".git" / "info" / "attributes").write_text("*.x filter=hang\n")
+    app = swarm()
+    task = begin(app, "WRITE f.x 1", "SAY done", worktree=True, **({"timeout_s": limit_s} if limit_s else {}))
+    filtering, since = pid_in(hangs), time.monotonic()
+    (record,) = [cancelled(app, task)] if limit_s is None else ended(app, [task.task_id])
+    assert time.monotonic() - since < 20            # of 60
+    assert (record["outcome"], record["content"]) == ("succeeded", "done") and not alive(filtering)
+    assert "not committed" in record["warnings"][0] and record["worktree"]["unsaved"]
+    assert what in record["warnings"][0]
+
+
 MANY_WARNINGS = """
 branch = "codex-swarm/" + os.environ["CODEX_SWARM_TASK_ID"]
 for words in ("checkout -q --detach", "branch -q -D " + branch, "branch -q %s/x" % branch):
