@@ -307,6 +307,13 @@ def test_what_ends_a_task_is_heard_while_git_hangs_at_its_end_and_the_result_sta
     assert what in record["warnings"][0]
 
 
+def test_a_task_that_is_stopped_has_its_work_committed_however_late_it_is(swarm, repo):
+    git(repo, "config", "filter.slow.clean", "sleep %s; cat" % (cms.LOOK_S + 1))
+    (repo / ".git" / "info" / "attributes").write_text("*.x filter=slow\n")
+    record = run(swarm(), "WRITE f.x 1", "SLEEP 1000", worktree=True, timeout_s=2)
+    assert (record["outcome"], record["worktree"]["files_changed"]) == ("timed_out", 1)
+
+
 MANY_WARNINGS = """
 branch = "codex-swarm/" + os.environ["CODEX_SWARM_TASK_ID"]
 for words in ("checkout -q --detach", "branch -q -D " + branch, "branch -q %s/x" % branch):
