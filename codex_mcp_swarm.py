@@ -654,7 +654,7 @@ def _string_problems(schema: Mapping[str, Any], value: str, name: str) -> List[s
     return []
 
 
-FORMS = {TASK_ID: "be a whole task id, 12 hexadecimal digits", THREAD_ID: "be a thread id, a UUID"}
+FORMS = {THREAD_ID: "be a thread id, a UUID"}
 
 
 def _object_problems(schema: Mapping[str, Any], value: Mapping[str, Any], at: str) -> List[str]:
@@ -4341,6 +4341,23 @@ class Watch:
                 return tree.head, reply.status.outcome
         return "", None
 
+    def named(self, name: str) -> List[str]:
+        """The tasks for which something that we showed stands: a task id or its first 4 characters and more, a
+        task's branch, the id of an MCP task, or a thread, which stands for the last task in it.
+
+        Raises: ToolError when it stands for none, or is the beginning of several."""
+        word = re.sub("^(refs/heads/)?codex-swarm/", "", name.strip())
+        handle = self.store.handle(word)
+        if handle is not None:
+            return list(handle.wait.task_ids)
+        if re.fullmatch(THREAD_ID, word):
+            return [seen.task.task_id for seen in self.of_thread(word)[:1]] or [self.store.get(word).task_id]
+        begun = [task_id for task_id in names_in(self.store.tasks) if task_id.startswith(word)]
+        if re.fullmatch("[0-9a-f]{4,11}", word) and len(begun) > 1:
+            raise ToolError(f"`{word}` is the beginning of {len(begun)} task ids",
+                            ", ".join(sorted(begun)[:NAMES_SHOWN]), "Give more of the one that is meant")
+        return begun if re.fullmatch("[0-9a-f]{4,11}", word) and begun else [self.store.get(word).task_id]
+
     def check_idle(self, path: str, what: str) -> None:
         """Raises: ToolError when a task that has not ended may change files in the checkout at `path`."""
         for task_id in self.unended():
@@ -5818,7 +5835,7 @@ def tool_named(name: Any) -> Optional[Tool]:
 
 
 THREAD = string("Codex thread", pattern=THREAD_ID)
-TASK = string(pattern=TASK_ID)
+TASK = string(minLength=1, maxLength=200)           # whatever `Watch.named` knows
 TASKS = arr(TASK, minItems=1, maxItems=500)
 NAMELESS: Mapping[str, Schema] = {
     name: {key: value for key, value in schema.items() if key != "description"}
@@ -5875,6 +5892,8 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues",
                         "Pass `threadId`, or the `task_id` of the task that had it")
+    if "task_id" in args:
+        args = {**args, "task_id": one_named(swarm, args["task_id"])}
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
 
@@ -5883,7 +5902,7 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
       "last event. Default: all tasks that have not ended, and lost ones not yet told of.",
       obj({"task_ids": TASKS}), RECORDS, read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    records = [swarm.record(i) for i in args.get("task_ids") or swarm.live()]
+    records = [swarm.record(i) for i in all_named(swarm, args.get("task_ids", ())) or swarm.live()]
     return Answer({"tasks": with_overlaps(swarm, records)})
 
 
@@ -5896,9 +5915,7 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
           ["task_ids"]),
       RECORDS, read_only=True, waits=True)
 def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
-    ids = tuple(dict.fromkeys(args["task_ids"]))
-    for task_id in ids:
-        swarm.store.get(task_id)            # an unknown one is told of now
+    ids = tuple(all_named(swarm, args["task_ids"]))
     asked_for = {key: args[key] for key in ("mode", "timeout_s", "offset", "max_chars") if key in args}
     return Wait(ids, **asked_for)
 
@@ -5915,7 +5932,7 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     paths = args.get("paths", ())
     refuse([f"`paths`: {_show(path)}: they are relative to the top of the repository"
             for path in paths if path[0] in "/:"])
-    data = swarm.diff(args["task_id"], args.get("against"), args.get("view", "stat"), paths)
+    data = swarm.diff(one_named(swarm, args["task_id"]), args.get("against"), args.get("view", "stat"), paths)
     return Answer(page(data, args.get("offset", 0), args.get("max_chars")))
 
 
@@ -5930,7 +5947,7 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
            "partial": boolean(), "cwd": string(minLength=1)}, ["task_ids"]),
       obj({"merged": arr(string()), "conflicts": arr(obj()), "branch": string(), "commit": string()}))
 def codex_merge(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    data = swarm.merge(args["task_ids"], call, Wish(**{k: v for k, v in args.items() if k != "task_ids"}))
+    data = swarm.merge(all_named(swarm, args["task_ids"]), call, Wish(**{k: v for k, v in args.items() if k != "task_ids"}))
     data["advice"] = _next_step(data)
     failed = not data["dry_run"] and bool(data["not_merged"]) and "commit" not in data
     shown, room = list(data["conflicts"]), call.client.result_chars // 3
@@ -5992,13 +6009,13 @@ def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     before: Dict[str, str] = {}
     unknown: Optional[ToolError] = None
-    for task_id in dict.fromkeys(args["task_ids"]):
+    for name in dict.fromkeys(args["task_ids"]):
         try:
-            before[task_id] = swarm.record(task_id)["state"]
+            before.update((task_id, swarm.record(task_id)["state"]) for task_id in swarm.watch.named(name))
         except ToolError as error:
             unknown = error
         except OSError:                 # the system is exhausted: all the more reason to stop something
-            before[task_id] = ""
+            before[name] = ""
     swarm.stop(list(before))
     swarm.wait(list(before), CANCEL_WAIT_S, Call())
     if unknown is not None:             # no reason to let the others run on
@@ -6015,6 +6032,19 @@ def _stopped(record: Dict[str, Any], before: str) -> Dict[str, Any]:
         why = "Something may have stopped its supervisor, or a git hangs; call again, or codex_wait"
         return {**record, "note": f"It has not ended within {CANCEL_WAIT_S:.0f} s. {why}"}
     return record
+
+
+def all_named(swarm: Swarm, names: Sequence[str]) -> List[str]:
+    """The tasks for which these names stand. Raises: ToolError."""
+    return list(dict.fromkeys(task_id for name in names for task_id in swarm.watch.named(name)))
+
+
+def one_named(swarm: Swarm, name: str) -> str:
+    """Raises: ToolError."""
+    ids = swarm.watch.named(name)
+    if len(ids) > 1:
+        raise ToolError(f"`{name}` stands for {len(ids)} tasks", ", ".join(ids[:NAMES_SHOWN]), "Name one of them")
+    return ids[0]
 
 
 def _started(swarm: Swarm, requests: Sequence[Mapping[str, Any]], call: Call, label: str = "") -> List[str]:

@@ -60,7 +60,7 @@ BAD = [
     ("codex_wait", {"task_ids": [5]}, ["task_ids[0]"]),
     ("codex_wait", {"task_ids": ["0123456789ab"]}, ["0123456789ab"]),
     ("codex_wait", {"task_ids": ["../../../etc"]}, ["../../../etc"]),
-    ("codex_wait", {"task_ids": ["."]}, ["task_ids"]),
+    ("codex_wait", {"task_ids": ["."]}, ["There is no task `.`"]),
     ("codex_wait", {"task_ids": ["0123456789ab"], "mode": "some"}, ["mode", "any", "all"]),
     ("codex_wait", {"task_ids": ["0123456789ab"], "timeout_s": -5}, ["timeout_s"]),
     ("codex_wait", {"task_ids": ["0123456789ab"], "offset": -1}, ["offset"]),
