@@ -1299,7 +1299,7 @@ def rejections(stderr: str) -> List[str]:
 # 7. HOST  (clocks, processes, signals, files; only the supervisor reaps and sleeps by itself)
 # ======================================================================================
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36        # Source: linux/prctl.h
-FICLONE = 0x40049409                                    # Source: linux/fs.h; elsewhere no file system answers to it
+FICLONE = 0x40049409                                    # Source: linux/fs.h; elsewhere nothing answers to it
 LINUX = sys.platform.startswith("linux")
 # What a supervisor runs that is not forked: the code of this module as we have it, from a file without a
 # name. So nobody can put another in its place, and it is compiled anew only if Python was updated beneath us.
@@ -1324,29 +1324,14 @@ class Done(NamedTuple):
     err: str
 
 
-class Stderr:
-    """stderr for a log: takes what fits now and drops the rest, since a client need not read it and no log is
-    worth a wait."""
-
-    def write(self, text: str) -> None:
-        data = text.encode("utf-8", "replace")
-        for start in range(0, len(data), select.PIPE_BUF):      # what a pipe that is writable takes at once
-            if not select.select([], [2], [], 0)[1]:
-                return
-            os.write(2, data[start:start + select.PIPE_BUF])
-
-    def flush(self) -> None:
-        pass
-
-
 class Host:
     """The operating system, as far as we need it. One per process."""
 
-    def __init__(self, log_file: Optional[str] = None, log_level: str = "WARNING", linux: bool = LINUX) -> None:
+    def __init__(self, log_file: Optional[str] = None, log_level: str = "WARNING",
+                 linux: bool = LINUX) -> None:
         self.log_file, self.log_level, self.linux = log_file, log_level, linux
-        self._logger: Any = None
         self._code: Any = None              # CODE in a file, from the first launch on that needs it
-        self.called_off: Optional[Callable[[], str]] = None     # of a supervisor: `, since ...` ends a command
+        self.called_off: Optional[Callable[[], str]] = None     # of a supervisor: why a command is to end
         self.forker: Optional[Forker] = None    # of a server
 
     now = staticmethod(time.time)
@@ -1361,21 +1346,23 @@ class Host:
         return os.urandom(6).hex()
 
     def log(self, level: str, message: str, trace: bool = False) -> None:
-        """To CODEX_SWARM_LOG, or to stderr. `trace` adds the traceback of the exception being handled."""
+        """To CODEX_SWARM_LOG, or to stderr what fits there now: nobody need read it, and no log is worth a
+        wait. `trace` adds the traceback of the exception being handled."""
         if LOG_LEVELS.index(level) < LOG_LEVELS.index(self.log_level):
             return
-        with contextlib.suppress(OSError, ImportError, AttributeError):     # a full disk, a closed stderr, or no descriptor left for the import
-            import logging
-            if self._logger is None:
-                logging.raiseExceptions = False
-                stream: Any = Stderr() if not self.log_file else open(
-                    self.log_file, "a", encoding="utf-8", errors="backslashreplace", opener=lambda path, how: os.open(path, how, 0o600))
-                form = logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s")
-                handler = logging.StreamHandler(stream)
-                handler.format = lambda record: visible(form.format(record))    # type: ignore[assignment]
-                self._logger = logging.Logger("codex_mcp_swarm", self.log_level)
-                self._logger.addHandler(handler)
-            self._logger.log(getattr(logging, level), masked(message), exc_info=trace)
+        with contextlib.suppress(OSError, ImportError, AttributeError):     # also for want of a descriptor
+            if trace:
+                import traceback
+                message = f"{message}\n{traceback.format_exc().rstrip()}"
+            line = f"{time.strftime('%F %T')} {level} [{os.getpid()}] {visible(masked(message))}\n"
+            data = line.encode("utf-8", "backslashreplace")
+            if self.log_file:
+                with open(self.log_file, "ab", opener=lambda path, how: os.open(path, how, 0o600)) as f:
+                    f.write(data)
+                return
+            while data and select.select([], [2], [], 0)[1]:
+                os.write(2, data[:select.PIPE_BUF])         # what a pipe that is writable takes at once
+                data = data[select.PIPE_BUF:]
 
     def run(self, argv: Sequence[str], cwd: str, env: Optional[Mapping[str, str]] = None,
             timeout_s: float = GIT_TIMEOUT_S, stdin: bytes = b"", keep_out: bool = True,
@@ -1414,39 +1401,42 @@ class Host:
         child.wait()
 
     def launch_supervisor(self, root: str, directory: str, fds: Sequence[int]) -> Any:
-        """Start a supervisor and hand it the task's lock and control FIFO, open: a flock belongs to the open
-        file, so at no instant it is free. Returns the Popen to be reaped, if any. Raises: OSError."""
+        """Start a supervisor with the task's lock and control FIFO open: a flock belongs to the open file, so
+        at no instant it is free. Returns the Popen to be reaped, if any. Raises: OSError."""
         import marshal
         import subprocess
         import tempfile
         with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
             if self.forker and self.forker.fork(directory, (log.fileno(), *fds)):
                 return None
-            code = self._code
-            if code is None:
+            if self._code is None:
                 code = tempfile.TemporaryFile(dir=root)
                 code.write(marshal.dumps(CODE))
                 code.flush()
                 self._code = code
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))        # inherited: it waits until the supervisor can act on it
+            fds = (self._code.fileno(), *fds)
+            words = (os.path.abspath(__file__), sys.version, str(fds[0]), directory, *map(str, fds[1:]))
+            # inherited: a SIGTERM waits until the supervisor can act on it
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
             try:
-                words = (os.path.abspath(__file__), sys.version, str(code.fileno()), directory, *map(str, fds))
-                return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, *words],
-                                        cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-                                        start_new_session=True, pass_fds=(code.fileno(), *fds))
+                return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, *words], cwd=directory,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                                        start_new_session=True, pass_fds=fds)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Tuple[Any, Any]:
-        """Start a command in a session of its own, its output to `log`, and a guard that kills its process
-        group should we be killed. Returns both Popens; the caller waits for them, and kills the guard.
-        Raises: OSError."""
+        """Start a command in a session of its own, its output to `log`, and a guard that kills its group when
+        we are killed. Returns both Popens; the caller awaits them, and kills the guard. Raises: OSError."""
         import subprocess
-        gate = ["/bin/sh", "-c", 'read -r go || exit; exec "$@" </dev/null', "gate"]        # begins only once the guard is there
-        child = subprocess.Popen([*gate, *argv], cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+        pipe, none = subprocess.PIPE, subprocess.DEVNULL
+        gate = ["/bin/sh", "-c", 'read -r go || exit; exec "$@" </dev/null', "gate"]    # waits for the guard
+        child = subprocess.Popen([*gate, *argv], cwd=cwd, env=env, stdin=pipe, stdout=log, stderr=log,
+                                 start_new_session=True)
         try:
-            guard = subprocess.Popen(["/bin/sh", "-c", 'cat >/dev/null; kill -KILL "-$1"', "guard", str(child.pid)], cwd="/", stdin=subprocess.PIPE,
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            watch = ["/bin/sh", "-c", 'cat >/dev/null; kill -KILL "-$1"', "guard", str(child.pid)]
+            guard = subprocess.Popen(watch, cwd="/", stdin=pipe, stdout=none, stderr=none,
+                                     start_new_session=True)
             assert child.stdin is not None
             with child.stdin:
                 child.stdin.write(b"go\n")
@@ -1455,13 +1445,15 @@ class Host:
             self.signal_group(child.pid, signal.SIGKILL)
             raise
 
-    def spawn(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> int:
+    def spawn(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], stdin: IO[bytes],
+              out: IO[bytes], err: IO[bytes]) -> int:
         """Start codex in a session of its own, to die with us. Only the single-threaded supervisor calls
         this, so preexec_fn is safe. Returns the pid; the caller reaps. Raises: OSError."""
         import subprocess
         libc = self._libc()
-        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True,
-                                 preexec_fn=lambda: libc and libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+        dies_with_us = libc and functools.partial(libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=stdin, stdout=out, stderr=err,
+                                 start_new_session=True, preexec_fn=dies_with_us)
         child.returncode = 0        # so that Popen never waits for it: the supervisor is the one reaper
         return child.pid
 
@@ -1489,8 +1481,7 @@ class Host:
                 os.kill(pid, number)
 
     def children(self) -> List[int]:
-        """Our own, told at once (Linux, one thread): what forks away all the time is somebody else when a
-        look at every process is over."""
+        """Our own, at once (Linux, one thread): what forks away is somebody else after a look at all."""
         with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as f:
             return [int(word) for word in f.read().split()]
         return []
@@ -1516,9 +1507,8 @@ class Host:
             found |= more
 
     def about(self, pid: int) -> Tuple[int, str]:
-        """The parent of a process, and the directory of the task whose supervisor it is; empty for none. Its
-        current directory says so, on macOS its argv, which anybody can choose; the lock that it holds is
-        proof."""
+        """The parent of a process, and the directory of the task whose supervisor it is, if any. Its current
+        directory, on macOS its argv, says so; anybody can choose these: the lock that it holds is proof."""
         parent, said = "0", ""
         if self.linux:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", errors="replace") as f:
@@ -1529,17 +1519,20 @@ class Host:
             parent, _, said = self.run(ps, "/", timeout_s=5).out.strip().partition(" ")
         form = r"(?:.*module\.supervisor_main\(.*\s\d+\s)?(/.*/tasks/" + TASK_ID + r")(?:\s\d+\s\d+)?\s*"
         found = re.fullmatch(form, said, re.S)
-        return int(parent or 0), found[1] if found and self._holds(pid, os.path.join(found[1], "lock")) else ""
+        proven = found and self._holds(pid, os.path.join(found[1], "lock"))
+        return int(parent or 0), found[1] if found and proven else ""
 
     def _holds(self, pid: int, lock: str) -> bool:
-        """Whether this process has taken the lock; to have it open is not enough, which takes no permission
-        (O_PATH). Source: proc_pid_fdinfo(5)."""
+        """Whether this process has taken the lock, not only opened it, for which O_PATH needs no permission.
+        Source: proc_pid_fdinfo(5)."""
         with contextlib.suppress(OSError):
             if not self.linux:
-                return held(lock) and bool(self.run(["lsof", "-a", "-t", "-p", str(pid), "--", lock], "/", timeout_s=5).out)
+                lsof = ["lsof", "-a", "-t", "-p", str(pid), "--", lock]
+                return held(lock) and bool(self.run(lsof, "/", timeout_s=5).out)
             for fd in os.listdir(f"/proc/{pid}/fdinfo"):
                 with contextlib.suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}") as f:
-                    if re.search(r"^lock:.*FLOCK.*WRITE", f.read(), re.M) and os.path.samefile(f"/proc/{pid}/fd/{fd}", lock):
+                    taken = re.search(r"^lock:.*FLOCK.*WRITE", f.read(), re.M)
+                    if taken and os.path.samefile(f"/proc/{pid}/fd/{fd}", lock):
                         return True
         return False
 
@@ -1571,8 +1564,7 @@ class Host:
         return next((point for point in points if point.startswith(above)), None)
 
     def worker_in(self, directory: str) -> Optional[int]:
-        """A process that has its current directory or an open file in there, as far as we may know of it
-        (Linux)."""
+        """A process that has its current directory or an open file in there, if we may know of it (Linux)."""
         within = os.path.realpath(directory)
         for name in filter(str.isdigit, os.listdir("/proc")) if self.linux else ():
             with contextlib.suppress(OSError):
@@ -1621,7 +1613,7 @@ class Forker:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)                       # nobody need reap a supervisor
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))         # it waits until one can act on it
         select.select([line], [], [], 0.2)                  # the first answers of the server come first
-        ctypes, gc, *_ = map(__import__, ("ctypes", "gc", "glob", "logging", "subprocess"))
+        ctypes, gc, *_ = map(__import__, ("ctypes", "gc", "glob", "subprocess"))
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)   # glibc: what the compiler of this file left
         gc.freeze()                                         # a collection would write to every page
         while True:
@@ -1652,8 +1644,7 @@ def own_signals() -> None:
 
 def private(path: str, how: int, mode: int = 0o600) -> int:
     """An `opener` for everything of ours: what it makes is for us alone, whatever the umask. Raises: OSError,
-    also for what is no ordinary file: a link leads elsewhere, and a FIFO in the place of a record has no
-    end."""
+    also for what is no ordinary file: a link leads elsewhere, and a FIFO has no end."""
     fd = os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     there = os.fstat(fd).st_mode
     try:
@@ -1685,8 +1676,7 @@ def flock(fd: int, how: int) -> None:
 
 
 def write_atomic(path: str, data: Mapping[str, Any]) -> None:
-    """A reader sees the old file or the new one, never half of one, also after a power failure. Raises:
-    OSError."""
+    """A reader sees the old file or the new one, whole, also after a power failure. Raises: OSError."""
     new = path + ".new"
     try:
         with open(new, "w", encoding="utf-8", errors="replace", opener=private) as f:
@@ -1714,8 +1704,8 @@ def read_json(path: str) -> Dict[str, Any]:
 
 def text_in(path: str) -> str:
     """What a file of settings says; nothing where it is not there or no file, such as a pipe."""
-    with contextlib.suppress(OSError), open(os.path.realpath(path), encoding="utf-8", errors="replace", opener=private) as f:
-        return f.read()
+    with contextlib.suppress(OSError), open(os.path.realpath(path), "rb", opener=private) as f:
+        return f.read().decode("utf-8", "replace")
     return ""
 
 
@@ -1745,8 +1735,7 @@ def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
 
 
 def wake_on(*signals: int) -> int:
-    """From now on each of these signals only writes its number into a pipe. Returns the end of that to read
-    from."""
+    """From now on each of these signals only writes its number into a pipe; returns its end to read from."""
     wake, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -1762,8 +1751,7 @@ def held(path: str) -> bool:
 
 
 def make_directory(path: str, variable: str) -> os.stat_result:
-    """Make `path` if need be, for us alone. Raises: ToolError, which names the environment variable that
-    moves it."""
+    """Make `path` if need be, for us alone. Raises: ToolError, which names the variable that moves it."""
     try:
         if not os.path.lexists(path):
             make_directory(os.path.dirname(path), variable)
@@ -1771,19 +1759,19 @@ def make_directory(path: str, variable: str) -> os.stat_result:
                 os.mkdir(path, 0o700)
         return os.lstat(path)
     except OSError as error:
-        raise ToolError(f"`{path}` cannot be used", error.strerror or str(error), f"Make it writable, or name another directory in {variable}")
+        raise ToolError(f"`{path}` cannot be used", error.strerror or str(error),
+                        f"Make it writable, or name another directory in {variable}")
 
 
 def own_directory(path: str) -> os.stat_result:
-    """Make `path` if need be. Raises: ToolError when it cannot be made, or others could change what is in
-    it."""
-    there = make_directory(path, "CODEX_SWARM_TASK_DIR")
+    """Make `path` if need be. Raises: ToolError when that fails, or others could change what is in it."""
+    there, what = make_directory(path, "CODEX_SWARM_TASK_DIR"), f"`{path}` is not used for tasks"
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
-        raise ToolError(f"`{path}` is not used for tasks", "It is a link or belongs to another user, who could then read or change them",
+        raise ToolError(what, "It is a link or belongs to another user, who could then read or change them",
                         "Remove it, or name another directory in CODEX_SWARM_TASK_DIR")
     if there.st_mode & 0o022:
-        raise ToolError(f"`{path}` is not used for tasks", "Other users can write there, and could then change them",
-                        "Name a directory of your own in CODEX_SWARM_TASK_DIR, or run `chmod go-w` on this one")
+        raise ToolError(what, "Other users can write there, and could then change them",
+                        "Run `chmod go-w` on it, or name a directory of your own in CODEX_SWARM_TASK_DIR")
     return there
 
 
@@ -1794,12 +1782,12 @@ def private_directory(path: str) -> None:
 
 
 def is_inside(path: str, directory: str) -> bool:
-    return os.path.commonpath([os.path.realpath(path), os.path.realpath(directory)]) == os.path.realpath(directory)
+    top = os.path.realpath(directory)
+    return os.path.commonpath([os.path.realpath(path), top]) == top
 
 
 def leads_out(top: str, link: str) -> bool:
-    """Whether the link, named relative to `top`, leads to somewhere else, or would if all of `top` were
-    elsewhere."""
+    """Whether the link, named relative to `top`, leads out of it, or would if all of `top` were elsewhere."""
     path = os.path.join(top, link)
     return os.path.isabs(os.readlink(path)) or not is_inside(path, top)
 
@@ -1820,9 +1808,8 @@ def copy_file(source: str, target: str) -> None:
 
 
 def copy_into(top: str, into: str, name: str) -> str:
-    """Copy the file or link `name` from below `top` to the same place below `into`. Never writes through a
-    link, never over anything, and makes no link that leads out of `into`. Returns why it was not copied, or
-    nothing. Raises: OSError."""
+    """Copy the file or link `name` from below `top` to its place below `into`. Never writes through a link or
+    over anything, and makes no link that leads out. Returns why it was not copied, if so. Raises: OSError."""
     source, target, above = os.path.join(top, name), os.path.join(into, name), into
     for part in os.path.dirname(name).split("/"):
         above = os.path.join(above, part)
@@ -1873,12 +1860,13 @@ def find_codex(name: str, path: str) -> str:
     import glob
     import shutil
     home = os.path.expanduser("~")
-    places = [path, "/opt/homebrew/bin", "/usr/local/bin",
-              f"{home}/.local/bin", f"{home}/.npm-global/bin", f"{home}/.bun/bin", *sorted(glob.glob(f"{home}/.nvm/versions/node/*/bin"), reverse=True)]
+    places = [path, "/opt/homebrew/bin", "/usr/local/bin", f"{home}/.local/bin", f"{home}/.npm-global/bin",
+              f"{home}/.bun/bin", *sorted(glob.glob(f"{home}/.nvm/versions/node/*/bin"), reverse=True)]
     found = shutil.which(os.path.expanduser(name), path=os.pathsep.join(places))
     if found is None:
-        raise ToolError(f"Codex was not found: no executable `{name}`", "Every task is a run of the Codex CLI", ADVICE[FailureKind.CODEX_MISSING][1],
-                        kind=FailureKind.CODEX_MISSING)
+        missing = FailureKind.CODEX_MISSING
+        raise ToolError(f"Codex was not found: no executable `{name}`",
+                        "Every task is a run of the Codex CLI", ADVICE[missing][1], kind=missing)
     return native_codex(os.path.abspath(found))
 
 
@@ -1890,11 +1878,9 @@ def native_codex(path: str) -> str:
     triple = f"{machine}-unknown-linux-musl" if LINUX else f"{machine}-apple-darwin"
     platform = f"codex-{'linux' if LINUX else 'darwin'}-{'arm64' if machine == 'aarch64' else 'x64'}"
     package = os.path.dirname(os.path.dirname(real))
-    for base in (os.path.join(os.path.dirname(package), platform), os.path.join(package, "node_modules", "@openai", platform), package):
-        native = os.path.join(base, "vendor", triple, "bin", "codex")
-        if os.access(native, os.X_OK):
-            return native
-    return path
+    bases = (f"{os.path.dirname(package)}/{platform}", f"{package}/node_modules/@openai/{platform}", package)
+    natives = (f"{base}/vendor/{triple}/bin/codex" for base in bases)
+    return next((native for native in natives if os.access(native, os.X_OK)), path)
 
 
 # ======================================================================================
