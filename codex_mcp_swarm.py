@@ -3203,27 +3203,27 @@ def unfit(top: str, change: Change) -> str:
 #       lock                held by the server at birth, then by the supervisor for life: THE liveness test
 #       control             FIFO that wakes the supervisor, no more: a sandboxed task may ring it as well
 #       reserve             disk space, given back for the report
-#       stop                the order to stop, which no sandbox lets a task give: it is `reserve` under another name, since
-#                           a rename needs neither room nor a descriptor
+#       stop                the order to stop, which no sandbox lets a task give: `reserve` under another
+#                           name, since a rename needs neither room nor a descriptor
 #       collected           empty; there once a client has been given the result
 #       kept                empty, as old as the end of the task, of which only the files of ANSWER are left
-#     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an index, made anew if missing
-#     threads/<thread_id>   the tasks of a Codex thread that have left `live`    .lock: held while it is decided who works in it
+#     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an
+#                           index, made anew if missing
+#     threads/<thread_id>   the tasks of it that have left `live`   .lock: held while one is let into a thread
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
-#     worktrees/<task_id>/  git worktrees; CODEX_SWARM_WORKTREE_DIR moves them    .removed-<task_id>/: one on its way out
+#     worktrees/<task_id>/  CODEX_SWARM_WORKTREE_DIR moves them   .removed-<task_id>/: one on its way out
 #                           Lock files have mode 0200: see open_lock
 #     git/                  a lock for each repository, and what git makes aside: out of the tasks' reach
 #     sweep.lock            shared by whoever starts tasks, exclusive for each removal
-#     swept                 locked by the server that sweeps by itself; its time is that of the last such sweep
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)         # what a missing, torn or foreign record raises
+#     swept                 locked by the server that sweeps by itself, as old as the last such sweep
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)     # a missing, torn, foreign record
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 ANSWER = frozenset({"spec.json", "prompt", "report.json", "status.json", "lock", "collected", "kept"})
 
 
 def raise_if_exhausted(error: Exception) -> None:
-    """A passing want of the system says nothing about a task; everything else that makes a record unreadable
-    does."""
+    """A passing want of the system says nothing about a task; what else makes a record unreadable does."""
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         raise error
 
@@ -3237,8 +3237,8 @@ class TaskDir:
 
     @classmethod
     def create(cls, tasks: str, spec: Spec, prompt: str) -> "TaskDir":
-        """Make the directory of a task under a hidden name; `appear` gives it its own. Raises: OSError;
-        nothing is left then."""
+        """Make the directory of a task under a hidden name, until it may `appear`. Raises: OSError, at which
+        nothing is left."""
         hidden = cls(os.path.join(tasks, "." + spec.task_id))
         os.mkdir(hidden.path, 0o700)
         try:
@@ -3266,7 +3266,7 @@ class TaskDir:
         try:
             fcntl.flock(fds[0], fcntl.LOCK_EX)
             fds.append(os.open(self.file("control"), os.O_RDWR | os.O_NONBLOCK))    # RDWR: never at its end
-            os.fchmod(fds[1], 0o200)                    # else others could read away what wakes the supervisor
+            os.fchmod(fds[1], 0o200)                # else others could read away what wakes the supervisor
             os.link(self.file("lock"), os.path.join(os.path.dirname(tasks), "live", named.task_id))
             os.rename(self.path, named.path)
             return named, fds[0], fds[1]
@@ -3276,8 +3276,7 @@ class TaskDir:
             raise
 
     def discard(self) -> None:
-        """Remove a task that has never run. Where that fails, what is left is hidden, or reads as lost before
-        it began."""
+        """Remove a task that has never run. What is left where that fails is hidden, or reads as lost."""
         with contextlib.suppress(OSError):
             delete_tree(self.path)
 
@@ -3318,7 +3317,7 @@ class TaskDir:
         status = self._written_status()         # it may have ended between the two looks
         if status.state is State.ENDED:
             return status
-        try:                                    # the disk was too full for the last status, but not for the report
+        try:                                    # the disk was too full for a status, but not for the report
             return status._replace(state=State.ENDED, outcome=self.report().outcome)
         except UNREADABLE:
             return advance(status, "gone")
@@ -3344,12 +3343,11 @@ class TaskDir:
             except OSError as error:
                 if error.errno not in EXHAUSTED:
                     raise
-            time.sleep(1)                   # no descriptor left: the one case in which asking again is all there is
+            time.sleep(1)                   # no descriptor left: asking again is all there is
 
     def stop(self) -> None:
         """Order the supervisor to stop the task, and ring; without one there is nobody to ring for, so no pid
-        is ever trusted. Whatever keeps the bell from ringing, want of descriptors too, the order is found
-        within LOOK_S."""
+        is ever trusted. Where the bell cannot ring, the order is found within LOOK_S."""
         with contextlib.suppress(OSError):          # it was ordered before, or the task has ended
             os.rename(self.file("reserve"), self.file("stop"))
         with contextlib.suppress(OSError):
@@ -3374,22 +3372,21 @@ class Store:
         self.live, self.threads = os.path.join(root, "live"), os.path.join(root, "threads")
 
     def prepare(self) -> None:
-        """Make ROOT. It may hold other things, so its mode is left as it is. Raises: ToolError when others
-        can change it."""
+        """Make ROOT; it may hold other things, so its mode stays. Raises: ToolError if others may write."""
         own_directory(self.root)
         private_directory(self.tasks)
         private_directory(self.threads)
         self.index()
 
     def index(self) -> None:
-        """Make `live` where it is missing, with every task in it, for whoever looks to take out what has
-        ended. Raises: OSError."""
+        """Make `live` where it is missing, with every task: whoever looks takes out those that have ended.
+        Raises: OSError."""
         if os.path.isdir(self.live):
             return
         new = f"{self.live}.{os.urandom(4).hex()}"
         os.mkdir(new, 0o700)
         for task_id in self.ids():
-            with contextlib.suppress(FileNotFoundError, PermissionError):       # no lock, or a directory in its place
+            with contextlib.suppress(FileNotFoundError, PermissionError):       # no lock, or a directory
                 os.link(os.path.join(self.tasks, task_id, "lock"), os.path.join(new, task_id))
         try:
             os.rename(new, self.live)
@@ -3397,8 +3394,7 @@ class Store:
             delete_tree(new)
 
     def thread(self, thread_id: str) -> str:
-        """The index of a thread: the tasks of it that have left `live`. No name leads out of its
-        directory."""
+        """The index of a thread: the tasks of it that have left `live`. No name leads out of `threads`."""
         return os.path.join(self.threads, re.sub(r"[^\w-]", "_", thread_id.lower()))
 
     def settle(self, task_id: str, thread_id: Optional[str]) -> None:
@@ -3430,8 +3426,10 @@ class Store:
     def get(self, task_id: str) -> TaskDir:
         """Raises: ToolError when there is no such task."""
         if not self.has(task_id):
-            raise ToolError(f"There is no task `{clip(task_id, 60)}`", f"Task ids are 12 hexadecimal digits, and tasks live in `{self.tasks}` until some time after their end",
-                            "codex_status lists the tasks that have not ended; what an old one did in a worktree is on its branch, `codex-swarm/` and the id, or in your own")
+            why = f"An id is 12 hexadecimal digits, and `{self.tasks}` keeps tasks for a time after their end"
+            raise ToolError(f"There is no task `{clip(task_id, 60)}`", why,
+                            "codex_status lists the tasks that have not ended; what an old one did in a "
+                            "worktree is on its branch, `codex-swarm/` and the id, or in your own")
         return TaskDir(os.path.join(self.tasks, task_id))
 
     def has(self, task_id: str) -> bool:
@@ -3461,9 +3459,9 @@ class Store:
             return None
 
     def end_handle(self, handle_id: str, end: HandleEnd) -> HandleEnd:
-        """Write the end of a handle and return it; when another server was first, return what that one
-        wrote."""
-        name, mine = self._handle_file(handle_id, ".end.json"), self._handle_file(handle_id, f".{os.urandom(4).hex()}")
+        """Write the end of a handle and return it, or the one that another server wrote before."""
+        name = self._handle_file(handle_id, ".end.json")
+        mine = self._handle_file(handle_id, f".{os.urandom(4).hex()}")
         try:
             write_atomic(mine, to_json(end))
             try:
@@ -3473,7 +3471,7 @@ class Store:
                 if there is not None:
                     return there
                 os.rename(mine, name)           # that one was damaged
-        except OSError:                         # a full disk: as long as it is, whoever asks makes the end anew
+        except OSError:                         # a full disk: until it has room, whoever asks makes it anew
             pass
         finally:
             with contextlib.suppress(OSError):
@@ -3481,12 +3479,11 @@ class Store:
         return end
 
     def handle_files(self) -> Dict[str, List[str]]:
-        """Handle id -> the paths of its files, strays included and what makes it a handle first. Raises:
-        OSError."""
+        """Handle id -> the paths of its files, strays too, what makes it a handle first. Raises: OSError."""
         found: Dict[str, List[str]] = {}
-        for name in sorted(names_in(self.handles), key=lambda name: (not name.endswith(".json") or ".end" in name, name)):
-            if re.match(HANDLE_ID + r"\.", name):
-                found.setdefault(name[:32], []).append(os.path.join(self.handles, name))
+        names = [name for name in names_in(self.handles) if re.match(HANDLE_ID + r"\.", name)]
+        for name in sorted(names, key=lambda name: (not re.fullmatch(HANDLE_ID + r"\.json", name), name)):
+            found.setdefault(name[:32], []).append(os.path.join(self.handles, name))
         return found
 
     def mark_cancelled(self, handle_id: str) -> None:

@@ -37,6 +37,7 @@ TASKS_BATCH = 20
 TASKS_PARALLEL = 16
 TASKS_MEMORY = 8
 TASKS_MANY = 100
+TASKS_OLD, TASKS_FRESH = 10_000, 10
 
 
 class Row(NamedTuple):
@@ -422,6 +423,82 @@ def many(sides, runs):
     return [Row(f"{TASKS_MANY} tasks, from the request to the first instruction of all", "ms", took, "<= 1500",
                 lambda ours, peer, base: ours <= 1500),
             Row("... PSS of a supervisor", "MiB", memory, "<= 3", lambda ours, peer, base: ours <= 3)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# An old task directory
+
+def keep_old(server, count):
+    """Fill a task directory with `count` ended tasks, copies of one with a thread each. (its id, its thread)"""
+    tasks = os.path.join(server.env["CODEX_SWARM_TASK_DIR"], "tasks")
+    first = server.start("SAY old")
+    thread = server.wait()["structuredContent"]["tasks"][0]["threadId"]
+    until(server.at_rest, "the end of the task")
+    for number in range(1, count):
+        task_id, its_thread = f"{number:012x}", f"{thread[:-12]}{number:012x}"
+        copy = os.path.join(tasks, task_id)
+        os.mkdir(copy, 0o700)
+        for name in os.listdir(os.path.join(tasks, first)):
+            source, target = os.path.join(tasks, first, name), os.path.join(copy, name)
+            if name in ("spec.json", "report.json"):
+                with open(source) as old, open(target, "w") as new:
+                    new.write(old.read().replace(first, task_id).replace(thread, its_thread))
+            elif name == "lock":
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT, 0o200))
+            else:
+                os.link(source, target)
+        with open(os.path.join(tasks, "..", "threads", its_thread), "w") as index:
+            index.write(task_id + "\n")
+    return first, thread
+
+
+def cpu_ms(server):
+    """What its process has used so far. Source: clock_getcpuclockid(3) of Linux, which Python has not."""
+    return time.clock_gettime(~server.process.pid << 3 | 2) * 1000
+
+
+def cpu_of_ms(server, function):
+    before = cpu_ms(server)
+    function()
+    return cpu_ms(server) - before
+
+
+def status_cpu_ms(server, task, _thread):
+    return cpu_of_ms(server, lambda: server.tool("codex_status", task_ids=[task]))
+
+
+def reply_cpu_ms(server, _task, thread):
+    words = {"prompt": "SAY ok", "threadId": thread}
+    return cpu_of_ms(server, lambda: server.tool("codex_reply", **words, **server.run_arguments()))
+
+
+def wait_cpu_ms(server, _task, _thread):
+    gate = os.path.join(server.scratch, "gate")
+    task_id = server.start(f"WAITFILE {gate}\nSAY done")
+    until(server.codex_processes, "the task's codex")
+    waiting = server.send_tool("codex_wait", task_ids=[task_id])
+    server.answer(server.send("tools/list"))
+    taken = cpu_of_ms(server, lambda: (open(gate, "w").close(), server.answer(waiting)))
+    os.unlink(gate)
+    return taken
+
+
+@bench("old", runs=15)
+def old(sides, runs):
+    """What a task costs a server that keeps TASKS_OLD ended ones, beside TASKS_FRESH (bare)."""
+    with contextlib.ExitStack() as stack:
+        threads = stack.enter_context(tempfile.TemporaryDirectory(dir=rig.CACHE))
+        servers = {name: stack.enter_context(Server(sides[0], rig.fake_codex(), FAKE_CODEX_HOME=threads))
+                   for name in ("ours", "base")}
+        many = {"ours": TASKS_OLD, "base": TASKS_FRESH}
+        kept = {name: keep_old(server, many[name]) for name, server in servers.items()}
+        costs = {"codex_status of one task": status_cpu_ms, "the answer of a codex_wait": wait_cpu_ms,
+                 "a codex_reply": reply_cpu_ms}
+        samples = {what: interleaved(runs, {
+            name: lambda name=name, cost=cost: cost(servers[name], *kept[name]) for name in servers})
+            for what, cost in costs.items()}
+    return [Row(f"CPU of {what}, {TASKS_OLD:,} ended tasks kept (bare: {TASKS_FRESH})", "ms", each, "<= 2 x bare",
+                lambda ours, peer, base: ours <= 2 * base) for what, each in samples.items()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
