@@ -13,17 +13,20 @@ import codex_mcp_swarm as cms
 from client import alive, eventually
 from .helpers import auditing, begin, ended, run
 from .on_git import branches, commit, files_of, log_of, ours, sh, snapshot
+from .prepared import prepared
 
 LINES = "".join("line %d\n" % n for n in range(40))
 
 
 @pytest.fixture
-def lines(repo):
+def lines(repo, tmp_path):
     """`repo` with a file of 40 lines and a second one."""
-    (repo / "text").write_text(LINES)
-    (repo / "other").write_text("one\ntwo\n")
-    sh(repo, "git", "add", ".")
-    sh(repo, "git", "commit", "-qm", "lines")
+    def make():
+        (repo / "text").write_text(LINES)
+        (repo / "other").write_text("one\ntwo\n")
+        sh(repo, "git", "add", ".")
+        sh(repo, "git", "commit", "-qm", "lines")
+    prepared(tmp_path, "lines", make)
     return repo
 
 
@@ -32,6 +35,14 @@ def work(s, *commands, **more):
     ids = s.start([{"prompt": "SHELL " + command, "worktree": True, **more} for command in commands])
     assert [r["outcome"] for r in ended(s, ids)] == ["succeeded"] * len(ids)
     return ids
+
+
+@pytest.fixture
+def worked(swarm, lines, tmp_path):
+    """As `work`, where nothing has happened since `lines`: the same commands run but once in a process."""
+    def copied(*commands, **more):
+        return prepared(tmp_path, (commands, str(more)), lambda: work(swarm(), *commands, **more), "lines")
+    return copied
 
 
 def sed(line, text, name="text"):
@@ -69,9 +80,9 @@ def test_a_merge_warns_of_ignored_files_as_of_others_that_are_on_no_branch(swarm
     assert "only in `%s` and ignored: `dist/`" % record["worktree"]["path"] in warning
 
 
-def test_a_branch_that_a_reply_went_on_with_is_no_surprise_unless_that_went_wrong(swarm, lines):
+def test_a_branch_that_a_reply_went_on_with_is_no_surprise_unless_that_went_wrong(swarm, worked, lines):
     s = swarm()
-    one, other = work(s, sed(5, "a"), sed(20, "b"))
+    one, other = worked(sed(5, "a"), sed(20, "b"))
     run(s, "WRITE more x", task_id=one, update_from=other)
     assert merge(s, [one, other], dry_run=True)["warnings"] == []
     run(s, "WRITE more y", "FAIL no", task_id=one)
@@ -79,11 +90,11 @@ def test_a_branch_that_a_reply_went_on_with_is_no_surprise_unless_that_went_wron
     assert "has gone on since task %s ended" % one in warning
 
 
-def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterwards(swarm, lines):
+def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterwards(swarm, worked, lines):
     """In the directory for temporary files a sandboxed task could write: a forged index or .gitattributes there, and a
     merge or the proof before a removal says what the task likes."""
     s = swarm()
-    ids, made = work(s, sed(5, "a"), sed(5, "b")), []
+    ids, made = worked(sed(5, "a"), sed(5, "b")), []
     with auditing(lambda name, args: made.append(os.fspath(args[0])) if name in ("os.mkdir", "tempfile.mkdtemp") else None):
         assert merge(s, ids, dry_run=True)["conflicts"]
         assert s.diff(ids[0], None, "stat", ())["files_changed"] == 1
@@ -95,9 +106,9 @@ def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterward
 
 # -- the proof: four tasks of which two conflict ----------------------------------------------------------
 @pytest.fixture
-def four(swarm, lines):
+def four(swarm, worked):
     s = swarm()
-    return s, work(s, sed(5, "five by the first"), sed(30, "thirty"), sed(5, "five by the third"), "echo new > new")
+    return s, worked(sed(5, "five by the first"), sed(30, "thirty"), sed(5, "five by the third"), "echo new > new")
 
 
 def test_the_dry_run_names_both_tasks_the_file_and_the_hunk_and_writes_nothing(four, lines):
@@ -144,9 +155,9 @@ def test_with_partial_those_before_the_first_conflict_are_merged_and_the_others_
     assert [told[key] for key in ("merged", "not_merged", "files_changed", "insertions")] == [data[key] for key in ("merged", "not_merged", "files_changed", "insertions")]
 
 
-def test_in_the_suggested_order_most_go_in(swarm, lines):
+def test_in_the_suggested_order_most_go_in(swarm, worked, lines):
     s = swarm()
-    ids = work(s, sed(5, "a"), sed(5, "b"), sed(30, "c"), sed(30, "d"))
+    ids = worked(sed(5, "a"), sed(5, "b"), sed(30, "c"), sed(30, "d"))
     told = merge(s, ids, dry_run=True)
     assert sorted(told["suggested_order"]) == sorted(ids) and len(told["fitting"]) == 2
     assert merge(s, told["suggested_order"], partial=True)["merged"] == told["fitting"]
@@ -159,33 +170,33 @@ def test_in_the_suggested_order_most_go_in(swarm, lines):
     ("printf '\\000one' > new", "printf '\\000two' > new", "new", "binary"),
     ("echo one > new", "echo two > new", "new", "contents"),
     ("mkdir new && echo 1 > new/file", "echo two > new", "new", "file/directory")])
-def test_every_kind_of_conflict_is_named_with_its_file(swarm, lines, one, two, path, kind):
+def test_every_kind_of_conflict_is_named_with_its_file(swarm, worked, lines, one, two, path, kind):
     s = swarm()
-    data = merge(s, work(s, one, two), dry_run=True)
+    data = merge(s, worked(one, two), dry_run=True)
     found = {f["path"]: f["kind"] for c in data["conflicts"] for f in c["files"]}
     assert path in found and kind in found.values() and "codex-swarm-" not in str(data["conflicts"]), data["conflicts"]
 
 
-def test_a_conflict_with_what_was_committed_meanwhile_is_told_as_such(swarm, lines):
+def test_a_conflict_with_what_was_committed_meanwhile_is_told_as_such(swarm, worked, lines):
     s = swarm()
-    ids = work(s, sed(5, "by the task"))
+    ids = worked(sed(5, "by the task"))
     sh(lines, "sh", "-c", sed(5, "by the user"))
     sh(lines, "git", "commit", "-qam", "mine")
     data = merge(s, ids, dry_run=True)
     assert [(c["tasks"], c["with"]) for c in data["conflicts"]] == [(ids, sh(lines, "git", "rev-parse", "HEAD"))]
 
 
-def test_each_conflicting_pair_is_named_once(swarm, lines):
+def test_each_conflicting_pair_is_named_once(swarm, worked, lines):
     s = swarm()
-    one, two, three = work(s, sed(5, "a"), sed(5, "b"), sed(5, "c"))
+    one, two, three = worked(sed(5, "a"), sed(5, "b"), sed(5, "c"))
     data = merge(s, [one, two, three], dry_run=True)
     assert sorted(p for p, _ in pairs(data)) == sorted(sorted(p) for p in ([one, two], [one, three], [two, three]))
 
 
-def test_a_file_of_any_name_and_any_bytes_may_conflict(swarm, lines):
+def test_a_file_of_any_name_and_any_bytes_may_conflict(swarm, worked, lines):
     s = swarm()
     name = "\"$(printf 'a\\nb \\303\\244')\""
-    data = merge(s, work(s, "printf 'x\\377\\n' > %s" % name, "printf 'y\\376\\n' > %s" % name), dry_run=True)
+    data = merge(s, worked("printf 'x\\377\\n' > %s" % name, "printf 'y\\376\\n' > %s" % name), dry_run=True)
     assert [f["path"] for f in data["conflicts"][0]["files"]] == ["a\nb \u00e4"] and "\ufffd" in data["conflicts"][0]["files"][0]["hunks"][0]["text"]
 
 
@@ -202,9 +213,9 @@ def sed_first(text):
     return "sed -i.bak 1s/.*/%s/ doc && rm doc.bak" % text
 
 
-def test_a_line_that_looks_like_a_marker_is_no_conflict(swarm, lines):
+def test_a_line_that_looks_like_a_marker_is_no_conflict(swarm, worked, lines):
     s = swarm()
-    assert merge(s, work(s, "printf '<<<<<<< x\\n=======\\n>>>>>>> y\\n' > doc", "echo 1 > b"), dry_run=True)["conflicts"] == []
+    assert merge(s, worked("printf '<<<<<<< x\\n=======\\n>>>>>>> y\\n' > doc", "echo 1 > b"), dry_run=True)["conflicts"] == []
 
 
 def merged_by_git(lines, clone, names):
@@ -260,16 +271,16 @@ def test_a_task_that_drops_an_attribute_is_merged_as_git_would(swarm, lines, tmp
 
 
 # -- what is made -----------------------------------------------------------------------------------------
-def test_one_task_on_an_unmoved_head_is_its_own_branch(swarm, lines):
+def test_one_task_on_an_unmoved_head_is_its_own_branch(swarm, worked, lines):
     s = swarm()
-    ids = work(s, "echo 1 > new")
+    ids = worked("echo 1 > new")
     assert merge(s, ids)["commit"] == sh(lines, "git", "rev-parse", "codex-swarm/" + ids[0])
 
 
-def test_a_merge_commit_goes_on_from_the_target_and_has_the_task_as_its_second_parent(swarm, lines):
+def test_a_merge_commit_goes_on_from_the_target_and_has_the_task_as_its_second_parent(swarm, worked, lines):
     """`git log --first-parent` and `git revert -m 1` count on that."""
     s = swarm()
-    ids = work(s, "echo 1 > a", "echo 2 > b")
+    ids = worked("echo 1 > a", "echo 2 > b")
     (lines / "later").write_text("1\n")
     onto = commit(lines)
     done = merge(s, ids)
@@ -278,26 +289,26 @@ def test_a_merge_commit_goes_on_from_the_target_and_has_the_task_as_its_second_p
     assert sh(lines, "git", "rev-parse", first + "^1") == onto
 
 
-def test_squash_makes_one_commit_per_task_with_its_title(swarm, lines):
+def test_squash_makes_one_commit_per_task_with_its_title(swarm, worked, lines):
     s = swarm()
-    ids = work(s, "echo 1 > a", "echo 2 > b")
+    ids = worked("echo 1 > a", "echo 2 > b")
     data = merge(s, ids, squash=True)
     assert log_of(lines, data["branch"]) == ["SHELL echo 2 > b", "SHELL echo 1 > a", "lines", "first"]
     assert sh(lines, "git", "log", "--merges", "--format=%h", data["branch"]) == ""
 
 
-def test_a_merge_that_brings_nothing_makes_no_branch(swarm, lines):
+def test_a_merge_that_brings_nothing_makes_no_branch(swarm, worked, lines):
     s = swarm()
-    ids = work(s, "true", "echo 1 > a")
+    ids = worked("true", "echo 1 > a")
     data = merge(s, [ids[0]])
     assert "branch" not in data and data["files_changed"] == 0 and data["already_in"] == [ids[0]] and data["merged"] == []
     sh(lines, "git", "merge", "-q", "codex-swarm/" + ids[1])
     assert "commit" not in merge(s, ids)
 
 
-def test_commits_that_the_user_put_onto_the_tasks_branch_are_merged_too(swarm, lines):
+def test_commits_that_the_user_put_onto_the_tasks_branch_are_merged_too(swarm, worked, lines):
     s = swarm()
-    record = ended(s, work(s, "echo 1 > a"))[0]
+    record = ended(s, worked("echo 1 > a"))[0]
     path = pathlib.Path(record["worktree"]["path"])
     (path / "by_hand").write_text("1\n")
     sh(path, "git", "add", ".")
@@ -305,9 +316,9 @@ def test_commits_that_the_user_put_onto_the_tasks_branch_are_merged_too(swarm, l
     assert "by_hand" in files_of(lines, merge(s, [record["task_id"]])["branch"])
 
 
-def test_a_task_and_its_reply_count_once_and_the_newest_work_is_taken(swarm, lines):
+def test_a_task_and_its_reply_count_once_and_the_newest_work_is_taken(swarm, worked, lines):
     s = swarm()
-    first = work(s, "echo 1 > a")[0]
+    first = worked("echo 1 > a")[0]
     reply = run(s, "WRITE b 1", task_id=first)["task_id"]
     data = merge(s, [first, reply])
     assert data["merged"] == [first, reply] and {"a", "b"} <= set(files_of(lines, data["branch"]))
@@ -341,9 +352,9 @@ def test_another_base_can_be_merged_onto(swarm, lines):
     assert files_of(lines, data["branch"]) == ["README", "a"]
 
 
-def test_a_branch_of_the_callers_name_is_made_and_one_that_exists_is_refused(swarm, lines):
+def test_a_branch_of_the_callers_name_is_made_and_one_that_exists_is_refused(swarm, worked, lines):
     s = swarm()
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     assert merge(s, ids, into="feature/x")["branch"] == "feature/x" and "feature/x" in branches(lines)
     sh(lines, "git", "worktree", "add", "-q", "--detach", str(lines.parent / "linked"))
     sh(lines.parent / "linked", "git", "checkout", "-q", "--orphan", "unborn")
@@ -354,9 +365,9 @@ def test_a_branch_of_the_callers_name_is_made_and_one_that_exists_is_refused(swa
         assert words in str(caught.value)
 
 
-def test_a_branch_named_codex_swarm_is_named_as_the_reason(swarm, lines):
+def test_a_branch_named_codex_swarm_is_named_as_the_reason(swarm, worked, lines):
     s = swarm()
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     sh(lines, "git", "branch", "-m", "codex-swarm/" + ids[0], "kept")
     sh(lines, "git", "branch", "codex-swarm")
     for act in (lambda: s.start([{"prompt": "x", "worktree": True}]), lambda: merge(s, ids)):
@@ -366,9 +377,9 @@ def test_a_branch_named_codex_swarm_is_named_as_the_reason(swarm, lines):
     assert merge(s, ids, into="brought")["branch"] == "brought"
 
 
-def test_git_gc_between_the_run_and_the_merge_loses_nothing(swarm, lines):
+def test_git_gc_between_the_run_and_the_merge_loses_nothing(swarm, worked, lines):
     s = swarm()
-    ids = work(s, "echo 1 > a", "echo 2 > b")
+    ids = worked("echo 1 > a", "echo 2 > b")
     sh(lines, "git", "gc", "-q", "--prune=now")
     assert {"a", "b"} <= set(files_of(lines, merge(s, ids)["branch"]))
 
@@ -395,10 +406,11 @@ def test_no_hook_signature_or_setting_of_the_users_stops_a_merge(swarm, lines, t
 
 
 # -- into HEAD --------------------------------------------------------------------------------------------
-def test_into_head_moves_the_branch_with_index_and_files(swarm, lines):
+def test_into_head_moves_the_branch_with_index_and_files(swarm, worked, lines):
     s = swarm()
+    ids = worked("echo 1 > a", sed(5, "five"))
     (lines / "mine").write_text("untracked\n")
-    data = merge(s, work(s, "echo 1 > a", sed(5, "five")), into="HEAD")
+    data = merge(s, ids, into="HEAD")
     assert data["branch"] == "main" and sh(lines, "git", "rev-parse", "main") == data["commit"] and sh(lines, "git", "status", "--porcelain") == "?? mine"
     assert (lines / "a").read_text() == "1\n" and "five\n" in (lines / "text").read_text()
 
@@ -408,9 +420,9 @@ def test_into_head_moves_the_branch_with_index_and_files(swarm, lines):
     (["sh", "-c", "git checkout -q -b x; echo a > other; git commit -qam a; git checkout -q main; echo b > other; git commit -qam b; git merge -q x || true"], "not clean"),
     (["sh", "-c", "echo mine > zzz"], "zzz"), (["sh", "-c", "echo zzz > .git/info/exclude; echo mine > zzz"], "zzz"), (["sh", "-c", "touch .git/index.lock"], "index.lock")],
     ids=["changed", "staged", "detached", "merging", "an untracked file in the way", "an ignored file in the way", "locked"])
-def test_into_head_refuses_a_checkout_in_which_something_could_be_lost(swarm, lines, make, words):
+def test_into_head_refuses_a_checkout_in_which_something_could_be_lost(swarm, worked, lines, make, words):
     s = swarm()
-    ids = work(s, "echo 1 > zzz; git add -f zzz; echo 2 > other2")
+    ids = worked("echo 1 > zzz; git add -f zzz; echo 2 > other2")
     sh(lines, *make)
     before = snapshot(lines), refs(lines)
     with pytest.raises(cms.ToolError) as caught:
@@ -432,9 +444,9 @@ def test_into_head_does_not_go_with_another_base(four, lines):
     assert "base" in str(caught.value)
 
 
-def test_two_merges_into_head_at_once_lose_neither(swarm, lines):
+def test_two_merges_into_head_at_once_lose_neither(swarm, worked, lines):
     s = swarm()
-    ids, refused = work(s, *("echo %d > file%d" % (n, n) for n in range(6))), []
+    ids, refused = worked(*("echo %d > file%d" % (n, n) for n in range(6))), []
 
     def one(task_id):
         while True:
@@ -471,9 +483,9 @@ def test_a_merge_that_comes_while_another_one_writes_waits_for_it(swarm, lines, 
     assert merge(s, [two], into="HEAD")["merged"] == [two] and (lines / "zzz").read_text() == "1\n"
 
 
-def test_nothing_is_written_into_a_checkout_while_another_merge_writes_there(swarm, lines, gate):
+def test_nothing_is_written_into_a_checkout_while_another_merge_writes_there(swarm, worked, lines, gate):
     s, said, waits = swarm(merge_verify="while ! [ -e %s ]; do sleep 0.01; done" % gate.path), [], threading.Event()
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     thread = threading.Thread(target=lambda: said.append(merge(s, ids, into="HEAD")), daemon=True)
     thread.start()
     eventually(lambda: "merge-" in sh(lines, "git", "worktree", "list"), what="the command")
@@ -490,27 +502,27 @@ def test_nothing_is_written_into_a_checkout_while_another_merge_writes_there(swa
 
 
 # -- the verify command -----------------------------------------------------------------------------------
-def test_the_verify_command_runs_on_the_merged_files_and_sees_the_checkout(swarm, lines, tmp_path):
+def test_the_verify_command_runs_on_the_merged_files_and_sees_the_checkout(swarm, worked, lines, tmp_path):
     s = swarm(merge_verify='cat a b > "%s"; pwd >> "%s"; echo "$1" >> "%s"' % ((tmp_path / "seen",) * 3))
-    data = merge(s, work(s, "echo 1 > a", "echo 2 > b"))
+    data = merge(s, worked("echo 1 > a", "echo 2 > b"))
     one, two, where, checkout = (tmp_path / "seen").read_text().splitlines()
     assert (one, two, checkout) == ("1", "2", str(lines)) and data["verify"]["exit_status"] == 0
     assert not os.path.exists(where) and "merge-" not in sh(lines, "git", "worktree", "list")
 
 
 @pytest.mark.parametrize("into", ["", "HEAD"])
-def test_a_verify_command_that_fails_leaves_every_ref_where_it_was(swarm, lines, into):
+def test_a_verify_command_that_fails_leaves_every_ref_where_it_was(swarm, worked, lines, into):
     s = swarm(merge_verify="echo said this; exit 3")
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     before = snapshot(lines), refs(lines)
     data = merge(s, ids, into=into)
     assert data["verify"]["exit_status"] == 3 and data["verify"]["output"] == "said this" and data["merged"] == [] and "commit" not in data
     assert (snapshot(lines), refs(lines)) == before and "merge-" not in sh(lines, "git", "worktree", "list")
 
 
-def test_a_branch_that_somebody_makes_while_the_verify_command_runs_stays_theirs(swarm, lines):
+def test_a_branch_that_somebody_makes_while_the_verify_command_runs_stays_theirs(swarm, worked, lines):
     s = swarm(merge_verify='git -C "$1" branch taken')
-    ids, old = work(s, "echo 1 > a"), sh(lines, "git", "rev-parse", "HEAD")
+    ids, old = worked("echo 1 > a"), sh(lines, "git", "rev-parse", "HEAD")
     with pytest.raises(cms.ToolError):
         merge(s, ids, into="taken")
     assert sh(lines, "git", "rev-parse", "taken") == old
@@ -528,9 +540,9 @@ def test_a_merge_that_goes_otherwise_than_when_it_was_tried_moves_nothing(swarm,
     assert "went otherwise" in str(caught.value) and refs(lines) == before
 
 
-def test_a_verify_command_goes_on_for_a_client_whose_time_ran_out(swarm, lines, gate):
+def test_a_verify_command_goes_on_for_a_client_whose_time_ran_out(swarm, worked, lines, gate):
     s = swarm(merge_verify="while ! [ -e %s ]; do sleep 0.05; done" % gate.path)
-    ids, call, said = work(s, "echo 1 > a"), cms.Call(), []
+    ids, call, said = worked("echo 1 > a"), cms.Call(), []
     thread = threading.Thread(target=lambda: said.append(merge(s, ids, call)), daemon=True)
     thread.start()
     eventually(lambda: "merge-" in sh(lines, "git", "worktree", "list"), what="the command")
@@ -541,9 +553,9 @@ def test_a_verify_command_goes_on_for_a_client_whose_time_ran_out(swarm, lines, 
     assert said[0]["branch"] in branches(lines)
 
 
-def test_a_verify_command_dies_with_a_server_that_is_killed(swarm, lines, tmp_path):
+def test_a_verify_command_dies_with_a_server_that_is_killed(swarm, worked, lines, tmp_path):
     s = swarm()
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
               "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', merge_verify=sys.argv[3]), cms.Host(), os.environ)\n"
               "s.merge(sys.argv[4:], cms.Call(), cms.Wish())")
@@ -555,9 +567,9 @@ def test_a_verify_command_dies_with_a_server_that_is_killed(swarm, lines, tmp_pa
 
 
 @pytest.mark.parametrize("verify", ["", "true"])
-def test_a_call_that_is_cancelled_at_the_last_moment_moves_nothing(swarm, lines, verify):
+def test_a_call_that_is_cancelled_at_the_last_moment_moves_nothing(swarm, worked, lines, verify):
     s, call = swarm(merge_verify=verify), cms.Call()
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     before = snapshot(lines), refs(lines)
     call.cancelled = True
     with pytest.raises(cms.ToolError) as caught:
@@ -566,9 +578,9 @@ def test_a_call_that_is_cancelled_at_the_last_moment_moves_nothing(swarm, lines,
 
 
 @pytest.mark.parametrize("end", ["cancelled", "closing"])
-def test_a_verify_command_is_killed_with_all_it_started_when_the_call_or_the_server_ends(swarm, lines, tmp_path, end):
+def test_a_verify_command_is_killed_with_all_it_started_when_the_call_or_the_server_ends(swarm, worked, lines, tmp_path, end):
     s = swarm(merge_verify="sleep 1000 & echo $! > %s; setsid sleep 1000 & echo $! >> %s; wait" % (tmp_path / "pid", tmp_path / "pid"))
-    ids, call, said = work(s, "echo 1 > a"), cms.Call(), []
+    ids, call, said = worked("echo 1 > a"), cms.Call(), []
 
     def act():
         try:
@@ -590,16 +602,16 @@ def test_a_verify_command_is_killed_with_all_it_started_when_the_call_or_the_ser
     assert "merge-" not in sh(lines, "git", "worktree", "list") and "merge-" not in refs(lines)
 
 
-def test_a_dry_run_does_not_run_the_verify_command(swarm, lines, tmp_path):
+def test_a_dry_run_does_not_run_the_verify_command(swarm, worked, lines, tmp_path):
     s = swarm(merge_verify="touch %s" % (tmp_path / "ran"))
-    merge(s, work(s, "echo 1 > a"), dry_run=True)
+    merge(s, worked("echo 1 > a"), dry_run=True)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("hinder", ["a lock", "a filter"])
-def test_a_merge_into_head_that_git_cannot_finish_names_the_files_and_touches_none(swarm, lines, hinder):
+def test_a_merge_into_head_that_git_cannot_finish_names_the_files_and_touches_none(swarm, worked, lines, hinder):
     s = swarm()
-    ids = work(s, "echo 1 > a; mkdir d; echo 1 > d/new; " + sed(5, "five") + "; echo 1 > x.bin")
+    ids = worked("echo 1 > a; mkdir d; echo 1 > d/new; " + sed(5, "five") + "; echo 1 > x.bin")
     if hinder == "a lock":
         (lines / ".git" / "refs" / "heads" / "main.lock").write_text("")
     else:
@@ -618,9 +630,9 @@ def test_a_merge_into_head_that_git_cannot_finish_names_the_files_and_touches_no
     assert sh(lines, "git", "status", "--porcelain") == "" and (lines / "text").read_text() == LINES and not (lines / "d").exists()
 
 
-def test_a_merge_into_head_that_fails_for_want_of_a_filter_program_touches_nothing_and_says_where_to_look(swarm, lines):
+def test_a_merge_into_head_that_fails_for_want_of_a_filter_program_touches_nothing_and_says_where_to_look(swarm, worked, lines):
     s = swarm()
-    ids = work(s, "echo 1 > a; echo 3 > other")
+    ids = worked("echo 1 > a; echo 3 > other")
     sh(lines, "git", "config", "filter.f.smudge", "no-such-program")
     sh(lines, "git", "config", "filter.f.clean", "no-such-program")
     sh(lines, "git", "config", "filter.f.required", "true")
@@ -635,10 +647,11 @@ def test_a_merge_into_head_that_fails_for_want_of_a_filter_program_touches_nothi
 
 
 @pytest.mark.parametrize("options", ["--squash", "-s ours", "--no-commit", "--no-ff --edit"])
-def test_options_that_the_user_set_for_merges_into_the_branch_do_not_bend_it(swarm, lines, options):
+def test_options_that_the_user_set_for_merges_into_the_branch_do_not_bend_it(swarm, worked, lines, options):
     s = swarm()
+    ids = worked("echo 1 > a")
     sh(lines, "git", "config", "branch.main.mergeOptions", options)
-    data = merge(s, work(s, "echo 1 > a"), into="HEAD")
+    data = merge(s, ids, into="HEAD")
     assert sh(lines, "git", "rev-parse", "main") == data["commit"] and sh(lines, "git", "status", "--porcelain") == "" and (lines / "a").exists()
 
 
@@ -657,9 +670,9 @@ def test_no_git_environment_of_the_server_reaches_what_it_runs(swarm, lines, tmp
 
 
 # -- threads that go on -----------------------------------------------------------------------------------
-def test_a_reply_is_merged_by_its_own_id(swarm, lines):
+def test_a_reply_is_merged_by_its_own_id(swarm, worked, lines):
     s = swarm()
-    reply = run(s, "WRITE b 1", task_id=work(s, "echo 1 > a")[0])["task_id"]
+    reply = run(s, "WRITE b 1", task_id=worked("echo 1 > a")[0])["task_id"]
     assert {"a", "b"} <= set(files_of(lines, merge(s, [reply])["branch"]))
 
 
@@ -676,9 +689,9 @@ def test_what_was_squashed_is_not_merged_again_when_its_thread_goes_on(swarm, li
     assert data["conflicts"] == [] and (lines / "text").read_text().split("\n")[5:7] == ["FIVE", "six"]
 
 
-def test_what_an_update_brought_is_not_merged_again_when_it_has_been_squashed(swarm, lines):
+def test_what_an_update_brought_is_not_merged_again_when_it_has_been_squashed(swarm, worked, lines):
     s = swarm()
-    one = work(s, sed(5, "five"))[0]
+    one = worked(sed(5, "five"))[0]
     (lines / "other").write_text("not committed\n")
     two = work(s, sed(20, "twenty"), worktree={"include_changes": True})[0]
     shout = "SHELL sed -i.bak s/^twenty/TWENTY/ text && rm text.bak"
@@ -689,18 +702,18 @@ def test_what_an_update_brought_is_not_merged_again_when_it_has_been_squashed(sw
     assert merge(s, [reply], into="HEAD")["conflicts"] == [] and "TWENTY" in (lines / "text").read_text()
 
 
-def test_a_branch_that_was_rewritten_is_refused_with_both_commits(swarm, lines):
+def test_a_branch_that_was_rewritten_is_refused_with_both_commits(swarm, worked, lines):
     s = swarm()
-    record = ended(s, work(s, "echo 1 > a"))[0]
+    record = ended(s, worked("echo 1 > a"))[0]
     sh(record["worktree"]["path"], "git", "commit", "-q", "--amend", "-m", "amended")
     with pytest.raises(cms.ToolError) as caught:
         merge(s, [record["task_id"]])
     assert record["worktree"]["head"][:12] in str(caught.value) and sh(lines, "git", "rev-parse", record["worktree"]["branch"])[:12] in str(caught.value)
 
 
-def test_a_branch_on_which_a_reply_works_is_refused(swarm, lines, gate):
+def test_a_branch_on_which_a_reply_works_is_refused(swarm, worked, lines, gate):
     s = swarm()
-    first = work(s, "echo 1 > a")[0]
+    first = worked("echo 1 > a")[0]
     reply = begin(s, gate.wait, task_id=first)
     with pytest.raises(cms.ToolError) as caught:
         merge(s, [first])
@@ -709,9 +722,9 @@ def test_a_branch_on_which_a_reply_works_is_refused(swarm, lines, gate):
     ended(s, [reply.task_id])
 
 
-def test_a_worktree_in_which_a_task_works_is_not_moved_by_a_merge(swarm, lines, gate):
+def test_a_worktree_in_which_a_task_works_is_not_moved_by_a_merge(swarm, worked, lines, gate):
     s = swarm()
-    first = work(s, "echo 1 > a")[0]
+    first = worked("echo 1 > a")[0]
     path = s.store.get(first).spec().worktree.path
     second = work(s, "echo 2 > b", cwd=path)[0]
     other = begin(s, gate.wait, cwd=path)
@@ -723,9 +736,9 @@ def test_a_worktree_in_which_a_task_works_is_not_moved_by_a_merge(swarm, lines, 
 
 
 @pytest.mark.parametrize("sandbox, moves", [("workspace-write", False), ("read-only", True)])
-def test_a_checkout_in_which_a_task_may_write_is_not_moved(swarm, lines, gate, sandbox, moves):
+def test_a_checkout_in_which_a_task_may_write_is_not_moved(swarm, worked, lines, gate, sandbox, moves):
     s = swarm()
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     other = begin(s, gate.wait, cwd=str(lines), sandbox=sandbox)
     if moves:
         assert merge(s, ids, into="HEAD")["branch"] == "main"
@@ -738,27 +751,27 @@ def test_a_checkout_in_which_a_task_may_write_is_not_moved(swarm, lines, gate, s
 
 
 @pytest.mark.parametrize("make, words", [("echo x >> other", "not clean"), ("echo mine > zzz", "`zzz`")])
-def test_a_dry_run_into_head_tells_what_would_be_in_the_way(swarm, lines, make, words):
+def test_a_dry_run_into_head_tells_what_would_be_in_the_way(swarm, worked, lines, make, words):
     s = swarm()
-    ids = work(s, "echo 1 > zzz")
+    ids = worked("echo 1 > zzz")
     assert "blocked" not in [key for key, value in merge(s, ids, into="HEAD", dry_run=True).items() if value]
     sh(lines, "sh", "-c", make)
     data = merge(s, ids, into="HEAD", dry_run=True)
     assert words in data["blocked"] and data["merged"] == ids
 
 
-def test_the_verify_command_does_not_run_for_a_merge_that_could_not_be_made(swarm, lines, tmp_path):
+def test_the_verify_command_does_not_run_for_a_merge_that_could_not_be_made(swarm, worked, lines, tmp_path):
     s = swarm(merge_verify="touch %s" % (tmp_path / "ran"))
-    ids = work(s, "echo 1 > zzz")
+    ids = worked("echo 1 > zzz")
     (lines / "zzz").write_text("mine\n")
     with pytest.raises(cms.ToolError):
         merge(s, ids, into="HEAD")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_checkout_that_takes_too_long_is_given_up_and_left_as_it_was(swarm, lines, monkeypatch):
+def test_a_checkout_that_takes_too_long_is_given_up_and_left_as_it_was(swarm, worked, lines, monkeypatch):
     s = swarm()
-    ids = work(s, "echo 1 > slow")
+    ids = worked("echo 1 > slow")
     sh(lines, "git", "config", "filter.slow.smudge", "sleep 1000")
     (lines / ".git" / "info" / "attributes").write_text("slow filter=slow\n")
     monkeypatch.setattr(cms, "CHECKOUT_S", 0.5)
@@ -828,9 +841,9 @@ def test_an_older_git_is_told_and_what_to_do_instead(swarm, lines, tmp_path, mon
     assert "2.38" in str(caught.value) and "codex_diff" in str(caught.value)
 
 
-def test_a_merge_that_is_killed_half_way_leaves_every_ref_where_it_was(swarm, lines, tmp_path):
+def test_a_merge_that_is_killed_half_way_leaves_every_ref_where_it_was(swarm, worked, lines, tmp_path):
     s = swarm()
-    ids = work(s, "echo 1 > a", "echo 2 > b")
+    ids = worked("echo 1 > a", "echo 2 > b")
     before = snapshot(lines), refs(lines)
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
               "cms.Git.merge = lambda *a, act=cms.Git.merge: (act(*a), os.kill(os.getpid(), 9))\n"
@@ -1005,9 +1018,9 @@ def test_a_conflict_that_a_later_task_united_holds_nobody_up(four, lines):
     assert data["merged"] == [one, three, reply["task_id"]]
 
 
-def test_no_internal_name_shows_in_what_an_update_left(swarm, lines):
+def test_no_internal_name_shows_in_what_an_update_left(swarm, worked, lines):
     s = swarm()
-    one, two = work(s, "mkdir new && echo 1 > new/file", "echo two > new")
+    one, two = worked("mkdir new && echo 1 > new/file", "echo two > new")
     reply = run(s, "SHELL cp CONFLICTS.codex-swarm seen; ls > names", task_id=two, update_from=one)
     branch = reply["worktree"]["branch"]
     assert "`new (see CONFLICTS.codex-swarm)`" in str(reply["warnings"]) and "- new (file/directory)" in sh(lines, "git", "show", branch + ":seen")
@@ -1184,9 +1197,9 @@ def test_an_update_from_a_task_of_another_repository_is_refused(swarm, lines, tm
     assert "another repository" in str(caught.value)
 
 
-def test_an_update_without_conflicts_brings_the_branch_into_the_worktree(swarm, lines):
+def test_an_update_without_conflicts_brings_the_branch_into_the_worktree(swarm, worked, lines):
     s = swarm()
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     (lines / "later").write_text("1\n")
     sh(lines, "git", "add", ".")
     sh(lines, "git", "commit", "-qm", "later")
@@ -1196,9 +1209,9 @@ def test_an_update_without_conflicts_brings_the_branch_into_the_worktree(swarm, 
     assert sh(tree.path, "git", "status", "--porcelain") == ""
 
 
-def test_a_worktree_in_which_another_task_works_is_not_updated(swarm, lines, gate):
+def test_a_worktree_in_which_another_task_works_is_not_updated(swarm, worked, lines, gate):
     s = swarm()
-    one, two = work(s, "echo 1 > a", "echo 2 > b")
+    one, two = worked("echo 1 > a", "echo 2 > b")
     path = s.store.get(one).spec().worktree.path
     other = begin(s, gate.wait, cwd=path)
     with pytest.raises(cms.ToolError) as caught:
@@ -1208,9 +1221,9 @@ def test_a_worktree_in_which_another_task_works_is_not_updated(swarm, lines, gat
     ended(s, [other.task_id])
 
 
-def test_a_branch_without_a_common_history_is_named(swarm, lines):
+def test_a_branch_without_a_common_history_is_named(swarm, worked, lines):
     s = swarm()
-    one, two = work(s, "echo 1 > a", "git checkout -q --orphan new; git rm -rfq .; echo 1 > b; git add .; git commit -qm b")
+    one, two = worked("echo 1 > a", "git checkout -q --orphan new; git rm -rfq .; echo 1 > b; git add .; git commit -qm b")
     sh(lines, "git", "update-ref", "refs/heads/codex-swarm/" + two, sh(lines, "git", "rev-parse", "new"))
     data = s.store.get(two)
     report = data.report()
@@ -1220,9 +1233,9 @@ def test_a_branch_without_a_common_history_is_named(swarm, lines):
     assert "git cannot merge task " + two in str(caught.value) and "unrelated" in str(caught.value)
 
 
-def test_nobody_plans_to_work_in_a_worktree_while_an_update_changes_its_files(swarm, lines, root):
+def test_nobody_plans_to_work_in_a_worktree_while_an_update_changes_its_files(swarm, worked, lines, root):
     s, taken = swarm(), []
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     (lines / "later").write_text("1\n")
     commit(lines)
 
@@ -1235,16 +1248,16 @@ def test_nobody_plans_to_work_in_a_worktree_while_an_update_changes_its_files(sw
     assert taken == [fcntl.LOCK_EX]
 
 
-def test_an_update_that_brings_nothing_says_so(swarm, lines):
+def test_an_update_that_brings_nothing_says_so(swarm, worked, lines):
     s = swarm()
-    reply = run(s, "SAY x", task_id=work(s, "echo 1 > a")[0], update_from="main")
+    reply = run(s, "SAY x", task_id=worked("echo 1 > a")[0], update_from="main")
     assert any("`main` is in" in w and "merged nothing" in w for w in reply["warnings"])
 
 
 @pytest.mark.parametrize("name, words", [("nowhere", "names no task and no commit"), ("-x", "names no task and no commit"), ("0" * 12, "names no task and no commit")])
-def test_an_update_from_nothing_is_refused(swarm, lines, name, words):
+def test_an_update_from_nothing_is_refused(swarm, worked, lines, name, words):
     s = swarm()
-    ids = work(s, "echo 1 > a")
+    ids = worked("echo 1 > a")
     with pytest.raises(cms.ToolError) as caught:
         s.start([{"prompt": "x", "task_id": ids[0], "update_from": name}])
     assert words in str(caught.value)
