@@ -6,7 +6,6 @@ import fcntl
 import functools
 import os
 import pathlib
-import runpy
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import tempfile
 
 import pytest
 
+import fake_codex
 from client import Client, NEWEST_LEGACY, alive, envelope, eventually  # noqa: F401  (alive: for tests that import it from here)
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -148,7 +148,7 @@ def gate(tmp_path):
 @pytest.fixture
 def message():
     """`message(n)`: the text that `MESSAGE n` makes fake_codex answer."""
-    return runpy.run_path(str(FAKE_CODEX))["message"]
+    return fake_codex.message
 
 
 def git(repo, *args):

@@ -73,7 +73,8 @@ def test_on_a_terminal_it_says_what_it_is_and_does_not_hang(fake):
     out, err = p.communicate(timeout=60)
     os.close(ours)
     assert (p.returncode, err) == (0, b"")
-    assert b"MCP" in out and b"claude mcp add codex-swarm -- %s %s\n" % (sys.executable.encode(), str(SERVER).encode()) in out
+    assert b"MCP" in out
+    assert b"claude mcp add codex-swarm -- %s %s\n" % (sys.executable.encode(), str(SERVER).encode()) in out
 
 
 def pasted(name, text):

@@ -113,7 +113,10 @@ def test_a_codex_that_is_not_logged_in_is_said_to_be_so_and_what_a_stand_in_did_
     assert (process.returncode, left(root, tmp_path)) == (0, ([], []))
     assert "not logged in" in text.splitlines()[0] and "of 5 succeeded" not in text
     end = "\n".join(text.splitlines()[-4:])
-    assert "STAND-IN" in end and "no model was asked" in end and "`codex login`" in end and "config CLIENT" in end
+    assert "STAND-IN" in end
+    assert "no model was asked" in end
+    assert "`codex login`" in end
+    assert "config CLIENT" in end
 
 
 def test_a_demo_that_cannot_start_says_why_in_one_line(codex, demo, root):

@@ -14,7 +14,8 @@ def done(client, repo):
 def test_the_stat_is_what_one_gets_without_asking_for_more(done):
     c, task_id = done
     data = c.ok("codex_diff", task_id=task_id)
-    assert data["view"] == "stat" and [line.split() for line in data["content"].splitlines()] == [["+3000", "-0", "long"], ["+1", "-0", "short"]]
+    assert data["view"] == "stat"
+    assert [line.split() for line in data["content"].splitlines()] == [["+3000", "-0", "long"], ["+1", "-0", "short"]]
 
 
 @pytest.mark.parametrize("max_chars", [None, 7000])

@@ -27,7 +27,10 @@ def test_a_conflict_is_an_error_whose_text_alone_says_who_where_and_what_to_do(t
     c, (one, other) = two()
     before = git(repo, "for-each-ref")
     text = c.refused("codex_merge", {"task_ids": [one, other]})
-    assert "Tasks %s and %s conflict in `same` (contents)" % (one, other) in text and "<<<<<<<" in text and "first 0" in text and "second 0" in text
+    assert "Tasks %s and %s conflict in `same` (contents)" % (one, other) in text
+    assert "<<<<<<<" in text
+    assert "first 0" in text
+    assert "second 0" in text
     assert "codex_reply with task_id %s and `update_from` %s" % (other, one) in text
     assert git(repo, "for-each-ref") == before
 
@@ -35,7 +38,10 @@ def test_a_conflict_is_an_error_whose_text_alone_says_who_where_and_what_to_do(t
 def test_a_dry_run_with_a_conflict_is_no_error(two):
     c, ids = two()
     data = c.ok("codex_merge", task_ids=ids, dry_run=True)
-    assert data["conflicts"][0]["tasks"] == ids and "merged" not in data and data["not_merged"] == ids and data["fitting"] == ids[:1]
+    assert data["conflicts"][0]["tasks"] == ids
+    assert "merged" not in data
+    assert data["not_merged"] == ids
+    assert data["fitting"] == ids[:1]
 
 
 @pytest.mark.parametrize("name, limit", [("codex-mcp-client", 12_000), ("claude-code", 40_000), ("another", 40_000)])
@@ -52,7 +58,9 @@ def test_the_merge_says_where_it_is(client, repo):
     ids = [c.ok("codex", prompt="WRITE f%d 1" % n, worktree=True)["task_id"] for n in range(2)]
     result = c.call("codex_merge", {"task_ids": ids})
     data = result["structuredContent"]
-    assert data["merged"] == ids and git(repo, "rev-parse", data["branch"]).strip() == data["commit"] and "conflicts" not in data
+    assert data["merged"] == ids
+    assert git(repo, "rev-parse", data["branch"]).strip() == data["commit"]
+    assert "conflicts" not in data
     assert "branch " + data["branch"] in text_of(result) and "2 files changed" in text_of(result)
     assert git(repo, "status", "--porcelain") == ""
 
@@ -60,8 +68,11 @@ def test_the_merge_says_where_it_is(client, repo):
 def test_a_partial_merge_advises_the_next_step_and_not_what_it_has_just_done(two):
     c, (one, other) = two()
     data = c.ok("codex_merge", task_ids=[one, other], partial=True)
-    assert data["merged"] == [one] and "fit together" not in data["advice"] and one not in data["advice"].split("update_from")[1].split("then merge")[1]
-    assert "`%s` holds what was merged" % data["branch"] in data["advice"] and "codex_reply with task_id " + other in data["advice"]
+    assert data["merged"] == [one]
+    assert "fit together" not in data["advice"]
+    assert one not in data["advice"].split("update_from")[1].split("then merge")[1]
+    assert "`%s` holds what was merged" % data["branch"] in data["advice"]
+    assert "codex_reply with task_id " + other in data["advice"]
 
 
 def test_conflicting_tasks_are_united_by_a_reply_and_then_merged(two, repo):
@@ -92,7 +103,9 @@ def test_a_file_that_is_saved_between_the_check_and_gits_own_merge_survives(clie
     before = git(repo, "rev-parse", "HEAD")
     text = c.refused("codex_merge", {"task_ids": [task_id], "into": "HEAD"})
     assert "`main` was not moved" in text and name in text and "stays as it is" in text, text
-    assert (repo / name).read_text() == "of the user\n" and git(repo, "rev-parse", "HEAD") == before and not (repo / "zzz").exists()
+    assert (repo / name).read_text() == "of the user\n"
+    assert git(repo, "rev-parse", "HEAD") == before
+    assert not (repo / "zzz").exists()
 
 
 def test_a_git_that_fails_half_way_is_told_file_by_file_and_the_way_back_loses_no_edit(client, repo, tmp_path):
@@ -112,9 +125,12 @@ def test_a_git_that_fails_half_way_is_told_file_by_file_and_the_way_back_loses_n
     text = c.refused("codex_merge", {"task_ids": [task_id], "into": "HEAD"})
     assert "HEAD of %s is %s, and not %s" % (repo, old, new) in text and "smudge filter f failed" in text
     assert "the merged version is in `a`, `gone`; neither the old nor the merged one is in `edited`, `zzz`" in text, text
-    assert (repo / "edited").read_text() == (repo / "zzz").read_text() == "of the user\n" and (repo / "a").read_text() == "task\n"
+    assert (repo / "edited").read_text() == (repo / "zzz").read_text() == "of the user\n"
+    assert (repo / "a").read_text() == "task\n"
     subprocess.run(re.search(r"run `(.+?)`", text).group(1), shell=True, cwd=str(repo), check=True)
-    assert git(repo, "status", "--porcelain") == "" and git(repo, "rev-parse", "HEAD").strip() == old and (repo / "gone").read_text() == "old\n"
+    assert git(repo, "status", "--porcelain") == ""
+    assert git(repo, "rev-parse", "HEAD").strip() == old
+    assert (repo / "gone").read_text() == "old\n"
     assert git(repo, "show", "stash:edited") == git(repo, "show", "stash^3:zzz") == "of the user\n"
     fail.write_text("cat\n")
     assert c.ok("codex_merge", task_ids=[task_id], into="HEAD")["commit"] == new
@@ -124,7 +140,9 @@ def test_the_verify_command_comes_from_the_environment_of_the_server(client, rep
     c = client(env={"CODEX_SWARM_MERGE_VERIFY": "echo no; false"})
     task_id = c.ok("codex", prompt="WRITE x 1", worktree=True)["task_id"]
     text = c.refused("codex_merge", {"task_ids": [task_id]})
-    assert "`echo no; false` ended with exit status 1" in text and "\nno" in text and "nothing was moved" in text
+    assert "`echo no; false` ended with exit status 1" in text
+    assert "\nno" in text
+    assert "nothing was moved" in text
 
 
 @pytest.mark.parametrize("arguments, words", [

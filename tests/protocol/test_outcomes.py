@@ -248,7 +248,9 @@ def test_a_rollout_that_nobody_can_read_keeps_no_work_from_being_committed(clien
     (tmp_path / "deepen.py").write_text(code)
     shell = "SHELL '%s' '%s' '%s'/.codex/sessions/*/*/*/*" % (sys.executable, tmp_path / "deepen.py", tmp_path / "home")
     record = client().ok("codex", prompt="WRITE a.txt a\n" + shell, worktree=True, sandbox="workspace-write")
-    assert record["outcome"] == "succeeded" and record["worktree"]["head"] and record["sandbox"] == "workspace-write"
+    assert record["outcome"] == "succeeded"
+    assert record["worktree"]["head"]
+    assert record["sandbox"] == "workspace-write"
 
 
 def test_what_codex_chose_by_itself_is_told_too(client):
@@ -274,4 +276,5 @@ def test_a_tool_that_codex_refused_for_want_of_approval_is_a_warning(client):
 @pytest.mark.parametrize("name", ["empty", "emptymsg"])
 def test_an_empty_final_message_is_a_warning(client, name):
     record = client().ok("codex", prompt="PLAY " + name)
-    assert record["outcome"] == "succeeded" and any("without a final message" in w for w in record["warnings"])
+    assert record["outcome"] == "succeeded"
+    assert any("without a final message" in w for w in record["warnings"])

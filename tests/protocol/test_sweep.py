@@ -46,10 +46,17 @@ def test_a_dry_run_lists_sizes_verdicts_and_reasons_and_removes_nothing(three, f
     merged, kept = three
     out = sweep(fake, "--dry-run")
     rows = {line.split("  ")[-1]: line for line in out.splitlines() if not line.startswith(" ")}
-    assert rows[merged["path"]].startswith("would remove ") and " MB " in rows[merged["path"]] and " 2 d " in rows[merged["path"]]
-    assert rows[kept["path"]].startswith("keep ") and "`x.log`" in out and "sweep --ignored" in out and "kept for 24 h" in out
+    assert rows[merged["path"]].startswith("would remove ")
+    assert " MB " in rows[merged["path"]]
+    assert " 2 d " in rows[merged["path"]]
+    assert rows[kept["path"]].startswith("keep ")
+    assert "`x.log`" in out
+    assert "sweep --ignored" in out
+    assert "kept for 24 h" in out
     assert out.splitlines()[-1].startswith("would remove: 2, ") and "kept: 2, " in out.splitlines()[-1]
-    assert len(task_dirs(root)) == 4 and os.path.isdir(merged["path"]) and (root / "sweep.lock").stat().st_size == 0
+    assert len(task_dirs(root)) == 4
+    assert os.path.isdir(merged["path"])
+    assert (root / "sweep.lock").stat().st_size == 0
 
 
 def test_a_sweep_removes_what_it_said_and_the_branch_can_be_had_back(three, fake, root, repo):
@@ -57,9 +64,12 @@ def test_a_sweep_removes_what_it_said_and_the_branch_can_be_had_back(three, fake
     tip = git(repo, "rev-parse", merged["branch"])
     out = sweep(fake)
     assert out.splitlines()[-1].startswith("removed: 2, ") and len(left(root)) == 2
-    assert not os.path.exists(merged["path"]) and os.path.exists(kept["path"] + "/x.log") and merged["branch"] not in git(repo, "branch")
+    assert not os.path.exists(merged["path"])
+    assert os.path.exists(kept["path"] + "/x.log")
+    assert merged["branch"] not in git(repo, "branch")
     assert git(repo, "rev-parse", "refs/codex-swarm/trash/%s^1" % merged["branch"].split("/")[1]) == tip
-    assert sweep(fake, "--ignored").splitlines()[-1].startswith("removed: 1, ") and not os.path.exists(kept["path"])
+    assert sweep(fake, "--ignored").splitlines()[-1].startswith("removed: 1, ")
+    assert not os.path.exists(kept["path"])
 
 
 def test_with_an_age_of_0_nothing_is_removed(three, fake, root):
@@ -68,7 +78,11 @@ def test_with_an_age_of_0_nothing_is_removed(three, fake, root):
 
 def test_where_nothing_was_ever_started_there_is_nothing_to_sweep(fake, root):
     said = sweep(fake).splitlines()
-    assert len(said) == 2 and str(root) in said[0] and "nothing was ever run" in said[0] and said[1] == "removed: 0, 0.0 MB; kept: 0, 0.0 MB" and not root.exists()
+    assert len(said) == 2
+    assert str(root) in said[0]
+    assert "nothing was ever run" in said[0]
+    assert said[1] == "removed: 0, 0.0 MB; kept: 0, 0.0 MB"
+    assert not root.exists()
 
 
 @pytest.mark.parametrize("args", [["--dry-run"], ["--ignored"], ["demo", "--dry-run"]])
@@ -110,15 +124,19 @@ def test_answers_live_on_after_the_sweep_and_a_reply_goes_on_in_the_same_worktre
     before = client().ok("codex_wait", task_ids=[task])
     sweep(fake)
     c = client()
-    assert c.ok("codex_wait", task_ids=[task]) == before and c.ok("codex_status", task_ids=[task])["tasks"][0]["content"] == before["tasks"][0]["content"]
-    assert c.ok("codex_diff", task_id=task, view="files")["content"] == "A a" and c.ok("codex_merge", task_ids=[task])["already_in"] == [task]
+    assert c.ok("codex_wait", task_ids=[task]) == before
+    assert c.ok("codex_status", task_ids=[task])["tasks"][0]["content"] == before["tasks"][0]["content"]
+    assert c.ok("codex_diff", task_id=task, view="files")["content"] == "A a"
+    assert c.ok("codex_merge", task_ids=[task])["already_in"] == [task]
     uri = "codex-swarm:///tasks/%s/events" % task
     assert "were removed" in c.request("resources/read", {"uri": uri})["result"]["contents"][0]["text"]
     reply = c.ok("codex_reply", task_id=task, prompt="WRITE b 2")
     assert reply["threadId"] == before["tasks"][0]["threadId"] and reply["worktree"]["path"] == merged["path"]
-    assert git(repo, "show", merged["branch"] + ":b") == "2\n" and c.ok("codex_diff", task_id=reply["task_id"], view="files")["content"] == "A b"
+    assert git(repo, "show", merged["branch"] + ":b") == "2\n"
+    assert c.ok("codex_diff", task_id=reply["task_id"], view="files")["content"] == "A b"
     assert len(task_dirs(root)) == 5 and not (root / "tasks" / task / "events.jsonl").exists()
-    assert "removed: 2, " in sweep(fake, "--ignored", CODEX_SWARM_RESULT_MAX_AGE="1") and len(task_dirs(root)) == 3
+    assert "removed: 2, " in sweep(fake, "--ignored", CODEX_SWARM_RESULT_MAX_AGE="1")
+    assert len(task_dirs(root)) == 3
 
 
 def test_the_sweep_told_to_a_reader_that_leaves_ends_quietly(three, fake):
@@ -142,7 +160,8 @@ def test_a_sweep_whose_reader_leaves_goes_on_to_its_end(three, fake, root):
 def test_of_a_task_whose_answer_stays_the_sweep_says_so(three, fake):
     rows = sweep(fake).splitlines()
     removed = [n for n, row in enumerate(rows) if row.startswith("removed ")]
-    assert len(removed) == 2 and all("All but the answer, which stays until it is 30 d old" in rows[n + 1] for n in removed)
+    assert len(removed) == 2
+    assert all("All but the answer, which stays until it is 30 d old" in rows[n + 1] for n in removed)
     assert not any("removed" in row for row in sweep(fake).splitlines()[:-1])
 
 

@@ -249,7 +249,8 @@ def test_the_work_of_a_failed_run_is_on_its_branch_and_its_worktree_stays(client
 def test_the_work_of_a_run_that_timed_out_is_on_its_branch(client, repo):
     result = client().call("codex", {"prompt": "WRITE half.txt x\nSLEEP 60", "worktree": True, "timeout_s": 3})
     record = result["structuredContent"]
-    assert record["outcome"] == "timed_out" and git(repo, "show", record["worktree"]["branch"] + ":half.txt") == "x\n"
+    assert record["outcome"] == "timed_out"
+    assert git(repo, "show", record["worktree"]["branch"] + ":half.txt") == "x\n"
     assert "timed_out" in git(repo, "log", "-1", "--format=%s", record["worktree"]["branch"])
 
 
@@ -258,7 +259,8 @@ def test_the_work_of_a_cancelled_run_is_on_its_branch_and_its_worktree_stays(cli
     task = c.begin("WRITE half.txt x", "SHELL touch %s; sleep 1000" % (tmp_path / "on"), worktree=True)
     eventually((tmp_path / "on").exists)
     tree = c.ok("codex_cancel", task_ids=[task])["tasks"][0]["worktree"]
-    assert git(repo, "show", tree["branch"] + ":half.txt") == "x\n" and "cancelled" in git(repo, "log", "-1", "--format=%s", tree["branch"])
+    assert git(repo, "show", tree["branch"] + ":half.txt") == "x\n"
+    assert "cancelled" in git(repo, "log", "-1", "--format=%s", tree["branch"])
     with open(tree["path"] + "/half.txt") as f:
         assert f.read() == "x\n"
 

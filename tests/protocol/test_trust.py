@@ -48,7 +48,9 @@ def test_what_is_no_file_in_the_place_of_a_record_hangs_nobody(client, root, put
     (root / "tasks" / running / "spec.json").unlink()
     put(root / "tasks" / running / "spec.json")
     told = c.refused("codex_reply", {"task_id": running, "prompt": "x"})
-    assert "Task %s cannot be continued" % running in told and "damaged" in told and str(root / "tasks" / running) in told
+    assert "Task %s cannot be continued" % running in told
+    assert "damaged" in told
+    assert str(root / "tasks" / running) in told
 
 
 def test_a_fifo_in_the_place_of_what_was_promised_to_a_client_hangs_nobody(modern, root):
@@ -189,7 +191,8 @@ def test_a_repository_below_the_directory_of_a_task_is_used_while_its_configurat
     git(sub, "config", "--file", os.path.join(fake["HOME"], ".gitconfig"), "filter.x.smudge", str(tmp_path / "evil.sh"))
     task_id = c.ok("codex", prompt="WRITE h 1", cwd=str(sub), worktree=True)["task_id"]
     assert (tmp_path / "ran").exists()                  # the user's own configuration is obeyed
-    assert c.ok("codex_merge", task_ids=[task_id], into="HEAD")["merged"] == [task_id] and (sub / "h").exists()
+    assert c.ok("codex_merge", task_ids=[task_id], into="HEAD")["merged"] == [task_id]
+    assert (sub / "h").exists()
 
 
 def test_the_configuration_of_a_repository_in_which_a_task_cannot_write_is_obeyed(client, repo, tmp_path):

@@ -31,7 +31,8 @@ def second(repo):
 @pytest.mark.parametrize("worktree", [True, {}, {"setup": True}, {"include_changes": False}, {"include-changes": False}])
 def test_true_and_an_object_without_wishes_start_from_head(client, repo, worktree):
     record = client().ok("codex", prompt="WRITE x 1", worktree=worktree)
-    assert record["worktree"]["base"] == git(repo, "rev-parse", "HEAD").strip() and record["worktree"]["commits"] == 1
+    assert record["worktree"]["base"] == git(repo, "rev-parse", "HEAD").strip()
+    assert record["worktree"]["commits"] == 1
 
 
 def test_a_task_starts_from_the_base_that_it_names_and_the_commit_is_recorded(client, second):
@@ -68,8 +69,10 @@ def test_uncommitted_changes_and_included_files_come_along_and_the_record_says_s
     record = client().ok("codex", prompt="SHELL cat README untracked .env > seen", worktree={"include_changes": True})
     tree = record["worktree"]
     assert git(repo, "show", tree["branch"] + ":seen") == "edited\n1\nKEY=1\n"
-    assert tree["carried"] == {"count": 2, "first": ["README", "untracked"]} and tree["copied"] == {"count": 1, "first": [".env"]}
-    assert tree["unseen"] == {"ignored": {"count": 1, "first": ["build"]}} and (tree["files_changed"], tree["commits"]) == (1, 1)
+    assert tree["carried"] == {"count": 2, "first": ["README", "untracked"]}
+    assert tree["copied"] == {"count": 1, "first": [".env"]}
+    assert tree["unseen"] == {"ignored": {"count": 1, "first": ["build"]}}
+    assert (tree["files_changed"], tree["commits"]) == (1, 1)
     assert git(repo, "status", "--porcelain", "--ignored") == before
     assert ".env" not in git(repo, "ls-tree", "-r", "--name-only", tree["branch"]).split()
 
@@ -105,7 +108,9 @@ def test_a_setup_command_that_fails_fails_the_task_with_its_last_words_and_codex
     result = client(env={SETUP: "echo no such package; exit 7"}).call("codex", {"prompt": "WRITE x 1", "worktree": True})
     record = result["structuredContent"]
     assert result["isError"] and record["failure"]["kind"] == "setup" and "threadId" not in record
-    assert "exit status 7" in record["failure"]["message"] and "no such package" in record["failure"]["message"] and "setup.log" in record["failure"]["advice"]
+    assert "exit status 7" in record["failure"]["message"]
+    assert "no such package" in record["failure"]["message"]
+    assert "setup.log" in record["failure"]["advice"]
     assert not os.path.exists(record["worktree"]["path"] + "/x")
 
 
@@ -114,7 +119,8 @@ def test_a_setup_command_can_be_cancelled_with_all_that_it_started(client, tmp_p
     task = c.ok("codex_async", prompt="WRITE x 1", worktree=True)["task_id"]
     pid = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()))
     record = c.ok("codex_cancel", task_ids=[task])["tasks"][0]
-    assert (record["state"], record["outcome"]) == ("ended", "cancelled") and not os.path.exists(record["worktree"]["path"] + "/x")
+    assert (record["state"], record["outcome"]) == ("ended", "cancelled")
+    assert not os.path.exists(record["worktree"]["path"] + "/x")
     eventually(lambda: not alive(pid))
 
 
@@ -134,7 +140,8 @@ def test_the_setup_command_runs_once_not_at_every_reply(client, tmp_path):
 def test_what_could_not_be_taken_is_named_in_the_result(client, repo):
     record = client().ok("codex", prompt="SHELL git init -q inner && touch inner/f\nWRITE x 1", worktree=True)
     assert record["worktree"]["left_out"] == {"count": 1, "first": ["inner/ (a repository of its own)"]}
-    assert "inner/" in record["warnings"][0] and git(repo, "ls-tree", "-r", "--name-only", record["worktree"]["branch"]).split() == ["README", "x"]
+    assert "inner/" in record["warnings"][0]
+    assert git(repo, "ls-tree", "-r", "--name-only", record["worktree"]["branch"]).split() == ["README", "x"]
 
 
 MAKES = ("SHELL mkdir -p own tests conf build/empty node_modules/deep && echo '*' > own/.gitignore && touch own/work tests/.env conf/more.json"
@@ -178,13 +185,17 @@ def test_work_on_a_branch_of_the_tasks_own_is_on_the_tasks_branch(client, repo):
     commit = "git checkout -q -b mine && echo 1 > a && git add a && git commit -q -m a && echo 2 > b"
     record = client().ok("codex", prompt="SHELL " + commit, worktree=True)
     tree = record["worktree"]
-    assert git(repo, "ls-tree", "--name-only", tree["branch"]).split() == ["README", "a", "b"] and tree["commits"] == 2
-    assert any("`mine`" in w for w in record["warnings"]) and git(repo, "log", "-1", "--format=%s", "mine") == "a\n"
+    assert git(repo, "ls-tree", "--name-only", tree["branch"]).split() == ["README", "a", "b"]
+    assert tree["commits"] == 2
+    assert any("`mine`" in w for w in record["warnings"])
+    assert git(repo, "log", "-1", "--format=%s", "mine") == "a\n"
 
 
 def test_a_worktree_that_is_gone_at_the_end_is_told_and_the_run_is_judged_by_itself(client):
     record = client().ok("codex", prompt='SHELL cd / && rm -r "$OLDPWD"\nSAY done', worktree=True)
-    assert record["outcome"] == "succeeded" and "not committed" in record["warnings"][0] and record["worktree"]["unsaved"]
+    assert record["outcome"] == "succeeded"
+    assert "not committed" in record["warnings"][0]
+    assert record["worktree"]["unsaved"]
 
 
 def test_a_reply_where_the_worktree_is_gone_is_refused_in_words_and_goes_on_when_it_is_back(client, repo, tmp_path):

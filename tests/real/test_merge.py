@@ -31,13 +31,15 @@ async def test_four_tasks_of_which_two_conflict_are_told_apart_united_and_merged
 
         merged = await swarm.call("codex_merge", task_ids=[ids[0], ids[1], ids[3]])
         assert bytes_of(lab) == before
-        assert lab.git("show", merged["branch"] + ":list.txt").split()[5::10] == ["five", "fifteen"] and lab.git("show", merged["branch"] + ":new.txt") == "new\n"
+        assert lab.git("show", merged["branch"] + ":list.txt").split()[5::10] == ["five", "fifteen"]
+        assert lab.git("show", merged["branch"] + ":new.txt") == "new\n"
 
         reply = await swarm.call("codex_reply", task_id=ids[2], update_from=merged["branch"], prompt="@shell sed -i -e '/^<<<<<<< /d' -e '/^=======$/d' -e '/^>>>>>>> /d' list.txt")
         assert "list.txt" in reply["warnings"][0]
         done = await swarm.call("codex_merge", task_ids=[*ids, reply["task_id"]], into="HEAD")
     assert done["branch"] == "main" and lab.git("status", "--porcelain") == ""
-    assert (lab.repo / "list.txt").read_text().split()[4:8] == ["4", "FIVE", "five", "6"] and (lab.repo / "new.txt").exists()
+    assert (lab.repo / "list.txt").read_text().split()[4:8] == ["4", "FIVE", "five", "6"]
+    assert (lab.repo / "new.txt").exists()
 
 
 async def test_the_diff_of_a_running_task_shows_what_it_has_written(lab):
@@ -56,4 +58,6 @@ async def test_the_diff_of_a_task_without_a_worktree_names_what_codex_edited(lab
     async with lab.connect() as swarm:
         record = await swarm.call("codex", prompt="@patch *** Add File: patched.txt\\n+x\n@say done", sandbox="workspace-write")
         found = await swarm.call("codex_diff", task_id=record["task_id"], view="files")
-    assert found["content"] == "A patched.txt" and found["edited"]["first"] == ["patched.txt"] and "no worktree" in found["note"]
+    assert found["content"] == "A patched.txt"
+    assert found["edited"]["first"] == ["patched.txt"]
+    assert "no worktree" in found["note"]

@@ -142,6 +142,7 @@ async def test_a_reply_goes_on_where_a_sweep_has_removed_the_worktree(lab):
         [kept] = await swarm.wait(first["task_id"])
         second = await swarm.call("codex_reply", task_id=first["task_id"], prompt="@shell cat made.txt >> more.txt\n@recall")
         changed = await swarm.call("codex_diff", task_id=second["task_id"], view="files")
-    assert kept["content"] == "written" and (second["worktree"]["path"], second["worktree"]["branch"]) == (str(top), branch)
+    assert kept["content"] == "written"
+    assert (second["worktree"]["path"], second["worktree"]["branch"]) == (str(top), branch)
     assert "my word is plum" in second["content"] and changed["content"] == "A more.txt"
     assert lab.git("show", branch + ":more.txt") == "one\n"

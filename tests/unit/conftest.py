@@ -47,3 +47,10 @@ def tree(repo, tmp_path):
     """A worktree made from `repo`."""
     top, base = ours().head(str(repo))
     return ours().add_worktree(top, base, str(tmp_path / "tree"), BRANCH)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """git waits 0.1 s for a lock that nobody will give back, and not 10."""
+    settings = tuple(word.replace("=10000", "=100") for word in cms.GIT_SETTINGS)
+    monkeypatch.setattr(cms, "GIT_SETTINGS", settings)

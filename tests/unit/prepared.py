@@ -15,16 +15,17 @@ class State:
 
     def __init__(self, place, value):
         self.kept = tempfile.TemporaryDirectory()       # removed with its last reference
-        self.place, self.value, self.files = str(place), value, files_below(place)
+        self.place, self.value, self.files = str(place), value, files_of(place)
         copy(str(place), self.kept.name)
 
 
 def prepared(place, name, make, upon=None):
-    """Bring `place` into the state that `make()` brings it into; what `make()` returned when it was called for that.
+    """Bring `place` into the state that `make()` leads to, and say what that returned; it is called but once.
 
-    It is called once. What it builds on must be there untouched: the state `upon`, or what every test begins with.
+    It builds on the state `upon`, which must be untouched, or on what every test begins with.
     """
-    assert upon is None or files_below(place) == STATES[upon].files, "there is more than %r already: make it anew" % upon
+    if upon:
+        assert files_of(place) == STATES[upon].files, "there is more than %r here: make it anew" % upon
     if name not in STATES:
         value = make()
         for thread in threading.enumerate():
@@ -39,20 +40,24 @@ def prepared(place, name, make, upon=None):
     return state.value
 
 
-def files_below(place):
-    """Each file, with its contents where they tell neither of this directory nor of its inodes."""
-    place = pathlib.Path(str(place))
-    files = [path for path in place.rglob("*") if path.is_file()]
-    own = os.fsencode(str(place))
-    return {str(path.relative_to(place)): path.name == "index" or path.read_bytes().replace(own, b"") for path in files}
+def files_of(place):
+    """Each file of the repository and of ROOT, with what it says of neither `place` nor inodes."""
+    place, files = pathlib.Path(str(place)), {}
+    for top in ("repo", "root"):
+        for path in (place / top).rglob("*"):
+            if path.is_file():
+                text = path.read_bytes().replace(os.fsencode(str(place)), b"")
+                files[path.relative_to(place)] = path.name == "index" or text
+    return files
 
 
 def copy(source, target, old=b"", new=b""):
-    """Copy all below `source` over what is below `target`, with another path in the files; the checkouts among it."""
+    """Copy all that is below `source`, with another path in the files; the checkouts among the copies."""
     trees = []
     for folder, folders, names in os.walk(source):
         there = target + folder[len(source):]
         os.makedirs(there, exist_ok=True)
+        shutil.copymode(folder, there)
         if ".git" in folders or ".git" in names:
             trees.append(there)
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]

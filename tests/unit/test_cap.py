@@ -50,7 +50,9 @@ def test_what_cannot_run_or_open_anything_goes_through_and_the_operator_is_free(
     config = {"model_reasoning_effort": "high", "web_search": "disabled", "tool_output_token_limit": 5, "instructions": "x", "approval_policy": "never"}
     app = swarm(max_sandbox="workspace-write", overrides=("notify=[\"x\"]", "mcp_servers.x.command=\"y\""))
     words = cms.codex_argv(app.plan({"prompt": "x", "model": "m", "developer-instructions": "d", "config": config}).spec)
-    assert "--sandbox=read-only" in words and 'notify=["x"]' in words and 'model_reasoning_effort="high"' in words
+    assert "--sandbox=read-only" in words
+    assert 'notify=["x"]' in words
+    assert 'model_reasoning_effort="high"' in words
 
 
 def test_a_reply_cannot_get_more_than_the_cap_from_what_its_thread_began_with(swarm):

@@ -78,7 +78,8 @@ def test_a_secret_in_a_flag_that_is_refused_is_not_repeated(home):
 
 def test_windows_is_told_to_use_wsl(home):
     done = program(home, prelude="sys.modules['fcntl'] = None")
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1) and "WSL" in done.stderr
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "WSL" in done.stderr
 
 
 def test_nothing_is_written_when_a_server_starts_and_ends(home):

@@ -31,8 +31,11 @@ def test_the_stat_counts_lines_per_file_from_where_the_task_began(swarm, repo):
     s = swarm()
     record = run(s, "WRITE new one", "SHELL printf 'a\\nb\\n' > README; printf '\\000' > binary", worktree=True)
     data = s.diff(record["task_id"], None, "stat", ())
-    assert sorted(rows(data)) == [["+1", "-0", "new"], ["+2", "-1", "README"], ["binary", "binary"]] and totals(data) == (3, 3, 1)
-    assert data["base"] == record["worktree"]["base"] and data["head"] == record["worktree"]["head"] and "live" not in data
+    assert sorted(rows(data)) == [["+1", "-0", "new"], ["+2", "-1", "README"], ["binary", "binary"]]
+    assert totals(data) == (3, 3, 1)
+    assert data["base"] == record["worktree"]["base"]
+    assert data["head"] == record["worktree"]["head"]
+    assert "live" not in data
 
 
 def test_the_list_of_files_has_the_status_of_each(swarm, repo):
@@ -147,7 +150,8 @@ def test_without_a_worktree_it_is_what_is_not_committed_there_and_says_so(swarm,
     record = run(s, "SHELL echo edit >> README", "WRITE new 1", cwd=str(repo))
     before = everything(repo)
     data = s.diff(record["task_id"], None, "files", ())
-    assert rows(data) == [["M", "README"], ["A", "mine"], ["A", "new"]] and "whoever changed it" in data["note"]
+    assert rows(data) == [["M", "README"], ["A", "mine"], ["A", "new"]]
+    assert "whoever changed it" in data["note"]
     assert everything(repo) == before
 
 

@@ -161,7 +161,8 @@ def assert_sound(p):
     assert p.message is None or isinstance(p.message, str)
     assert isinstance(p.turn, Turn) and isinstance(p.phase, Phase)
     assert all(isinstance(text, str) for text in (p.error, p.detail, p.last_command, p.last_file, *p.warnings, *p.tools))
-    assert len(p.warnings) <= cms.WARNINGS_KEPT and all(isinstance(n, int) for n in (*p.tools.values(), *(p.usage or ())))
+    assert len(p.warnings) <= cms.WARNINGS_KEPT
+    assert all(isinstance(n, int) for n in (*p.tools.values(), *(p.usage or ())))
     json.dumps(cms.to_json(cms.Report(cms.Outcome.FAILED, 0.0, 0.0, thread_id=p.thread_id, content=p.message, usage=p.usage, warnings=p.warnings)))
 
 

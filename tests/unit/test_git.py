@@ -190,7 +190,9 @@ def test_a_repository_of_another_user_that_is_declared_safe_is_a_start_like_any_
     tree = git.add_worktree(*git.head(str(repo)), str(tmp_path / "tree"), BRANCH, True)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
     found, warnings = git.snapshot(tree, "by us")
-    assert counts(found) == (1, 1, 0) and warnings == [] and sh(repo, "git", "-c", "safe.directory=*", "ls-files") == "README"
+    assert counts(found) == (1, 1, 0)
+    assert warnings == []
+    assert sh(repo, "git", "-c", "safe.directory=*", "ls-files") == "README"
 
 
 # -- where a worktree can start -----------------------------------------------------------------------
@@ -251,7 +253,9 @@ def test_a_worktree_of_a_worktree_has_the_same_branches(repo, tree, tmp_path):
 # -- taking back --------------------------------------------------------------------------------------
 def test_an_untouched_worktree_is_taken_back_without_a_trace(repo, tree):
     ours().discard(str(repo), tree.path, tree.branch)
-    assert branches(repo) == ["main"] and not os.path.exists(tree.path) and len(sh(repo, "git", "worktree", "list").splitlines()) == 1
+    assert branches(repo) == ["main"]
+    assert not os.path.exists(tree.path)
+    assert len(sh(repo, "git", "worktree", "list").splitlines()) == 1
 
 
 @pytest.mark.parametrize("base, path", [("0" * 40, "tree"), ("HEAD", "file"), ("HEAD", "full")])
@@ -262,7 +266,9 @@ def test_a_worktree_that_cannot_be_made_leaves_nothing(repo, tmp_path, base, pat
     before = sorted(tmp_path.glob("*"))
     with pytest.raises(GitError):
         ours().add_worktree(str(repo), base, str(tmp_path / path), BRANCH)
-    assert branches(repo) == ["main"] and sorted(tmp_path.glob("*")) == before and (tmp_path / "full" / "mine").read_text() == "mine"
+    assert branches(repo) == ["main"]
+    assert sorted(tmp_path.glob("*")) == before
+    assert (tmp_path / "full" / "mine").read_text() == "mine"
     assert len(sh(repo, "git", "worktree", "list").splitlines()) == 1
 
 
@@ -305,7 +311,9 @@ def test_a_worktree_that_is_gone_is_an_error_that_says_so(repo, tree):
     sh("/", "rm", "-r", tree.path)
     with pytest.raises(GitError) as caught:
         ours().snapshot(tree, "x")
-    assert "no directory `%s`" % tree.path in str(caught.value) and "Install" not in str(caught.value) and log_of(repo) == ["first"]
+    assert "no directory `%s`" % tree.path in str(caught.value)
+    assert "Install" not in str(caught.value)
+    assert log_of(repo) == ["first"]
 
 
 def test_without_git_the_error_says_to_install_it(repo):
@@ -326,7 +334,8 @@ def test_an_empty_dot_git_above_a_directory_is_no_repository(repo, tmp_path):
     (repo / "sub" / ".git").mkdir(parents=True)
     (tmp_path / "plain").mkdir()
     assert not cms.top_of(str(tmp_path / "plain")) and cms.repository_of(str(tmp_path / "plain"))[1] == "/"
-    assert cms.top_of(str(repo / "sub")) == str(repo) and cms.repository_of(str(repo / "sub")) == (str(repo / ".git"), str(repo))
+    assert cms.top_of(str(repo / "sub")) == str(repo)
+    assert cms.repository_of(str(repo / "sub")) == (str(repo / ".git"), str(repo))
 
 
 @pytest.mark.parametrize("key, plain", [

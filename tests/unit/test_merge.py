@@ -100,7 +100,8 @@ def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterward
         assert s.diff(ids[0], None, "stat", ())["files_changed"] == 1
         assert list(s.sweep(dry_run=True))
     root = os.path.realpath(s.config.root)
-    assert len(made) >= 4 and [path for path in made if not os.path.realpath(str(path)).startswith(root + os.sep)] == []
+    assert len(made) >= 4
+    assert [path for path in made if not os.path.realpath(str(path)).startswith(root + os.sep)] == []
     assert [name for name in os.listdir(os.path.join(root, "git")) if not name.endswith(".lock")] == []
 
 
@@ -119,7 +120,10 @@ def test_the_dry_run_names_both_tasks_the_file_and_the_hunk_and_writes_nothing(f
     file = data["conflicts"][0]["files"][0]
     assert file["kind"] == "contents" and len(file["hunks"]) == 1 and file["hunks"][0]["line"] == 6
     assert file["hunks"][0]["text"] == "<<<<<<< before\nfive by the first\n=======\nfive by the third\n>>>>>>> task-" + three
-    assert data["merged"] == [] and data["not_merged"] == [one, two, three, four_] and data["fitting"] == [two, four_, one] and "commit" not in data
+    assert data["merged"] == []
+    assert data["not_merged"] == [one, two, three, four_]
+    assert data["fitting"] == [two, four_, one]
+    assert "commit" not in data
     assert data["suggested_order"] == [two, four_, one, three]
     assert (snapshot(lines), refs(lines), objects(lines)) == before
 
@@ -128,7 +132,10 @@ def test_with_a_conflict_nothing_is_merged(four, lines):
     s, ids = four
     before = snapshot(lines), refs(lines)
     data = merge(s, ids)
-    assert data["merged"] == [] and data["not_merged"] == ids and "commit" not in data and len(data["conflicts"]) == 1
+    assert data["merged"] == []
+    assert data["not_merged"] == ids
+    assert "commit" not in data
+    assert len(data["conflicts"]) == 1
     assert (snapshot(lines), refs(lines)) == before
 
 
@@ -138,8 +145,10 @@ def test_after_a_merge_of_the_others_the_checkout_is_byte_for_byte_what_it_was(f
     (lines / "other").write_text("edited\n")
     before, index = snapshot(lines), os.stat(str(lines / ".git" / "index"))
     data = merge(s, [one, two, four_])
-    assert snapshot(lines) == before and os.stat(str(lines / ".git" / "index")).st_mtime_ns == index.st_mtime_ns
-    assert data["branch"].startswith("codex-swarm/merge-") and sh(lines, "git", "rev-parse", data["branch"]) == data["commit"]
+    assert snapshot(lines) == before
+    assert os.stat(str(lines / ".git" / "index")).st_mtime_ns == index.st_mtime_ns
+    assert data["branch"].startswith("codex-swarm/merge-")
+    assert sh(lines, "git", "rev-parse", data["branch"]) == data["commit"]
     text = sh(lines, "git", "show", data["branch"] + ":text").splitlines()
     assert (text[5], text[30]) == ("five by the first", "thirty") and "new" in files_of(lines, data["branch"])
     assert (data["files_changed"], data["insertions"], data["deletions"]) == (2, 3, 2)
@@ -150,7 +159,9 @@ def test_after_a_merge_of_the_others_the_checkout_is_byte_for_byte_what_it_was(f
 def test_with_partial_those_before_the_first_conflict_are_merged_and_the_others_named(four, lines):
     s, (one, two, three, four_) = four
     data = merge(s, [two, one, three, four_], partial=True)
-    assert data["merged"] == [two, one] and data["not_merged"] == [three, four_] and "new" not in files_of(lines, data["branch"])
+    assert data["merged"] == [two, one]
+    assert data["not_merged"] == [three, four_]
+    assert "new" not in files_of(lines, data["branch"])
     told = merge(s, [two, one, three, four_], partial=True, dry_run=True)
     assert [told[key] for key in ("merged", "not_merged", "files_changed", "insertions")] == [data[key] for key in ("merged", "not_merged", "files_changed", "insertions")]
 
@@ -197,7 +208,8 @@ def test_a_file_of_any_name_and_any_bytes_may_conflict(swarm, worked, lines):
     s = swarm()
     name = "\"$(printf 'a\\nb \\303\\244')\""
     data = merge(s, worked("printf 'x\\377\\n' > %s" % name, "printf 'y\\376\\n' > %s" % name), dry_run=True)
-    assert [f["path"] for f in data["conflicts"][0]["files"]] == ["a\nb \u00e4"] and "\ufffd" in data["conflicts"][0]["files"][0]["hunks"][0]["text"]
+    assert [f["path"] for f in data["conflicts"][0]["files"]] == ["a\nb \u00e4"]
+    assert "\ufffd" in data["conflicts"][0]["files"][0]["hunks"][0]["text"]
 
 
 def test_a_file_full_of_lines_like_markers_holds_nothing_up(swarm, lines):
@@ -265,9 +277,12 @@ def test_a_task_that_drops_an_attribute_is_merged_as_git_would(swarm, lines, tmp
     ids = work(s, "rm .gitattributes", sed(5, "a"), sed(5, "b"))
     taken, tree = merged_by_git(lines, tmp_path / "clone", ["codex-swarm/" + task_id for task_id in ids])
     told = merge(s, ids, dry_run=True)
-    assert told["conflicts"][0]["tasks"] == ids and told["not_merged"] == ids and told["fitting"] == ids[:2]       # only all three together
+    assert told["conflicts"][0]["tasks"] == ids
+    assert told["not_merged"] == ids
+    assert told["fitting"] == ids[:2]        # only all three together
     data = merge(s, ids, partial=True)
-    assert ["codex-swarm/" + task_id for task_id in data["merged"]] == taken and sh(lines, "git", "rev-parse", data["branch"] + "^{tree}") == tree
+    assert ["codex-swarm/" + task_id for task_id in data["merged"]] == taken
+    assert sh(lines, "git", "rev-parse", data["branch"] + "^{tree}") == tree
 
 
 # -- what is made -----------------------------------------------------------------------------------------
@@ -301,7 +316,10 @@ def test_a_merge_that_brings_nothing_makes_no_branch(swarm, worked, lines):
     s = swarm()
     ids = worked("true", "echo 1 > a")
     data = merge(s, [ids[0]])
-    assert "branch" not in data and data["files_changed"] == 0 and data["already_in"] == [ids[0]] and data["merged"] == []
+    assert "branch" not in data
+    assert data["files_changed"] == 0
+    assert data["already_in"] == [ids[0]]
+    assert data["merged"] == []
     sh(lines, "git", "merge", "-q", "codex-swarm/" + ids[1])
     assert "commit" not in merge(s, ids)
 
@@ -329,9 +347,11 @@ def test_changes_that_the_caller_never_committed_are_not_merged_with_the_task(sw
     s = swarm()
     ids = work(s, "echo 1 > a", "echo 2 > b", worktree={"include_changes": True})
     data = merge(s, ids)
-    assert sh(lines, "git", "show", data["branch"] + ":other") == "one\ntwo" and {"a", "b"} <= set(files_of(lines, data["branch"]))
+    assert sh(lines, "git", "show", data["branch"] + ":other") == "one\ntwo"
+    assert {"a", "b"} <= set(files_of(lines, data["branch"]))
     sh(lines, "git", "merge", "-q", "--ff-only", data["branch"])
-    assert (lines / "other").read_text() == "not committed\n" and sh(lines, "git", "status", "--porcelain") == " M other"
+    assert (lines / "other").read_text() == "not committed\n"
+    assert sh(lines, "git", "status", "--porcelain") == " M other"
 
 
 def test_work_on_top_of_changes_that_were_never_committed_conflicts_until_they_are(swarm, lines):
@@ -373,7 +393,8 @@ def test_a_branch_named_codex_swarm_is_named_as_the_reason(swarm, worked, lines)
     for act in (lambda: s.start([{"prompt": "x", "worktree": True}]), lambda: merge(s, ids)):
         with pytest.raises(cms.ToolError) as caught:
             act()
-        assert "There is a branch `codex-swarm` already" in str(caught.value) and "lock" not in str(caught.value)
+        assert "There is a branch `codex-swarm` already" in str(caught.value)
+        assert "lock" not in str(caught.value)
     assert merge(s, ids, into="brought")["branch"] == "brought"
 
 
@@ -411,7 +432,9 @@ def test_into_head_moves_the_branch_with_index_and_files(swarm, worked, lines):
     ids = worked("echo 1 > a", sed(5, "five"))
     (lines / "mine").write_text("untracked\n")
     data = merge(s, ids, into="HEAD")
-    assert data["branch"] == "main" and sh(lines, "git", "rev-parse", "main") == data["commit"] and sh(lines, "git", "status", "--porcelain") == "?? mine"
+    assert data["branch"] == "main"
+    assert sh(lines, "git", "rev-parse", "main") == data["commit"]
+    assert sh(lines, "git", "status", "--porcelain") == "?? mine"
     assert (lines / "a").read_text() == "1\n" and "five\n" in (lines / "text").read_text()
 
 
@@ -457,8 +480,10 @@ def test_two_merges_into_head_at_once_lose_neither(swarm, worked, lines):
     threads = [threading.Thread(target=one, args=(i,), daemon=True) for i in ids]
     [t.start() for t in threads]
     [t.join(60) for t in threads]
-    assert not any(t.is_alive() for t in threads) and [text for text in refused if "has moved meanwhile" not in text] == []
-    assert sh(lines, "git", "status", "--porcelain") == "" and all((lines / ("file%d" % n)).exists() for n in range(6))
+    assert not any(t.is_alive() for t in threads)
+    assert [text for text in refused if "has moved meanwhile" not in text] == []
+    assert sh(lines, "git", "status", "--porcelain") == ""
+    assert all((lines / ("file%d" % n)).exists() for n in range(6))
 
 
 def test_a_merge_that_comes_while_another_one_writes_waits_for_it(swarm, lines, gate):
@@ -516,7 +541,10 @@ def test_a_verify_command_that_fails_leaves_every_ref_where_it_was(swarm, worked
     ids = worked("echo 1 > a")
     before = snapshot(lines), refs(lines)
     data = merge(s, ids, into=into)
-    assert data["verify"]["exit_status"] == 3 and data["verify"]["output"] == "said this" and data["merged"] == [] and "commit" not in data
+    assert data["verify"]["exit_status"] == 3
+    assert data["verify"]["output"] == "said this"
+    assert data["merged"] == []
+    assert "commit" not in data
     assert (snapshot(lines), refs(lines)) == before and "merge-" not in sh(lines, "git", "worktree", "list")
 
 
@@ -609,7 +637,7 @@ def test_a_dry_run_does_not_run_the_verify_command(swarm, worked, lines, tmp_pat
 
 
 @pytest.mark.parametrize("hinder", ["a lock", "a filter"])
-def test_a_merge_into_head_that_git_cannot_finish_names_the_files_and_touches_none(swarm, worked, lines, hinder):
+def test_a_merge_into_head_that_git_cannot_finish_names_the_files_and_touches_none(swarm, worked, lines, hinder, impatient):
     s = swarm()
     ids = worked("echo 1 > a; mkdir d; echo 1 > d/new; " + sed(5, "five") + "; echo 1 > x.bin")
     if hinder == "a lock":
@@ -622,12 +650,16 @@ def test_a_merge_into_head_that_git_cannot_finish_names_the_files_and_touches_no
     before = refs(lines)
     with pytest.raises(cms.ToolError) as caught:
         merge(s, ids, into="HEAD")
-    assert "was not moved" in str(caught.value) and "the merged version is in `a`, `d/new`, `text`" in str(caught.value) and refs(lines) == before
+    assert "was not moved" in str(caught.value)
+    assert "the merged version is in `a`, `d/new`, `text`" in str(caught.value)
+    assert refs(lines) == before
     assert (lines / "mine").read_text() == "untracked\n"
     with contextlib.suppress(FileNotFoundError):
         (lines / ".git" / "refs" / "heads" / "main.lock").unlink()
     sh(lines, "git", "stash", "push", "-q", "--include-untracked")         # the way back that it names
-    assert sh(lines, "git", "status", "--porcelain") == "" and (lines / "text").read_text() == LINES and not (lines / "d").exists()
+    assert sh(lines, "git", "status", "--porcelain") == ""
+    assert (lines / "text").read_text() == LINES
+    assert not (lines / "d").exists()
 
 
 def test_a_merge_into_head_that_fails_for_want_of_a_filter_program_touches_nothing_and_says_where_to_look(swarm, worked, lines):
@@ -652,7 +684,9 @@ def test_options_that_the_user_set_for_merges_into_the_branch_do_not_bend_it(swa
     ids = worked("echo 1 > a")
     sh(lines, "git", "config", "branch.main.mergeOptions", options)
     data = merge(s, ids, into="HEAD")
-    assert sh(lines, "git", "rev-parse", "main") == data["commit"] and sh(lines, "git", "status", "--porcelain") == "" and (lines / "a").exists()
+    assert sh(lines, "git", "rev-parse", "main") == data["commit"]
+    assert sh(lines, "git", "status", "--porcelain") == ""
+    assert (lines / "a").exists()
 
 
 def test_no_git_environment_of_the_server_reaches_what_it_runs(swarm, lines, tmp_path, monkeypatch):
@@ -708,7 +742,8 @@ def test_a_branch_that_was_rewritten_is_refused_with_both_commits(swarm, worked,
     sh(record["worktree"]["path"], "git", "commit", "-q", "--amend", "-m", "amended")
     with pytest.raises(cms.ToolError) as caught:
         merge(s, [record["task_id"]])
-    assert record["worktree"]["head"][:12] in str(caught.value) and sh(lines, "git", "rev-parse", record["worktree"]["branch"])[:12] in str(caught.value)
+    assert record["worktree"]["head"][:12] in str(caught.value)
+    assert sh(lines, "git", "rev-parse", record["worktree"]["branch"])[:12] in str(caught.value)
 
 
 def test_a_branch_on_which_a_reply_works_is_refused(swarm, worked, lines, gate):
@@ -777,7 +812,9 @@ def test_a_checkout_that_takes_too_long_is_given_up_and_left_as_it_was(swarm, wo
     monkeypatch.setattr(cms, "CHECKOUT_S", 0.5)
     with pytest.raises(cms.ToolError) as caught:
         merge(s, ids, into="HEAD")
-    assert "was not moved" in str(caught.value) and "gave up" in str(caught.value) and not (lines / ".git" / "index.lock").exists()
+    assert "was not moved" in str(caught.value)
+    assert "gave up" in str(caught.value)
+    assert not (lines / ".git" / "index.lock").exists()
     assert sh(lines, "git", "status", "--porcelain") == "" and not (lines / "slow").exists()
 
 
@@ -861,13 +898,16 @@ def test_a_reply_with_update_from_unites_two_tasks_that_conflict(four, lines):
     assert "conflicts" in reply["warnings"][0] and "`text`" in reply["warnings"][0]
     data = merge(s, [one, two, three, four_, reply["task_id"]])
     text = sh(lines, "git", "show", data["branch"] + ":text").splitlines()
-    assert data["conflicts"] == [] and text[5:7] == ["five by the third", "five by the first"] and sh(lines, "git", "show", data["branch"] + ":marks") == "1"
+    assert data["conflicts"] == []
+    assert text[5:7] == ["five by the third", "five by the first"]
+    assert sh(lines, "git", "show", data["branch"] + ":marks") == "1"
 
 
 def test_markers_that_the_task_leaves_are_told_and_never_merged(four, lines):
     s, (one, _, three, _) = four
     reply = run(s, "SAY done", task_id=three, update_from=one)
-    assert any("Not decided yet" in w and "`text`" in w for w in reply["warnings"]) and not any("markers are left" in w for w in reply["warnings"])
+    assert any("Not decided yet" in w and "`text`" in w for w in reply["warnings"])
+    assert not any("markers are left" in w for w in reply["warnings"])
     before = snapshot(lines), refs(lines)
     for ids in ([reply["task_id"]], [one, three]):
         for wish in ({}, {"into": "HEAD"}, {"dry_run": True}):
@@ -885,7 +925,9 @@ def test_conflicts_without_markers_wait_for_a_decision_as_well(swarm, lines):
     one, two = work(s, "printf '\\000AAAA' > logo; rm other", "printf '\\000BBBB' > logo; echo 3 >> other")
     reply = run(s, "SHELL cp CONFLICTS.codex-swarm seen", task_id=two, update_from=one)
     decide, update = reply["warnings"]
-    assert "`logo (see CONFLICTS.codex-swarm)`" in update and "`other (see CONFLICTS.codex-swarm)`" in update and "left in `CONFLICTS.codex-swarm`" in decide
+    assert "`logo (see CONFLICTS.codex-swarm)`" in update
+    assert "`other (see CONFLICTS.codex-swarm)`" in update
+    assert "left in `CONFLICTS.codex-swarm`" in decide
     with pytest.raises(cms.ToolError) as caught:
         merge(s, [one, two], into="HEAD")
     assert "CONFLICTS.codex-swarm" in str(caught.value)
@@ -894,7 +936,9 @@ def test_conflicts_without_markers_wait_for_a_decision_as_well(swarm, lines):
     head = s.store.get(one).report().worktree.head
     done = run(s, "SHELL git show %s:logo > logo; rm other CONFLICTS.codex-swarm seen" % head, task_id=two)
     data = merge(s, [one, done["task_id"]], into="HEAD")
-    assert data["conflicts"] == [] and (lines / "logo").read_bytes() == b"\0AAAA" and not (lines / "other").exists()
+    assert data["conflicts"] == []
+    assert (lines / "logo").read_bytes() == b"\0AAAA"
+    assert not (lines / "other").exists()
 
 
 @pytest.mark.parametrize("name", ["id", "branch"])
@@ -904,7 +948,8 @@ def test_tasks_that_took_uncommitted_changes_along_are_united_too_and_those_chan
     one, two = work(s, sed(5, "a"), sed(5, "b"), worktree={"include_changes": True})
     reply = run(s, "SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' text; rm text.bak", task_id=two, update_from=one if name == "id" else "codex-swarm/" + one)
     data = merge(s, [one, reply["task_id"]])
-    assert data["conflicts"] == [] and sh(lines, "git", "show", data["branch"] + ":text").split("\n")[5:7] == ["b", "a"]
+    assert data["conflicts"] == []
+    assert sh(lines, "git", "show", data["branch"] + ":text").split("\n")[5:7] == ["b", "a"]
     assert sh(lines, "git", "show", data["branch"] + ":other") == "one\ntwo"
 
 
@@ -950,7 +995,8 @@ def test_markers_in_another_dress_are_told_and_never_merged(four, lines, how):
     for squash in (False, True):
         with pytest.raises(cms.ToolError) as caught:
             merge(s, [one, reply["task_id"]], squash=squash, dry_run=True)
-        assert "not united yet: `%s`" % name in str(caught.value) and "codex_reply to task " + reply["task_id"] in str(caught.value)
+        assert "not united yet: `%s`" % name in str(caught.value)
+        assert "codex_reply to task " + reply["task_id"] in str(caught.value)
 
 
 LABELLED = "sed -n 's/^[<>]* codex-swarm/%s codex-swarm/p' text > %s; git checkout -q HEAD^2 text"
@@ -994,7 +1040,8 @@ def test_markers_of_another_size_are_shown_marked_and_waited_for(swarm, lines):
     hunks = [f["hunks"][0]["text"].split()[0] for f in merge(s, [one, two], dry_run=True)["conflicts"][0]["files"]]
     assert hunks == ["<" * 20, "<" * 4]
     reply = run(s, "SHELL ! ls CONFLICTS*", task_id=two, update_from=one)
-    assert reply["outcome"] == "succeeded" and any("Not decided yet" in w and "`other`, `text`" in w for w in reply["warnings"])
+    assert reply["outcome"] == "succeeded"
+    assert any("Not decided yet" in w and "`other`, `text`" in w for w in reply["warnings"])
     with pytest.raises(cms.ToolError) as caught:
         merge(s, [one, two])
     assert "not united yet: `other`, `text`" in str(caught.value)
@@ -1023,11 +1070,14 @@ def test_no_internal_name_shows_in_what_an_update_left(swarm, worked, lines):
     one, two = worked("mkdir new && echo 1 > new/file", "echo two > new")
     reply = run(s, "SHELL cp CONFLICTS.codex-swarm seen; ls > names", task_id=two, update_from=one)
     branch = reply["worktree"]["branch"]
-    assert "`new (see CONFLICTS.codex-swarm)`" in str(reply["warnings"]) and "- new (file/directory)" in sh(lines, "git", "show", branch + ":seen")
-    assert "new~before" in sh(lines, "git", "show", branch + ":names").split() and sh(lines, "git", "show", branch + ":new~before") == "two"
+    assert "`new (see CONFLICTS.codex-swarm)`" in str(reply["warnings"])
+    assert "- new (file/directory)" in sh(lines, "git", "show", branch + ":seen")
+    assert "new~before" in sh(lines, "git", "show", branch + ":names").split()
+    assert sh(lines, "git", "show", branch + ":new~before") == "two"
     assert "codex-swarm-" not in str(reply["warnings"]) + sh(lines, "git", "show", branch + ":seen") + sh(lines, "git", "log", "--format=%B", branch)
     done = run(s, "SHELL git mv new~before new/second; rm CONFLICTS.codex-swarm seen names", task_id=two)
-    assert merge(s, [one, done["task_id"]], into="HEAD")["conflicts"] == [] and (lines / "new" / "second").read_text() == "two\n"
+    assert merge(s, [one, done["task_id"]], into="HEAD")["conflicts"] == []
+    assert (lines / "new" / "second").read_text() == "two\n"
 
 
 def test_a_second_update_waits_until_the_first_is_united(four):
@@ -1038,14 +1088,15 @@ def test_a_second_update_waits_until_the_first_is_united(four):
     assert "earlier `update_from`" in str(caught.value)
 
 
-def test_an_update_that_git_cannot_finish_puts_the_worktree_back(four, lines):
+def test_an_update_that_git_cannot_finish_puts_the_worktree_back(four, lines, impatient):
     s, (one, two, three, _) = four
     tree = s.store.get(three).spec().worktree
     before = snapshot(pathlib.Path(tree.path))[0]
     (lines / ".git" / "refs" / "heads" / "codex-swarm" / (three + ".lock")).write_text("")
     with pytest.raises(cms.ToolError):
         s.start([{"prompt": "x", "task_id": three, "update_from": two}])
-    assert snapshot(pathlib.Path(tree.path))[0] == before and sh(tree.path, "git", "status", "--porcelain") == ""
+    assert snapshot(pathlib.Path(tree.path))[0] == before
+    assert sh(tree.path, "git", "status", "--porcelain") == ""
 
 
 def test_an_update_that_git_cannot_finish_takes_back_what_it_wrote_and_no_edit(swarm, lines, tmp_path):
@@ -1059,8 +1110,11 @@ def test_an_update_that_git_cannot_finish_takes_back_what_it_wrote_and_no_edit(s
     with pytest.raises(cms.ToolError) as caught:
         s.start([{"prompt": "x", "task_id": two, "update_from": one}])
     path = pathlib.Path(s.store.get(two).spec().worktree.path)
-    assert "smudge filter f failed" in str(caught.value) and (path / "text").read_text() == (path / "zzz").read_text() == "of the user\n"
-    assert (path / "README").read_text() == "a repository\n" and not (path / "d").exists() and sh(path, "git", "status", "--porcelain") == " M text\n?? zzz"
+    assert "smudge filter f failed" in str(caught.value)
+    assert (path / "text").read_text() == (path / "zzz").read_text() == "of the user\n"
+    assert (path / "README").read_text() == "a repository\n"
+    assert not (path / "d").exists()
+    assert sh(path, "git", "status", "--porcelain") == " M text\n?? zzz"
 
 
 KILLED = """
@@ -1120,13 +1174,17 @@ def test_wherever_an_update_is_killed_it_is_undone_or_whole_before_the_next_snap
         for undoing in (step % 20, step * 7 % 20):
             killed_at("snapshot", undoing + 1)
         now = ours().snapshot(tree, "x")[0]
-        assert sh(tree.path, "git", "status", "--porcelain") == "" and not os.path.exists(tree.git_dir + "/index.lock")
+        assert sh(tree.path, "git", "status", "--porcelain") == ""
+        assert not os.path.exists(tree.git_dir + "/index.lock")
         if now.head != tree.head:
             break
         assert snapshot(pathlib.Path(tree.path))[0] == before
     update.communicate(timeout=60)
-    assert half == {False, True} and step > 20 and log_of(tree.path, now.head)[:2] == ["Merge `theirs`: theirs", "mine"]
-    assert (pathlib.Path(tree.path) / "d" / "new").exists() and (pathlib.Path(tree.path) / "x").read_text() == "kept\n"
+    assert half == {False, True}
+    assert step > 20
+    assert log_of(tree.path, now.head)[:2] == ["Merge `theirs`: theirs", "mine"]
+    assert (pathlib.Path(tree.path) / "d" / "new").exists()
+    assert (pathlib.Path(tree.path) / "x").read_text() == "kept\n"
     place = cms.place_of(tree.git_dir, tree.path)
     assert ours().undecided(cms.blobs_of(ours().changed(place, tree.base, now.head)), tree.base, [now.head], place) == (["text"] if conflict else [])
 
@@ -1144,7 +1202,8 @@ def test_what_a_git_wrote_that_was_killed_over_an_update_is_undone(behind, lines
     def saved():
         with contextlib.suppress(cms.GitError):         # while a process works there, such as that filter
             return ours().snapshot(tree, "x")[0]
-    assert eventually(saved, what="a snapshot").head == tree.head and snapshot(pathlib.Path(tree.path))[0] == before
+    assert eventually(saved, what="a snapshot").head == tree.head
+    assert snapshot(pathlib.Path(tree.path))[0] == before
 
 
 def test_a_reply_sees_nothing_of_an_update_that_a_server_was_killed_over(four, lines):
@@ -1157,7 +1216,8 @@ def test_a_reply_sees_nothing_of_an_update_that_a_server_was_killed_over(four, l
               "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', sys.argv[3]), cms.Host(), os.environ)\n"
               "s.start([{'prompt': 'x', 'task_id': sys.argv[4], 'update_from': sys.argv[5]}])")
     done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), s.config.root, s.config.codex_bin, three, one], timeout=60)
-    assert done.returncode == -9 and "<<<<<" in open(os.path.join(s.store.get(three).spec().worktree.path, "text")).read()
+    assert done.returncode == -9
+    assert "<<<<<" in open(os.path.join(s.store.get(three).spec().worktree.path, "text")).read()
     reply = run(s, "SHELL sed -i.bak '/^[<=>]\\{7\\}/d' text; rm text.bak; echo 1 > mine", task_id=three)
     assert [row.split()[1] for row in s.diff(reply["task_id"], None, "files", ())["content"].splitlines()] == ["mine"]
     assert merge(s, [two, reply["task_id"]])["conflicts"] == []
@@ -1178,13 +1238,15 @@ def test_codex_is_told_what_it_has_to_unite(four):
     s, (one, _, three, _) = four
     reply = run(s, "ARGV", task_id=three, update_from=one)
     prompt = open(s.store.get(reply["task_id"]).file("prompt")).read()
-    assert prompt.startswith("ARGV\n\n(Before this turn task %s was merged" % one) and "text. Unite both" in prompt
+    assert prompt.startswith("ARGV\n\n(Before this turn task %s was merged" % one)
+    assert "text. Unite both" in prompt
 
 
 def test_what_an_update_brought_is_not_the_replys_own_change(four):
     s, (one, two, _, four_) = four
     reply = run(s, "WRITE mine 1", task_id=four_, update_from=two, write_paths=["mine"])
-    assert "outside_write_paths" not in reply and [r.split()[1] for r in s.diff(reply["task_id"], None, "files", ())["content"].splitlines()] == ["mine"]
+    assert "outside_write_paths" not in reply
+    assert [r.split()[1] for r in s.diff(reply["task_id"], None, "files", ())["content"].splitlines()] == ["mine"]
     assert "text" in s.diff(reply["task_id"], reply["worktree"]["base"], "files", ())["content"]
 
 
@@ -1204,7 +1266,8 @@ def test_an_update_without_conflicts_brings_the_branch_into_the_worktree(swarm, 
     sh(lines, "git", "add", ".")
     sh(lines, "git", "commit", "-qm", "later")
     reply = run(s, "SHELL ls > seen", task_id=ids[0], update_from="main")
-    assert {"a", "later", "seen"} <= set(files_of(lines, reply["worktree"]["branch"])) and "warnings" not in reply
+    assert {"a", "later", "seen"} <= set(files_of(lines, reply["worktree"]["branch"]))
+    assert "warnings" not in reply
     tree = s.store.get(ids[0]).spec().worktree
     assert sh(tree.path, "git", "status", "--porcelain") == ""
 
@@ -1276,4 +1339,5 @@ def test_an_update_overwrites_no_file_that_only_the_worktree_has(swarm, lines, t
     sh(lines, "git", "commit", "-qm", "kept")
     with pytest.raises(cms.ToolError) as caught:
         s.start([{"prompt": "x", "task_id": ids[0], "update_from": "main"}])
-    assert "kept" in str(caught.value) and pathlib.Path(s.store.get(ids[0]).spec().worktree.path, "kept").read_text() == "mine\n"
+    assert "kept" in str(caught.value)
+    assert pathlib.Path(s.store.get(ids[0]).spec().worktree.path, "kept").read_text() == "mine\n"

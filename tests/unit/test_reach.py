@@ -32,7 +32,8 @@ def test_root_is_hidden_the_way_to_it_is_read_only_and_the_rest_stays_writable(a
     spec = made.plan(WRITE).spec
     assert spec.permissions["filesystem"] == {":slash_tmp": "read", ":tmpdir": "read", str(repo / "deep"): "read", str(repo): "write", str(repo / "deep" / "er" / "root"): "none"}
     words = cms.codex_argv(spec)
-    assert not any(word.startswith("--sandbox") for word in words) and 'default_permissions="codex_mcp_swarm"' in words
+    assert not any(word.startswith("--sandbox") for word in words)
+    assert 'default_permissions="codex_mcp_swarm"' in words
     assert any(str(repo / "deep") in warning for warning in spec.warnings)
 
 
@@ -120,7 +121,8 @@ def test_what_is_not_understood_counts_as_open_and_stays_closed(swarm, tmp_path,
     config.write_text("[sandbox_workspace_write]\nwritable_roots = %s\nexclude_slash_tmp = true\nexclude_tmpdir_env_var = true\n" % roots)
     spec = swarm().plan(WRITE).spec
     files = spec.permissions["filesystem"]
-    assert files[str(tmp_path / "root")] == "none" and any("writable_roots" in warning for warning in spec.warnings)
+    assert files[str(tmp_path / "root")] == "none"
+    assert any("writable_roots" in warning for warning in spec.warnings)
     assert [path for path, mode in files.items() if mode == "write"] == [str(tmp_path / "repo")]
 
 

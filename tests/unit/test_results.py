@@ -55,7 +55,9 @@ def test_a_client_whose_model_may_see_the_text_alone_gets_half_of_the_room_for_i
     data = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 30_000}
     for name, least in (("some-editor", 15_000), ("claude-code", 1_000)):
         out, length = result(data, name, "2025-11-25")
-        assert len(out["content"][0]["text"]) > least and "codex_wait" in out["content"][0]["text"] and length < 40_000
+        assert len(out["content"][0]["text"]) > least
+        assert "codex_wait" in out["content"][0]["text"]
+        assert length < 40_000
     assert len(out["structuredContent"]["content"]) == 30_000
 
 
@@ -86,7 +88,8 @@ def test_a_result_stays_below_the_limit_and_represents_every_task(name, revision
             assert (len(shown["tasks"]) < len(data["tasks"])) == ("left_out" in shown)
             for before, after in zip(data["tasks"], shown["tasks"]):
                 assert before["state"] == after["state"] and before.get("outcome") == after.get("outcome")
-                assert before.get("content", "").startswith(after.get("content", "")) and ("content" in before) == ("content" in after)
+                assert before.get("content", "").startswith(after.get("content", ""))
+                assert ("content" in before) == ("content" in after)
                 assert ("truncated" in after) == (after.get("content") != before.get("content"))
         else:
             text = out["content"][0]["text"]
@@ -149,7 +152,9 @@ def test_every_task_of_a_call_is_named_with_how_it_ended_however_many(name, revi
         return
     shown = out["structuredContent"]
     told = {i: how for how, ids in shown["others"].items() for i in ids}
-    assert len(told) == sum(map(len, shown["others"].values())) and "codex_wait" in shown["note"] and shown["still_running"] == data["still_running"]
+    assert len(told) == sum(map(len, shown["others"].values()))
+    assert "codex_wait" in shown["note"]
+    assert shown["still_running"] == data["still_running"]
     told.update({r["task_id"]: r.get("outcome") or r["state"] for r in shown["tasks"]}, **dict.fromkeys(shown["still_running"], "running"))
     assert told == {r["task_id"]: r.get("outcome") or r["state"] for r in data["tasks"]}
 
@@ -212,7 +217,8 @@ def test_what_is_short_is_not_touched():
         data = batch(chance, count, 300)
         assert cms.fit(data, 100_000) == data
         shown, text = cms.present(data, 200_000, True)
-        assert shown == data and all(cms.visible(r["content"]) in text for r in data["tasks"] if "content" in r)
+        assert shown == data
+        assert all(cms.visible(r["content"]) in text for r in data["tasks"] if "content" in r)
     one = {"task_id": "0" * 12, "state": "ended", "content": "short"}
     shown, _ = cms.present(one, 40_000, True)
     assert shown == one
@@ -228,7 +234,9 @@ def test_only_the_long_are_cut_and_all_of_them_alike(name, revision, limit):
         shown = cms.fit({"tasks": records, "still_running": []}, limit)["tasks"]
         lengths = [len(r["content"]) for r in shown if "truncated" in r]
         assert [r for r in shown if "truncated" not in r] == [r for r in records if len(r["content"]) < 1000]
-        assert len(lengths) == long and max(lengths) - min(lengths) <= 2 and min(lengths) > limit // (2 * long)
+        assert len(lengths) == long
+        assert max(lengths) - min(lengths) <= 2
+        assert min(lengths) > limit // (2 * long)
 
 
 @pytest.mark.parametrize("limit", [12_000, 40_000])

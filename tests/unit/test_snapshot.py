@@ -69,7 +69,9 @@ def test_an_amended_a_rebased_and_a_reset_branch_are_taken_as_they_are(repo, tre
     agent(tree, "commit", "-q", "--amend", "-m", "amended")
     (place / "three").write_text("3\n")
     found = save(tree, "by us")
-    assert log_of(repo) == ["by us", "amended"] and files_of(repo) == ["README", "one", "three", "two"] and counts(found) == (3, 3, 0)
+    assert log_of(repo) == ["by us", "amended"]
+    assert files_of(repo) == ["README", "one", "three", "two"]
+    assert counts(found) == (3, 3, 0)
 
 
 def test_a_rebase_onto_what_the_user_committed_meanwhile_is_taken_as_it_is(repo, tree, place):
@@ -93,9 +95,14 @@ def test_a_rebase_that_the_task_is_in_the_middle_of_loses_nothing_then_or_later(
     sh(tree.path, "git", "rebase", "-q", "-i", "HEAD~2", GIT_SEQUENCE_EDITOR="sed -i.bak 1s/pick/edit/")
     (place / "left").write_text("1\n")
     found, warnings = ours().snapshot(tree, "by us")
-    assert files_of(repo) == ["README", "left", "one", "two"] and sh(repo, "git", "rev-parse", BRANCH + "^2") == tip and found.commits == 4
-    assert any("rebase unfinished" in w for w in warnings) and any("detached" in w for w in warnings) and any(tip[:12] in w for w in warnings)
-    assert os.path.exists(os.path.join(tree.git_dir, "rebase-merge")) and agent(tree, "status", "--porcelain") == "?? left"
+    assert files_of(repo) == ["README", "left", "one", "two"]
+    assert sh(repo, "git", "rev-parse", BRANCH + "^2") == tip
+    assert found.commits == 4
+    assert any("rebase unfinished" in w for w in warnings)
+    assert any("detached" in w for w in warnings)
+    assert any(tip[:12] in w for w in warnings)
+    assert os.path.exists(os.path.join(tree.git_dir, "rebase-merge"))
+    assert agent(tree, "status", "--porcelain") == "?? left"
     os.system("cd '%s' && GIT_EDITOR=true git rebase %s >/dev/null 2>&1" % (tree.path, then))       # a reply goes on
     ours().snapshot(tree, "by us again")
     assert set(files_of(repo)) == {"README"} | left and sh(repo, "git", "merge-base", tip, BRANCH) == tip
@@ -126,7 +133,8 @@ def test_a_branch_that_moves_in_the_middle_is_not_moved_back(repo, tree, place):
         ours().snapshot(tree, "by us")
     assert "update-ref" in str(caught.value) and log_of(repo) == ["somebody else's", "first"]
     save(tree, "by us")
-    assert log_of(repo) == ["by us", "somebody else's", "first"] and files_of(repo) == [".gitattributes", "README", "x"]
+    assert log_of(repo) == ["by us", "somebody else's", "first"]
+    assert files_of(repo) == [".gitattributes", "README", "x"]
 
 
 def test_a_branch_that_cannot_be_moved_is_an_error_and_the_files_stay(repo, tree, place):
@@ -147,7 +155,9 @@ def test_what_the_task_staged_stays_staged_byte_for_byte(repo, tree, place):
     (place / "new").write_text("1\n")
     before = index_of(tree)
     save(tree)
-    assert index_of(tree) == before and show(repo, "staged") == "then changed" and files_of(repo) == ["README", "new", "staged"]
+    assert index_of(tree) == before
+    assert show(repo, "staged") == "then changed"
+    assert files_of(repo) == ["README", "new", "staged"]
 
 
 def test_where_nothing_was_staged_nothing_is_afterwards_and_the_worktree_is_clean(repo, tree, place):
@@ -165,7 +175,9 @@ def test_an_index_that_something_else_has_locked_is_left_alone(repo, tree, place
     (place / "new").write_text("1\n")
     before = index_of(tree)
     save(tree)
-    assert index_of(tree) == before and files_of(repo) == ["README", "new"] and os.path.exists(os.path.join(tree.git_dir, "index.lock"))
+    assert index_of(tree) == before
+    assert files_of(repo) == ["README", "new"]
+    assert os.path.exists(os.path.join(tree.git_dir, "index.lock"))
 
 
 LOCKS = ["worktrees/tree/index.lock", "worktrees/tree/HEAD.lock", "config.lock", "HEAD.lock", "index.lock", "packed-refs.lock"]
@@ -182,7 +194,9 @@ def test_no_lock_that_a_git_of_the_tasks_left_or_takes_meanwhile_stops_the_snaps
     (place / ".gitattributes").write_text("x filter=races\n")
     (place / "x").write_text("1\n")
     found = save(tree, "by us")
-    assert files_of(repo) == [".gitattributes", "README", "x"] and log_of(repo) == ["by us", "first"] and counts(found) == (2, 2, 0)
+    assert files_of(repo) == [".gitattributes", "README", "x"]
+    assert log_of(repo) == ["by us", "first"]
+    assert counts(found) == (2, 2, 0)
     assert path.exists()
 
 
@@ -210,7 +224,9 @@ def test_a_broken_index_of_the_task_does_not_matter(repo, tree, place):
     pathlib.Path(tree.git_dir, "index").write_bytes(b"garbage")
     (place / "new").write_text("1\n")
     found, warnings = ours().snapshot(tree, "x")
-    assert files_of(repo) == ["README", "new"] and found.head == sh(repo, "git", "rev-parse", BRANCH) and "index" in warnings[0]
+    assert files_of(repo) == ["README", "new"]
+    assert found.head == sh(repo, "git", "rev-parse", BRANCH)
+    assert "index" in warnings[0]
 
 
 def test_a_second_snapshot_takes_what_changed_within_the_same_second_and_size(repo, tree, place):
@@ -303,7 +319,9 @@ def test_a_pipe_that_git_itself_would_read_is_named(repo, tree, place, name, com
     os.mkfifo(str(place / name))
     with pytest.raises(GitError) as caught:
         Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, within_s=1.5).snapshot(tree, "x")
-    assert command in str(caught.value) and "pipe `%s`" % (place / name) in str(caught.value) and log_of(repo) == ["first"]
+    assert command in str(caught.value)
+    assert "pipe `%s`" % (place / name) in str(caught.value)
+    assert log_of(repo) == ["first"]
 
 
 @pytest.mark.parametrize("name", [".gitignore", "dir/.gitattributes"])
@@ -358,7 +376,9 @@ def test_a_repository_that_the_task_made_is_left_out_and_named(repo, tree, place
     (place / "x").write_text("1\n")
     found, warnings = ours().snapshot(tree, "x")
     assert files_of(repo) == ["README", "x"] and found.left_out["count"] == 2
-    assert "with commit/" in warnings[0] and "repository of its own" in warnings[0] and tree.path in warnings[0]
+    assert "with commit/" in warnings[0]
+    assert "repository of its own" in warnings[0]
+    assert tree.path in warnings[0]
 
 
 def test_a_worktree_that_the_task_made_inside_its_own_is_left_out_and_named(repo, tree, place):
@@ -366,7 +386,9 @@ def test_a_worktree_that_the_task_made_inside_its_own_is_left_out_and_named(repo
     (place / "inner" / "f").write_text("1\n")
     (place / "x").write_text("1\n")
     found, warnings = ours().snapshot(tree, "x")
-    assert files_of(repo) == ["README", "x"] and found.left_out == {"count": 1, "first": ["inner/ (a repository of its own)"]} and "inner/" in warnings[0]
+    assert files_of(repo) == ["README", "x"]
+    assert found.left_out == {"count": 1, "first": ["inner/ (a repository of its own)"]}
+    assert "inner/" in warnings[0]
 
 
 def test_a_directory_of_the_project_stays_part_of_it_when_a_task_makes_it_a_repository(repo, tree, place):
@@ -386,7 +408,9 @@ def test_a_file_over_the_limit_is_left_out_and_named(repo, tree, place):
     with open(str(place / "just fits"), "wb") as f:
         f.truncate(1000)
     found, warnings = ours().snapshot(tree, "x")
-    assert files_of(repo) == ["README", "just fits"] and show(repo, "README") == "a repository" and found.left_out["count"] == 2
+    assert files_of(repo) == ["README", "just fits"]
+    assert show(repo, "README") == "a repository"
+    assert found.left_out["count"] == 2
     assert "big \u00e4" in warnings[0] and "over 100 MiB" in warnings[0]
 
 
@@ -424,7 +448,8 @@ def test_an_unfinished_merge_is_committed_as_it_lies_there_with_a_warning(repo, 
     before, head = index_of(tree), agent(tree, "rev-parse", "HEAD")
     _, warnings = ours().snapshot(tree, "x")
     assert "<<<<<<<" in show(repo, "README")
-    assert any("%s unfinished" % word in w for w in warnings) and any("README" in w and "conflict markers" in w for w in warnings)
+    assert any("%s unfinished" % word in w for w in warnings)
+    assert any("README" in w and "conflict markers" in w for w in warnings)
     assert index_of(tree) == before and agent(tree, "status", "--porcelain").startswith(("UU", "AA"))
     assert how != "rebase" or agent(tree, "rev-parse", "HEAD") == head
 
@@ -436,7 +461,9 @@ def test_an_unfinished_bisect_is_told_and_loses_nothing(repo, tree, place):
     agent(tree, "bisect", "start", "HEAD", "HEAD~4")
     (place / "left").write_text("1\n")
     _, warnings = ours().snapshot(tree, "by us")
-    assert "left" in files_of(repo) and sh(repo, "git", "rev-parse", BRANCH + "^2") == tip and "The task left a bisect unfinished" in warnings
+    assert "left" in files_of(repo)
+    assert sh(repo, "git", "rev-parse", BRANCH + "^2") == tip
+    assert "The task left a bisect unfinished" in warnings
 
 
 def test_conflict_markers_that_a_task_committed_are_told_and_a_heading_is_none(repo, tree, place):
@@ -498,7 +525,8 @@ def test_a_git_that_hangs_is_given_up_within_the_bound(repo, tree, place):
     began = time.monotonic()
     with pytest.raises(GitError) as caught:
         Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, within_s=1.5).snapshot(tree, "x")
-    assert time.monotonic() - began < 30 and ("gave up" in str(caught.value) or "used up" in str(caught.value))
+    assert time.monotonic() - began < 30
+    assert "gave up" in str(caught.value) or "used up" in str(caught.value)
     assert (place / "x.slow").read_text() == "1\n" and log_of(repo) == ["first"]
 
 

@@ -293,7 +293,8 @@ def test_nothing_of_ours_is_for_anybody_else_even_under_umask_0(swarm, tmp_path,
     for at, names, files in os.walk(str(top)):
         paths += [pathlib.Path(at, name) for name in (*names, *files)]
         names[:] = [name for name in names if pathlib.Path(at).name != "worktrees"]       # what is in there are files of a checkout
-    assert len(paths) > 30 and {"lock", "stderr.log", "supervisor.log", "sweep.lock", "setup.log", ".codex-swarm", "worktrees"} <= {path.name for path in paths}
+    assert len(paths) > 30
+    assert {"lock", "stderr.log", "supervisor.log", "sweep.lock", "setup.log", ".codex-swarm", "worktrees"} <= {path.name for path in paths}
     modes = {str(path): oct(path.lstat().st_mode) for path in paths if path.parent.name != "worktrees" or path.name == ".codex-swarm"}
     assert {path: mode for path, mode in modes.items() if int(mode, 8) & 0o077} == {}
 
@@ -371,7 +372,8 @@ def test_a_root_that_others_could_write_is_refused_and_left_as_it_is(tmp_path):
     os.chmod(str(tmp_path / "root"), 0o777)
     with pytest.raises(ToolError, match="chmod go-w"):
         cms.Store(str(tmp_path / "root")).prepare()
-    assert stat.S_IMODE(os.stat(str(tmp_path / "root")).st_mode) == 0o777 and os.listdir(str(tmp_path / "root")) == []
+    assert stat.S_IMODE(os.stat(str(tmp_path / "root")).st_mode) == 0o777
+    assert os.listdir(str(tmp_path / "root")) == []
 
 
 def test_a_root_that_others_can_read_is_left_as_it_is_and_its_tasks_are_closed(tmp_path):

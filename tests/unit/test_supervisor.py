@@ -88,7 +88,8 @@ def test_a_codex_that_vanished_before_the_start_is_codex_missing(swarm, tmp_path
     directory, lock, control = TaskDir.create(app.store.tasks, plan.spec, "x").appear()
     launch(app, directory, lock, control)
     (record,) = ended(app, [directory.task_id])
-    assert (record["outcome"], record["failure"]["kind"]) == ("failed", "codex_missing") and "exit_code" not in record
+    assert (record["outcome"], record["failure"]["kind"]) == ("failed", "codex_missing")
+    assert "exit_code" not in record
 
 
 def test_a_codex_that_cannot_be_executed_fails_with_a_kind(swarm, tmp_path):
@@ -366,7 +367,8 @@ def test_a_supervisor_that_is_asked_to_end_cancels_its_task_and_says_why(swarm, 
     pid = working(task)
     os.kill(parent_of(pid), signal.SIGTERM)
     (record,) = ended(app, [task.task_id])
-    assert record["outcome"] == "cancelled" and "Its supervisor got SIGTERM while waiting for the model" in record["failure"]["message"]
+    assert record["outcome"] == "cancelled"
+    assert "Its supervisor got SIGTERM while waiting for the model" in record["failure"]["message"]
     gone(pid)
 
 
@@ -378,7 +380,9 @@ def test_a_supervisor_that_is_asked_to_end_before_it_has_begun_cancels_its_task(
     os.close(lock)
     os.close(control)
     (record,) = ended(app, [directory.task_id])
-    assert record["outcome"] == "cancelled" and not os.path.exists(directory.file("events.jsonl")) and child.wait(WAIT_S) == 0
+    assert record["outcome"] == "cancelled"
+    assert not os.path.exists(directory.file("events.jsonl"))
+    assert child.wait(WAIT_S) == 0
 
 
 def test_a_task_ends_though_whoever_started_it_blocks_the_signal_that_tells_of_it(swarm):

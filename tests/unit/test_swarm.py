@@ -112,7 +112,9 @@ def test_when_one_entry_is_wrong_nothing_starts_and_the_error_names_it(swarm, ou
     entry = {k: v.replace("{}", str(outside)) if isinstance(v, str) else v for k, v in entry.items()}
     with pytest.raises(ToolError) as caught:
         app.start([{"prompt": "x"}, {"prompt": "x", "worktree": True}, {"prompt": "x", **entry}], "tasks")
-    assert str(caught.value).startswith("`tasks[2]`: ") and words in str(caught.value) and len(str(caught.value)) < 1500
+    assert str(caught.value).startswith("`tasks[2]`: ")
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 1500
     assert left_behind(root, repo) == before
 
 
@@ -202,7 +204,9 @@ def test_work_that_could_not_be_committed_is_told(swarm, repo):
     spoil = "git checkout -q --detach; git branch -q -D codex-swarm/$CODEX_SWARM_TASK_ID; git branch -q codex-swarm/$CODEX_SWARM_TASK_ID/x"
     record = run(swarm(), "SHELL " + spoil, "WRITE x x", worktree=True)
     tree = record["worktree"]
-    assert record["outcome"] == "succeeded" and tree["path"] in record["warnings"][0] and "not committed" in record["warnings"][0]
+    assert record["outcome"] == "succeeded"
+    assert tree["path"] in record["warnings"][0]
+    assert "not committed" in record["warnings"][0]
     assert "update-ref" in tree["unsaved"] and open(os.path.join(tree["path"], "x")).read() == "x\n"
 
 
@@ -222,7 +226,9 @@ def test_no_worktree_starts_from_one_whose_git_directory_a_task_replaced(swarm, 
     first = run(app, "SHELL mkdir -p inner && cd ./%s && rm -f .git && %s && git add . && git -c user.name=a -c user.email=a@b commit -qm x" % (where, evil), worktree=True)
     with pytest.raises(ToolError) as caught:
         app.start([{"prompt": "x", "worktree": True, "cwd": os.path.join(first["worktree"]["path"], where)}])
-    assert first["task_id"] in str(caught.value) and "`.git` leads elsewhere" in str(caught.value) and not (tmp_path / "ran").exists()
+    assert first["task_id"] in str(caught.value)
+    assert "`.git` leads elsewhere" in str(caught.value)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_worktree_is_locked_while_its_task_runs_and_only_then(swarm, repo, gate):
@@ -304,7 +310,8 @@ def test_a_reply_in_a_worktree_goes_on_there_and_commits_again(swarm, repo):
     app = swarm()
     first = run(app, "WRITE one 1", worktree=True)
     second = run(app, "WRITE two 2", threadId=first["threadId"])
-    assert second["worktree"]["branch"] == first["worktree"]["branch"] and second["worktree"]["files_changed"] == 2
+    assert second["worktree"]["branch"] == first["worktree"]["branch"]
+    assert second["worktree"]["files_changed"] == 2
     assert len(git(repo, "log", "--format=%h", first["worktree"]["branch"])) == 3
 
 
@@ -341,7 +348,9 @@ def test_a_thread_that_is_busy_is_refused_until_its_task_has_ended(swarm, gate):
     for name, value in (("threadId", thread), ("threadId", thread.upper()), ("task_id", task.task_id)):
         with pytest.raises(ToolError) as caught:
             swarm().start([{"prompt": "x", name: value}])
-        assert "busy" in str(caught.value) and task.task_id in str(caught.value) and "codex_wait" in str(caught.value)
+        assert "busy" in str(caught.value)
+        assert task.task_id in str(caught.value)
+        assert "codex_wait" in str(caught.value)
     gate.open()
     ended(app, [task.task_id])
     assert run(app, "SAY again", threadId=thread)["content"] == "again"
@@ -362,7 +371,8 @@ def test_a_reply_reads_nothing_of_the_tasks_of_other_threads(swarm):
     thread, opened = app.record(first)["threadId"], []
     with auditing(lambda name, args: name == "open" and opened.append(str(args[0]))):
         assert swarm().plan({"prompt": "x", "threadId": thread}).spec.thread_id == thread
-    assert any(first in path for path in opened) and not any(other in path for path in opened for other in others)
+    assert any(first in path for path in opened)
+    assert not any(other in path for path in opened for other in others)
 
 
 @pytest.mark.parametrize("request_of, words", [
@@ -420,8 +430,11 @@ def test_a_record_tells_what_a_running_task_does(swarm, gate, tmp_path):
     (tmp_path / "slow.sh").write_text("while ! test -e %s; do sleep 0.02; done\n" % gate.path)
     task = begin(app, "WRITE made x", "SHELL bash %s" % (tmp_path / "slow.sh"))
     live = eventually(lambda: app.record(task.task_id).get("progress", {}).get("phase") == "running a command" and app.record(task.task_id))
-    assert live["state"] == "running" and "outcome" not in live and live["progress"]["tools"] == {"file_change": 1, "command_execution": 1}
-    assert live["progress"]["last_command"].endswith("slow.sh") and live["progress"]["last_file"].endswith("made")
+    assert live["state"] == "running"
+    assert "outcome" not in live
+    assert live["progress"]["tools"] == {"file_change": 1, "command_execution": 1}
+    assert live["progress"]["last_command"].endswith("slow.sh")
+    assert live["progress"]["last_file"].endswith("made")
     assert "unknown_events" not in live["progress"]
     with open(task.file("events.jsonl"), "ab") as events:
         events.write(b'{"type":"turn.of.a.newer.codex"}\n')
@@ -542,7 +555,8 @@ def test_the_codex_of_the_path_goes_before_the_usual_places(tmp_path, monkeypatc
 def test_a_codex_that_reports_nothing_at_all_is_a_failure_with_its_own_words(swarm, tmp_path):
     codex = codex_script(tmp_path, "sys.exit('cannot go on: no licence')")
     record = run(swarm(codex_bin=codex), "x")
-    assert record["failure"]["kind"] == "unknown" and record["failure"]["message"].startswith("cannot go on: no licence")
+    assert record["failure"]["kind"] == "unknown"
+    assert record["failure"]["message"].startswith("cannot go on: no licence")
 
 
 @pytest.mark.parametrize("key", ["filter.x.clean", "core.fsmonitor", "diff.external"])

@@ -16,9 +16,11 @@ import time
 import pytest
 
 import codex_mcp_swarm as cms
+from client import eventually
 from . import helpers
 from .helpers import WAIT_S, begin
 from .on_git import commit, put, sh
+from .prepared import prepared
 
 DAY_S = 86400.0
 IGNORES = ".env\n*.log\n"
@@ -103,16 +105,20 @@ class Before:
 
 
 @pytest.fixture
-def made(swarm, repo):
+def made(swarm, repo, tmp_path):
     """(application, worktree of a task that has ended, its branch); `.env` was copied into it."""
-    put(repo, _gitignore=IGNORES, _worktreeinclude=".env\n")
-    commit(repo, "ignores")
-    put(repo, _env="KEY=1\n")
+    def make():
+        put(repo, _gitignore=IGNORES, _worktreeinclude=".env\n")
+        commit(repo, "ignores")
+        put(repo, _env="KEY=1\n")
+        record = run(swarm(), "WRITE work 1", worktree=True)
+        assert (record["outcome"], record["worktree"].get("commits")) == ("succeeded", 1), record       # all tests below count on it
+        return record["task_id"]
     app = swarm()
-    record = run(app, "WRITE work 1", worktree=True)
-    tree = record["worktree"]
-    assert (record["outcome"], tree.get("commits")) == ("succeeded", 1), record     # all tests below count on it
-    return app, pathlib.Path(tree["path"]), tree["branch"]
+    tree = app.store.get(prepared(tmp_path, "made", make)).spec().worktree
+    with open(os.path.join(tree.git_dir, cms.COPIED), "w") as f:        # which names the inode
+        f.write(".env\0%s\0" % cms.mark_of(tree.path, ".env"))
+    return app, pathlib.Path(tree.path), tree.branch
 
 
 def trash_of(repo, branch):
@@ -224,7 +230,8 @@ def test_of_a_worktree_that_is_not_in_its_place_any_more_git_keeps_what_it_had(m
     before, there = Before(repo, str(top) + "-moved"), sh(repo, "git", "worktree", "list", "--porcelain")
     done = [thing for thing in sweep(app) if thing.task_ids]
     assert done[0].removed and "gone already" in done[0].notes[-1] and left(app) == []
-    assert sh(repo, "git", "worktree", "list", "--porcelain") == there and "refs/heads/" + branch in refs(repo)
+    assert sh(repo, "git", "worktree", "list", "--porcelain") == there
+    assert "refs/heads/" + branch in refs(repo)
     before.nothing_is_lost()
 
 
@@ -246,7 +253,9 @@ def test_a_branch_that_is_not_merged_into_head_stays_whatever_else_holds_it(made
     app, top, branch = made
     sh(repo, "git", "update-ref", ref, branch)
     planned = one(app, dry_run=True)
-    assert "stays" in planned.notes[-1] and "stays" in one(app).notes[-1] and "refs/heads/" + branch in refs(repo)
+    assert "stays" in planned.notes[-1]
+    assert "stays" in one(app).notes[-1]
+    assert "refs/heads/" + branch in refs(repo)
 
 
 @pytest.mark.parametrize("how", ["another name for it", "the trash", "a replacement"])
@@ -277,7 +286,9 @@ def test_work_that_is_brought_home_first_keeps_a_merged_branch(made, repo):
     sh(repo, "git", "merge", "-q", branch)
     put(top, late="1\n")
     before, planned = Before(repo, str(top)), one(app, dry_run=True)
-    assert "stays" in one(app).notes[-1] and "stays" in planned.notes[-1] and sh(repo, "git", "show", branch + ":late") == "1"
+    assert "stays" in one(app).notes[-1]
+    assert "stays" in planned.notes[-1]
+    assert sh(repo, "git", "show", branch + ":late") == "1"
     before.nothing_is_lost(but=[".env"])
 
 
@@ -296,12 +307,12 @@ def test_what_is_in_the_trash_already_is_never_lost(made, repo):
 def test_a_lost_task_is_committed_before_its_worktree_goes(swarm, repo, there):
     app = swarm()
     task = begin(app, "WRITE half 1", "SLEEP 1000", worktree=True)
-    top, deadline = pathlib.Path(task.spec().worktree.path), time.monotonic() + WAIT_S
-    while not (top / "half").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    top = pathlib.Path(task.spec().worktree.path)
+    eventually((top / "half").exists, what="what it wrote")
     supervisor = int(sh("/", "ps", "-o", "ppid=", "-p", str(task.status().pid)))
     os.kill(supervisor, signal.SIGKILL)
-    assert ended(app, [task.task_id])[0]["outcome"] == "lost" and "locked" in os.listdir(task.spec().worktree.git_dir)
+    assert ended(app, [task.task_id])[0]["outcome"] == "lost"
+    assert "locked" in os.listdir(task.spec().worktree.git_dir)
     branch = task.spec().worktree.branch
     if not there:
         shutil.rmtree(str(top))
@@ -320,7 +331,9 @@ def test_replies_go_with_their_worktree_and_only_when_the_last_of_them_is_old(sw
     second = run(app, "WRITE b 1", task_id=first["task_id"])
     aged(app, first["task_id"])
     kept = one(app, host=Now)
-    assert not kept.removed and sorted(kept.task_ids) == sorted([first["task_id"], second["task_id"]]) and "kept for 24 h" in kept.notes[0]
+    assert not kept.removed
+    assert sorted(kept.task_ids) == sorted([first["task_id"], second["task_id"]])
+    assert "kept for 24 h" in kept.notes[0]
     aged(app, second["task_id"])
     done = one(app, host=Now)
     assert done.removed and left(app) == [] and not os.path.exists(first["worktree"]["path"])
@@ -338,7 +351,9 @@ def test_a_task_without_a_worktree_goes_alone(swarm):
     run(app, "SAY x")
     running = begin(app, "SLEEP 1000")
     found = {thing.removed: thing for thing in sweep(app)}
-    assert "has not ended" in found[False].notes[0] and found[False].task_ids == (running.task_id,) and found[True].removed
+    assert "has not ended" in found[False].notes[0]
+    assert found[False].task_ids == (running.task_id,)
+    assert found[True].removed
     assert left(app) == [running.task_id]
 
 
@@ -446,7 +461,8 @@ def test_a_copied_file_that_is_not_ignored_any_more_is_no_secret_for_a_branch(ma
     app, top, branch = made
     put(top, _gitignore="*.log\n")
     done = one(app)
-    assert done.removed and sh(repo, "git", "ls-tree", "-r", "--name-only", branch).split() == [".gitignore", ".worktreeinclude", "README", "work"]
+    assert done.removed
+    assert sh(repo, "git", "ls-tree", "-r", "--name-only", branch).split() == [".gitignore", ".worktreeinclude", "README", "work"]
 
 
 # -- submodules -------------------------------------------------------------------------------------------
@@ -456,7 +472,10 @@ def test_a_submodule_that_the_task_added_keeps_its_worktree(made, repo, tmp_path
     sh(top, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "sub"), "sub")
     commit(top)
     done = one(app)
-    assert not done.removed and "`sub`" in done.notes[0] and "git worktree remove --force" in done.notes[0] and (top / "sub" / "README").exists()
+    assert not done.removed
+    assert "`sub`" in done.notes[0]
+    assert "git worktree remove --force" in done.notes[0]
+    assert (top / "sub" / "README").exists()
 
 
 @pytest.fixture
@@ -500,7 +519,8 @@ def test_a_submodule_in_which_something_was_done_keeps_its_worktree(made_with_su
     for dry_run in (True, False):
         done = one(app, dry_run=dry_run)
         assert not done.removed and "lib/sub" in done.notes[0] and "git worktree remove --force" in done.notes[0], done
-    assert (top / "lib" / "sub").exists() and os.path.isdir(str(repo / ".git" / "worktrees" / top.name / "modules" / "a" / "library"))
+    assert (top / "lib" / "sub").exists()
+    assert os.path.isdir(str(repo / ".git" / "worktrees" / top.name / "modules" / "a" / "library"))
 
 
 # -- what git cannot read ---------------------------------------------------------------------------------
@@ -529,7 +549,8 @@ def test_a_worktree_is_kept_when_an_object_of_its_branch_cannot_be_read(made, re
     done = one(app)
     assert not done.removed and (top / "work").read_text() == "1\n", done
     if rev == "%s:work":
-        assert "cannot read all that is on its branch" in done.notes[0] and one(app, dry_run=True).notes == done.notes
+        assert "cannot read all that is on its branch" in done.notes[0]
+        assert one(app, dry_run=True).notes == done.notes
 
 
 def test_what_the_reason_advises_makes_the_object_whole_again(made, repo):
@@ -650,7 +671,10 @@ def test_a_task_whose_record_is_damaged_is_kept(swarm, name, text):
     task = app.store.get(run(app, "SAY x")["task_id"])
     pathlib.Path(task.file(name)).write_text(text)
     done = one(app)
-    assert not done.removed and "is damaged" in done.notes[0] and task.path in done.notes[0] and os.path.isdir(task.path)
+    assert not done.removed
+    assert "is damaged" in done.notes[0]
+    assert task.path in done.notes[0]
+    assert os.path.isdir(task.path)
 
 
 def test_a_sweep_that_was_killed_over_a_worktree_whose_repository_is_gone_now_leaves_the_files(made, repo):
@@ -856,7 +880,8 @@ def test_wherever_a_sweep_is_killed_the_next_one_goes_on_and_nothing_is_lost(mad
     assert sweeper.communicate(timeout=WAIT_S) == (b"", b"")
     assert deaths > 30 and not top.exists() and trees(app) == []
     before.nothing_is_lost(but=[".env"])
-    assert sh(repo, "git", "show", branch + ":many/b") == "2" and sh(repo, "git", "log", "--format=%s", branch).count("What the task left") == 1
+    assert sh(repo, "git", "show", branch + ":many/b") == "2"
+    assert sh(repo, "git", "log", "--format=%s", branch).count("What the task left") == 1
 
 
 def test_a_reply_that_starts_during_a_sweep_finds_its_worktree_or_is_refused(swarm, repo):
@@ -873,7 +898,8 @@ def test_a_reply_that_starts_during_a_sweep_finds_its_worktree_or_is_refused(swa
         if isinstance(outcome, cms.ToolError):
             assert "There is no task" in str(outcome), outcome
         else:
-            assert outcome["outcome"] == "succeeded" and sh(repo, "git", "show", record["worktree"]["branch"] + ":b") == "1"
+            assert outcome["outcome"] == "succeeded"
+            assert sh(repo, "git", "show", record["worktree"]["branch"] + ":b") == "1"
 
 
 def test_while_tasks_are_being_started_a_sweep_by_itself_passes_over_everything(made):
@@ -933,7 +959,9 @@ def test_a_result_that_no_client_has_collected_is_kept_for_30_days(swarm):
     app = swarm()
     task_id = helpers.run(app, "SAY x")["task_id"]
     done = one(app)
-    assert not done.removed and "No client has collected" in done.notes[0] and app.record(task_id)["content"] == "x"
+    assert not done.removed
+    assert "No client has collected" in done.notes[0]
+    assert app.record(task_id)["content"] == "x"
 
     class MuchLater(cms.Host):
         now = staticmethod(lambda: time.time() + 31 * DAY_S)
@@ -981,7 +1009,9 @@ def test_a_tree_too_deep_to_look_through_and_a_damaged_record_keep_no_other_from
     spec = pathlib.Path(app.store.tasks, broken, "spec.json")
     spec.write_text(json.dumps(dict(json.loads(spec.read_text()), created_at="today", cwd=5)))
     found = {t.path: t for t in sweep(app)}
-    assert found[str(top)].removed and deep["path"] in found and not found[str(spec.parent)].removed       # from Python 3.12 on it can be looked through
+    assert found[str(top)].removed
+    assert deep["path"] in found
+    assert not found[str(spec.parent)].removed        # from Python 3.12 on it can be looked through
     for _ in range(1200):           # or pytest cannot clear it away
         inner = pathlib.Path(deep["path"], "a", "a")
         if not inner.exists():
@@ -1220,24 +1250,26 @@ def test_what_only_the_events_hold_is_written_into_the_answer_first(swarm):
     report = cms.read_json(task.file("report.json"))
     cms.write_atomic(task.file("report.json"), {**{k: v for k, v in report.items() if k != "content"}, "in_events": True})
     before = app.record(task.task_id)
-    assert one(app).removed and another(app).record(task.task_id) == before and before["content"] == "the whole answer"
+    assert one(app).removed
+    assert another(app).record(task.task_id) == before
+    assert before["content"] == "the whole answer"
 
 
 def test_the_answer_of_a_lost_task_is_what_its_events_told(swarm, repo):
     app = swarm()
-    task = begin(app, "WRITE half 1", "SAY so far", "SLEEP 1000", worktree=True)
-    top, deadline = pathlib.Path(task.spec().worktree.path), time.monotonic() + WAIT_S
-    while not ((top / "half").exists() and b"so far" in pathlib.Path(task.file("events.jsonl")).read_bytes()) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    task = begin(app, "WRITE half 1", "TELL so far", "SLEEP 1000", worktree=True)
+    top, events = pathlib.Path(task.spec().worktree.path), pathlib.Path(task.file("events.jsonl"))
+    eventually(lambda: (top / "half").exists() and b"so far" in events.read_bytes(), what="what it told")
     os.kill(int(sh("/", "ps", "-o", "ppid=", "-p", str(task.status().pid))), signal.SIGKILL)
     before = ended(app, [task.task_id])[0]
-    assert before["outcome"] == "lost" and one(app).removed
+    assert (before["outcome"], before["content"]) == ("lost", "so far") and one(app).removed
     kept = another(app)
     after = kept.record(task.task_id)
     assert sh(repo, "git", "show", after["worktree"].pop("head") + ":half") == "1" and after == before
     assert kept.diff(task.task_id, None, "files", [])["content"] == "A half"
     assert kept.merge([task.task_id], cms.Call(), cms.Wish())["merged"] == [task.task_id]
-    assert helpers.run(kept, "READ half", task_id=task.task_id)["outcome"] == "succeeded" and (top / "half").read_text() == "1\n"
+    assert helpers.run(kept, "READ half", task_id=task.task_id)["outcome"] == "succeeded"
+    assert (top / "half").read_text() == "1\n"
 
 
 @pytest.mark.parametrize("there", ["its branch", "the trash", "a commit of main"])
@@ -1248,18 +1280,22 @@ def test_a_reply_gets_a_worktree_that_was_removed_again(made, repo, there):
     head = sh(repo, "git", "rev-parse", branch)
     if there != "its branch":
         sh(repo, "git", "merge", "-q", branch)
-    assert one(app).removed and not top.exists() and ("refs/heads/" + branch in refs(repo)) == (there == "its branch")
+    assert one(app).removed
+    assert not top.exists()
+    assert ("refs/heads/" + branch in refs(repo)) == (there == "its branch")
     if there == "a commit of main":
         sh(repo, "git", "update-ref", "-d", trash_of(repo, branch))
     later = cms.Swarm(app.config._replace(worktree_setup="cp work prepared.log"), Later(), os.environ)
     reply = helpers.run(later, "WRITE more 1", threadId=first["threadId"])
     assert (reply["outcome"], reply["worktree"]["path"], reply["worktree"]["branch"], reply["worktree"]["base"]) == ("succeeded", str(top), branch, first["worktree"]["base"])
-    assert sh(repo, "git", "rev-parse", branch + "^") == head and {"work", "sub", ".env", "prepared.log"} <= set(os.listdir(str(top)))
+    assert sh(repo, "git", "rev-parse", branch + "^") == head
+    assert {"work", "sub", ".env", "prepared.log"} <= set(os.listdir(str(top)))
     assert later.diff(reply["task_id"], None, "files", [])["content"] == "A sub/more"
     assert reply["worktree"]["copied"] == {"count": 1, "first": [".env"]}
     os.unlink(str(top / "prepared.log"))
     app.collected([reply["task_id"]])
-    assert [thing.removed for thing in sweep(app, host=AMonth) if thing.path == str(top)] == [True] and not top.exists()
+    assert [thing.removed for thing in sweep(app, host=AMonth) if thing.path == str(top)] == [True]
+    assert not top.exists()
 
 
 def test_a_reply_to_a_worktree_of_which_nothing_is_left_says_so(made, repo):
@@ -1268,7 +1304,9 @@ def test_a_reply_to_a_worktree_of_which_nothing_is_left_says_so(made, repo):
     shutil.rmtree(str(repo / ".git"))
     with pytest.raises(cms.ToolError) as caught:
         another(app).start([{"prompt": "x", "task_id": top.name}])
-    assert "was removed" in str(caught.value) and branch in str(caught.value) and "new task" in str(caught.value)
+    assert "was removed" in str(caught.value)
+    assert branch in str(caught.value)
+    assert "new task" in str(caught.value)
 
 
 def test_a_branch_that_is_checked_out_elsewhere_is_not_taken_away_by_a_reply(made, repo):
@@ -1277,7 +1315,9 @@ def test_a_branch_that_is_checked_out_elsewhere_is_not_taken_away_by_a_reply(mad
     sh(repo, "git", "checkout", "-q", branch)
     with pytest.raises(cms.ToolError) as caught:
         another(app).start([{"prompt": "x", "task_id": top.name}])
-    assert str(repo) in str(caught.value) and not top.exists() and sh(repo, "git", "branch", "--show-current") == branch
+    assert str(repo) in str(caught.value)
+    assert not top.exists()
+    assert sh(repo, "git", "branch", "--show-current") == branch
     sh(repo, "git", "checkout", "-q", "main")
     assert helpers.run(another(app), "SAY x", task_id=top.name)["content"] == "x"
 

@@ -47,7 +47,8 @@ def test_a_worktree_may_start_from_anything_that_names_a_commit(repo, make, name
     second = commit(repo)
     tree = make(base={"sha": first, "short": first[:9]}.get(name, name))
     assert tree.base == tree.start == (second if name in ("main", "refs/heads/main") else first)
-    assert sh(tree.path, "git", "rev-parse", "HEAD") == tree.base and (pathlib.Path(tree.path) / "new").exists() == (tree.base == second)
+    assert sh(tree.path, "git", "rev-parse", "HEAD") == tree.base
+    assert (pathlib.Path(tree.path) / "new").exists() == (tree.base == second)
 
 
 def test_a_branch_made_from_a_remote_one_does_not_track_it(repo, make):
@@ -141,7 +142,9 @@ def test_a_partial_clone_whose_server_wants_a_password_is_refused_and_nobody_is_
     with pytest.raises(GitError) as caught:
         git.add_worktree(*git.head(str(partial), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
     assert "could not read Username" in str(caught.value) and not (tmp_path / "ran").exists()
-    assert BRANCH not in branches(partial) and not (tmp_path / "tree").exists() and not (partial / ".git" / "worktrees").exists()
+    assert BRANCH not in branches(partial)
+    assert not (tmp_path / "tree").exists()
+    assert not (partial / ".git" / "worktrees").exists()
 
 
 def test_ssh_is_told_not_to_ask_either(repo, tmp_path):
@@ -182,7 +185,8 @@ def test_what_is_not_committed_comes_along_as_one_commit_below_the_work(busy, ma
     assert all_files(tree.path) == [".gitignore", "README", "dir/deep", "staged", "staged.then.changed", "untracked"]
     read = lambda name: (pathlib.Path(tree.path) / name).read_text()
     assert (read("README"), read("staged.then.changed")) == ("edited\n", "3\n")
-    assert tree.base == sh(busy, "git", "rev-parse", "HEAD") == sh(busy, "git", "rev-parse", BRANCH + "^") and tree.baseline == sh(busy, "git", "rev-parse", BRANCH)
+    assert tree.base == sh(busy, "git", "rev-parse", "HEAD") == sh(busy, "git", "rev-parse", BRANCH + "^")
+    assert tree.baseline == sh(busy, "git", "rev-parse", BRANCH)
     assert tree.carried["count"] == 6 and sh(tree.path, "git", "status", "--porcelain") == ""
     put(tree.path, work="1\n")
     found = save(tree)
@@ -192,7 +196,9 @@ def test_what_is_not_committed_comes_along_as_one_commit_below_the_work(busy, ma
 def test_the_checkout_whose_changes_come_along_does_not_notice(busy, make):
     before, stashed = snapshot(busy), sh(busy, "git", "stash", "list")
     make(carry=True)
-    assert snapshot(busy) == before and sh(busy, "git", "stash", "list") == stashed and not (busy / ".git" / "index.lock").exists()
+    assert snapshot(busy) == before
+    assert sh(busy, "git", "stash", "list") == stashed
+    assert not (busy / ".git" / "index.lock").exists()
 
 
 def test_without_changes_there_is_no_commit_for_them(repo, make):
@@ -210,21 +216,25 @@ def test_an_index_that_is_locked_in_the_middle_does_not_stop_the_changes_from_co
     sh(busy, "git", "config", "filter.races.clean", "touch '%s'; cat" % (busy / ".git" / "index.lock"))
     put(busy, _gitattributes="untracked filter=races\n")
     before = snapshot(busy)
-    assert make(carry=True).carried["count"] == 7 and (busy / ".git" / "index.lock").exists() and snapshot(busy) == before
+    assert make(carry=True).carried["count"] == 7
+    assert (busy / ".git" / "index.lock").exists()
+    assert snapshot(busy) == before
 
 
 def test_a_file_that_comes_along_may_have_any_name(repo, make):
     for name in NAMES:
         (repo / name).write_text("1\n")
     tree = make(carry=True)
-    assert sorted(os.listdir(tree.path)) == sorted([".git", "README", *NAMES]) and tree.carried["count"] == len(NAMES)
+    assert sorted(os.listdir(tree.path)) == sorted([".git", "README", *NAMES])
+    assert tree.carried["count"] == len(NAMES)
 
 
 def test_pipes_and_sockets_in_the_checkout_do_not_come_along_and_hold_nothing_up(repo, make, monkeypatch):
     put_pipes_and_a_socket(repo, monkeypatch)
     put(repo, x="1\n")
     tree = make(carry=True)
-    assert files_of(repo) == ["README", "x"] and tree.unseen["not_carried"]["first"] == ["README (no ordinary file)"]
+    assert files_of(repo) == ["README", "x"]
+    assert tree.unseen["not_carried"]["first"] == ["README (no ordinary file)"]
 
 
 def test_a_file_renamed_only_by_case_comes_along_where_git_was_told_not_to_tell_them_apart(repo, make):
@@ -252,7 +262,9 @@ def test_a_repository_inside_the_checkout_does_not_come_along_and_is_named(repo,
     sh(repo, "git", "-C", "inner", "config", "core.fsmonitor", "touch %s" % (tmp_path / "ran"))
     put(repo, inner__f="1\n", x="1\n")
     tree = make(carry=True)
-    assert all_files(tree.path) == ["README", "x"] and tree.unseen["not_carried"]["first"] == ["inner/ (a repository of its own)"] and not (tmp_path / "ran").exists()
+    assert all_files(tree.path) == ["README", "x"]
+    assert tree.unseen["not_carried"]["first"] == ["inner/ (a repository of its own)"]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_changes_of_a_linked_worktree_are_those_of_that_worktree(busy, make):
@@ -314,9 +326,11 @@ def test_a_copied_file_that_the_task_renames_is_not_committed_and_not_carried_on
     found, warnings = ours().snapshot(tree, "x")
     for branch in (BRANCH, BRANCH + "2"):
         assert sh(including, "git", "diff", "--name-only", "main", branch) == "x"
-    assert second.carried["first"] == ["x"] and found.left_out["first"] == ["%s (copied from the checkout as an ignored file)" % to]
+    assert second.carried["first"] == ["x"]
+    assert found.left_out["first"] == ["%s (copied from the checkout as an ignored file)" % to]
     (top / to).write_text("no secret any more\n")
-    assert save(tree).files_changed == 2 and sh(including, "git", "show", "%s:%s" % (BRANCH, to)) == "no secret any more"
+    assert save(tree).files_changed == 2
+    assert sh(including, "git", "show", "%s:%s" % (BRANCH, to)) == "no secret any more"
 
 
 def test_the_record_names_what_only_the_checkout_has(including, make):
@@ -337,7 +351,8 @@ def test_no_link_that_leads_out_of_the_tree_is_copied_and_none_is_followed(inclu
         os.symlink(to, str(including / name))
     tree = make()
     top = pathlib.Path(tree.path)
-    assert all_files(top / "links") == ["across", "file", "in"] and os.readlink(str(top / "links" / "in")) == "file"
+    assert all_files(top / "links") == ["across", "file", "in"]
+    assert os.readlink(str(top / "links" / "in")) == "file"
     assert not os.path.lexists(str(top / "a.key")) and tree.unseen["not_copied"]["count"] == 5
     assert all("leads elsewhere" in name for name in tree.unseen["not_copied"]["first"])
 
@@ -352,7 +367,8 @@ def test_a_directory_that_the_base_has_as_a_link_is_not_written_through(includin
     sh(including, "git", "checkout", "-q", "main")
     put(including, cache__keep__a="a\n")
     tree = make(base="linked")
-    assert os.listdir(str(tmp_path / "outside")) == [] and "cache/keep/a" in tree.unseen["not_copied"]["first"][0]
+    assert os.listdir(str(tmp_path / "outside")) == []
+    assert "cache/keep/a" in tree.unseen["not_copied"]["first"][0]
 
 
 def test_a_file_that_the_base_has_itself_is_not_overwritten(including, make):
@@ -362,7 +378,8 @@ def test_a_file_that_the_base_has_itself_is_not_overwritten(including, make):
     sh(including, "git", "checkout", "-q", "main")
     put(including, _env="mine\n")
     tree = make(base="tracked")
-    assert (pathlib.Path(tree.path) / ".env").read_text() == "A=1\n" and "it is there already" in tree.unseen["not_copied"]["first"][0]
+    assert (pathlib.Path(tree.path) / ".env").read_text() == "A=1\n"
+    assert "it is there already" in tree.unseen["not_copied"]["first"][0]
 
 
 def test_pipes_and_sockets_and_repositories_among_the_named_files_hold_nothing_up(including, make, monkeypatch):
@@ -408,7 +425,9 @@ def test_submodules_are_checked_out_from_what_the_repository_has(with_submodule,
     before = snapshot(with_submodule)
     tree = make()
     sub = pathlib.Path(tree.path) / "sub"
-    assert (sub / "inside").read_text() == "1\n" and tree.submodules == {"sub": "a/library"} and snapshot(with_submodule) == before
+    assert (sub / "inside").read_text() == "1\n"
+    assert tree.submodules == {"sub": "a/library"}
+    assert snapshot(with_submodule) == before
     assert sh(sub, "git", "rev-parse", "HEAD") == sh(with_submodule / "sub", "git", "rev-parse", "HEAD")
     assert sh(sub, "git", "config", "remote.origin.url") == sh(with_submodule / "sub", "git", "config", "remote.origin.url")
     assert sh(tree.path, "git", "status", "--porcelain") == "" and save(tree).files_changed == 0
@@ -426,7 +445,8 @@ def test_files_in_the_place_of_a_submodule_that_is_not_checked_out_are_named(wit
     tree = make()
     put(tree.path, sub__precious="1\n", x="1\n")
     found, warnings = ours().snapshot(tree, "x")
-    assert found.left_out["first"] == ["sub (a submodule that is not checked out, with files in it)"] and "sub" in warnings[0]
+    assert found.left_out["first"] == ["sub (a submodule that is not checked out, with files in it)"]
+    assert "sub" in warnings[0]
 
 
 @pytest.mark.parametrize("text", ["", "[submodule", "[submodule \"x\"]\n\tpath\n", "[submodule \"x\"]\n\tpath = :(top)\n"])
@@ -440,7 +460,10 @@ def test_work_inside_a_submodule_is_told_and_the_rest_is_committed(with_submodul
     tree = make()
     put(tree.path, sub__inside="2\n", x="1\n")
     _, warnings = ours().snapshot(tree, "x")
-    assert len(warnings) == 1 and "`sub`" in warnings[0] and tree.path in warnings[0] and "x" in files_of(with_submodule)
+    assert len(warnings) == 1
+    assert "`sub`" in warnings[0]
+    assert tree.path in warnings[0]
+    assert "x" in files_of(with_submodule)
     sh(pathlib.Path(tree.path) / "sub", "git", *IDENTITY, "commit", "-q", "-a", "-m", "x")
     found, warnings = ours().snapshot(tree, "x")
     assert found.left_out["first"] == ["sub (commits in a submodule)"] and "`sub" in warnings[0]
@@ -464,7 +487,8 @@ def test_32_worktrees_of_one_repository_made_at_once_are_all_made(repo, tmp_path
     children = [subprocess.Popen([sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], str(repo), str(tmp_path / "tree-"), str(n)],
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) for n in range(32)]
     said = [child.communicate(timeout=120) for child in children]
-    assert [err for _, err in said if err] == [] and {out.decode().strip() for out, _ in said} == {sh(repo, "git", "rev-parse", "HEAD")}
+    assert [err for _, err in said if err] == []
+    assert {out.decode().strip() for out, _ in said} == {sh(repo, "git", "rev-parse", "HEAD")}
     assert all(all_files(tmp_path / ("tree-%d" % n)) == ["README", "untracked"] for n in range(32))
     assert len(branches(repo)) == 33 and snapshot(repo) == before
 
@@ -653,4 +677,5 @@ def test_a_repository_of_sha256_names_works_alike(tmp_path):
     put(tree.path, x="1\n")
     sh(tree.path, "git", "checkout", "-q", "--detach")
     sh(tree.path, "git", "branch", "-q", "-D", BRANCH)
-    assert ours().snapshot(tree, "x")[0].commits == 1 and files_of(tmp_path / "place") == ["README", "untracked", "x"]
+    assert ours().snapshot(tree, "x")[0].commits == 1
+    assert files_of(tmp_path / "place") == ["README", "untracked", "x"]
