@@ -74,6 +74,27 @@ def test_the_module_docstring_names_every_floor():
     assert [t for n, t in enumerate(TITLES, 1) if not re.search(r"\b%d %s\b" % (n, t), ast.get_docstring(tree()))] == []
 
 
+def recipes():
+    """(what to add, floor, the names that its recipe gives) of "Where do I add ...?"."""
+    text = ast.get_docstring(tree()).split("Where do I add ...?\n")[1]
+    for line in text.splitlines():
+        for floor, words in re.findall(r"floor (\d+): (.*?)(?=; floor|$)", line):
+            names = re.findall(r"@?\b[A-Z]\w+(?:\.\w+)?|@\w+|`\w+`|\b_\w+", words)
+            yield line.split("floor")[0].strip(), int(floor), [name.strip("@`") for name in names]
+
+
+def test_every_recipe_of_the_docstring_leads_to_its_floor():
+    home, found = home_of_names(), list(recipes())
+    assert len(found) >= 9
+    for what, floor, names in found:
+        tables = [name for name in names if not name.startswith("_")]
+        for name in tables:
+            top, _, method = name.partition(".")
+            assert home.get(top) == floor, "%s: `%s` is not on floor %d" % (what, top, floor)
+            assert not method or hasattr(getattr(cms, top), method), name
+        assert tables or what == "a task state or outcome", what
+
+
 def test_a_floor_uses_only_itself_and_the_floors_below():
     home = home_of_names()
     assert len(home) > 150
