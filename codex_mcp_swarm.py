@@ -5556,14 +5556,15 @@ class Sweep(Room):
                 if not held.enter_context(lock):
                     raise ToolError(f"Task {task.task_id} runs, or somebody looks at it right now")
             notes = clearing.run() if clearing else []
-            for task, status, report in ((each.task, each.status, each.report) for each in seen):
-                if clearing and report.worktree and not report.worktree.head:       # committed only now
-                    tree = report.worktree._replace(head=clearing.tip(), unsaved=None)
+            for each in seen:
+                report, tree = each.report, each.worktree
+                if clearing and report and tree and not tree.head:      # committed only now
+                    tree = tree._replace(head=clearing.tip(), unsaved=None)
                     report = report._replace(worktree=tree)
                 if over:
-                    task.remove()
-                else:
-                    task.thin(status, report)
+                    each.task.remove()
+                elif report is not None:
+                    each.task.thin(each.status, report)
         return notes
 
     def _clearing(self, path: str) -> Optional[Clearing]:
