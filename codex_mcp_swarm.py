@@ -990,11 +990,9 @@ def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran
         if since <= at < until:
             ran = ran._replace(noted_at=at)
             if b'"type":"turn_context"' in line[:200]:
-                try:
+                with contextlib.suppress(RecursionError):
                     turn = json.loads(line)["payload"]
                     ran = Ran(str(turn["sandbox_policy"]["type"]), str(turn["model"]), at)
-                except RecursionError:
-                    raise ValueError("An entry is nested too deep")
     return ran
 
 
@@ -3571,20 +3569,19 @@ class Exec:
         self.tail = Tail(task.file("events.jsonl"))
         self.asked = self.ran = asked(spec.arguments, spec.overrides)
 
-    def start(self) -> int:
-        """The pid of codex, which has its prompt on stdin. Raises: OSError."""
-        file = self.task.file
-        with open(file("prompt"), "rb", opener=private) as prompt, \
-                open(file("events.jsonl"), "ab", opener=private) as out, \
-                open(file("stderr.log"), "ab", opener=private) as err:
-            argv = codex_argv(self.spec, self.task.path)
-            return self.host.spawn(argv, self.spec.cwd, self.environ, prompt, out, err)
-
-    def not_started(self, error: OSError) -> Failure:
-        refused = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
-        missing = refused and error.filename == self.spec.codex
-        kind = FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN
-        return failure(kind, f"{error.strerror}: {error.filename}")
+    def start(self) -> Union[int, Failure]:
+        """The pid of codex, which has its prompt on stdin, or why there is none."""
+        file, argv = self.task.file, codex_argv(self.spec, self.task.path)
+        try:
+            with open(file("prompt"), "rb", opener=private) as prompt, \
+                    open(file("events.jsonl"), "ab", opener=private) as out, \
+                    open(file("stderr.log"), "ab", opener=private) as err:
+                return self.host.spawn(argv, self.spec.cwd, self.environ, prompt, out, err)
+        except OSError as error:
+            refused = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
+            missing = refused and error.filename == self.spec.codex
+            kind = FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN
+            return failure(kind, f"{error.strerror}: {error.filename}")
 
     def read(self, until: float) -> Progress:
         """What its events amount to. `ran` is then as codex noted it in the rollout of the thread, if it did,
@@ -3634,9 +3631,8 @@ class Supervisor:
         self.environ = {**elsewhere(environ), TASK_ENV: self.spec.task_id}  # git's, too: it may outlive us
         self.engine = Exec(host, task, self.spec, self.environ)
         self.status = from_json(Status, read_json(task.file("status.json")))
-        self.began = host.monotonic()
-        self.before_s = max(0.0, host.now() - self.spec.created_at)     # from the request to here
-        self.deadline = self.began + (self.spec.timeout_s or float("inf"))
+        self.began = host.monotonic() - max(0.0, host.now() - self.spec.created_at)     # with the request
+        self.deadline = host.monotonic() + (self.spec.timeout_s or float("inf"))
         self.child: Optional[int] = None                # what runs now: the setup command, then codex
         self.exit_code: Optional[int] = None            # ... and how it ended
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
@@ -3693,11 +3689,11 @@ class Supervisor:
         return failure(FailureKind.SETUP, f"`{what}` {how_it_ended(code)}: {tail}")
 
     def _start(self) -> Optional[Failure]:
-        try:
-            self.child = self.engine.start()
-        except OSError as error:
-            return self.engine.not_started(error)
-        self._write(advance(self.status, "spawned", pid=self.child))
+        started = self.engine.start()
+        if isinstance(started, Failure):
+            return started
+        self.child = started
+        self._write(advance(self.status, "spawned", pid=started))
         return None
 
     def _take_orders(self, timeout_s: float) -> bool:
@@ -3753,13 +3749,13 @@ class Supervisor:
                 killed = os.WIFSIGNALED(wait_status)
                 self.exit_code = -os.WTERMSIG(wait_status) if killed else os.WEXITSTATUS(wait_status)
 
-    def _sweep(self) -> int:
+    def _sweep(self) -> None:
         """Kill what codex left behind until nothing is: its shell commands run in sessions of their own, out
         of reach of killpg, and under danger-full-access they outlive it. Supervisors of tasks that were
         started below us are asked instead, and get NESTED_S to bring the work home (on macOS they are not
-        waited for). Returns how many would not die within SWEEP_S."""
+        waited for). What will not die within SWEEP_S is told."""
         if self.child is None:
-            return 0
+            return
         self.host.signal_group(self.child, signal.SIGKILL)
         self._end(self.recorded)
         began = since = self.host.monotonic()
@@ -3771,10 +3767,9 @@ class Supervisor:
             asked = self._end(left, gently)
             since = now if asked else since
             if now > since + SWEEP_S:
-                return len(left)
+                return self._warn(f"{len(left)} processes of this task could not be killed")
             if select.select([self.wake], [], [], 0.2 if asked else 0.02)[0]:
                 os.read(self.wake, 4096)
-        return 0
 
     def _end(self, pids: Iterable[int], gently: bool = True) -> bool:
         """Kill these processes; `gently`: ask supervisors among them to end, and leave alone what is below
@@ -3794,9 +3789,7 @@ class Supervisor:
         self.warnings = add_warning(self.warnings, *texts)
 
     def _finish(self, failed: Optional[Failure]) -> None:
-        left = self._sweep()
-        if left:
-            self._warn(f"{left} processes of this task could not be killed")
+        self._sweep()
         p, code = self.engine.read(self.stopped[1] or float("inf")), self.exit_code
         judged, failed = (None, failed) if code is None else self.engine.judge(code)
         event = "spawn_failed" if code is None else "exited"
@@ -3814,7 +3807,7 @@ class Supervisor:
         if whole and p.usage:
             self._warn("The usage of this turn is unknown: codex counts its whole thread, begun elsewhere")
         report = Report(
-            outcome, round(self.before_s + self.host.monotonic() - self.began, 3), self.host.now(),
+            outcome, round(self.host.monotonic() - self.began, 3), self.host.now(),
             code, p.thread_id or self.spec.thread_id, p.message, thread_usage=p.usage,
             usage=None if p.usage is None or whole else p.usage.since(before or Usage()),
             failure=failed, worktree=tree, warnings=self.warnings, files=() if tree else p.files,
