@@ -789,7 +789,7 @@ class Globs:
     whatever the globs."""
 
     def __init__(self, globs: Iterable[str]) -> None:
-        parts = [""]                                # one before and after each glob: its beginning and its end
+        parts = [""]                            # one before and after each glob: its beginning and its end
         for glob in globs:
             glob = re.sub(r"(\*\*/)+", "**/", re.sub(r"(\*\*)+(?=\*\*)|^(\./)+|/+$", "", glob))
             parts += [*re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", glob, re.S), ""]
@@ -849,7 +849,7 @@ def canonical(schema: Mapping[str, Any], value: Any, at: str = "") -> Any:
         return value
     out: Dict[str, Any] = {}
     for key, entry in value.items():
-        spellings = (key, key.replace("_", "-"), key.replace("-", "_"), ALIASES.get(key, key))
+        spellings = (key, key.replace("_", "-"), key.replace("-", "_"), str(ALIASES.get(key)))
         name = next((n for n in spellings if n in properties), key)
         path = f"{at}.{name}" if at else name
         if name in out:
