@@ -631,12 +631,16 @@ def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
         wrong = (low is not None and not value >= low) or (high is not None and not value <= high)
         return [f"{name} must be from {low} to {high}, not {_show(value)}"] if wrong else []
     if kind == "array":
-        few, many = schema.get("minItems", 0), schema.get("maxItems")
-        if len(value) < few or (many is not None and len(value) > many):
-            count = f"from {few} to {many}" if many else f"at least {few}"
-            return [f"{name} must have {count} entries, not {len(value)}"]
-        return [p for i, entry in enumerate(value) for p in problems(schema["items"], entry, f"{at}[{i}]")]
+        return _array_problems(schema, value, at, name)
     return _object_problems(schema, value, at) if kind == "object" else []
+
+
+def _array_problems(schema: Mapping[str, Any], value: Sequence[Any], at: str, name: str) -> List[str]:
+    few, many = schema.get("minItems", 0), schema.get("maxItems")
+    if len(value) < few or (many is not None and len(value) > many):
+        count = f"from {few} to {many}" if many else f"at least {few}"
+        return [f"{name} must have {count} entries, not {len(value)}"]
+    return [p for i, entry in enumerate(value) for p in problems(schema["items"], entry, f"{at}[{i}]")]
 
 
 def _string_problems(schema: Mapping[str, Any], value: str, name: str) -> List[str]:
