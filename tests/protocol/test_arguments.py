@@ -1,4 +1,4 @@
-"""Arguments are checked before anything starts, and the refusal says which one, what is wrong, and what to do."""
+"""Arguments are checked before anything starts; a refusal says which one, what is wrong, and what to do."""
 import json
 
 import pytest
@@ -17,7 +17,8 @@ BAD = [
     ("codex", {"prompt": ["x"]}, ["prompt", "string"]),
     ("codex", {"prompt": "x" * (MAX_PROMPT_CHARS + 1)}, ["prompt", "1,048,576"]),
     ("codex", {"prompt": "x", "frobnicate": 1}, ["frobnicate"]),
-    ("codex", {"prompt": "x", "sandbox": "none"}, ["sandbox", "read-only", "workspace-write", "danger-full-access"]),
+    ("codex", {"prompt": "x", "sandbox": "none"},
+     ["sandbox", "read-only", "workspace-write", "danger-full-access"]),
     ("codex", {"prompt": "x", "sandbox": True}, ["sandbox"]),
     ("codex", {"prompt": "x", "approval-policy": "always"}, ["approval-policy", "never"]),
     ("codex", {"prompt": "x", "model": 5}, ["model", "string"]),
@@ -53,7 +54,8 @@ BAD = [
     ("codex_batch", {"tasks": ["x"]}, ["tasks[0]"]),
     ("codex_batch", {"tasks": [{"prompt": "x"}], "wait": "no"}, ["wait", "boolean"]),
     ("codex_batch", {"tasks": [{"prompt": "x"}], "defaults": {"frobnicate": 1}}, ["defaults", "frobnicate"]),
-    ("codex_batch", {"tasks": [{"prompt": "x"}], "defaults": {"cwd": "/no/such/folder"}}, ["cwd", "/no/such/folder"]),
+    ("codex_batch", {"tasks": [{"prompt": "x"}], "defaults": {"cwd": "/no/such/folder"}},
+     ["cwd", "/no/such/folder"]),
     ("codex_wait", {}, ["task_ids"]),
     ("codex_wait", {"task_ids": []}, ["task_ids"]),
     ("codex_wait", {"task_ids": "0123456789ab"}, ["task_ids", "array"]),
@@ -73,18 +75,15 @@ BAD = [
 ]
 
 
-def short(case):
-    return "%s %s" % (case[0], json.dumps(case[1])[:60])
-
-
-@pytest.mark.parametrize("tool, arguments, words", BAD, ids=[short(case) for case in BAD])
-def test_a_bad_argument_is_named_and_nothing_is_started(client, root, tool, arguments, words):
+def test_a_bad_argument_is_named_and_nothing_is_started(client, root):
     c = client()
-    text = c.refused(tool, arguments)
-    assert all(word in text for word in words), text
-    assert len(text) < 2000, "a refusal is short, whatever was sent"
-    assert len(text.split()) >= 5, "what is wrong, and what to do"
-    assert task_dirs(root) == []
+    for tool, arguments, words in BAD:
+        text = c.refused(tool, arguments)
+        about = tool, json.dumps(arguments)[:60], text
+        assert all(word in text for word in words), about
+        assert len(text) < 2000, ("a refusal is short, whatever was sent", about)
+        assert len(text.split()) >= 5, ("what is wrong, and what to do", about)
+        assert task_dirs(root) == [], about
 
 
 def test_a_prompt_of_exactly_the_limit_is_counted_in_characters_and_runs(client):
@@ -93,22 +92,29 @@ def test_a_prompt_of_exactly_the_limit_is_counted_in_characters_and_runs(client)
 
 
 # -- all or nothing ----------------------------------------------------------------------------------
-@pytest.mark.parametrize("bad, words", [
-    ({"prompt": ""}, ["prompt"]), ({}, ["prompt"]), ({"prompt": "x", "cwd": "/no/such/folder"}, ["cwd"]),
-    ({"prompt": "x", "frobnicate": 1}, ["frobnicate"]), ({"prompt": "x", "sandbox": "none"}, ["sandbox"]),
-    ({"prompt": "x", "cwd": "/"}, ["--skip-git-repo-check"]),
-])
+BAD_ENTRIES = [
+    ({"prompt": ""}, "prompt"),
+    ({}, "prompt"),
+    ({"prompt": "x", "cwd": "/no/such/folder"}, "cwd"),
+    ({"prompt": "x", "frobnicate": 1}, "frobnicate"),
+    ({"prompt": "x", "sandbox": "none"}, "sandbox"),
+    ({"prompt": "x", "cwd": "/"}, "--skip-git-repo-check"),
+]
+
+
 @pytest.mark.parametrize("wait", [True, False])
-def test_one_bad_entry_of_a_batch_is_named_and_nothing_starts(client, root, bad, words, wait):
+def test_one_bad_entry_of_a_batch_is_named_and_nothing_starts(client, root, wait):
     c = client()
-    text = c.refused("codex_batch", {"tasks": [{"prompt": "x"}, bad, {"prompt": "x"}], "wait": wait})
-    assert "tasks[1]" in text and all(word in text for word in words), text
-    assert "tasks[0]" not in text and "tasks[2]" not in text
-    assert task_dirs(root) == []
+    for bad, word in BAD_ENTRIES:
+        text = c.refused("codex_batch", {"tasks": [{"prompt": "x"}, bad, {"prompt": "x"}], "wait": wait})
+        assert "tasks[1]" in text and word in text, (bad, text)
+        assert "tasks[0]" not in text and "tasks[2]" not in text, (bad, text)
+        assert task_dirs(root) == [], bad
 
 
 def test_every_bad_entry_of_a_batch_is_named(client, root):
-    text = client().refused("codex_batch", {"tasks": [{"prompt": ""}, {"prompt": "x"}, {"prompt": "x", "model": 5}]})
+    tasks = [{"prompt": ""}, {"prompt": "x"}, {"prompt": "x", "model": 5}]
+    text = client().refused("codex_batch", {"tasks": tasks})
     assert "tasks[0]" in text and "tasks[2]" in text and "tasks[1]" not in text
 
 
@@ -118,22 +124,27 @@ def facts(c, **arguments):
     return json.loads(c.ok("codex", prompt="ARGV", **arguments)["content"])
 
 
-@pytest.mark.parametrize("kebab, value, seen", [
-    ("developer-instructions", "be \"brief\"\n5", lambda f: f["config"]["developer_instructions"]),
-    ("base-instructions", "you are\ta test", lambda f: f["config"]["instructions"]),
-    ("compact-prompt", "true", lambda f: f["config"]["compact_prompt"]),
-])
+def model_of(seen):
+    return (seen["options"].get("model") or [seen["config"].get("model")])[-1]
+
+
 @pytest.mark.parametrize("style", ["kebab", "snake"])
-def test_kebab_case_and_snake_case_are_the_same_argument(client, kebab, value, seen, style):
-    name = kebab if style == "kebab" else kebab.replace("-", "_")
-    assert seen(facts(client(), **{name: value})) == value
+def test_kebab_case_and_snake_case_are_the_same_argument(client, style):
+    given = {"developer-instructions": "be \"brief\"\n5",
+             "base-instructions": "you are\ta test",
+             "compact-prompt": "true"}
+    arguments = {name if style == "kebab" else name.replace("-", "_"): text for name, text in given.items()}
+    config = facts(client(), **arguments)["config"]
+    keys = ("developer_instructions", "instructions", "compact_prompt")
+    assert [config[key] for key in keys] == list(given.values())
 
 
 @pytest.mark.parametrize("name", ["approval-policy", "approval_policy"])
-@pytest.mark.parametrize("policy", ["untrusted", "on-failure", "on-request"])
-def test_an_approval_policy_is_accepted_with_a_warning_that_it_has_no_effect(client, name, policy):
-    record = client().ok("codex", prompt="SAY x", **{name: policy})
-    assert any("approval" in w and "never" in w for w in record["warnings"]), record
+def test_an_approval_policy_is_accepted_with_a_warning_that_it_has_no_effect(client, name):
+    c = client()
+    for policy in ("untrusted", "on-failure", "on-request"):
+        record = c.ok("codex", prompt="SAY x", **{name: policy})
+        assert any("approval" in w and "never" in w for w in record["warnings"]), record
 
 
 def test_the_approval_policy_never_needs_no_warning(client):
@@ -148,27 +159,33 @@ def test_model_sandbox_profile_and_cwd_reach_codex(client, repo):
     assert seen["cwd"] == str(repo / "sub")
 
 
-@pytest.mark.parametrize("value", ["true", "5", "1.5", "nan", "[1]", "{a=1}", "\"quoted\" # no comment", "it's", "a\\b", "two\nlines",
-                                   "\U0001f41d", " spaces ", "", "a=b", "a\0b", "\x7f\x1b"])
-def test_a_string_of_config_stays_that_string(client, value):
-    assert facts(client(), config={"developer_instructions": value})["config"]["developer_instructions"] == value
+def test_a_string_of_config_stays_that_string(client):
+    c = client()
+    for value in ("true", "5", "1.5", "nan", "[1]", "{a=1}", "\"quoted\" # no comment", "it's", "a\\b",
+                  "two\nlines", "\U0001f41d", " spaces ", "", "a=b", "a\0b", "\x7f\x1b"):
+        assert facts(c, config={"developer_instructions": value})["config"]["developer_instructions"] == value
 
 
 def test_nested_config_becomes_dotted_keys_and_keeps_its_types(client):
-    seen = facts(client(), config={"model_providers": {"mock": {"name": "m", "retries": 0, "flag": True}}, "numbers": [1, 2]})["config"]
-    assert {k: seen[k] for k in seen if k.startswith(("model_providers", "numbers"))} == {
-        "model_providers.mock.name": "m", "model_providers.mock.retries": 0, "model_providers.mock.flag": True, "numbers": [1, 2]}
+    mock = {"name": "m", "retries": 0, "flag": True}
+    seen = facts(client(), config={"model_providers": {"mock": mock}, "numbers": [1, 2]})["config"]
+    assert {key: seen[key] for key in seen if key.startswith(("model_providers", "numbers"))} == {
+        "model_providers.mock.name": "m",
+        "model_providers.mock.retries": 0,
+        "model_providers.mock.flag": True,
+        "numbers": [1, 2]}
 
 
 def test_a_config_key_that_is_not_bare_goes_out_as_an_inline_table(client):
     """codex splits a dotted path at every dot and knows no quotes in it."""
     seen = facts(client(), config={"projects": {"/a.b": {"trust_level": "trusted"}}})
-    assert any(word.replace(" ", "") == 'projects={"/a.b"={"trust_level"="trusted"}}' for word in seen["options"]["config"]), seen["options"]
+    given = [word.replace(" ", "") for word in seen["options"]["config"]]
+    assert 'projects={"/a.b"={"trust_level"="trusted"}}' in given
 
 
 def test_a_model_that_looks_like_a_flag_stays_a_model(client):
     seen = facts(client(), model="--version")
-    assert (seen["options"].get("model") or [seen["config"].get("model")])[-1] == "--version"
+    assert model_of(seen) == "--version"
 
 
 def test_the_approval_policy_of_the_server_is_not_passed_to_codex_which_rejects_it(client):
@@ -184,13 +201,15 @@ def test_an_approval_policy_inside_config_does_not_break_the_run_unexplained(cli
 
 
 def test_server_defaults_apply_and_arguments_override_them(client):
-    c = client("-c", "model=gpt-5.5", "-c", "sandbox_mode=workspace-write", "-c", "model_reasoning_effort=high")
-    plain, other = facts(c), facts(c, model="gpt-6-sol", sandbox="read-only", config={"model_reasoning_effort": "low"})
+    defaults = ("model=gpt-5.5", "sandbox_mode=workspace-write", "model_reasoning_effort=high")
+    c = client(*(word for default in defaults for word in ("-c", default)))
+    plain = facts(c)
+    other = facts(c, model="gpt-6-sol", sandbox="read-only", config={"model_reasoning_effort": "low"})
 
     def effective(seen):
         options, config = seen["options"], seen["config"]
-        return ((options.get("model") or [config.get("model")])[-1], (options.get("sandbox") or [config.get("sandbox_mode")])[-1],
-                config["model_reasoning_effort"])
+        sandbox = options.get("sandbox") or [config.get("sandbox_mode")]
+        return model_of(seen), sandbox[-1], config["model_reasoning_effort"]
     assert effective(plain) == ("gpt-5.5", "workspace-write", "high")
     assert effective(other) == ("gpt-6-sol", "read-only", "low")
 
@@ -228,5 +247,5 @@ def test_the_defaults_of_a_batch_are_shared_and_an_entry_overrides_them(client, 
     records = client().ok("codex_batch", defaults={"model": "gpt-5.5", "cwd": "sub"},
                           tasks=[{"prompt": "ARGV"}, {"prompt": "ARGV", "model": "gpt-6-sol"}])["tasks"]
     seen = [json.loads(r["content"]) for r in records]
-    assert [(f["options"].get("model") or [f["config"].get("model")])[-1] for f in seen] == ["gpt-5.5", "gpt-6-sol"]
+    assert [model_of(each) for each in seen] == ["gpt-5.5", "gpt-6-sol"]
     assert [f["cwd"] for f in seen] == [str(repo / "sub")] * 2
