@@ -14,7 +14,8 @@ import tempfile
 import pytest
 
 import fake_codex
-from client import Client, NEWEST_LEGACY, alive, envelope, eventually  # noqa: F401  (alive: for tests that import it from here)
+from client import Client, NEWEST_LEGACY, envelope, eventually
+from client import alive  # noqa: F401  (for tests that import it from here)
 
 HERE = pathlib.Path(__file__).resolve().parent
 SERVER = HERE.parent / "codex_mcp_swarm.py"
@@ -60,7 +61,8 @@ def template():
 
 def new_repository(repo):
     shutil.copytree(str(template()[0]), str(repo))
-    git(repo, "update-index", "-q", "--refresh")        # so that git finds it as it would leave it: the copy has other inodes
+    # so that git finds it as it would leave it: the copy has other inodes
+    git(repo, "update-index", "-q", "--refresh")
     return repo
 
 
@@ -153,7 +155,8 @@ def message():
 
 def git(repo, *args):
     """Run git in `repo`; its output."""
-    done = subprocess.run(["git", *args], cwd=str(repo), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    done = subprocess.run(["git", *args], cwd=str(repo), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=True)
     return done.stdout.decode()
 
 

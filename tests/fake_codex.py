@@ -199,7 +199,8 @@ class Thread:
     def new(cls, kept):
         """UUIDv7: 48 bits of milliseconds, then chance."""
         digits = "%012x7%s8%s" % (int(time.time() * 1000), os.urandom(2).hex()[:3], os.urandom(8).hex()[:15])
-        return cls("-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])), False, kept)
+        return cls("-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])), False,
+                   kept)
 
     @classmethod
     def resume(cls, thread_id):
@@ -235,7 +236,8 @@ class Thread:
         if self.path:
             now = time.time()
             sandbox = options.get("sandbox", [config.get("sandbox_mode", os.environ.get("FAKE_CODEX_SANDBOX", SANDBOXES[1]))])[0]
-            turn = {"model": options.get("model", [config.get("model", "gpt-5.5")])[0], "sandbox_policy": {"type": sandbox}}
+            turn = {"model": options.get("model", [config.get("model", "gpt-5.5")])[0],
+                    "sandbox_policy": {"type": sandbox}}
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%03dZ" % (now % 1 * 1000)
             home = os.environ.get("CODEX_HOME") or os.path.join(os.environ["HOME"], ".codex")
             folder = os.path.join(home, "sessions", "2026", "11", "21")
@@ -299,7 +301,8 @@ class Turn:
     def __init__(self, stream, thread, prompt, facts):
         self.stream, self.thread, self.prompt, self.facts = stream, thread, prompt, facts
         self.text = "echo: " + prompt[:80]
-        self.groups = []                                       # process groups of tool commands, killed when the turn ends
+        # process groups of tool commands, killed when the turn ends
+        self.groups = []
         signal.signal(signal.SIGINT, self.interrupted)
 
     def interrupted(self, *_):
@@ -378,7 +381,8 @@ class Turn:
 
     def shell(self, command):
         """(exit status, output). The output goes through a nameless file: a survivor may hold it without holding us up."""
-        name = os.path.join(os.environ.get("TMPDIR", "/tmp"), ".fake_codex-%d-%d" % (os.getpid(), len(self.groups)))
+        name = os.path.join(os.environ.get("TMPDIR", "/tmp"),
+                            ".fake_codex-%d-%d" % (os.getpid(), len(self.groups)))
         out = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         os.unlink(name)
         pid = os.fork()
@@ -389,7 +393,8 @@ class Turn:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            os.execve("/bin/bash", ["/bin/bash", "-c", command], dict(os.environ, CODEX_THREAD_ID=self.thread.id, CODEX_CI="1"))
+            os.execve("/bin/bash", ["/bin/bash", "-c", command],
+                      dict(os.environ, CODEX_THREAD_ID=self.thread.id, CODEX_CI="1"))
         self.groups.append(pid)
         status = os.waitpid(pid, 0)[1]
         with open(out, "rb") as f:

@@ -263,7 +263,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif step.name in ANSWERS:
                 items.append(ANSWERS[step.name](step.argument, request))
             elif step.name != "usage":
-                return self._send_json(400, _error(message="model_server.py knows no directive @" + step.name))
+                return self._send_json(400,
+                                       _error(message="model_server.py knows no directive @" + step.name))
         self._stream(items or [_message(_echo(request.prompt))], request.usage())
 
     def _fail(self, failure: Failure) -> None:
@@ -272,7 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._start_stream()
         self._event("response.created", response={"id": "resp_failed"})
         if failure.event is not None:
-            self._event("response.failed", response={"id": "resp_failed", "status": "failed", "error": failure.event})
+            self._event("response.failed",
+                        response={"id": "resp_failed", "status": "failed", "error": failure.event})
 
     def _stream(self, items: List[Dict[str, Any]], usage: Tuple[int, int]) -> None:
         input_tokens, output_tokens = usage

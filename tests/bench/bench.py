@@ -31,7 +31,8 @@ from rig import Server, say, until  # noqa: E402
 
 IDLE_WINDOW_S = 20  # over which CPU use is measured
 SETTLE_S = 1  # between asking for something and measuring what it costs to leave it be
-POLL_PHASE_S = 2  # ends of codex are spread over this, so that a server that polls is met in all phases of its interval
+# ends of codex are spread over this, so that a server that polls is met in all phases of its interval
+POLL_PHASE_S = 2
 TASKS_IDLE = 100
 TASKS_BATCH = 20
 TASKS_PARALLEL = 16
@@ -166,7 +167,8 @@ def cpu_percent(servers, progress_token):
             for name, group in groups.items()}
     for name, server in servers.items():
         server.write({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": requests[name]}})
-    return ({name: [own] for name, (own, _) in used.items()}, {name: [rest] for name, (_, rest) in used.items()})
+    return ({name: [own] for name, (own, _) in used.items()},
+            {name: [rest] for name, (_, rest) in used.items()})
 
 
 def cpu_group(server):
@@ -249,9 +251,11 @@ def waits(sides, runs):
             for _ in range(WAITS_BLOCKED):
                 server.send_tool("codex_wait", task_ids=server.started)
             server.answer(server.send("tools/list"))
-        alone = interleaved(runs, {name: lambda server=server: status_ms(server) for name, server in free.items()})
+        alone = interleaved(runs,
+                            {name: lambda server=server: status_ms(server) for name, server in free.items()})
         beside = interleaved(runs, {name: lambda server=server: status_ms(server) for name, server in blocked.items()})
-    return [Row("codex_status", "ms", alone), Row(f"codex_status beside {WAITS_BLOCKED} blocked codex_wait", "ms", beside)]
+    return [Row("codex_status", "ms", alone),
+            Row(f"codex_status beside {WAITS_BLOCKED} blocked codex_wait", "ms", beside)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -259,7 +263,8 @@ def waits(sides, runs):
 
 @bench("end", runs=11)
 def end(sides, runs):
-    hows = [("end of input", lambda process: process.stdin.close()), ("SIGTERM", lambda process: process.send_signal(signal.SIGTERM))]
+    hows = [("end of input", lambda process: process.stdin.close()),
+            ("SIGTERM", lambda process: process.send_signal(signal.SIGTERM))]
     return [Row(f"{what} to the exit of a server with a blocked codex_wait", "ms",
                 interleaved(runs, {side.name: lambda side=side: end_ms(side, how) for side in sides}),
                 "<= 500", lambda ours, peer, base: ours <= 500) for what, how in hows]
@@ -294,7 +299,8 @@ def status_rows(sides, runs, what, directive, size_bytes):
             until(lambda: sum(server.streams()) >= size_bytes, what)
             until(lambda: unchanged(server.streams), "the end of the flood")
             first[name] = [status_ms(server)]
-            asks[name] = lambda server=server: (status_ms(server), status_ms(server))[1]  # right after another one
+            # right after another one
+            asks[name] = lambda server=server: (status_ms(server), status_ms(server))[1]
         again = interleaved(runs, asks)
         peak = {}
         for name, server in servers.items():
@@ -550,7 +556,8 @@ def memory(sides, _runs):
 def memory_of(side, model, launcher_dir, env):
     gate = "memory-" + side.name
     with Server(side, launcher_dir, **env) as server:
-        server.start("@say ok")  # the first task on a new task directory compiles what later ones find compiled
+        # the first task on a new task directory compiles what later ones find compiled
+        server.start("@say ok")
         until(server.at_rest, "the end of the first task")
         idle = rig.Process(server.process.pid).memory_mb("Pss")
         server.start_many(["@hold " + gate] * TASKS_MEMORY)
@@ -715,14 +722,16 @@ def table(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}; default: all")
-    parser.add_argument("--runs", type=int, help="how many times each side is measured, where that is a choice")
+    parser.add_argument("--runs", type=int,
+                        help="how many times each side is measured, where that is a choice")
     parser.add_argument("--without-peer", action="store_true")
     options = parser.parse_args()
     unknown = set(options.names) - set(BENCHES)
     if unknown:
         parser.error(f"no such figure: {', '.join(sorted(unknown))}")
     sides = [rig.ours()] + ([] if options.without_peer else [rig.peer()])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers and their tasks are ended then, too
+    # so that the servers and their tasks are ended then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     rows, load = [], []
     for name in options.names or BENCHES:
         function, runs = BENCHES[name]

@@ -54,7 +54,8 @@ def install_once(name, stamp, commands):
         shutil.rmtree(directory, ignore_errors=True)
         os.makedirs(directory)
         for command in commands(directory):
-            subprocess.run(command, check=True, stdout=sys.stderr, stdin=subprocess.DEVNULL, timeout=900, cwd=CACHE)
+            subprocess.run(command, check=True, stdout=sys.stderr, stdin=subprocess.DEVNULL, timeout=900,
+                           cwd=CACHE)
         with open(mark, "w") as file:
             file.write(stamp)
     return directory

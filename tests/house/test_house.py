@@ -19,7 +19,8 @@ import codex_mcp_swarm as cms  # noqa: E402
 
 FILE = ROOT / "codex_mcp_swarm.py"
 SOURCE = FILE.read_text(encoding="utf-8")
-TITLES = ["VOCABULARY", "ERRORS", "RECORDS", "LIFE OF A TASK", "SCHEMA", "CODEX", "HOST", "GIT", "STORE", "SUPERVISOR", "SWARM", "TOOLS", "MCP", "COMMAND LINE"]
+TITLES = ["VOCABULARY", "ERRORS", "RECORDS", "LIFE OF A TASK", "SCHEMA", "CODEX", "HOST", "GIT", "STORE",
+          "SUPERVISOR", "SWARM", "TOOLS", "MCP", "COMMAND LINE"]
 BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, int(m.group(1)), m.group(2)) for m in re.finditer(r"^# =+\n# (\d+)\. ([A-Z ]+?) *(?:\(.*\))?\n# =+$", SOURCE, re.M)]
 HOUSE_OF_PYTHON_3_8 = (3, 8)
 
@@ -36,7 +37,8 @@ def functions():
 
 def tracked():
     """Every file that belongs to the project: what git knows, and what it would be told of. Without git, everything but caches."""
-    done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                          cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     names = done.stdout.decode().split("\0") if done.returncode == 0 else [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")]
     return [ROOT / name for name in names if name and (ROOT / name).is_file() and not re.search(r"(^|/)(\.git|\.cache|__pycache__|\.venv|build|dist)/", name)]
 
@@ -105,7 +107,8 @@ def test_a_floor_uses_only_itself_and_the_floors_below():
 
 def test_no_name_is_given_twice():
     given = [name for node in tree().body for name in bound(node)]
-    twice = {name for name in given if given.count(name) > 1} - {"fcntl"}       # it is None where there is none
+    # it is None where there is none
+    twice = {name for name in given if given.count(name) > 1} - {"fcntl"}
     assert twice == set()
 
 
@@ -128,7 +131,8 @@ def test_the_floors_1_to_6_do_no_io():
     assert found == []
 
 
-PROCESS_CALLS = {"fork", "kill", "killpg", "waitpid", "waitid", "wait", "setsid", "system", "popen", "execv", "execve", "posix_spawn", "Popen", "prctl"}
+PROCESS_CALLS = {"fork", "kill", "killpg", "waitpid", "waitid", "wait", "setsid", "system", "popen", "execv",
+                 "execve", "posix_spawn", "Popen", "prctl"}
 ALLOWED = {"Supervisor",             # it alone waits for codex, and kills what codex leaves
            "serve"}                 # the roof: a server signals itself
 
@@ -143,7 +147,8 @@ def test_process_calls_stand_on_the_host_floor_or_in_the_one_reaper():
 
 
 def test_only_the_command_line_reads_argv_and_the_environment():
-    allowed = {"find_codex", "supervisor_main", "this_program", "main"}     # a default of PATH; a process of its own; the roof
+    # a default of PATH; a process of its own; the roof
+    allowed = {"find_codex", "supervisor_main", "this_program", "main"}
     found = []
     for node in tree().body:
         for n in ast.walk(node):
@@ -271,7 +276,8 @@ print(sorted(set(sys.modules) & {"subprocess", "argparse", "logging", "ctypes", 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", IMPORT, str(ROOT)], cwd=str(empty), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", IMPORT, str(ROOT)], cwd=str(empty),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
     return done, list(empty.iterdir())
 
 
@@ -299,10 +305,12 @@ def test_every_python_file_has_the_syntax_of_python_3_8():
 
 def test_the_oldest_python_of_this_machine_compiles_every_file():
     names = ["python3.%d" % minor for minor in range(8, 14)]
-    places = [os.environ.get("PATH", ""), *map(str, sorted((pathlib.Path.home() / ".pyenv" / "versions").glob("3.*/bin")))]
+    places = [os.environ.get("PATH", ""),
+              *map(str, sorted((pathlib.Path.home() / ".pyenv" / "versions").glob("3.*/bin")))]
     oldest = next((found for found in (shutil.which(name, path=os.pathsep.join(places)) for name in names) if found and works(found)), sys.executable)
     code = "import sys\nfor name in sys.argv[1:]: compile(open(name, encoding='utf-8').read(), name, 'exec')"
-    done = subprocess.run([oldest, "-c", code, *map(str, pythons_files())], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    done = subprocess.run([oldest, "-c", code, *map(str, pythons_files())], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=60)
     assert done.returncode == 0, done.stdout.decode()
 
 
@@ -453,14 +461,16 @@ def test_read_only_tools_say_so_and_no_other():
 
 
 def test_every_tool_and_argument_that_a_text_names_exists():
-    texts = [cms.INSTRUCTIONS, cms.COLLECT, cms.WELCOME, *(t.description for t in cms.TOOLS.values()), *(advice for _, advice in cms.ADVICE.values())]
+    texts = [cms.INSTRUCTIONS, cms.COLLECT, cms.WELCOME, *(t.description for t in cms.TOOLS.values()),
+             *(advice for _, advice in cms.ADVICE.values())]
     named = {w for text in texts for w in re.findall(r"\bcodex_[a-z_]+\b", text)}
     assert named <= set(cms.TOOLS)
 
 
 # -- around the file ----------------------------------------------------------------------------------
 def test_the_changelog_has_the_version_of_the_code_on_top():
-    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+                          re.M)
     assert versions[:1] == [cms.__version__]
 
 

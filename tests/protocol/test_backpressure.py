@@ -32,7 +32,8 @@ class Mute:
     """A client that writes and does not read. What it writes goes out on a thread, so that no server can hold up a test."""
 
     def __init__(self, env, cwd):
-        self.process = subprocess.Popen(command(), env=env, cwd=str(cwd), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(command(), env=env, cwd=str(cwd), stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.send(INITIALIZE)
 
     def send(self, *messages):
@@ -120,7 +121,8 @@ def test_a_client_that_does_not_read_for_a_while_is_served_and_then_gets_everyth
     gate.open()
 
 
-ENDS = {"end of input": lambda p: p.stdin.close(), "SIGINT": lambda p: p.send_signal(signal.SIGINT), "SIGTERM": lambda p: p.send_signal(signal.SIGTERM)}
+ENDS = {"end of input": lambda p: p.stdin.close(), "SIGINT": lambda p: p.send_signal(signal.SIGINT),
+        "SIGTERM": lambda p: p.send_signal(signal.SIGTERM)}
 each_end = pytest.mark.parametrize("end", sorted(ENDS))
 
 
@@ -173,7 +175,8 @@ if sys.platform == "linux":     # finds the supervisor as the parent of codex's 
         with open("/proc/%d/stat" % int(pid.read_text())) as f:
             os.kill(int(f.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
         assert c.collect(task)[0]["outcome"] == "lost"
-        eventually(lambda: "INFO" in c.stderr and task in c.stderr and c.stderr.endswith("\n"), what="the line in the log")
+        eventually(lambda: "INFO" in c.stderr and task in c.stderr and c.stderr.endswith("\n"),
+                   what="the line in the log")
 
 
 # -- descriptors in a strange state ------------------------------------------------------------------------------------------
@@ -191,7 +194,8 @@ def test_a_non_blocking_socket_for_both_ends_is_read_and_written_all_the_same(fa
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
-        p = subprocess.Popen(command(), env=fake, cwd=str(repo), stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+        p = subprocess.Popen(command(), env=fake, cwd=str(repo), stdin=theirs, stdout=theirs,
+                             stderr=subprocess.PIPE)
         theirs.close()
         ours.settimeout(30)
         try:

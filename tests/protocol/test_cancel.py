@@ -235,7 +235,8 @@ def test_a_task_cancelled_the_moment_it_was_started_ends_cancelled(client, gate)
 
 def test_a_task_that_outlasts_its_time_ends_timed_out_with_all_it_started(client, tmp_path):
     c = client()
-    result = c.call("codex", {"prompt": "SHELL echo $$ > %s; sleep 1000" % (tmp_path / "pid"), "timeout_s": 1})
+    result = c.call("codex",
+                    {"prompt": "SHELL echo $$ > %s; sleep 1000" % (tmp_path / "pid"), "timeout_s": 1})
     assert result["isError"] is True
     assert result["structuredContent"]["outcome"] == "timed_out"
     assert not alive(read_pid(tmp_path / "pid"))

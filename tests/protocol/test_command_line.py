@@ -11,7 +11,8 @@ import pytest
 
 from conftest import FAKE_CODEX, SERVER, command
 
-JSON_KEYS = {"cursor": "mcpServers", "gemini": "mcpServers", "claude-desktop": "mcpServers", "vscode": "servers", "opencode": "mcp"}
+JSON_KEYS = {"cursor": "mcpServers", "gemini": "mcpServers", "claude-desktop": "mcpServers",
+             "vscode": "servers", "opencode": "mcp"}
 CLIENTS = ["claude", "codex", "cursor", "vscode", "gemini", "opencode", "claude-desktop"]
 SCRIPT = """#!%s
 import sys
@@ -68,7 +69,8 @@ def test_an_empty_variable_is_as_good_as_none_and_levels_may_be_small(fake, more
 
 def test_on_a_terminal_it_says_what_it_is_and_does_not_hang(fake):
     ours, theirs = pty.openpty()
-    p = subprocess.Popen([sys.executable, str(SERVER)], env=fake, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p = subprocess.Popen([sys.executable, str(SERVER)], env=fake, stdin=theirs, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE)
     os.close(theirs)
     out, err = p.communicate(timeout=60)
     os.close(ours)
@@ -93,7 +95,8 @@ def pasted(name, text):
 
 def entry_of(env, program, *words):
     """What `config` prints, and where it says that it goes."""
-    done = subprocess.run([*program, *words], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run([*program, *words], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=60)
     assert done.returncode == 0, done.stderr
     text, where = done.stdout.decode(), done.stderr.decode()
     assert bool(where) != text.startswith("# ")        # a comment, where the format has them
@@ -104,7 +107,8 @@ def answers(command, env):
     """Whether this command is a server."""
     hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize",
              "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}}
-    done = subprocess.run(command, env=env, input=json.dumps(hello).encode() + b"\n", stdout=subprocess.PIPE, timeout=60)
+    done = subprocess.run(command, env=env, input=json.dumps(hello).encode() + b"\n", stdout=subprocess.PIPE,
+                          timeout=60)
     return json.loads(done.stdout.decode())["result"]["serverInfo"]["name"] == "codex-mcp-swarm"
 
 

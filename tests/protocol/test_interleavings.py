@@ -22,7 +22,8 @@ class Storm:
 
     def __init__(self, client, seed, held, finite):
         self.c, self.random = client, random.Random(seed)
-        self.held, self.finite = held, finite       # a task that never ends here, and one that ends in the middle
+        # a task that never ends here, and one that ends in the middle
+        self.held, self.finite = held, finite
         self.sent = {}              # key of id -> what is known of the request
         self.barriers = []          # (id of the ping, keys of the requests whose cancellation came before it)
         self.cancelled = set()
@@ -117,7 +118,8 @@ class Storm:
 
     def check(self):
         wanted = [key for key in self.sent if key not in self.cancelled]
-        eventually(lambda: self.seen()[0].keys() >= set(wanted), what="the answers of all that was not cancelled")
+        eventually(lambda: self.seen()[0].keys() >= set(wanted),
+                   what="the answers of all that was not cancelled")
         self.c.ping()
         answers, said, pings = self.seen()
         assert {key: len(at) for key, at in answers.items() if len(at) != 1} == {}, "answered twice"

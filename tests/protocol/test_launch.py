@@ -20,7 +20,8 @@ def children(pid):
 def forker_of(c):
     """The one child of a server that has not started anything else."""
     (pid,) = eventually(lambda: children(c.process.pid), what="the child of the server")
-    eventually(lambda: not os.readlink("/proc/%d/fd/0" % pid).startswith("pipe:"), what="that it lets go of the client")
+    eventually(lambda: not os.readlink("/proc/%d/fd/0" % pid).startswith("pipe:"),
+               what="that it lets go of the client")
     return pid
 
 
@@ -69,7 +70,8 @@ def test_neither_a_supervisor_nor_who_forks_it_has_anything_of_the_client_or_the
     of_supervisor = descriptors(supervisor_of(directory))
     assert [of_supervisor.pop(fd) for fd in range(3)] == [os.devnull, os.devnull, str(directory / "supervisor.log")]
     kinds = sorted(what.partition(":")[0] for what in of_supervisor.values())
-    assert kinds == [str(directory / "control"), str(directory / "lock"), "pipe", "pipe"]       # by which signals wake it
+    # by which signals wake it
+    assert kinds == [str(directory / "control"), str(directory / "lock"), "pipe", "pipe"]
     of_forker = descriptors(forker)
     assert [of_forker.pop(fd) for fd in range(3)] == [os.devnull] * 3
     assert [what.partition(":")[0] for what in of_forker.values() if what != os.devnull] == ["socket"]
@@ -80,7 +82,8 @@ def test_a_killed_server_leaves_its_tasks_at_work_and_nothing_else(client, worki
     c = client()
     forker, (task_id, directory) = forker_of(c), working(c)
     supervisor = supervisor_of(directory)
-    c.kill()                                    # ... and the client sees the end of its output, or this would not return
+    # ... and the client sees the end of its output, or this would not return
+    c.kill()
     eventually(lambda: not alive(forker), what="the end of what forked the supervisor")
     assert alive(supervisor) and is_supervised(directory)
     gate.open()
@@ -105,7 +108,8 @@ def test_tasks_start_also_when_what_forks_supervisors_was_killed(client, root, m
         os.kill(forker, signal.SIGKILL)
     call = c.start_call("codex_batch", {"tasks": [{"prompt": "SAY one"}, {"prompt": "SAY two"}]})
     if moment == "when a launch has begun":
-        eventually(lambda: any(map(is_supervised, task_dirs(root))), what="a task that is about to be launched")
+        eventually(lambda: any(map(is_supervised, task_dirs(root))),
+                   what="a task that is about to be launched")
         os.kill(forker, signal.SIGKILL)
     tasks = c.good(c.tool_result(call))["tasks"]
     assert [(task["outcome"], task["content"]) for task in tasks] == [("succeeded", "one"), ("succeeded", "two")]
@@ -129,7 +133,8 @@ def test_codex_runs_under_the_limits_and_the_environment_of_its_server_but_the_s
     with Client([sys.executable, "-c", RUDE, *command()], env=dict(fake, MARK="seen"), cwd=str(repo)) as c:
         c.initialize()
         task_id = c.begin(look % (tmp_path / "told"), "LINES 1", gate.wait)
-        eventually(lambda: (tmp_path / "told").exists() and "SigIgn" in (tmp_path / "told").read_text(), what="what it sees")
+        eventually(lambda: (tmp_path / "told").exists() and "SigIgn" in (tmp_path / "told").read_text(),
+                   what="what it sees")
         directory = root / "tasks" / task_id
         supervisor = supervisor_of(directory)
         assert os.getsid(supervisor) == supervisor

@@ -48,7 +48,8 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
         gone(left)
         assert c.status(task)["outcome"] == "lost"
 
-    @pytest.mark.parametrize("ask", [lambda c: c.ok("codex_status"), lambda c: c.ok("codex", prompt="SAY other")])
+    @pytest.mark.parametrize("ask",
+                             [lambda c: c.ok("codex_status"), lambda c: c.ok("codex", prompt="SAY other")])
     def test_what_a_lost_task_left_running_is_killed_by_a_server_that_is_asked_for_anything_else(client, lose, ask):
         c = client()
         _, left = lose()
@@ -105,10 +106,12 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
 def test_what_has_ended_leaves_the_index_and_is_never_looked_at_again(client, root):
     c = client()
     records = c.ok("codex_batch", tasks=[{"prompt": "SAY %d" % i} for i in range(3)])["tasks"]
-    eventually(lambda: c.ok("codex_status")["tasks"] == [] and os.listdir(str(root / "live")) == [], what="the end of the supervisors")
+    eventually(lambda: c.ok("codex_status")["tasks"] == [] and os.listdir(str(root / "live")) == [],
+               what="the end of the supervisors")
     for record in records:
         assert (root / "threads" / record["threadId"]).read_text() == record["task_id"] + "\n"
-        eventually((root / "tasks" / record["task_id"] / "collected").exists, what="the note that it was told")
+        eventually((root / "tasks" / record["task_id"] / "collected").exists,
+                   what="the note that it was told")
         shutil.rmtree(str(root / "tasks" / record["task_id"]))
     assert "There is no record of thread" in c.refused("codex_reply", {"threadId": records[0]["threadId"], "prompt": "x"})
 

@@ -168,7 +168,8 @@ SILENT = {
 }
 
 # -- requests with wrong params: (method, params, code or isError, data or what the message names) -------------------------
-NO_URI = {"null": {"uri": None}, "a number": {"uri": 5}, "an array": {"uri": ["codex-swarm:///tasks"]}, "an object": {"uri": {}}, "true": {"uri": True}, "missing": {}}
+NO_URI = {"null": {"uri": None}, "a number": {"uri": 5}, "an array": {"uri": ["codex-swarm:///tasks"]},
+          "an object": {"uri": {}}, "true": {"uri": True}, "missing": {}}
 UNKNOWN_URIS = ["codex-swarm:///nothing", "codex-swarm:///tasks/0123456789ab", "codex-swarm:///tasks/0123456789ab/events", "codex-swarm:///tasks/../server-info",
                 "codex-swarm:///tasks/..%2f..%2fetc", "codex-swarm:///tasks/", "file:///etc/passwd", "codex-swarm://tasks", "", "tasks",
                 "codex-swarm:///tasks/{task_id}", "CODEX-SWARM:///tasks", "x:\0", "codex-swarm:///tasks\n"]
@@ -317,7 +318,8 @@ BATCH = {
 }
 
 # -- an id that is under way -----------------------------------------------------------------------------------------------
-IN_FLIGHT = {"tools/call": {"name": "codex_status"}, "tools/list": {}, "resources/read": {"uri": "codex-swarm:///config"}, "ping": {}, "server/discover": {}}
+IN_FLIGHT = {"tools/call": {"name": "codex_status"}, "tools/list": {},
+             "resources/read": {"uri": "codex-swarm:///config"}, "ping": {}, "server/discover": {}}
 
 
 # -- the servers -----------------------------------------------------------------------------------------------------------
@@ -496,7 +498,8 @@ def test_a_bad_envelope_is_refused_and_what_is_wrong_is_named_with_or_without_a_
 @each(UNDECLARED)
 def test_what_needs_the_tasks_extension_is_refused_when_it_is_not_declared(conversation, method, params, name):
     talk = conversation(MODERN)
-    answer = talk.answer_to(talk.request(method, {**params, "_meta": meta(capabilities=UNDECLARED[name])}), -32021)
+    answer = talk.answer_to(talk.request(method, {**params, "_meta": meta(capabilities=UNDECLARED[name])}),
+                            -32021)
     check_error(answer, -32021, 5, MISSING_CAPABILITY)
 
 
@@ -521,7 +524,8 @@ def test_a_token_that_is_a_lone_surrogate_never_comes_back_out(conversation, rev
 @each(BATCH)
 def test_a_batch_is_answered_in_2025_03_26_and_one_invalid_request_elsewhere(conversation, revision, name):
     talk, (entries, expected) = conversation(revision), BATCH[name]
-    answer = talk.answer_to(json.dumps(entries).encode() + b"\n", expected if revision == BATCHES else ONE_ERROR)
+    answer = talk.answer_to(json.dumps(entries).encode() + b"\n",
+                            expected if revision == BATCHES else ONE_ERROR)
     if revision != BATCHES or expected == ONE_ERROR:
         check_error(answer, -32600, None)
     elif expected != SILENCE:

@@ -10,7 +10,8 @@ import pytest
 from client import TASKS, alive, envelope, eventually, text_of
 from conftest import running, task_dirs
 
-FIELDS = {"elapsed_s", "started_at", "task_id", "threadId", "worktree"}     # what differs between two runs of the same prompt
+# what differs between two runs of the same prompt
+FIELDS = {"elapsed_s", "started_at", "task_id", "threadId", "worktree"}
 
 
 def blocking(c, tool, *lines):
@@ -220,7 +221,8 @@ def test_a_handle_that_cannot_be_written_leaves_the_task_to_codex_wait_and_says_
 def test_the_time_of_the_last_update_never_goes_back(modern, root):
     c = modern(tasks=True)
     handle = c.handle("codex_batch", tasks=[{"prompt": "SAY done"}, {"prompt": "SLEEP 1000"}])["taskId"]
-    eventually(lambda: c.get(handle)["statusMessage"].startswith("1 of 2 done"), what="the end of the first task")
+    eventually(lambda: c.get(handle)["statusMessage"].startswith("1 of 2 done"),
+               what="the end of the first task")
     first, = [task for task in task_dirs(root) if (task / "report.json").exists()]
     os.utime(str(first / "status.json"), (4e9, 4e9))
     assert c.get(handle)["lastUpdatedAt"].startswith("2096-")
@@ -264,7 +266,8 @@ if sys.platform == "linux":     # finds the supervisor as the parent of codex's 
         assert (end["status"], end["result"]["isError"]) == ("completed", True)
         assert end["result"]["structuredContent"]["outcome"] == "lost"
         assert other.get(handle["taskId"]) == end
-        eventually(lambda: not alive(int((tmp_path / "left").read_text())), what="the end of what the lost task left running")
+        eventually(lambda: not alive(int((tmp_path / "left").read_text())),
+                   what="the end of what the lost task left running")
 
 
 # -- update, unknown ids, capability -------------------------------------------------------------------

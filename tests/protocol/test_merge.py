@@ -44,7 +44,8 @@ def test_a_dry_run_with_a_conflict_is_no_error(two):
     assert data["fitting"] == ids[:1]
 
 
-@pytest.mark.parametrize("name, limit", [("codex-mcp-client", 12_000), ("claude-code", 40_000), ("another", 40_000)])
+@pytest.mark.parametrize("name, limit",
+                         [("codex-mcp-client", 12_000), ("claude-code", 40_000), ("another", 40_000)])
 def test_huge_conflicts_stay_within_what_the_client_can_take(two, name, limit):
     c, ids = two(lines=5000, name=name)
     result = c.call("codex_merge", {"task_ids": ids, "dry_run": True})
@@ -77,7 +78,8 @@ def test_a_partial_merge_advises_the_next_step_and_not_what_it_has_just_done(two
 
 def test_conflicting_tasks_are_united_by_a_reply_and_then_merged(two, repo):
     c, (one, other) = two()
-    reply = c.ok("codex_reply", task_id=other, update_from=one, prompt="SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' same; rm same.bak")
+    reply = c.ok("codex_reply", task_id=other, update_from=one,
+                 prompt="SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' same; rm same.bak")
     assert "conflicts" in reply["warnings"][0]
     data = c.ok("codex_merge", task_ids=[one, reply["task_id"]], into="HEAD")
     assert data["branch"] == "main" and (repo / "same").read_text() == "second 0\nfirst 0\n\n"

@@ -107,7 +107,8 @@ def test_a_session_gets_no_handle_even_if_it_declared_the_extension(server):
     c = server()
     c.request("initialize", {"protocolVersion": NEWEST_LEGACY, "capabilities": {"extensions": {TASKS: {}}}, "clientInfo": {"name": "x", "version": "1"}})
     assert c.call("codex", {"prompt": "SAY done", })["structuredContent"]["content"] == "done"
-    answer = c.request("tools/call", {"name": "codex", "arguments": {"prompt": "SAY done"}, "task": {"ttl": 1000}})
+    answer = c.request("tools/call",
+                       {"name": "codex", "arguments": {"prompt": "SAY done"}, "task": {"ttl": 1000}})
     assert answer["result"]["structuredContent"]["content"] == "done"
 
 

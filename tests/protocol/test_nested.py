@@ -48,10 +48,12 @@ def start(*prompt, **arguments):
     return ["codex_async", dict(prompt="\n".join(prompt), **arguments)]
 
 
-@pytest.mark.parametrize("clean", [True, False], ids=["as Codex starts MCP servers", "with the environment of the task"])
+@pytest.mark.parametrize("clean", [True, False],
+                         ids=["as Codex starts MCP servers", "with the environment of the task"])
 def test_a_server_inside_of_a_task_starts_nothing_and_says_what_to_do(client, inside, gate, root, repo, clean):
     c = client()
-    line, answers = inside(start("SAY x", cwd=str(repo)), ["codex", {"prompt": "x", "cwd": str(repo)}], clean=clean)
+    line, answers = inside(start("SAY x", cwd=str(repo)), ["codex", {"prompt": "x", "cwd": str(repo)}],
+                           clean=clean)
     task = c.begin(line, gate.wait, "SAY done")
     for answer in answers():
         assert answer["isError"]
@@ -63,7 +65,8 @@ def test_a_server_inside_of_a_task_starts_nothing_and_says_what_to_do(client, in
 def test_a_server_inside_of_a_task_still_looks(client, inside, gate, repo):
     c = client()
     done = c.ok("codex", prompt="WRITE made x", worktree=True)["task_id"]
-    line, answers = inside(["codex_status", {}], ["codex_wait", {"task_ids": [done]}], ["codex_diff", {"task_id": done}])
+    line, answers = inside(["codex_status", {}], ["codex_wait", {"task_ids": [done]}],
+                           ["codex_diff", {"task_id": done}])
     task = c.begin(line, gate.wait)
     status, waited, diff = [answer["structuredContent"] for answer in answers()]
     assert [t["task_id"] for t in status["tasks"]] == [task]
@@ -90,7 +93,8 @@ def test_depth_lets_tasks_start_tasks_and_no_deeper(client, inside, gate, repo, 
 def test_tasks_inside_of_a_task_are_stopped_and_committed_when_it_ends(client, inside, tmp_path, gate, repo, end):
     c = client()
     line, answers = inside(start("WRITE made x", "SHELL touch %s" % (tmp_path / "works"), "STUBBORN", "WAITFILE /nonexistent", cwd=str(repo), worktree=True), CODEX_SWARM_DEPTH="2")
-    task = c.begin(line, "WAITFILE %s" % (tmp_path / "works"), gate.wait, *(["CRASH 9"] if end == "crash" else []))
+    task = c.begin(line, "WAITFILE %s" % (tmp_path / "works"), gate.wait,
+                   *(["CRASH 9"] if end == "crash" else []))
     inner = answers()[0]["structuredContent"]["task_id"]
     eventually((tmp_path / "works").exists, what="the work of the inner task")
     if end == "cancel":
@@ -98,7 +102,8 @@ def test_tasks_inside_of_a_task_are_stopped_and_committed_when_it_ends(client, i
     gate.open()
     record, stopped = c.collect(task)[0], c.status(inner)
     assert record["outcome"] == {"cancel": "cancelled", "crash": "failed", "normal end": "succeeded"}[end]
-    assert (stopped["state"], stopped["outcome"]) == ("ended", "cancelled")         # not eventually: the end of the outer one was told
+    # not eventually: the end of the outer one was told
+    assert (stopped["state"], stopped["outcome"]) == ("ended", "cancelled")
     assert any("Task %s" % inner in warning and "stopped with it" in warning for warning in record["warnings"])
     assert git(repo, "show", "codex-swarm/%s:made" % inner) == "x\n"
 

@@ -139,7 +139,8 @@ def test_an_end_of_turn_with_a_bad_exit_status_is_a_disagreement_with_both_facts
     assert "3" in record["failure"]["message"] and "turn.completed" in record["failure"]["message"]
 
 
-@pytest.mark.parametrize("number, kind", [(9, "killed"), (15, "killed"), (11, "codex_crash"), (6, "codex_crash")])
+@pytest.mark.parametrize("number, kind",
+                         [(9, "killed"), (15, "killed"), (11, "codex_crash"), (6, "codex_crash")])
 def test_a_signal_that_nobody_here_sent_is_named(client, number, kind):
     record, text = run(client(), "CRASH %d" % number)
     assert (record["outcome"], record["failure"]["kind"]) == ("failed", kind)

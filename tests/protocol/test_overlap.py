@@ -19,11 +19,13 @@ def overlaps(records):
     return {r["task_id"]: r["overlaps"] for r in records if "overlaps" in r}
 
 
-@pytest.mark.parametrize("where", [{"worktree": True}, {}, {"worktree": True, "cwd": "sub"}], ids=["worktrees", "one checkout", "sub-directory"])
+@pytest.mark.parametrize("where", [{"worktree": True}, {}, {"worktree": True, "cwd": "sub"}],
+                         ids=["worktrees", "one checkout", "sub-directory"])
 def test_two_running_tasks_that_edit_one_file_are_flagged_in_the_status_and_in_their_results(client, repo, gate, where):
     (repo / "sub").mkdir()
     c = client()
-    ids = start(c, "WRITE same 1\nWRITE a 1\n" + gate.wait, "WRITE b 1\nWRITE same 2\n" + gate.wait, "WRITE c 1\n" + gate.wait, **where)
+    ids = start(c, "WRITE same 1\nWRITE a 1\n" + gate.wait, "WRITE b 1\nWRITE same 2\n" + gate.wait,
+                "WRITE c 1\n" + gate.wait, **where)
     same = {"count": 1, "first": ["sub/same" if "cwd" in where else "same"]}
     wanted = {ids[0]: {ids[1]: same}, ids[1]: {ids[0]: same}}
     eventually(lambda: overlaps(c.ok("codex_status")["tasks"]) == wanted)
@@ -35,7 +37,8 @@ def test_two_running_tasks_that_edit_one_file_are_flagged_in_the_status_and_in_t
 
 def test_an_edit_that_only_the_shell_made_is_flagged_when_the_tasks_have_ended(client, gate):
     c = client()
-    prompts = ["WRITE a 1\nSHELL echo 1 > README\n" + gate.wait, "WRITE b 1\nSHELL echo 2 > README\n" + gate.wait]
+    prompts = ["WRITE a 1\nSHELL echo 1 > README\n" + gate.wait,
+               "WRITE b 1\nSHELL echo 2 > README\n" + gate.wait]
     ids = start(c, *prompts, worktree=True)
     gate.open()
     found = overlaps(c.ok("codex_wait", task_ids=ids)["tasks"])

@@ -39,7 +39,8 @@ def test_progress_names_the_command_that_runs_and_rises_strictly(client, repo, g
     c = client()
     (repo / "remarkable_script.sh").write_text("while ! test -e %s; do sleep 0.05; done\n" % gate.path)
     call = c.start_call("codex", {"prompt": "SHELL bash remarkable_script.sh\nSAY done"}, progress_token="p")
-    c.wait_for(lambda m: is_progress(m, "p") and "remarkable_script" in m["params"]["message"], what="word of the command")
+    c.wait_for(lambda m: is_progress(m, "p") and "remarkable_script" in m["params"]["message"],
+               what="word of the command")
     gate.open()
     c.good(c.tool_result(call))
     seen = c.progress("p")
@@ -79,7 +80,8 @@ def test_every_blocking_call_reports_progress_and_none_after_its_result(client, 
 def test_progress_comes_at_most_once_a_second_however_fast_the_run_changes(client):
     c = client()
     began = time.monotonic()
-    call = c.start_call("codex", {"prompt": "SHELL sleep 0.04\n" * 50 + "LINES 500\nSAY done"}, progress_token="fast")
+    call = c.start_call("codex", {"prompt": "SHELL sleep 0.04\n" * 50 + "LINES 500\nSAY done"},
+                        progress_token="fast")
     c.good(c.tool_result(call))
     assert len(c.progress("fast")) <= time.monotonic() - began + 2
 

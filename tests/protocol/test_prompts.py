@@ -5,7 +5,8 @@ from client import LEGACY_REVISIONS, envelope
 
 REQUIRED = {"fan_out": {"jobs": "first job\nsecond job"}, "plan_then_execute": {"goal": "a remarkable goal"}, "review_and_fix": {},
             "best_of_n": {"job": "a remarkable job"}}
-TOOL = {"fan_out": "codex_batch", "plan_then_execute": "codex_reply", "review_and_fix": "codex", "best_of_n": "codex_batch"}
+TOOL = {"fan_out": "codex_batch", "plan_then_execute": "codex_reply", "review_and_fix": "codex",
+        "best_of_n": "codex_batch"}
 
 
 def written(c, name, **arguments):

@@ -87,7 +87,8 @@ def test_where_nothing_was_ever_started_there_is_nothing_to_sweep(fake, root):
 
 @pytest.mark.parametrize("args", [["--dry-run"], ["--ignored"], ["demo", "--dry-run"]])
 def test_the_flags_of_the_sweep_are_refused_elsewhere(fake, args):
-    done = subprocess.run(command(*args), env=fake, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(command(*args), env=fake, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=60)
     assert (done.returncode, done.stdout) == (2, b"") and args[-1].encode() in done.stderr
 
 
@@ -140,7 +141,8 @@ def test_answers_live_on_after_the_sweep_and_a_reply_goes_on_in_the_same_worktre
 
 
 def test_the_sweep_told_to_a_reader_that_leaves_ends_quietly(three, fake):
-    sweeper = subprocess.Popen([sys.executable, str(SERVER), "sweep", "--dry-run"], env=fake, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    sweeper = subprocess.Popen([sys.executable, str(SERVER), "sweep", "--dry-run"], env=fake,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert sweeper.stdout.readline().startswith(b"Tasks in ")
     sweeper.stdout.close()
     assert sweeper.stderr.read() == b""

@@ -24,7 +24,8 @@ def test_async_returns_before_the_task_ends_and_says_how_to_collect(client, gate
 
 def test_a_batch_that_does_not_wait_returns_ids_and_how_to_collect(client, gate):
     c = client()
-    started = c.ok("codex_batch", tasks=[{"prompt": gate.wait + "\nSAY %d" % i} for i in range(5)], wait=False)
+    started = c.ok("codex_batch", tasks=[{"prompt": gate.wait + "\nSAY %d" % i} for i in range(5)],
+                   wait=False)
     assert len(set(started["task_ids"])) == 5
     assert [t["task_id"] for t in started["tasks"]] == started["task_ids"]
     assert "codex_wait" in started["collect"]
@@ -93,7 +94,8 @@ def test_status_without_ids_shows_exactly_the_tasks_that_have_not_ended(client, 
 def test_status_follows_a_run_through_its_phases(client, tmp_path, gate):
     c = client()
     second = tmp_path / "second"
-    task = c.begin("WRITE sub/file.txt text", gate.wait, "SHELL echo remarkable; while ! test -e %s; do sleep 0.05; done" % second)
+    task = c.begin("WRITE sub/file.txt text", gate.wait,
+                   "SHELL echo remarkable; while ! test -e %s; do sleep 0.05; done" % second)
 
     def shown():
         return json.dumps(c.status(task).get("progress", {}))
@@ -107,7 +109,8 @@ def test_status_follows_a_run_through_its_phases(client, tmp_path, gate):
 def test_status_of_a_long_stream_is_the_same_as_of_a_short_one(client, gate):
     c = client()
     task = c.begin("FLOOD 20", "SHELL echo remarkable", gate.wait)
-    eventually(lambda: "remarkable" in json.dumps(c.status(task).get("progress", {})), what="the last command")
+    eventually(lambda: "remarkable" in json.dumps(c.status(task).get("progress", {})),
+               what="the last command")
     gate.open()
     assert c.collect(task)[0]["outcome"] == "succeeded"
 
@@ -164,7 +167,8 @@ def test_another_server_repeats_the_settings_too(client):
 
 
 def test_a_reply_to_a_thread_that_codex_does_not_know_is_a_resume_failure(client):
-    result = client().call("codex_reply", {"threadId": "01a1fae2-0000-7c70-9702-579ef587dc24", "prompt": "x", "cwd": "."})
+    result = client().call("codex_reply",
+                           {"threadId": "01a1fae2-0000-7c70-9702-579ef587dc24", "prompt": "x", "cwd": "."})
     assert result["isError"] is True
     assert result["structuredContent"]["failure"]["kind"] == "resume"
 
@@ -247,7 +251,8 @@ def test_the_work_of_a_failed_run_is_on_its_branch_and_its_worktree_stays(client
 
 
 def test_the_work_of_a_run_that_timed_out_is_on_its_branch(client, repo):
-    result = client().call("codex", {"prompt": "WRITE half.txt x\nSLEEP 60", "worktree": True, "timeout_s": 3})
+    result = client().call("codex",
+                           {"prompt": "WRITE half.txt x\nSLEEP 60", "worktree": True, "timeout_s": 3})
     record = result["structuredContent"]
     assert record["outcome"] == "timed_out"
     assert git(repo, "show", record["worktree"]["branch"] + ":half.txt") == "x\n"

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-TOOLS = ["codex", "codex_async", "codex_batch", "codex_reply", "codex_status", "codex_wait", "codex_diff", "codex_merge", "codex_cancel"]
+TOOLS = ["codex", "codex_async", "codex_batch", "codex_reply", "codex_status", "codex_wait", "codex_diff",
+         "codex_merge", "codex_cancel"]
 READ_ONLY = {"codex_status", "codex_wait", "codex_diff"}
 ALWAYS_LOADED = {"codex", "codex_batch"}
 TOOL_MEMBERS = {"name", "title", "description", "inputSchema", "outputSchema", "annotations", "_meta"}

@@ -13,7 +13,8 @@ import pytest
 from client import LEGACY_REVISIONS, Client, text_of
 from conftest import SERVER, git
 
-RECORDS = ["spec.json", "status.json", "report.json", "events.jsonl", "stderr.log", "lock", "collected", "supervisor.log"]
+RECORDS = ["spec.json", "status.json", "report.json", "events.jsonl", "stderr.log", "lock", "collected",
+           "supervisor.log"]
 
 
 def link(path):
@@ -40,7 +41,8 @@ def test_what_is_no_file_in_the_place_of_a_record_hangs_nobody(client, root, put
     assert len(c.call("codex_wait", {"task_ids": list(bad)})["structuredContent"]["tasks"]) == len(bad)
     for task in bad:
         for tool, arguments in [("codex_diff", {"task_id": task}), ("codex_cancel", {"task_ids": [task]}), ("codex_reply", {"task_id": task, "prompt": "x"})]:
-            c.call(tool, arguments)         # whatever it says, it answers, and not with an error of the protocol
+            # whatever it says, it answers, and not with an error of the protocol
+            c.call(tool, arguments)
         for uri in ("tasks/" + task, "tasks/%s/events" % task):
             assert c.request("resources/read", {"uri": "codex-swarm:///" + uri}).get("error", {}).get("code") != -32603
     assert c.ok("codex", prompt="SAY new")["content"] == "new"
@@ -141,7 +143,8 @@ def test_control_characters_are_shown_in_errors_and_resources(client):
 def test_the_command_line_shows_control_characters(fake, root, client):
     client().ok("codex", prompt="x", worktree=True)
     (root / "worktrees" / "odd\x1b[31m").mkdir()
-    done = subprocess.run([sys.executable, str(SERVER), "sweep"], env=fake, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run([sys.executable, str(SERVER), "sweep"], env=fake, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
     assert b"odd\\x1b[31m" in done.stdout and b"\x1b" not in done.stdout
 
 
@@ -188,7 +191,8 @@ def test_a_repository_below_the_directory_of_a_task_is_used_while_its_configurat
     c.ok("codex", prompt=make)
     git(sub, "config", "remote.origin.url", "https://example.invalid/x")
     git(sub, "config", "core.hooksPath", ".husky")      # which is never obeyed
-    git(sub, "config", "--file", os.path.join(fake["HOME"], ".gitconfig"), "filter.x.smudge", str(tmp_path / "evil.sh"))
+    git(sub, "config", "--file", os.path.join(fake["HOME"], ".gitconfig"), "filter.x.smudge",
+        str(tmp_path / "evil.sh"))
     task_id = c.ok("codex", prompt="WRITE h 1", cwd=str(sub), worktree=True)["task_id"]
     assert (tmp_path / "ran").exists()                  # the user's own configuration is obeyed
     assert c.ok("codex_merge", task_ids=[task_id], into="HEAD")["merged"] == [task_id]
@@ -199,7 +203,8 @@ def test_the_configuration_of_a_repository_in_which_a_task_cannot_write_is_obeye
     git(repo, "config", "filter.x.clean", "touch '%s'; cat" % (tmp_path / "ran"))
     (repo / ".gitattributes").write_text("* filter=x\n")
     c = client()
-    task_id = c.ok("codex", prompt="WRITE h 1", cwd=str(repo))["task_id"]       # Codex keeps `.git` at its top from it
+    # Codex keeps `.git` at its top from it
+    task_id = c.ok("codex", prompt="WRITE h 1", cwd=str(repo))["task_id"]
     assert c.ok("codex_diff", task_id=task_id)["files_changed"] == 2 and (tmp_path / "ran").exists()
     c.ok("codex", prompt="WRITE h 1", cwd=str(repo), worktree=True)
 
@@ -210,7 +215,8 @@ def test_a_directory_that_passes_for_a_bare_repository_is_not_obeyed(client, nes
     c.ok("codex", prompt=make)
     c.ok("codex", prompt="SHELL mv sub bare; cd bare; mv .git/* .; rmdir .git; git --git-dir=. config core.bare false; "
                          "git --git-dir=. config core.worktree .; git --git-dir=. config filter.x.clean %s" % (tmp_path / "evil.sh"))
-    text = c.refused("codex", {"prompt": "x", "cwd": str(repo / "bare"), "worktree": {"include_changes": True}})
+    text = c.refused("codex",
+                     {"prompt": "x", "cwd": str(repo / "bare"), "worktree": {"include_changes": True}})
     assert "`core.worktree`" in text and not (tmp_path / "ran").exists()
 
 

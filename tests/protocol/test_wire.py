@@ -22,7 +22,8 @@ each_end = pytest.mark.parametrize("end", sorted(QUIET_ENDS))
 def test_the_server_ends_quietly_while_calls_are_blocked_and_the_tasks_go_on(client, gate, end):
     c = client()
     task = c.begin(gate.wait, "SAY survived")
-    blocked = [c.start_call("codex_wait", {"task_ids": [task]}), c.start_call("codex", {"prompt": gate.wait + "\nSAY too"})]
+    blocked = [c.start_call("codex_wait", {"task_ids": [task]}),
+               c.start_call("codex", {"prompt": gate.wait + "\nSAY too"})]
     other, = set(running(c, 2)) - {task}
     assert QUIET_ENDS[end](c) == 0
     assert c.stderr == ""
@@ -106,7 +107,8 @@ def test_a_server_killed_in_the_middle_loses_nothing(client, gate, tool):
     assert [(t["content"], t["usage"]["output_tokens"]) for t in records] == [("all of it", 20)] * count
 
 
-@pytest.mark.parametrize("lines, kind", [("FAIL rate limit exceeded: slow down", "rate_limit"), ("CRASH 9", "killed")])
+@pytest.mark.parametrize("lines, kind",
+                         [("FAIL rate limit exceeded: slow down", "rate_limit"), ("CRASH 9", "killed")])
 def test_a_failure_that_no_server_saw_is_reported_by_the_next_one(client, gate, lines, kind):
     c = client()
     task = c.begin(gate.wait, lines)
@@ -137,7 +139,8 @@ def test_starting_and_listing_writes_nothing(client, root):
     assert not root.exists() or not task_dirs(root)
 
 
-if sys.platform == "linux":     # finds the supervisor as the parent of codex's parent, and relies on PR_SET_PDEATHSIG
+# finds the supervisor as the parent of codex's parent, and relies on PR_SET_PDEATHSIG
+if sys.platform == "linux":
     def test_a_killed_supervisor_is_reported_as_lost_and_takes_codex_with_it(client, tmp_path):
         c = client()
         task = c.begin("SHELL echo $PPID > %s" % (tmp_path / "pid"), "SLEEP 1000")

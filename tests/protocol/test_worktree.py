@@ -28,7 +28,8 @@ def second(repo):
 
 
 # -- the forms of the argument ----------------------------------------------------------------------------
-@pytest.mark.parametrize("worktree", [True, {}, {"setup": True}, {"include_changes": False}, {"include-changes": False}])
+@pytest.mark.parametrize("worktree",
+                         [True, {}, {"setup": True}, {"include_changes": False}, {"include-changes": False}])
 def test_true_and_an_object_without_wishes_start_from_head(client, repo, worktree):
     record = client().ok("codex", prompt="WRITE x 1", worktree=worktree)
     assert record["worktree"]["base"] == git(repo, "rev-parse", "HEAD").strip()
@@ -66,7 +67,8 @@ def test_uncommitted_changes_and_included_files_come_along_and_the_record_says_s
     git(repo, "commit", "-q", "-m", "ignores")
     put(repo, README="edited\n", untracked="1\n", _env="KEY=1\n", build="b\n")
     before = git(repo, "status", "--porcelain", "--ignored")
-    record = client().ok("codex", prompt="SHELL cat README untracked .env > seen", worktree={"include_changes": True})
+    record = client().ok("codex", prompt="SHELL cat README untracked .env > seen",
+                         worktree={"include_changes": True})
     tree = record["worktree"]
     assert git(repo, "show", tree["branch"] + ":seen") == "edited\n1\nKEY=1\n"
     assert tree["carried"] == {"count": 2, "first": ["README", "untracked"]}
@@ -125,7 +127,8 @@ def test_a_setup_command_can_be_cancelled_with_all_that_it_started(client, tmp_p
 
 
 def test_a_setup_command_counts_against_the_time_limit(client):
-    result = client(env={SETUP: "sleep 1000"}).call("codex", {"prompt": "x", "worktree": True, "timeout_s": 0.5})
+    result = client(env={SETUP: "sleep 1000"}).call("codex",
+                                                    {"prompt": "x", "worktree": True, "timeout_s": 0.5})
     assert result["structuredContent"]["outcome"] == "timed_out"
 
 
@@ -151,14 +154,16 @@ MAKES = ("SHELL mkdir -p own tests conf build/empty node_modules/deep && echo '*
 @pytest.fixture
 def ignoring(repo):
     """Where a test's `.env`, caches and all of `conf` are ignored, and two such files are copied."""
-    put(repo, _gitignore=".env\nconf/\nbuild/\nnode_modules/\n*.pyc\n", _worktreeinclude=".env\nconf/local.json\n", _env="KEY=1\n")
+    put(repo, _gitignore=".env\nconf/\nbuild/\nnode_modules/\n*.pyc\n",
+        _worktreeinclude=".env\nconf/local.json\n", _env="KEY=1\n")
     (repo / "conf").mkdir()
     (repo / "conf" / "local.json").write_text("{}\n")
     git(repo, "add", ".")
     git(repo, "commit", "-q", "-m", "ignores")
 
 
-IGNORED = {"count": 6, "first": ["conf/more.json", "own/.gitignore", "own/work", "tests/.env", "x.pyc"]}      # and node_modules/, as one
+# and node_modules/, as one
+IGNORED = {"count": 6, "first": ["conf/more.json", "own/.gitignore", "own/work", "tests/.env", "x.pyc"]}
 
 
 def test_ignored_files_that_the_task_made_are_named_in_the_result_and_by_the_diff(client, ignoring, gate):

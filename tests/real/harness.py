@@ -81,7 +81,8 @@ class Process(NamedTuple):
 def processes() -> List[Process]:
     """All living processes that this user may look at."""
     if not os.path.isdir("/proc/self"):
-        listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
+        listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True,
+                                 text=True)
         rows = (line.split(None, 2) for line in listing.stdout.splitlines())
         return [Process(int(pid), int(parent), args, "") for pid, parent, args in rows]
     found = []
@@ -117,7 +118,8 @@ class Lab:
         self.codex_home = directory / "codex_home"
         self.root = directory / "root"
         self.repo = directory / "repo"
-        self.nap = "1000.%09d" % secrets.randbelow(10**9)  # seconds for `sleep` that name this test's sleepers
+        # seconds for `sleep` that name this test's sleepers
+        self.nap = "1000.%09d" % secrets.randbelow(10**9)
         for path in (self.home, self.codex_home, self.repo):
             path.mkdir(parents=True)
         (self.codex_home / "config.toml").write_text(CODEX_CONFIG % model.url)

@@ -121,7 +121,8 @@ def test_the_inspector_reads_every_resource_that_it_lists(inspector, era):
 def test_the_inspector_gets_a_prompt_that_it_lists(inspector, era):
     prompts = inspector.result(era, "prompts/list")["prompts"]
     assert "fan_out" in [prompt["name"] for prompt in prompts]
-    gotten = inspector.result(era, "prompts/get", "--prompt-name", "fan_out", "--prompt-args", "jobs=paint it black")
+    gotten = inspector.result(era, "prompts/get", "--prompt-name", "fan_out", "--prompt-args",
+                              "jobs=paint it black")
     [message] = gotten["messages"]
     assert "paint it black" in message["content"]["text"]
 
@@ -149,11 +150,13 @@ def test_the_inspector_fails_for_an_unknown_tool(inspector, era):
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 def test_claude_code_shows_the_server_as_connected_in_either_era(tap, fake, repo, era):
     negotiation = {"modern": "auto", "legacy": "legacy"}[era]
-    environment = {**fake, "MCP_PROTOCOL_NEGOTIATION": negotiation, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    environment = {**fake, "MCP_PROTOCOL_NEGOTIATION": negotiation,
+                   "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
 
     def claude(*words: str) -> str:
         command = [str(npm(CLAUDE_PACKAGE) / "claude"), "mcp", *words]
-        done = subprocess.run(command, env=environment, cwd=repo, capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(command, env=environment, cwd=repo, capture_output=True, text=True,
+                              timeout=LIMIT_S)
         assert done.returncode == 0, done
         return done.stdout
 
@@ -174,7 +177,8 @@ def test_claude_code_connects_when_what_config_prints_is_pasted_into_a_shell(not
     path = str(npm(CLAUDE_PACKAGE)) + os.pathsep + fake["PATH"]
     environment = {**fake, "PATH": path, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
     script = entry_for("claude") + "claude mcp list\n"
-    done = subprocess.run(["sh", "-ec", script], env=environment, cwd=repo, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(["sh", "-ec", script], env=environment, cwd=repo, capture_output=True, text=True,
+                          timeout=LIMIT_S)
     assert done.returncode == 0, done
     [shown] = [line for line in done.stdout.splitlines() if line.startswith("codex-swarm: ")]
     assert str(SERVER) in shown and shown.endswith("Connected")

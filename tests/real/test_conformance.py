@@ -96,7 +96,8 @@ FLAWS = {
         "sep-2575-server-sends-prompts-list-changed-on-subscription": "SKIPPED",  # our lists never change
         "sep-2575-server-sends-tools-list-changed-on-subscription": "SKIPPED",
     },
-    "server-sse-multiple-streams": {"server-sse-streams-functional": "INFO"},  # the bridge answers these in JSON
+    # the bridge answers these in JSON
+    "server-sse-multiple-streams": {"server-sse-streams-functional": "INFO"},
     "tasks-lifecycle": {
         "sep-2663-tasks-get-status-failed": "FAILURE",  # needs tool protocol_error_job; ours end with results
     },
@@ -157,7 +158,8 @@ def suite(nothing_left, node: Path, fake: Dict[str, str], tmp_path: Path) -> Cal
 
     def run(*words: str) -> subprocess.CompletedProcess:
         command = [str(node), str(program), *words]
-        return subprocess.run(command, env=fake, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
+        return subprocess.run(command, env=fake, cwd=tmp_path, capture_output=True, text=True,
+                              timeout=LIMIT_S)
 
     return run
 
@@ -200,7 +202,8 @@ def test_every_scenario_of_the_suite_is_run_or_has_a_reason_not_to_be(suite):
     assert not ran & set(NEEDS)
 
 
-@pytest.mark.parametrize("revision, scenario", [(revision, scenario) for revision in RUN for scenario in RUN[revision]])
+@pytest.mark.parametrize("revision, scenario",
+                         [(revision, scenario) for revision in RUN for scenario in RUN[revision]])
 def test_the_server_passes(suite, bridge, tmp_path, revision, scenario):
     """But for the checks in `FLAWS`, which have to end exactly as it says. The suite's own time limits, of half a second,
     are no promise of ours: what a busy machine may have spoiled is tried again."""

@@ -18,7 +18,8 @@ async def test_four_tasks_of_which_two_conflict_are_told_apart_united_and_merged
     (lab.repo / "list.txt").write_text("".join("%d\n" % n for n in range(20)))
     lab.git("add", ".")
     lab.git("commit", "--quiet", "--message", "list")
-    prompts = ["@shell sed -i s/^5$/five/ list.txt", "@shell sed -i s/^15$/fifteen/ list.txt", "@shell sed -i s/^5$/FIVE/ list.txt", "@shell echo new > new.txt"]
+    prompts = ["@shell sed -i s/^5$/five/ list.txt", "@shell sed -i s/^15$/fifteen/ list.txt",
+               "@shell sed -i s/^5$/FIVE/ list.txt", "@shell echo new > new.txt"]
     async with lab.connect() as swarm:
         records = (await swarm.call("codex_batch", tasks=[{"prompt": p} for p in prompts], defaults={"worktree": True}))["tasks"]
         ids = [record["task_id"] for record in records]

@@ -28,7 +28,8 @@ def configured(lab):
     def configure(**env: str) -> None:
         with (lab.codex_home / "config.toml").open("a") as config:
             config.write(SETUP % (json.dumps(sys.executable), json.dumps(str(SERVER))))
-            config.writelines("%s = %s\n" % (name, json.dumps(value)) for name, value in {**lab.environment, **env}.items())
+            config.writelines("%s = %s\n" % (name, json.dumps(value)) for name,
+                              value in {**lab.environment, **env}.items())
 
     return configure
 

@@ -124,7 +124,8 @@ async def test_progress_tells_what_runs_until_the_answer_comes(lab):
             await swarm.call("codex_wait", on_progress, task_ids=task_ids)
             heard.append("answered")
 
-        tasks = [{"prompt": "@say quick"}, {"prompt": "@shell until [ -e go ]; do sleep 0.05; done\n@say slow"}]
+        tasks = [{"prompt": "@say quick"},
+                 {"prompt": "@shell until [ -e go ]; do sleep 0.05; done\n@say slow"}]
         calls.start_soon(wait_for_both)
         await until(lambda: any("1 of 2" in message for _, message in heard), "progress says that one is done")
         await until(lambda: any("until [ -e go ]" in message for _, message in heard), "progress names the command")

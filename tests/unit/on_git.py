@@ -11,7 +11,8 @@ BRANCH = "codex-swarm/0123456789ab"
 
 
 def sh(cwd, *words, **env):
-    done = subprocess.run(words, cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env}, encoding="utf-8", errors="surrogateescape")
+    done = subprocess.run(words, cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env={**os.environ, **env}, encoding="utf-8", errors="surrogateescape")
     assert done.returncode == 0, done.stdout
     return done.stdout.rstrip("\n")
 

@@ -44,7 +44,8 @@ def test_resume_has_before_it_what_it_rejects_behind_it():
 
 
 def test_what_a_call_says_comes_after_what_the_server_says_so_that_it_wins():
-    words = argv({"config": {"model_reasoning_effort": "high"}}, overrides=("model_reasoning_effort=low", "b=2"))
+    words = argv({"config": {"model_reasoning_effort": "high"}},
+                 overrides=("model_reasoning_effort=low", "b=2"))
     assert [words[i + 1] for i, word in enumerate(words) if word == "-c"] == ["model_reasoning_effort=low", "b=2", 'model_reasoning_effort="high"']
 
 
@@ -105,7 +106,8 @@ def test_a_nested_config_becomes_dotted_keys_and_an_unusual_key_an_inline_table(
 
 
 def merged(a, b):
-    return {**a, **b, **{k: merged(a[k], b[k]) for k in a if isinstance(b.get(k), dict) and isinstance(a[k], dict)}}
+    return {**a, **b,
+            **{k: merged(a[k], b[k]) for k in a if isinstance(b.get(k), dict) and isinstance(a[k], dict)}}
 
 
 def undotted(entry):
@@ -159,7 +161,8 @@ def test_what_no_command_line_can_hold_is_refused_before_anything_starts(argumen
         argv(arguments)
 
 
-@pytest.mark.parametrize("name, setting", [("base-instructions", "instructions"), ("compact-prompt", "compact_prompt")])
+@pytest.mark.parametrize("name, setting",
+                         [("base-instructions", "instructions"), ("compact-prompt", "compact_prompt")])
 def test_instructions_are_not_on_the_command_line_and_may_be_of_any_length(name, setting):
     assert not any("xxx" in word for word in argv({name: "x" * 1_000_000}))
     assert argv({name: " "})[-2] == setting + '=" "'            # codex refuses a blank file

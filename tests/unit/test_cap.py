@@ -47,7 +47,8 @@ def test_where_the_cap_and_not_the_call_chose_read_only_a_warning_says_so(swarm,
 
 
 def test_what_cannot_run_or_open_anything_goes_through_and_the_operator_is_free(swarm):
-    config = {"model_reasoning_effort": "high", "web_search": "disabled", "tool_output_token_limit": 5, "instructions": "x", "approval_policy": "never"}
+    config = {"model_reasoning_effort": "high", "web_search": "disabled", "tool_output_token_limit": 5,
+              "instructions": "x", "approval_policy": "never"}
     app = swarm(max_sandbox="workspace-write", overrides=("notify=[\"x\"]", "mcp_servers.x.command=\"y\""))
     words = cms.codex_argv(app.plan({"prompt": "x", "model": "m", "developer-instructions": "d", "config": config}).spec)
     assert "--sandbox=read-only" in words

@@ -151,7 +151,8 @@ def test_a_flag_or_a_variable_sets_its_field(argv, environ, field, value):
 def test_every_path_is_absolute_wherever_the_server_starts(home, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.setenv("HOME", str(home))
-    config = configured(CODEX_SWARM_TASK_DIR="~/tasks", CODEX_SWARM_WORKTREE_DIR="~/trees", CODEX_SWARM_LOG="log")
+    config = configured(CODEX_SWARM_TASK_DIR="~/tasks", CODEX_SWARM_WORKTREE_DIR="~/trees",
+                        CODEX_SWARM_LOG="log")
     given = [configured(CODEX_SWARM_CODEX_BIN="./c"), configured("--codex-bin=~/c")]
     assert [config.codex_bin for config in given] == [str(home / "c")] * 2
     assert (config.root, config.worktree_dir, config.log_file) == tuple(str(home / name) for name in ("tasks", "trees", "log"))

@@ -29,7 +29,8 @@ def everything(*tops):
 # -- one task in a worktree -------------------------------------------------------------------------------
 def test_the_stat_counts_lines_per_file_from_where_the_task_began(swarm, repo):
     s = swarm()
-    record = run(s, "WRITE new one", "SHELL printf 'a\\nb\\n' > README; printf '\\000' > binary", worktree=True)
+    record = run(s, "WRITE new one", "SHELL printf 'a\\nb\\n' > README; printf '\\000' > binary",
+                 worktree=True)
     data = s.diff(record["task_id"], None, "stat", ())
     assert sorted(rows(data)) == [["+1", "-0", "new"], ["+2", "-1", "README"], ["binary", "binary"]]
     assert totals(data) == (3, 3, 1)
@@ -49,7 +50,8 @@ def test_the_list_of_files_has_the_status_of_each(swarm, repo):
 
 def test_the_patch_applies_to_the_base_and_makes_the_result(swarm, repo, tmp_path):
     s = swarm()
-    record = run(s, "SHELL git mv README READ.ME; echo more >> READ.ME; mkdir d; echo x > d/new", worktree=True)
+    record = run(s, "SHELL git mv README READ.ME; echo more >> READ.ME; mkdir d; echo x > d/new",
+                 worktree=True)
     patch = s.diff(record["task_id"], None, "patch", ())["content"]
     (tmp_path / "patch").write_text(patch + "\n")
     sh(repo, "git", "apply", "--index", str(tmp_path / "patch"))
@@ -251,14 +253,16 @@ def test_a_glob_of_endless_length_is_refused_by_name():
 
 def test_changes_outside_of_write_paths_are_reported_and_marked(swarm, repo):
     s = swarm()
-    record = run(s, "SHELL mkdir src; echo 1 > src/a; echo 1 > b; echo 1 >> README", worktree=True, write_paths=["src/**"])
+    record = run(s, "SHELL mkdir src; echo 1 > src/a; echo 1 > b; echo 1 >> README", worktree=True,
+                 write_paths=["src/**"])
     assert record["outside_write_paths"] == {"count": 2, "first": ["README", "b"]}
     marked = s.diff(record["task_id"], None, "files", ())["content"].splitlines()
     assert marked == ["M README  (outside write_paths)", "A b  (outside write_paths)", "A src/a"]
 
 
 def test_the_count_of_changes_outside_of_write_paths_is_that_of_all(swarm, repo):
-    record = run(swarm(), "SHELL i=0; while [ $i -lt 700 ]; do echo > f$i; i=$((i+1)); done", worktree=True, write_paths=["src", "docs/**"])
+    record = run(swarm(), "SHELL i=0; while [ $i -lt 700 ]; do echo > f$i; i=$((i+1)); done", worktree=True,
+                 write_paths=["src", "docs/**"])
     assert record["outside_write_paths"]["count"] == 700
 
 

@@ -126,7 +126,8 @@ def test_what_should_be_text_and_is_not_counts_as_no_text(odd):
     assert cms.fold(known, item("started", "c", "command_execution", command=odd)).last_command == ""
 
 
-ODD = [None, True, 0, -1, 10 ** 30, 1.5, float("inf"), "", "text", "\ud800", "\u2028", [], [1, [2]], {}, {"a": None}, [{"path": 7}, None]]
+ODD = [None, True, 0, -1, 10 ** 30, 1.5, float("inf"), "", "text", "\ud800", "\u2028", [], [1, [2]], {},
+       {"a": None}, [{"path": 7}, None]]
 
 
 def odd(value, chance):
@@ -234,7 +235,8 @@ def test_a_huge_line_is_passed_over_in_little_memory_and_the_record_says_where_i
     tracemalloc.start()
     try:
         assert tail.refresh().unknown == 1
-        assert tail.offset == 20 * cms.MAX_LINE_BYTES           # of what there is of it, nothing will be read again
+        # of what there is of it, nothing will be read again
+        assert tail.offset == 20 * cms.MAX_LINE_BYTES
         with open(str(path), "ab") as f:
             f.write(b'"}}\n' + event("turn.completed") + b"\n")
         progress = tail.refresh()
@@ -274,7 +276,8 @@ def test_nothing_is_read_when_nothing_is_new(tmp_path, rest):
         with open(str(path), "ab") as f:
             f.write(b"\n")
         tail.refresh()
-    assert set(opened) == {str(path)}                   # the new line, and the look at it: so the hook does hear of it
+    # the new line, and the look at it: so the hook does hear of it
+    assert set(opened) == {str(path)}
 
 
 def test_the_tail_knows_when_the_last_event_came_and_when_the_phase_began(tmp_path):
@@ -324,12 +327,14 @@ def turn(second, sandbox, model):
 
 
 T0 = 1_795_255_200          # 2026-11-21T10:00:00Z
-ROLLOUT = [turn(1, "read-only", "old"), entry(2), turn(11, "workspace-write", "new"), entry(12.25), entry(20.5)]
+ROLLOUT = [turn(1, "read-only", "old"), entry(2), turn(11, "workspace-write", "new"), entry(12.25),
+           entry(20.5)]
 
 
 def test_a_rollout_tells_under_what_the_turn_ran_and_when_something_was_last_noted():
     assert cms.noted(ROLLOUT, T0 + 10, float("inf"), cms.Ran()) == ("workspace-write", "new", T0 + 20.5)
-    assert cms.noted(ROLLOUT, T0 + 10, T0 + 20, cms.Ran()) == ("workspace-write", "new", T0 + 12.25)       # it was stopped then
+    # it was stopped then
+    assert cms.noted(ROLLOUT, T0 + 10, T0 + 20, cms.Ran()) == ("workspace-write", "new", T0 + 12.25)
 
 
 def test_earlier_turns_of_a_thread_say_nothing_of_this_one():

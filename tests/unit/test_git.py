@@ -74,7 +74,8 @@ def test_the_users_files_index_head_and_configuration_stay_as_they_are(repo, tmp
     assert files_of(repo) == ["README"]
 
 
-HOOKS = ["pre-commit", "commit-msg", "prepare-commit-msg", "post-commit", "post-checkout", "reference-transaction", "post-index-change"]
+HOOKS = ["pre-commit", "commit-msg", "prepare-commit-msg", "post-commit", "post-checkout",
+         "reference-transaction", "post-index-change"]
 
 
 @pytest.mark.parametrize("where", [".git/hooks", "own-hooks"])
@@ -290,7 +291,8 @@ def test_a_worktree_that_was_there_before_is_not_taken_away(repo, tree):
 def test_a_replaced_git_file_leads_nowhere(repo, tree, tmp_path, how):
     victim = tmp_path / "victim"
     sh(tmp_path, "git", "init", "-q", "-b", "main", str(victim))
-    sh(victim, "git", "-c", "user.name=V", "-c", "user.email=v@example.invalid", "commit", "-q", "--allow-empty", "-m", "victim")
+    sh(victim, "git", "-c", "user.name=V", "-c", "user.email=v@example.invalid", "commit", "-q",
+       "--allow-empty", "-m", "victim")
     dot_git, before = pathlib.Path(tree.path) / ".git", snapshot(victim)
     dot_git.unlink()
     if how == "a file that leads elsewhere":

@@ -52,7 +52,8 @@ def test_every_event_in_every_state_does_what_the_law_says(state, event, cell):
     assert (after.state.value, after.outcome) == (to, outcome)
 
 
-@pytest.mark.parametrize("first, second", [(Outcome.CANCELLED, Outcome.TIMED_OUT), (Outcome.TIMED_OUT, Outcome.CANCELLED)])
+@pytest.mark.parametrize("first, second",
+                         [(Outcome.CANCELLED, Outcome.TIMED_OUT), (Outcome.TIMED_OUT, Outcome.CANCELLED)])
 def test_the_first_stop_reason_wins(first, second):
     status = cms.advance(STATUS["running"], "stop", stop_reason=first)
     status = cms.advance(status, "stop", stop_reason=second)

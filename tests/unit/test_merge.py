@@ -109,7 +109,8 @@ def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterward
 @pytest.fixture
 def four(swarm, worked):
     s = swarm()
-    return s, worked(sed(5, "five by the first"), sed(30, "thirty"), sed(5, "five by the third"), "echo new > new")
+    return s, worked(sed(5, "five by the first"), sed(30, "thirty"), sed(5, "five by the third"),
+                     "echo new > new")
 
 
 def test_the_dry_run_names_both_tasks_the_file_and_the_hunk_and_writes_nothing(four, lines):
@@ -237,7 +238,8 @@ def merged_by_git(lines, clone, names):
     sh(clone, "git", "checkout", "-q", "--detach", "origin/main")
     taken = []
     for name in names:
-        words = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid", "merge", "-q", "--no-edit", "origin/" + name)
+        words = ("git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid", "merge", "-q",
+                 "--no-edit", "origin/" + name)
         if subprocess.run(words, cwd=str(clone), stdout=subprocess.DEVNULL).returncode == 0:
             taken.append(name)
         else:
@@ -357,7 +359,8 @@ def test_changes_that_the_caller_never_committed_are_not_merged_with_the_task(sw
 def test_work_on_top_of_changes_that_were_never_committed_conflicts_until_they_are(swarm, lines):
     (lines / "text").write_text(LINES.replace("line 5\n", "mine\n"))
     s = swarm()
-    ids = work(s, "sed -i.bak 's/^mine$/mine and yours/' text && rm text.bak", worktree={"include_changes": True})
+    ids = work(s, "sed -i.bak 's/^mine$/mine and yours/' text && rm text.bak",
+               worktree={"include_changes": True})
     conflict, = merge(s, ids, dry_run=True)["conflicts"]
     assert "commit them in your checkout" in conflict["note"]
     sh(lines, "git", "commit", "-qam", "mine")
@@ -406,7 +409,8 @@ def test_git_gc_between_the_run_and_the_merge_loses_nothing(swarm, worked, lines
 
 
 def test_no_hook_signature_or_setting_of_the_users_stops_a_merge(swarm, lines, tmp_path):
-    sh(lines, "git", "config", "merge.mine.driver", "touch made %%A; cp %%B %%A; pwd > %s" % (tmp_path / "where"))
+    sh(lines, "git", "config", "merge.mine.driver",
+       "touch made %%A; cp %%B %%A; pwd > %s" % (tmp_path / "where"))
     (lines / ".gitattributes").write_text("other merge=mine\n")
     sh(lines, "git", "add", ".gitattributes")
     sh(lines, "git", "commit", "-qm", "attributes")
@@ -421,7 +425,8 @@ def test_no_hook_signature_or_setting_of_the_users_stops_a_merge(swarm, lines, t
     (lines / ".gitattributes").write_text("* -merge\n")
     before = snapshot(lines)
     assert {"a", "b"} <= set(files_of(lines, merge(s, ids)["branch"])) and snapshot(lines) == before
-    assert (tmp_path / "where").read_text().strip() != str(lines)      # the driver works on what is merged, under its attributes, and not in the checkout
+    # the driver works on what is merged, under its attributes, and not in the checkout
+    assert (tmp_path / "where").read_text().strip() != str(lines)
     sh(lines, "git", "checkout", "-q", ".gitattributes")
     assert merge(s, ids, into="HEAD")["branch"] == "main" and not (tmp_path / "ran").exists()
 
@@ -487,7 +492,8 @@ def test_two_merges_into_head_at_once_lose_neither(swarm, worked, lines):
 
 
 def test_a_merge_that_comes_while_another_one_writes_waits_for_it(swarm, lines, gate):
-    sh(lines, "git", "config", "filter.slow.smudge", "while ! [ -e %s ]; do sleep 0.05; done; cat" % gate.path)
+    sh(lines, "git", "config", "filter.slow.smudge",
+       "while ! [ -e %s ]; do sleep 0.05; done; cat" % gate.path)
     (lines / ".git" / "info" / "attributes").write_text("zzz filter=slow\n")
     s = swarm()
     one, two = work(s, "echo 1 > zzz; " + sed(5, "five"), "echo 2 > b")
@@ -693,7 +699,8 @@ def test_no_git_environment_of_the_server_reaches_what_it_runs(swarm, lines, tmp
     monkeypatch.setenv("GIT_DIR", str(lines / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(lines))
     monkeypatch.setenv("GIT_AUTHOR_NAME", "kept")
-    s = swarm(merge_verify="env > %s" % (tmp_path / "verify"), worktree_setup="env > %s" % (tmp_path / "setup"))
+    s = swarm(merge_verify="env > %s" % (tmp_path / "verify"),
+              worktree_setup="env > %s" % (tmp_path / "setup"))
     ids = work(s, "env > %s; echo 1 > a" % (tmp_path / "codex"))
     for name in ("GIT_DIR", "GIT_WORK_TREE"):
         monkeypatch.delenv(name)
@@ -886,7 +893,8 @@ def test_a_merge_that_is_killed_half_way_leaves_every_ref_where_it_was(swarm, wo
               "cms.Git.merge = lambda *a, act=cms.Git.merge: (act(*a), os.kill(os.getpid(), 9))\n"
               "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees'), cms.Host(), os.environ)\n"
               "s.merge(sys.argv[3:], cms.Call(), cms.Wish())")
-    done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), s.config.root, *ids], timeout=60)
+    done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), s.config.root, *ids],
+                          timeout=60)
     assert done.returncode == -9 and (snapshot(lines), refs(lines)) == before
     assert merge(s, ids)["merged"] == ids
 
@@ -946,7 +954,8 @@ def test_tasks_that_took_uncommitted_changes_along_are_united_too_and_those_chan
     (lines / "other").write_text("not committed\n")
     s = swarm()
     one, two = work(s, sed(5, "a"), sed(5, "b"), worktree={"include_changes": True})
-    reply = run(s, "SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' text; rm text.bak", task_id=two, update_from=one if name == "id" else "codex-swarm/" + one)
+    reply = run(s, "SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' text; rm text.bak", task_id=two,
+                update_from=one if name == "id" else "codex-swarm/" + one)
     data = merge(s, [one, reply["task_id"]])
     assert data["conflicts"] == []
     assert sh(lines, "git", "show", data["branch"] + ":text").split("\n")[5:7] == ["b", "a"]
@@ -969,7 +978,8 @@ def test_what_an_update_left_is_undecided_in_whatever_dress(size, lines):
         sh(lines, "git", "checkout", "-q", "-b", name, base)
         (lines / "text").write_text(OLD.replace("FIRST", one).replace("SECOND", other))
         sides.append(commit(lines))
-    git, part = ours(), cms.Part(("two",), "`\u00e4`", "two", sides[1], base, base, False)        # a branch of which no ASCII is left
+    # a branch of which no ASCII is left
+    git, part = ours(), cms.Part(("two",), "`\u00e4`", "two", sides[1], base, base, False)
     with git.desk(cms.place_of(str(lines / ".git"), str(lines))) as desk:
         written, conflicts = git._united(sides[0], part, desk)
     assert [len(conflict.hunks) for conflict in conflicts] == [2]
@@ -1052,7 +1062,8 @@ def test_lines_like_markers_from_before_an_update_keep_nothing_from_being_merged
     commit(lines)
     s = swarm()
     one, two = work(s, sed(5, "a"), sed(5, "b") + "; printf 'More\\n=======\\n' >> text")
-    reply = run(s, "SHELL git show HEAD^1:text > text; printf 'And\\n=======\\n' >> text", task_id=two, update_from=one)
+    reply = run(s, "SHELL git show HEAD^1:text > text; printf 'And\\n=======\\n' >> text", task_id=two,
+                update_from=one)
     assert not any("Not decided" in w for w in reply["warnings"])
     assert merge(s, [one, reply["task_id"]])["merged"] == [one, reply["task_id"]]
 
@@ -1151,7 +1162,8 @@ def behind(lines, tree):
         head = commit(lines)
         sh(lines, "git", "checkout", "-q", "main")
         sh(tree.path, "git", "merge", "-q", "main")
-        sh(tree.path, "sh", "-c", sed(5 if conflict else 20, "mine") + "; echo 1 > mine; echo x > .gitignore; echo kept > x")
+        sh(tree.path, "sh", "-c",
+           sed(5 if conflict else 20, "mine") + "; echo 1 > mine; echo x > .gitignore; echo kept > x")
         base = sh(lines, "git", "rev-parse", "main")
         return ours().snapshot(tree._replace(base=base), "mine")[0], cms.Part(("theirs",), "`theirs`", "theirs", head, base, base, False)
     return make
@@ -1286,7 +1298,8 @@ def test_a_worktree_in_which_another_task_works_is_not_updated(swarm, worked, li
 
 def test_a_branch_without_a_common_history_is_named(swarm, worked, lines):
     s = swarm()
-    one, two = worked("echo 1 > a", "git checkout -q --orphan new; git rm -rfq .; echo 1 > b; git add .; git commit -qm b")
+    one, two = worked("echo 1 > a",
+                      "git checkout -q --orphan new; git rm -rfq .; echo 1 > b; git add .; git commit -qm b")
     sh(lines, "git", "update-ref", "refs/heads/codex-swarm/" + two, sh(lines, "git", "rev-parse", "new"))
     data = s.store.get(two)
     report = data.report()

@@ -100,7 +100,8 @@ UNDERSTOOD = [
     ('[sandbox_workspace_write]\nnetwork_access = false # exclude_slash_tmp = true', {"network_access": False}),
     ('[sandbox_workspace_write] # writable_roots = ["/"]\n', {}),
 ]
-NEVER = ["[sandbox_workspace_write]\nwritable_roots = 1", "[sandbox_workspace_write]\nwritable_roots = [1]", "x = \n[sandbox_workspace_write]\nwritable_roots = [a]"]
+NEVER = ["[sandbox_workspace_write]\nwritable_roots = 1", "[sandbox_workspace_write]\nwritable_roots = [1]",
+         "x = \n[sandbox_workspace_write]\nwritable_roots = [a]"]
 
 
 @pytest.mark.parametrize("parser", [True, False])
@@ -173,7 +174,8 @@ def test_tmp_counts_unless_codex_is_told_to_close_it(swarm, tmp_path):
 
 
 @pytest.mark.parametrize("request_, config, words", [
-    ({"prompt": "x"}, {}, "which `sandbox`"),                                               # codex's own configuration decides
+    # codex's own configuration decides
+    ({"prompt": "x"}, {}, "which `sandbox`"),
     ({**WRITE, "cwd": "deep/er/root"}, {}, "its to write"),
     ({**WRITE, "cwd": "deep/er/root/worktrees"}, {}, "its to write"),
     *[(WRITE, {"at": "deep/er/ro%sot" % mark}, "for a pattern") for mark in "*?[]"],

@@ -50,11 +50,13 @@ def failure(chance):
 
 def status(chance):
     outcome = lambda c: c.choice(list(Outcome))
-    return Status(chance.choice(list(State)), *(maybe(chance, make) for make in (outcome, outcome, number, number)))
+    return Status(chance.choice(list(State)),
+                  *(maybe(chance, make) for make in (outcome, outcome, number, number)))
 
 
 def spec(chance):
-    arguments = {"model": text(chance), "config": {"a": [1, {"b": text(chance)}], "c": None}, "timeout_s": 1.5}
+    arguments = {"model": text(chance), "config": {"a": [1, {"b": text(chance)}], "c": None},
+                 "timeout_s": 1.5}
     return Spec(text(chance), seconds(chance), text(chance), text(chance), maybe(chance, lambda c: arguments, {}), texts(chance), chance.random() < 0.5,
                 chance.random() < 0.5, *(maybe(chance, make) for make in (seconds, text, usage, tree)), text(chance), texts(chance))
 
@@ -94,7 +96,8 @@ OPTIONAL = [(make, name, default) for make in MAKERS
             for name, default in type(make(random.Random(0)))._field_defaults.items()]
 
 
-@pytest.mark.parametrize("make, name, default", OPTIONAL, ids=lambda value: getattr(value, "__name__", str(value)[:20]))
+@pytest.mark.parametrize("make, name, default", OPTIONAL,
+                         ids=lambda value: getattr(value, "__name__", str(value)[:20]))
 def test_a_field_that_an_older_version_did_not_have_gets_its_default(make, name, default):
     record = make(random.Random(7))
     data = through_disk(record)
@@ -140,7 +143,8 @@ def test_a_file_is_replaced_whole_and_a_failed_write_leaves_the_old_one(tmp_path
     with pytest.raises(TypeError):
         cms.write_atomic(path, {"a": object()})
     assert cms.read_json(path) == {"a": "\u00e4\u2028"}
-    cms.write_atomic(path, {"b": "\ud800"})                 # codex can say anything; half a character must not lose a report
+    # codex can say anything; half a character must not lose a report
+    cms.write_atomic(path, {"b": "\ud800"})
     assert set(cms.read_json(path)) == {"b"}
 
 

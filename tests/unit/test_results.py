@@ -6,9 +6,11 @@ import pytest
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import Answer, Client, Handshake
 
-LIMITS = [("claude-code", "2025-11-25", 40_000), ("codex-mcp-client", "2025-11-25", 12_000), ("old", "2025-03-26", 40_000), ("codex-mcp-client", "2024-11-05", 12_000)]
+LIMITS = [("claude-code", "2025-11-25", 40_000), ("codex-mcp-client", "2025-11-25", 12_000),
+          ("old", "2025-03-26", 40_000), ("codex-mcp-client", "2024-11-05", 12_000)]
 each_client = pytest.mark.parametrize("name, revision, limit", LIMITS)
-LETTERS = ["plain words and lines\n", 'say "hi" \\ back\t', "\u00e4\u20ac\u6f22", "\U0001f41d", "\0\x1b\x7f", "\u2028\u2029\x85", "\n\n\n"]
+LETTERS = ["plain words and lines\n", 'say "hi" \\ back\t', "\u00e4\u20ac\u6f22", "\U0001f41d", "\0\x1b\x7f",
+           "\u2028\u2029\x85", "\n\n\n"]
 
 
 def content(chance, longest):
@@ -19,7 +21,8 @@ def content(chance, longest):
 
 def record(chance, longest):
     ident = "%012x" % chance.getrandbits(48)
-    out = {"task_id": ident, "state": "ended", "outcome": "succeeded", "threadId": "01a1fae2-9a16-7c70-9702-%012x" % chance.getrandbits(48)}
+    out = {"task_id": ident, "state": "ended", "outcome": "succeeded",
+           "threadId": "01a1fae2-9a16-7c70-9702-%012x" % chance.getrandbits(48)}
     if chance.random() < 0.2:
         out.update(state="running", progress={"phase": "running a command", "detail": "pytest -q", "last_message": content(chance, 300), "tools": {"command_execution": 7}})
         del out["outcome"]
@@ -98,7 +101,8 @@ def test_a_result_stays_below_the_limit_and_represents_every_task(name, revision
 
 
 @each_client
-@pytest.mark.parametrize("letter", ["x", '"', "\n", "\0", "\u20ac", "\U0001f41d", "\u2028", "\x85", "\ud800", "\\"])
+@pytest.mark.parametrize("letter",
+                         ["x", '"', "\n", "\0", "\u20ac", "\U0001f41d", "\u2028", "\x85", "\ud800", "\\"])
 def test_a_result_stays_below_the_limit_whatever_its_letters_weigh(name, revision, limit, letter):
     for length in (limit // 6, limit // 2, limit, 200_000):
         one = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": letter * length}
@@ -144,7 +148,8 @@ def test_every_task_of_a_call_is_named_with_how_it_ended_however_many(name, revi
         r.update({"state": "running"} if how == "running" else {"outcome": how})
         if how == "running":
             del r["outcome"], r["content"]
-    data.update(still_running=[r["task_id"] for r in data["tasks"] if r["state"] == "running"], collect=cms.COLLECT)
+    data.update(still_running=[r["task_id"] for r in data["tasks"] if r["state"] == "running"],
+                collect=cms.COLLECT)
     out, chars = result(data, name, revision)
     assert chars < limit
     if "structuredContent" not in out:
@@ -155,7 +160,8 @@ def test_every_task_of_a_call_is_named_with_how_it_ended_however_many(name, revi
     assert len(told) == sum(map(len, shown["others"].values()))
     assert "codex_wait" in shown["note"]
     assert shown["still_running"] == data["still_running"]
-    told.update({r["task_id"]: r.get("outcome") or r["state"] for r in shown["tasks"]}, **dict.fromkeys(shown["still_running"], "running"))
+    told.update({r["task_id"]: r.get("outcome") or r["state"] for r in shown["tasks"]},
+                **dict.fromkeys(shown["still_running"], "running"))
     assert told == {r["task_id"]: r.get("outcome") or r["state"] for r in data["tasks"]}
 
 
@@ -176,7 +182,8 @@ def test_only_what_went_out_to_the_end_counts_as_given(name, revision, limit):
                 assert r["task_id"] not in call.told
             elif "structuredContent" in out:
                 assert r["task_id"] in call.told
-    assert set(call.told) == {r["task_id"] for r in data["tasks"]}         # of the last one, which fits as it is
+    # of the last one, which fits as it is
+    assert set(call.told) == {r["task_id"] for r in data["tasks"]}
 
 
 def test_what_an_error_text_cuts_was_not_given():
@@ -184,7 +191,8 @@ def test_what_an_error_text_cuts_was_not_given():
         era, call = Handshake(None), cms.Call()
         era.revision, era.client = "2025-11-25", Client("claude-code")
         failure = {"kind": "killed", "message": "M", "retryable": True, "advice": "A"}
-        era.call_result(Answer({**finished(1, letters, outcome="failed", failure=failure)["tasks"][0]}, True), call)
+        era.call_result(Answer({**finished(1, letters, outcome="failed", failure=failure)["tasks"][0]}, True),
+                        call)
         assert len(call.told) == given
 
 
@@ -205,7 +213,8 @@ def test_the_last_page_says_nothing_of_a_cut(name, revision, limit):
         call = cms.Call()
         era = Handshake(None)
         era.revision, era.client = revision, Client(name)
-        out = era.call_result(Answer({"tasks": [cms.page(full, offset, max_chars)], "still_running": []}), call)
+        out = era.call_result(Answer({"tasks": [cms.page(full, offset, max_chars)], "still_running": []}),
+                              call)
         if "structuredContent" in out:
             assert ("truncated" in out["structuredContent"]["tasks"][0]) == cut
         assert bool(call.told) != cut
@@ -244,7 +253,8 @@ def test_only_the_long_are_cut_and_all_of_them_alike(name, revision, limit):
 def test_paging_gives_back_the_whole_text(limit, length):
     chance = random.Random(length)
     whole = (content(chance, 2000) * (length + 1))[:length] or "z" * length
-    full = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": whole, "usage": {"input_tokens": 1}}
+    full = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": whole,
+            "usage": {"input_tokens": 1}}
     text, offset, pages = "", 0, 0
     while offset is not None:
         data = {"tasks": [cms.page(full, offset, None)], "still_running": []}

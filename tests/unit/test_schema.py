@@ -105,7 +105,8 @@ def test_a_worktree_is_a_boolean_or_an_object_whose_setup_is_never_a_command(val
 
 
 def test_the_schemas_we_send_are_made_of_what_problems_checks():
-    known = {"type", "description", "properties", "required", "items", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"}
+    known = {"type", "description", "properties", "required", "items", "enum", "pattern", "minLength",
+             "maxLength", "minimum", "maximum", "minItems", "maxItems"}
 
     def walk(schema):
         kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]

@@ -103,7 +103,8 @@ def test_a_rebase_that_the_task_is_in_the_middle_of_loses_nothing_then_or_later(
     assert any(tip[:12] in w for w in warnings)
     assert os.path.exists(os.path.join(tree.git_dir, "rebase-merge"))
     assert agent(tree, "status", "--porcelain") == "?? left"
-    os.system("cd '%s' && GIT_EDITOR=true git rebase %s >/dev/null 2>&1" % (tree.path, then))       # a reply goes on
+    # a reply goes on
+    os.system("cd '%s' && GIT_EDITOR=true git rebase %s >/dev/null 2>&1" % (tree.path, then))
     ours().snapshot(tree, "by us again")
     assert set(files_of(repo)) == {"README"} | left and sh(repo, "git", "merge-base", tip, BRANCH) == tip
 
@@ -126,7 +127,8 @@ def test_a_head_without_a_commit_loses_nothing(repo, tree, place):
 def test_a_branch_that_moves_in_the_middle_is_not_moved_back(repo, tree, place):
     """By a filter, which git runs while it takes the files."""
     other = sh(repo, "git", "commit-tree", "-p", "HEAD", "-m", "somebody else's", "HEAD^{tree}")
-    sh(repo, "git", "config", "filter.races.clean", "git --git-dir='%s' update-ref refs/heads/%s %s; cat" % (repo / ".git", BRANCH, other))
+    sh(repo, "git", "config", "filter.races.clean",
+       "git --git-dir='%s' update-ref refs/heads/%s %s; cat" % (repo / ".git", BRANCH, other))
     (place / ".gitattributes").write_text("x filter=races\n")
     (place / "x").write_text("1\n")
     with pytest.raises(GitError) as caught:
@@ -180,7 +182,8 @@ def test_an_index_that_something_else_has_locked_is_left_alone(repo, tree, place
     assert os.path.exists(os.path.join(tree.git_dir, "index.lock"))
 
 
-LOCKS = ["worktrees/tree/index.lock", "worktrees/tree/HEAD.lock", "config.lock", "HEAD.lock", "index.lock", "packed-refs.lock"]
+LOCKS = ["worktrees/tree/index.lock", "worktrees/tree/HEAD.lock", "config.lock", "HEAD.lock", "index.lock",
+         "packed-refs.lock"]
 
 
 @pytest.mark.parametrize("moment", ["before", "in the middle"])
@@ -292,7 +295,8 @@ def test_files_links_and_directories_may_take_each_others_place(repo, tree, plac
         ("100644", "README"), ("100644", "dir"), ("100644", "file/in"), ("120000", "link-to-be"), ("120000", "x")]
 
 
-NAMES = ["with space", "quote\"s'", "new\nline", "tab\t", "\u00e4 \u20ac", "-dash", ":(exclude)x", "back\\slash", "*", os.fsdecode(b"not \xff utf-8")]
+NAMES = ["with space", "quote\"s'", "new\nline", "tab\t", "\u00e4 \u20ac", "-dash", ":(exclude)x",
+         "back\\slash", "*", os.fsdecode(b"not \xff utf-8")]
 
 
 def test_a_file_may_have_any_name(repo, tree, place):
@@ -312,7 +316,8 @@ def test_a_pipe_and_a_socket_hold_nothing_up(repo, tree, place, monkeypatch):
     assert "x" in files_of(repo) and not {"pipe", "socket"} & set(files_of(repo))
 
 
-@pytest.mark.parametrize("name, command", [(".gitignore", "`git status`"), ("dir/.gitattributes", "`git update-index`")])
+@pytest.mark.parametrize("name, command",
+                         [(".gitignore", "`git status`"), ("dir/.gitattributes", "`git update-index`")])
 def test_a_pipe_that_git_itself_would_read_is_named(repo, tree, place, name, command):
     (place / "dir").mkdir()
     (place / "dir" / "x").write_text("1\n")
@@ -437,7 +442,8 @@ def test_what_a_missing_or_failing_filter_says_is_the_reason(repo, tree, place, 
     assert "x.big" in warnings[0] and line in warnings[0].replace("command not found", "not found")
 
 
-@pytest.mark.parametrize("how, word", [("merge", "merge"), ("rebase", "rebase"), ("cherry-pick", "cherry-pick")])
+@pytest.mark.parametrize("how, word",
+                         [("merge", "merge"), ("rebase", "rebase"), ("cherry-pick", "cherry-pick")])
 def test_an_unfinished_merge_is_committed_as_it_lies_there_with_a_warning(repo, tree, place, how, word):
     agent(tree, "checkout", "-q", "-b", "theirs")
     commit(tree, "README", "theirs\n")
@@ -579,7 +585,8 @@ def test_git_gc_while_the_task_runs_and_before_a_reply_loses_nothing(repo, place
     assert sh(repo, "git", "fsck", "--no-dangling", "--no-progress") == "" and show(repo, "staged") == "1"
 
 
-@pytest.mark.parametrize("what, words", [("tree", "no directory `%s`"), ("repo", "not a git repository: '%s")])
+@pytest.mark.parametrize("what, words",
+                         [("tree", "no directory `%s`"), ("repo", "not a git repository: '%s")])
 def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so_and_moved_back_nothing_is_lost(repo, tree, place, tmp_path, what, words):
     (place / "x").write_text("1\n")
     (tmp_path / what).rename(tmp_path / "elsewhere")
@@ -598,8 +605,10 @@ def test_what_a_full_disk_has_no_room_for_is_named_and_with_room_again_it_is_tak
     (place / "small").write_text("1\n")
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms\n"
               "print(cms.Git(cms.Host(), {'PATH': sys.argv[2]}).snapshot(cms.Worktree(*sys.argv[3:]), 'x')[1])")
-    words = [sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], tree.path, tree.branch, tree.base, tree.git_dir]
-    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    words = [sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], tree.path,
+             tree.branch, tree.base, tree.git_dir]
+    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", *words], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=60)
     assert b"`large (killed by SIGXFSZ)`" in done.stdout and files_of(repo) == ["README", "small"], done
     save(tree)
     assert files_of(repo) == ["README", "large", "small"] and agent(tree, "status", "--porcelain") == ""

@@ -100,7 +100,8 @@ STATUSES = [
     (lambda t: t.advance("spawned").advance("stop", stop_reason=Outcome.CANCELLED).die(), "ended", "lost"),
     (lambda t: t.end(), "ended", "succeeded"),
     (lambda t: t.report().advance("spawned").advance("exited", outcome=Outcome.SUCCEEDED), "ended", "succeeded"),     # the lock is not free yet
-    (lambda t: t.advance("spawned").report(Outcome.TIMED_OUT).die(), "ended", "timed_out"),                            # no room for the last status
+    # no room for the last status
+    (lambda t: t.advance("spawned").report(Outcome.TIMED_OUT).die(), "ended", "timed_out"),
     (lambda t: t.advance("spawned").report(), "running", None),
 ]
 
@@ -212,7 +213,8 @@ def thread(number):
 
 
 def application(store):
-    return cms.Swarm(cms.Config(store.root, store.root + "/trees", sys.executable, skip_git_repo_check=True), cms.Host(), os.environ)
+    return cms.Swarm(cms.Config(store.root, store.root + "/trees", sys.executable, skip_git_repo_check=True),
+                     cms.Host(), os.environ)
 
 
 def damaged(make, name, life):
@@ -276,7 +278,8 @@ def umask(mask):
 
 def test_nothing_of_ours_is_for_anybody_else_even_under_umask_0(swarm, tmp_path, repo):
     top, log = tmp_path / "state" / "codex-swarm", tmp_path / "log"
-    config = {"root": str(top / "root"), "worktree_dir": str(top / "root" / "worktrees"), "worktree_setup": "echo set up"}
+    config = {"root": str(top / "root"), "worktree_dir": str(top / "root" / "worktrees"),
+              "worktree_setup": "echo set up"}
     with umask(0):
         app = swarm(**config)
         app = cms.Swarm(app.config, cms.Host(str(log), "DEBUG"), app.environ)
@@ -292,7 +295,8 @@ def test_nothing_of_ours_is_for_anybody_else_even_under_umask_0(swarm, tmp_path,
     paths = [log, top.parent, top]
     for at, names, files in os.walk(str(top)):
         paths += [pathlib.Path(at, name) for name in (*names, *files)]
-        names[:] = [name for name in names if pathlib.Path(at).name != "worktrees"]       # what is in there are files of a checkout
+        # what is in there are files of a checkout
+        names[:] = [name for name in names if pathlib.Path(at).name != "worktrees"]
     assert len(paths) > 30
     assert {"lock", "stderr.log", "supervisor.log", "sweep.lock", "setup.log", ".codex-swarm", "worktrees"} <= {path.name for path in paths}
     modes = {str(path): oct(path.lstat().st_mode) for path in paths if path.parent.name != "worktrees" or path.name == ".codex-swarm"}
@@ -306,7 +310,8 @@ def test_the_files_of_a_worktree_have_the_modes_that_git_and_the_users_umask_giv
     (repo / "copied").write_text("1\n")
     os.chmod(str(repo / "copied"), 0o640)
     with umask(mask):
-        record = run(swarm(worktree_setup="touch set-up"), "WRITE deep/made 1", "SHELL touch shell", worktree=True)
+        record = run(swarm(worktree_setup="touch set-up"), "WRITE deep/made 1", "SHELL touch shell",
+                     worktree=True)
     top = pathlib.Path(record["worktree"]["path"])
     assert {name: stat.S_IMODE((top / name).stat().st_mode) for name in ("README", "deep", "deep/made", "shell", "set-up", "copied")} == {
         "README": 0o666 & ~mask, "deep": 0o777 & ~mask, "deep/made": 0o666 & ~mask, "shell": 0o666 & ~mask, "set-up": 0o666 & ~mask, "copied": 0o640}

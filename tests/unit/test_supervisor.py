@@ -114,7 +114,8 @@ def test_a_reply_in_another_thread_than_asked_for_is_not_taken_for_it(swarm, tmp
 def test_codex_has_the_umask_of_the_server_no_descriptor_of_ours_and_a_session_of_its_own(swarm, tmp_path, gate):
     app, before = swarm(), os.umask(0o027)
     try:
-        task = begin(app, "SHELL (umask; ls /dev/fd/; echo $CODEX_SWARM_TASK_ID) >%s" % (tmp_path / "seen"), "LINES 1", gate.wait)
+        task = begin(app, "SHELL (umask; ls /dev/fd/; echo $CODEX_SWARM_TASK_ID) >%s" % (tmp_path / "seen"),
+                     "LINES 1", gate.wait)
         pid = working(task)
     finally:
         os.umask(before)
@@ -237,7 +238,8 @@ def test_a_stopped_codex_is_cancelled(swarm, gate):
     task = begin(app, "LINES 1", gate.wait)
     pid = working(task)
     os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: any(p == pid and "T" in state for p, _, state in processes()), what="codex to be stopped")
+    eventually(lambda: any(p == pid and "T" in state for p, _, state in processes()),
+               what="codex to be stopped")
     record = cancelled(app, task)
     assert (record["outcome"], record["exit_code"]) == ("cancelled", 1)         # it woke and ended by itself
     gone(pid)
@@ -541,7 +543,8 @@ def test_a_full_disk_at_the_end_loses_neither_the_outcome_nor_the_message(swarm,
 
 def test_a_server_that_holds_more_descriptors_than_select_takes_starts_tasks_all_the_same(swarm):
     limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1] if limits[1] != resource.RLIM_INFINITY else 4096, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE,
+                       (limits[1] if limits[1] != resource.RLIM_INFINITY else 4096, limits[1]))
     try:
         while not held or held[-1] < 1100:
             held.append(os.open(os.devnull, os.O_RDONLY))
@@ -554,7 +557,8 @@ def test_a_server_that_holds_more_descriptors_than_select_takes_starts_tasks_all
 
 # -- many ---------------------------------------------------------------------------------------------
 def test_fifty_tasks_leave_no_zombie_no_thread_and_no_descriptor_behind(swarm):
-    eventually(lambda: not any(t.name.startswith("watch-") for t in threading.enumerate()), what="the end of the watchers of other tests")
+    eventually(lambda: not any(t.name.startswith("watch-") for t in threading.enumerate()),
+               what="the end of the watchers of other tests")
     app, threads = swarm(), set(threading.enumerate())
     quiet = lambda: set(threading.enumerate()) <= threads
     run(app, "x")                                   # what is imported late, is imported now

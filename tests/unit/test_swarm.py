@@ -57,7 +57,8 @@ def test_a_task_runs_though_the_program_was_removed_under_its_server(tmp_path, r
               "ids = app.start([{'prompt': 'SAY x', 'cwd': %r, 'sandbox': 'read-only'}])\napp.wait(ids, %r, cms.Call())\n"
               "print(app.record(ids[0])['content'])"
               % (str(program), str(root), str(root / "worktrees"), fake["CODEX_SWARM_CODEX_BIN"], str(repo), WAIT_S))
-    done = subprocess.run([sys.executable, "-B", "-c", script], stdout=subprocess.PIPE, timeout=2 * WAIT_S, check=True, cwd=str(tmp_path))
+    done = subprocess.run([sys.executable, "-B", "-c", script], stdout=subprocess.PIPE, timeout=2 * WAIT_S,
+                          check=True, cwd=str(tmp_path))
     assert done.stdout == b"x\n"
 
 
@@ -122,16 +123,19 @@ def test_when_a_worktree_cannot_be_made_the_others_are_taken_back(swarm, root, r
     app, before = swarm(), left_behind(root, repo)
     other = tmp_path / "other"
     subprocess.run(["git", "clone", "-q", str(repo), str(other)], check=True)
-    (other / ".git" / "refs" / "heads" / "codex-swarm").write_text(git(repo, "rev-parse", "HEAD")[0] + "\n")      # so no branch can lie below that name
+    # so no branch can lie below that name
+    (other / ".git" / "refs" / "heads" / "codex-swarm").write_text(git(repo, "rev-parse", "HEAD")[0] + "\n")
     with pytest.raises(ToolError) as caught:
-        app.start([{"prompt": "x", "worktree": True}, {"prompt": "x", "worktree": True, "cwd": str(other)}], "tasks")
+        app.start([{"prompt": "x", "worktree": True}, {"prompt": "x", "worktree": True, "cwd": str(other)}],
+                  "tasks")
     assert str(caught.value).startswith("`tasks[1]`: ")
     assert left_behind(root, repo) == before
 
 
 def test_when_there_is_no_room_nothing_starts_and_no_worktree_stays(swarm, root, repo):
     app, before = swarm(), left_behind(root, repo)
-    script = SERVER.replace("json.loads(sys.argv[2])", "[{'prompt': 'x', 'worktree': True}, {'prompt': 'y' * 500000, 'worktree': True}]")
+    script = SERVER.replace("json.loads(sys.argv[2])",
+                            "[{'prompt': 'x', 'worktree': True}, {'prompt': 'y' * 500000, 'worktree': True}]")
     child = subprocess.run(["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", sys.executable, "-c", script, json.dumps(app.config._asdict())], input=b"",
                            stderr=subprocess.PIPE, timeout=WAIT_S, env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
     assert b"ToolError: " in child.stderr and b"could not be written" in child.stderr, child.stderr
@@ -276,7 +280,8 @@ def test_what_has_no_effect_is_said(swarm, tmp_path, arguments, overrides, words
 
 
 # -- threads ------------------------------------------------------------------------------------------
-ALL = {"model": "m1", "sandbox": "read-only", "profile": "p1", "config": {"a": {"b": "c"}}, "base_instructions": "base", "developer_instructions": "dev", "compact_prompt": "c"}
+ALL = {"model": "m1", "sandbox": "read-only", "profile": "p1", "config": {"a": {"b": "c"}},
+       "base_instructions": "base", "developer_instructions": "dev", "compact_prompt": "c"}
 
 
 def test_a_reply_repeats_everything_that_the_thread_was_started_with(swarm, repo):
@@ -284,7 +289,8 @@ def test_a_reply_repeats_everything_that_the_thread_was_started_with(swarm, repo
     app = swarm(overrides=("model_verbosity=low",))
     first = run(app, "ARGV", cwd="sub", **ALL)
     before = json.loads(first["content"])
-    after = seen(swarm(overrides=("model_verbosity=high",)), threadId=first["threadId"].upper())       # another server, with other flags
+    # another server, with other flags
+    after = seen(swarm(overrides=("model_verbosity=high",)), threadId=first["threadId"].upper())
     at = after["argv"].index("resume")
     own = [re.sub("(?<=/tasks/)[0-9a-f]{12}(?=/)", first["task_id"], word) for word in after["argv"]]
     assert own[:at] + own[at + 1:] == before["argv"][:-1] + [first["threadId"].upper(), "-"]
@@ -318,12 +324,14 @@ def test_a_reply_in_a_worktree_goes_on_there_and_commits_again(swarm, repo):
 def test_a_reply_in_a_sub_directory_of_its_worktree_is_committed_too(swarm, repo):
     app = swarm()
     first = run(app, "WRITE sub/one 1", worktree=True)
-    second = run(app, "WRITE two 2", threadId=first["threadId"], cwd=os.path.join(first["worktree"]["path"], "sub"))
+    second = run(app, "WRITE two 2", threadId=first["threadId"],
+                 cwd=os.path.join(first["worktree"]["path"], "sub"))
     assert second["worktree"]["branch"] == first["worktree"]["branch"]
     assert git(repo, "ls-tree", "-r", "--name-only", first["worktree"]["branch"]) == ["README", "sub/one", "sub/two"]
 
 
-@pytest.mark.parametrize("line", ["\0", "#", "-m", "--amend", "\u2028", "\U0001f41d" * 200, "x" * 300_000], ids=lambda line: repr(line[:4]))
+@pytest.mark.parametrize("line", ["\0", "#", "-m", "--amend", "\u2028", "\U0001f41d" * 200, "x" * 300_000],
+                         ids=lambda line: repr(line[:4]))
 def test_no_prompt_is_too_odd_for_a_commit_and_none_is_shown_on_a_command_line(swarm, repo, line):
     record = run(swarm(), line, "WRITE made x", worktree=True)
     assert (record["outcome"], "warnings" in record) == ("succeeded", False)
@@ -367,7 +375,8 @@ def test_two_requests_of_one_call_cannot_name_the_same_thread(swarm):
 def test_a_reply_reads_nothing_of_the_tasks_of_other_threads(swarm):
     app = swarm()
     first, *others = [run(app, "x")["task_id"] for _ in range(4)]
-    eventually(lambda: app.live() == {} and os.listdir(app.store.live) == [], what="the end of the supervisors")
+    eventually(lambda: app.live() == {} and os.listdir(app.store.live) == [],
+               what="the end of the supervisors")
     thread, opened = app.record(first)["threadId"], []
     with auditing(lambda name, args: name == "open" and opened.append(str(args[0]))):
         assert swarm().plan({"prompt": "x", "threadId": thread}).spec.thread_id == thread

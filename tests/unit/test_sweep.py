@@ -112,7 +112,8 @@ def made(swarm, repo, tmp_path):
         commit(repo, "ignores")
         put(repo, _env="KEY=1\n")
         record = run(swarm(), "WRITE work 1", worktree=True)
-        assert (record["outcome"], record["worktree"].get("commits")) == ("succeeded", 1), record       # all tests below count on it
+        # all tests below count on it
+        assert (record["outcome"], record["worktree"].get("commits")) == ("succeeded", 1), record
         return record["task_id"]
     app = swarm()
     tree = app.store.get(prepared(tmp_path, "made", make)).spec().worktree
@@ -191,7 +192,8 @@ def own_refs(repo, top, branch):
     sh(top, "git", "reset", "-q", "--hard", "HEAD~1")
 
 
-GOING = [nothing, dirty, untracked, staged, committed, amended, detached, reset, left_behind, hidden_change, unborn, own_refs]
+GOING = [nothing, dirty, untracked, staged, committed, amended, detached, reset, left_behind, hidden_change,
+         unborn, own_refs]
 
 
 @pytest.mark.parametrize("act", GOING, ids=lambda f: f.__name__)
@@ -200,7 +202,8 @@ def test_what_no_other_ref_holds_stays_on_the_branch_or_in_the_trash(made, repo,
     act(repo, top, branch)
     before, planned = Before(repo, str(top)), one(app, dry_run=True)
     done = one(app)
-    kept = act is not reset                     # which leaves a branch that is where `main` is, and its work in the log of HEAD alone
+    # which leaves a branch that is where `main` is, and its work in the log of HEAD alone
+    kept = act is not reset
     assert done.removed and planned.removed and branch in done.notes[-1] and ("stays" in done.notes[-1]) == kept, done
     assert not top.exists() and left(app) == [] and ("refs/heads/" + branch in refs(repo)) == kept
     assert branch.split("/")[1] not in sh(repo, "git", "worktree", "list", "--porcelain").replace(branch, "")
@@ -385,7 +388,8 @@ def unfinished(repo, top, branch):
 
 def nested(repo, top, branch):
     sh(top, "git", "init", "-q", "inner")
-    sh(top / "inner", "git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x")
+    sh(top / "inner", "git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "--allow-empty",
+       "-m", "x")
 
 
 def nested_in_a_tracked_directory(repo, top, branch):
@@ -469,7 +473,8 @@ def test_a_copied_file_that_is_not_ignored_any_more_is_no_secret_for_a_branch(ma
 def test_a_submodule_that_the_task_added_keeps_its_worktree(made, repo, tmp_path):
     app, top, branch = made
     sh(tmp_path, "git", "clone", "-q", str(repo), "sub")
-    sh(top, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "sub"), "sub")
+    sh(top, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "sub"),
+       "sub")
     commit(top)
     done = one(app)
     assert not done.removed
@@ -486,7 +491,8 @@ def made_with_submodule(swarm, repo, tmp_path):
     for key, value in (("user.name", "Test"), ("user.email", "test@example.invalid")):
         sh(tmp_path / "library", "git", "config", key, value)
     commit(tmp_path / "library")
-    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name", "a/library", str(tmp_path / "library"), "lib/sub")
+    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name", "a/library",
+       str(tmp_path / "library"), "lib/sub")
     commit(repo)
     app = swarm()
     tree = run(app, "WRITE work 1", worktree=True)["worktree"]
@@ -528,7 +534,8 @@ def flipped(data):
     return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
 
 
-DAMAGES = {"empty": lambda data: b"", "cut off": lambda data: data[:-4], "garbage": lambda data: b"garbage\n", "one bit": flipped}
+DAMAGES = {"empty": lambda data: b"", "cut off": lambda data: data[:-4], "garbage": lambda data: b"garbage\n",
+           "one bit": flipped}
 
 
 def loose(repo, rev):
@@ -853,7 +860,8 @@ def test_two_sweeps_at_once_share_the_work_and_lose_nothing(swarm, repo):
         out, err = sweeper.communicate(timeout=WAIT_S)
         assert (sweeper.returncode, err) == (0, b"")
         lines += map(json.loads, out.splitlines())
-    gone = [path for removed, path, _ in lines if removed]          # what one sees while the other removes it, it names as kept
+    # what one sees while the other removes it, it names as kept
+    gone = [path for removed, path, _ in lines if removed]
     assert len(gone) == len(set(gone)) == 24, lines
     assert left(app) == trees(app) == []
     sh(repo, "git", "gc", "-q", "--prune=now")
@@ -994,7 +1002,8 @@ def test_what_was_remembered_before_is_remembered_from_the_removal_on(made, repo
     sh(top, "git", "commit", "-q", "--amend", "-m", "amended")
     sh(repo, "git", "merge", "-q", branch)
     tree = app.store.get(branch.split("/")[1]).spec().worktree
-    long_ago = cms.Git(type("Then", (cms.Host,), {"now": staticmethod(lambda: time.time() - 40 * DAY_S)})(), os.environ)
+    long_ago = cms.Git(type("Then", (cms.Host,), {"now": staticmethod(lambda: time.time() - 40 * DAY_S)})(),
+                       os.environ)
     cms.Clearing(long_ago, tree)._remember()
     assert refs(repo, "refs/codex-swarm")
     assert one(app).removed and refs(repo, "refs/codex-swarm") == [trash_of(repo, branch)]
@@ -1029,7 +1038,8 @@ def test_a_branch_to_which_a_rebase_elsewhere_will_come_back_stays(made, repo, t
     put(repo, work="mine\n")
     commit(repo)
     sh(repo, "git", "checkout", "-q", branch)
-    subprocess.run(["git", "rebase", "-q", "main"], cwd=str(repo), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(["git", "rebase", "-q", "main"], cwd=str(repo), stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
     assert (repo / ".git" / "rebase-merge").exists()
     sweep(app)
     assert "refs/heads/" + branch in refs(repo)
@@ -1230,7 +1240,8 @@ def test_of_a_swept_task_the_record_is_the_same_and_its_work_can_be_compared_and
 def test_answers_go_when_their_own_age_is_over(made):
     app, top, branch = made
     assert one(app).removed and sweep(app) == []
-    assert sweep(cms.Swarm(app.config._replace(result_max_age_s=0.0), Later(), os.environ), host=AMonth) == []       # for ever
+    # for ever
+    assert sweep(cms.Swarm(app.config._replace(result_max_age_s=0.0), Later(), os.environ), host=AMonth) == []
     shutil.rmtree(app.config.worktree_dir)              # which is no reason to keep what worked there
     assert one(app, host=AMonth, dry_run=True).removed and app.record(top.name)["content"]
     assert one(app, host=AMonth).removed and os.listdir(app.store.tasks) == []
@@ -1248,7 +1259,8 @@ def test_what_only_the_events_hold_is_written_into_the_answer_first(swarm):
     app = swarm()
     task = app.store.get(run(app, "SAY the whole answer")["task_id"])
     report = cms.read_json(task.file("report.json"))
-    cms.write_atomic(task.file("report.json"), {**{k: v for k, v in report.items() if k != "content"}, "in_events": True})
+    cms.write_atomic(task.file("report.json"),
+                     {**{k: v for k, v in report.items() if k != "content"}, "in_events": True})
     before = app.record(task.task_id)
     assert one(app).removed
     assert another(app).record(task.task_id) == before

@@ -101,7 +101,8 @@ def test_a_partial_clone_gets_its_files_and_its_snapshot(repo, tmp_path):
     put(repo, new="1\n")
     commit(repo)
     sh(tmp_path, "git", "clone", "-q", "--filter=blob:none", "file://%s" % repo, "partial")
-    tree = ours().add_worktree(*ours().head(str(tmp_path / "partial"), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
+    tree = ours().add_worktree(*ours().head(str(tmp_path / "partial"), "HEAD~1"), str(tmp_path / "tree"),
+                               BRANCH)
     put(tree.path, x="1\n")
     save(tree)
     assert files_of(tmp_path / "partial") == ["README", "x"]
@@ -173,7 +174,8 @@ def busy(repo):
     """A checkout with every kind of change that is not committed."""
     put(repo, deleted="1\n", staged_then_changed="1\n", _gitignore="*.log\n")
     commit(repo)
-    put(repo, README="edited\n", staged="staged\n", untracked="new\n", staged_then_changed="2\n", dir__deep="deep\n", x_log="ignored\n")
+    put(repo, README="edited\n", staged="staged\n", untracked="new\n", staged_then_changed="2\n",
+        dir__deep="deep\n", x_log="ignored\n")
     (repo / "deleted").unlink()
     sh(repo, "git", "add", "staged", "staged.then.changed")
     put(repo, staged_then_changed="3\n")
@@ -278,9 +280,11 @@ def test_the_changes_of_a_linked_worktree_are_those_of_that_worktree(busy, make)
 @pytest.fixture
 def including(repo):
     """A checkout with ignored files, some of which `.worktreeinclude` names."""
-    put(repo, _gitignore=".env*\ncache/\nsecret\n*.key\nlinks/\n", _worktreeinclude=".env*\n!.env.prod\ncache/keep/\n*.key\nlinks/\nREADME\nplain\n")
+    put(repo, _gitignore=".env*\ncache/\nsecret\n*.key\nlinks/\n",
+        _worktreeinclude=".env*\n!.env.prod\ncache/keep/\n*.key\nlinks/\nREADME\nplain\n")
     commit(repo)
-    put(repo, _env="A=1\n", _env_prod="B=2\n", cache__keep__a="a\n", cache__drop__b="b\n", secret="s\n", plain="not ignored\n")
+    put(repo, _env="A=1\n", _env_prod="B=2\n", cache__keep__a="a\n", cache__drop__b="b\n", secret="s\n",
+        plain="not ignored\n")
     return repo
 
 
@@ -413,7 +417,8 @@ def with_submodule(repo, tmp_path, monkeypatch):
     put(library, inside="1\n")
     sh(library, "git", "add", ".")
     sh(library, "git", *IDENTITY, "commit", "-q", "-m", "x")
-    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name", "a/library", str(library), "sub")
+    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name", "a/library",
+       str(library), "sub")
     commit(repo, "adds sub")
     sh(repo / "sub", "git", "config", "user.name", "Test")
     sh(repo / "sub", "git", "config", "user.email", "test@example.invalid")
@@ -652,7 +657,8 @@ while True:
 def test_a_filter_that_runs_as_one_process_for_all_files_works_on_the_way_in_and_out(repo, make, tmp_path):
     """As git-lfs is set up today: one process, which git speaks a protocol with."""
     (tmp_path / "process.py").write_text(PROCESS)
-    sh(repo, "git", "config", "filter.swap.process", "'%s' '%s' '%s'" % (sys.executable, tmp_path / "process.py", tmp_path / "log"))
+    sh(repo, "git", "config", "filter.swap.process",
+       "'%s' '%s' '%s'" % (sys.executable, tmp_path / "process.py", tmp_path / "log"))
     sh(repo, "git", "config", "filter.swap.required", "true")
     put(repo, _gitattributes="*.swap filter=swap\n", x_swap="text\n", y_swap="text\n")
     commit(repo)
