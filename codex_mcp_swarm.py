@@ -82,6 +82,7 @@ CHECKOUT_S = 1800.0                 # for one that writes the files of a checkou
 VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
+FORK_S = 10.0                       # how long a supervisor may take to be forked
 SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
 SWEEP_EVERY_S = 3600.0              # how often the servers of a ROOT together look for what may be removed
 TRASH_S = 30 * 86400.0              # how long the commits of a removed branch or worktree are remembered
@@ -1568,13 +1569,6 @@ class Host:
         said = self.run(["du", "-sk", *paths], "/", timeout_s=60).out
         return 1024 * sum(map(int, re.findall(r"(?m)^(\d+)\t", said)))
 
-    @staticmethod
-    def mounted_in(path: str, mounts: str = "/proc/self/mountinfo") -> Optional[str]:
-        """A place below `path` where something is mounted, by the kernel's table (Linux); None for none."""
-        above = re.sub(r"[\\\s]", lambda c: f"\\{ord(c[0]):03o}", os.path.realpath(path)) + "/"
-        points = (line.split(" ")[4] for line in text_in(mounts).splitlines() if line.count(" ") > 4)
-        return next((point for point in points if point.startswith(above)), None)
-
     def worker_in(self, directory: str) -> Optional[int]:
         """A process that has its current directory or an open file in there, if we may know of it (Linux)."""
         within = os.path.realpath(directory)
@@ -1599,7 +1593,8 @@ class Forker:
     def __init__(self, supervise: Callable[[Sequence[str]], int]) -> None:
         """Before the first thread. `supervise` is what a supervisor does, with its words. Raises: OSError."""
         self.line, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        if os.fork() == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             try:
                 self._serve(its, supervise)
             finally:
@@ -1614,6 +1609,8 @@ class Forker:
             with contextlib.suppress(OSError), open(there, "wb", 0):
                 passed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (there, *fds))
                 self.line.sendmsg([os.fsencode(task)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
+            if not select.select([answer], [], [], FORK_S)[0]:
+                os.kill(self.pid, signal.SIGKILL)           # somebody stopped it; dead, it holds no pipe
             return bool(answer.read(1))
 
     def _serve(self, line: Any, supervise: Callable[[Sequence[str]], int]) -> Any:
@@ -1845,17 +1842,29 @@ def copy_into(top: str, into: str, name: str) -> str:
     return ""
 
 
+def mounted_in(path: str, table: str = "/proc/self/mountinfo") -> Optional[str]:
+    """A place below `path` where something is mounted, by the kernel's table (Linux), or where another file
+    system begins; None for none."""
+    above = re.sub(r"[\\\s]", lambda c: f"\\{ord(c[0]):03o}", os.path.realpath(path)) + "/"
+    points = [line.split(" ")[4] for line in text_in(table).splitlines() if line.count(" ") > 4]
+    if not points:
+        points = [os.path.join(top, name) for top, inner, _ in os.walk(path) for name in inner]
+        points = [os.path.realpath(point) for point in points if os.path.ismount(point)]
+    return next((point for point in points if point.startswith(above)), None)
+
+
 def delete_tree(path: str) -> None:
     """Delete a file, or a directory with all that is in it, also what forbids that; no link is followed.
-    Raises: OSError, also when another file system is mounted in it."""
+    Raises: OSError, also when something is mounted in it."""
     import shutil
     if os.path.islink(path) or not os.path.isdir(path):
         return os.unlink(path)
+    mounted = mounted_in(path)
+    if mounted is not None:
+        raise OSError(errno.EBUSY, "Something is mounted there", mounted)
     os.chmod(path, 0o700)
     for top, directories, _ in os.walk(path):
         for inner in (os.path.join(top, name) for name in directories):
-            if os.path.ismount(inner):
-                raise OSError(errno.EBUSY, "Something is mounted there", inner)
             if not os.path.islink(inner):
                 os.chmod(inner, 0o700)
     shutil.rmtree(path)
@@ -2351,7 +2360,7 @@ class Git:
             self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new),
                  env={**place, "GIT_DIR": common_of(tree)})
         if clean and new != parents[0] and on == branch:
-            self._follow(tree, scratch["GIT_INDEX_FILE"])
+            self._follow(tree, scratch["GIT_INDEX_FILE"], place)
         os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
         for name in os.listdir(tree.git_dir):
             if name.startswith(OWN_INDEX + "-") and name != f"{OWN_INDEX}-{new}":
@@ -2481,7 +2490,7 @@ class Git:
         """Whether the task's index holds just what its HEAD does."""
         return self.run(tree.path, "diff-index", "--cached", "--quiet", "HEAD", env=place, allowed=(0, 1, 128)).code == 0
 
-    def _follow(self, tree: Worktree, scratch: str) -> None:
+    def _follow(self, tree: Worktree, scratch: str, place: Mapping[str, str]) -> None:
         """The branch moved below an index in which nothing was staged: keep it so, or `git status` there
         would show the snapshot as undone. Through git's own lock, and not at all while something else holds
         that."""
@@ -2490,8 +2499,13 @@ class Git:
             os.close(os.open(index + ".lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             try:
                 copy_file(scratch, index + ".lock")
+                left_away = [name + "\0" for name in self._outside(tree.path, place)]
+                if left_away:
+                    there = {**place, "GIT_INDEX_FILE": index + ".lock"}
+                    words = ("update-index", "--skip-worktree", "-z", "--stdin")
+                    self(tree.path, *words, env=there, stdin="".join(left_away))
                 os.rename(index + ".lock", index)
-            except OSError:
+            except (OSError, GitError):
                 os.unlink(index + ".lock")
 
     def _warnings(self, tree: Worktree, on: str, parents: Sequence[str], clean: bool, blobs: Mapping[str, str], place: Mapping[str, str]) -> List[str]:
@@ -2949,8 +2963,9 @@ class Clearing:
         return [*([said] if unsaved else []), self._branch(unsaved, dry_run)]
 
     def _go_on(self) -> None:
-        """After a killed sweep: back with it, unless git has forgotten it, which comes after the proof."""
-        if self.known:
+        """After a killed sweep: back with it, unless git has forgotten it, which comes after the proof, or a
+        reply has made it anew since."""
+        if self.known and not os.path.lexists(self.tree.path):
             os.rename(self.hidden, self.tree.path)
         elif os.path.isdir(self.common) and self.git.commit_of(self.common, self.trash):
             delete_tree(self.hidden)
@@ -2966,15 +2981,15 @@ class Clearing:
     def _doubts(self) -> Iterator[str]:
         """Why somebody may still want the worktree, whatever its files are."""
         git, path = self.git, self.tree.path
-        lock = git.locked_for(self.tree.git_dir) or LOCK_REASON
-        if lock != LOCK_REASON:
-            yield f"Somebody locked it: {clip(lock, LABEL_CHARS)}"
+        lock = git.locked_for(self.tree.git_dir)
+        if lock not in (None, LOCK_REASON):
+            yield f"Somebody locked it: {clip(lock, LABEL_CHARS)}" if lock else "Somebody locked it"
         yield from (f"A {word} is unfinished there" for word in git.unfinished(self.tree.git_dir))
         for top, directories, files in os.walk(path):
             inner = os.path.relpath(top, path)
             if ".git" in map(str.lower, (*directories, *files)) and inner not in (".", *self.tree.submodules):
                 yield f"It holds a submodule or another repository: `{inner}`"
-        mounted = git.host.mounted_in(path)
+        mounted = mounted_in(path)
         if mounted is not None:
             yield f"Something is mounted there: `{mounted}`"
         pid = git.host.worker_in(path)
@@ -3058,6 +3073,9 @@ class Clearing:
         tip, own = git(common, "rev-parse", self.branch, env=self.truly), {"GIT_DIR": git_dir}
         seen = [*logged(git, common, self.branch), *logged(git, git_dir, "HEAD")]
         seen += git(git_dir, "for-each-ref", "--format=%(objectname)", "refs/worktree", env=own).split()
+        staged = git.run(common, "write-tree", env=own, allowed=(0, 128)).out.strip()
+        if staged not in ("", git(common, "rev-parse", tip + "^{tree}", env=self.truly)):
+            seen.append(git._commit(common, staged, [tip], "What was staged there\n", self.truly))
         apart = git(common, "merge-base", "--independent", tip, *seen, env=self.truly).split()
         before = git.commit_of(common, self.trash, self.truly)
         parents = list(dict.fromkeys([tip, *apart, *([before] if before else [])]))
@@ -3114,8 +3132,8 @@ def scrap(git: Git, path: str, after_s: float, dry_run: bool) -> None:
     inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
     if top != "worktrees" or whole or inside or git.locked_for(git_dir) != LOCK_REASON:
         raise GitError("Not ours: no task was started in it, so it is never touched")
-    if git.host.worker_in(path) is not None or len(logged(git, git_dir, "HEAD")) > 1:
-        raise GitError("Somebody works there, or committed something")
+    if mounted_in(path) or git.host.worker_in(path) or len(logged(git, git_dir, "HEAD")) > 1:
+        raise GitError("Somebody works there, mounted or committed something")
     if git.host.now() - modified_at(os.path.join(git_dir, "locked")) < after_s:
         raise GitError("A server makes this or tries a merge there, or was killed over that not long ago")
     if not dry_run:
@@ -4702,6 +4720,9 @@ class Worktrees(Room):
         if tree is None or os.path.lexists(tree.path) or not is_inside(cwd, tree.path):
             return owner._replace(setup="")
         if os.path.isdir(tree.git_dir):
+            if os.path.lexists(Clearing(self.git, tree).hidden):
+                raise ToolError(f"`cwd`: {tree.path} does not exist", "A sweep was killed while it removed it",
+                                "Run `codex-mcp-swarm sweep`, which goes on with that. Then reply again")
             raise ToolError(f"`cwd`: {tree.path} does not exist",
                             "It was moved or deleted by hand, and git still counts on it",
                             "Put it back; if it is gone for good, run `git worktree prune`. Then reply again")

@@ -1,10 +1,12 @@
 """How a server starts supervisors: by a process that it forks before it has a thread, and without that all the same."""
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
 
+import codex_mcp_swarm as cms
 from client import Client, alive, eventually
 from conftest import command, is_supervised, task_dirs
 
@@ -114,6 +116,22 @@ def test_tasks_start_also_when_what_forks_supervisors_was_killed(client, root, m
     tasks = c.good(c.tool_result(call))["tasks"]
     assert [(task["outcome"], task["content"]) for task in tasks] == [("succeeded", "one"), ("succeeded", "two")]
     assert c.ok("codex", prompt="SAY three")["content"] == "three"
+
+
+STOPPED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import codex_mcp_swarm as cms
+cms.FORK_S = 0.3
+forker = cms.Forker(lambda words: 0)
+os.kill(forker.pid, signal.SIGSTOP)
+print(forker.fork(sys.argv[2], [2]), os.waitpid(forker.pid, 0)[1])
+"""
+
+
+def test_a_forker_that_somebody_stopped_is_ended_and_counts_as_none(tmp_path):
+    words = [sys.executable, "-c", STOPPED, os.path.dirname(cms.__file__), str(tmp_path)]
+    assert subprocess.run(words, stdout=subprocess.PIPE, timeout=60).stdout.split() == [b"False", b"9"]
 
 
 RUDE = """

@@ -364,6 +364,23 @@ def test_a_sparse_checkout_is_not_taken_for_deletions(repo, tree, place):
     assert files_of(repo) == ["README", "in/a", "out/b"] and show(repo, "in/a") == "2"
 
 
+def test_a_worktree_that_was_made_sparse_stays_so_in_its_second_turn(repo, tree, place):
+    for name in ("in/a", "out/b"):
+        (place / name).parent.mkdir()
+        (place / name).write_text("1\n")
+    save(tree)
+    agent(tree, "sparse-checkout", "set", "in")
+    for turn in ("2\n", "3\n"):
+        (place / "in" / "a").write_text(turn)
+        ours().snapshot(tree, "x")
+        assert sh(tree.path, "git", "status", "--porcelain") == ""
+        assert files_of(repo) == ["README", "in/a", "out/b"] and show(repo, "in/a") == turn.strip()
+    agent(tree, "sparse-checkout", "disable")
+    (place / "out" / "b").write_text("2\n")
+    ours().snapshot(tree, "x")
+    assert show(repo, "out/b") == "2"
+
+
 def test_line_ends_that_git_cannot_keep_do_not_stop_it(repo, tree, place):
     sh(repo, "git", "config", "core.autocrlf", "input")
     sh(repo, "git", "config", "core.safecrlf", "true")

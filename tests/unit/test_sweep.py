@@ -601,20 +601,21 @@ def test_what_is_read_before_a_removal_costs_no_memory(made, repo):
     assert one(app, host=Watching).removed and outputs and max(outputs) < 1_000_000
 
 
-def test_a_worktree_with_something_mounted_in_it_is_kept(made, tmp_path):
+def test_a_worktree_with_something_mounted_in_it_is_kept(made, tmp_path, monkeypatch):
     app, top, branch = made
     (top / "a b").mkdir()
     table = tmp_path / "mountinfo"
     place = os.path.realpath(str(top / "a b")).replace(" ", "\\040")
     table.write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n36 22 8:1 /data %s rw - ext4 /dev/sda1 rw\n" % place)
 
-    class Mounted(Later):
-        def mounted_in(self, path):
-            return cms.Host.mounted_in(path, str(table))
-    done = one(app, host=Mounted)
+    monkeypatch.setattr(cms.mounted_in, "__defaults__", (str(table),))       # the kernel's, as it would say
+    done = one(app)
     assert not done.removed and "mounted" in done.notes[0] and place in done.notes[0] and (top / "a b").is_dir()
+    with pytest.raises(OSError):
+        cms.delete_tree(str(top))
+    assert (top / "a b").is_dir() and (top / "work").exists()
     table.write_text(table.read_text().splitlines()[0])
-    assert one(app, host=Mounted).removed
+    assert one(app).removed
 
 
 @pytest.mark.skipif(not cms.LINUX, reason="there is no /proc elsewhere")
@@ -692,6 +693,45 @@ def test_a_sweep_that_was_killed_over_a_worktree_whose_repository_is_gone_now_le
     os.rename(str(repo) + "-moved", str(repo))
     assert one(app).removed and not top.exists() and trees(app) == []
     assert sh(repo, "git", "show", branch + ":work") == "1"
+
+
+def test_what_a_killed_sweep_left_goes_when_a_reply_has_made_the_worktree_anew(made):
+    app, top, branch = made
+    assert one(app).removed
+    hidden = top.parent / (".removed-" + top.name)
+    hidden.mkdir()                                  # it was killed while it deleted that
+    (hidden / "work").write_text("1\n")
+    assert run(app, "WRITE more 2", task_id=top.name)["outcome"] == "succeeded" and top.exists()
+    assert all(thing.removed for thing in sweep(app)) and not hidden.exists() and not top.exists()
+
+
+def test_a_reply_says_that_a_sweep_was_killed_over_its_worktree(made):
+    app, top, branch = made
+    os.rename(str(top), str(top.parent / (".removed-" + top.name)))
+    with pytest.raises(cms.ToolError) as caught:
+        run(app, "SAY x", task_id=top.name)
+    assert "A sweep was killed" in str(caught.value) and "codex-mcp-swarm sweep" in str(caught.value)
+    assert one(app).removed
+    assert run(app, "SAY x", task_id=top.name)["outcome"] == "succeeded"
+
+
+@pytest.mark.parametrize("then", ["on disk\n", None])
+def test_what_is_staged_and_not_on_disk_is_remembered(made, repo, then):
+    app, top, branch = made
+    put(top, plan="staged\n")
+    sh(top, "git", "add", "plan")
+    put(top, plan=then) if then else (top / "plan").unlink()
+    assert one(app).removed
+    (repo / "same").write_text("staged\n")
+    assert sh(repo, "git", "hash-object", "same") in sh(repo, "git", "rev-list", "--objects", trash_of(repo, branch))
+
+
+def test_a_lock_of_the_users_without_a_reason_keeps_the_worktree_and_the_dry_run_says_so(made, repo):
+    app, top, branch = made
+    sh(repo, "git", "worktree", "lock", str(top))
+    for dry_run in (True, False):
+        done = one(app, dry_run=dry_run)
+        assert not done.removed and "Somebody locked it" in done.notes[0]
 
 
 def test_a_worktree_of_another_root_in_the_same_place_is_left_alone_while_its_task_runs(made, swarm, repo, tmp_path):
