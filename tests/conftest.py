@@ -1,6 +1,6 @@
-"""Fixtures shared by all tests: a ROOT for tasks, a repository, the stand-in for codex, and servers to talk to.
+"""Fixtures of all tests: a ROOT for tasks, a repository, the stand-in for codex, and servers to talk to.
 
-After every test no task of its ROOT runs any more: what a test leaves running is stopped as a server stops it.
+After every test no task of its ROOT runs any more: what it leaves running is stopped as a server stops it.
 """
 import fcntl
 import functools
@@ -21,10 +21,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 SERVER = HERE.parent / "codex_mcp_swarm.py"
 FAKE_CODEX = HERE / "fake_codex"
 # As the installed command does it: a script is compiled anew at each start, an imported module is not.
-START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import codex_mcp_swarm; sys.exit(codex_mcp_swarm.main())"
+START = ("import sys; sys.path.insert(0, sys.argv.pop(1)); "
+         "import codex_mcp_swarm; sys.exit(codex_mcp_swarm.main())")
 
 
-# Tests live in the system's temporary directory, which workspace-write may write: so that ROOT is out of a task's reach all the same.
+# Tests live in the system's temporary directory, which workspace-write may write: so that ROOT is out of a
+# task's reach all the same.
 NO_TMP = "[sandbox_workspace_write]\nexclude_slash_tmp = true\nexclude_tmpdir_env_var = true\n"
 
 
@@ -44,7 +46,7 @@ def repo(tmp_path):
 
 @functools.lru_cache(maxsize=None)
 def template():
-    """A repository with one commit, made once in each process: to copy it costs less than five runs of git."""
+    """A repository with one commit, made once in each process: a copy costs less than five runs of git."""
     directory = tempfile.TemporaryDirectory()
     repo = pathlib.Path(directory.name, "repo")
     repo.mkdir()
@@ -97,7 +99,7 @@ def environment(tmp_path, root):
 
 @pytest.fixture
 def server(fake, repo):
-    """A factory: `server(*flags, env={}, cwd=repo)` starts a server and returns a Client before its handshake."""
+    """A factory: `server(*flags, env={}, cwd=repo)` starts a server; a Client before its handshake."""
     started = []
 
     def start(*flags, env=None, cwd=None):
@@ -113,7 +115,7 @@ def server(fake, repo):
 
 @pytest.fixture
 def client(server):
-    """A factory: `client(*flags, version=..., name=..., env={}, cwd=repo)` starts a server and initialises the session."""
+    """A factory: `client(*flags, version=..., name=..., env={}, cwd=repo)` also initialises the session."""
     def connect(*flags, version=NEWEST_LEGACY, name="test-client", **where):
         client = server(*flags, **where)
         client.initialize(version, name)
@@ -123,7 +125,7 @@ def client(server):
 
 @pytest.fixture
 def modern(server):
-    """A factory: `modern(*flags, tasks=False, name=..., env={}, cwd=repo)` starts a server to be spoken to in revision 2026-07-28."""
+    """A factory: `modern(*flags, tasks=False, name=..., env={}, cwd=repo)` speaks revision 2026-07-28."""
     def connect(*flags, tasks=False, name="test-client", **where):
         client = server(*flags, **where)
         client.envelope = envelope(tasks, name)
@@ -184,7 +186,8 @@ def running(c, count):
     """The ids of exactly `count` tasks, all running."""
     def look():
         tasks = c.ok("codex_status")["tasks"]
-        return len(tasks) == count and all(t["state"] == "running" for t in tasks) and [t["task_id"] for t in tasks]
+        all_run = len(tasks) == count and all(t["state"] == "running" for t in tasks)
+        return all_run and [t["task_id"] for t in tasks]
     return eventually(look, what="%d running tasks" % count)
 
 

@@ -46,7 +46,8 @@ def test_progress_names_the_command_that_runs_and_rises_strictly(client, repo, g
     seen = c.progress("p")
     values = [p["progress"] for p in seen]
     assert values == sorted(set(values))
-    assert all(p["message"] and not p["message"].lstrip().startswith("{") and len(p["message"]) < 300 for p in seen)
+    texts = [p["message"] for p in seen]
+    assert all(text and not text.lstrip().startswith("{") and len(text) < 300 for text in texts)
     assert all(p["total"] >= p["progress"] for p in seen if "total" in p)
 
 
@@ -88,7 +89,8 @@ def test_progress_comes_at_most_once_a_second_however_fast_the_run_changes(clien
 
 def test_two_calls_with_two_tokens_rise_each_on_its_own(client, gate):
     c = client()
-    calls = [c.start_call("codex", {"prompt": gate.wait + "\nSHELL true"}, progress_token=t) for t in (1, "1")]
+    prompt = gate.wait + "\nSHELL true"
+    calls = [c.start_call("codex", {"prompt": prompt}, progress_token=token) for token in (1, "1")]
     begun(c, 1), begun(c, "1")
     gate.open()
     for call in calls:

@@ -1,4 +1,7 @@
-"""Requests as they should be: their ids, what they may carry besides, and batches. What is wrong with one is in test_malformed."""
+"""Requests as they should be: their ids, what they may carry besides, and batches.
+
+What is wrong with one is in test_malformed.
+"""
 import json
 
 import pytest
@@ -11,7 +14,8 @@ def test_absent_or_null_arguments_are_no_arguments(client, params):
 
 def test_unknown_meta_and_unknown_params_are_ignored(client):
     c = client()
-    assert c.request("ping", {"_meta": {"traceparent": "00-x", "claudecode/toolUseId": "t"}, "x": 1})["result"] == {}
+    meta = {"traceparent": "00-x", "claudecode/toolUseId": "t"}
+    assert c.request("ping", {"_meta": meta, "x": 1})["result"] == {}
     assert c.request("tools/list", {"_meta": {}, "x": 1})["result"]["tools"]
 
 
@@ -57,7 +61,8 @@ def test_a_cancelled_call_is_left_out_of_the_answers_of_its_batch(batching, gate
         "name": "codex", "arguments": {"prompt": gate.wait}}}))
     c.ping()
     c.cancel(93)
-    assert c.wait_for(lambda m: isinstance(m, list), what="the answers of the batch") == [{"jsonrpc": "2.0", "id": 90, "result": {}}]
+    answers = c.wait_for(lambda m: isinstance(m, list), what="the answers of the batch")
+    assert answers == [{"jsonrpc": "2.0", "id": 90, "result": {}}]
 
 
 def test_a_batch_that_blocks_delays_nothing_else(batching, gate):

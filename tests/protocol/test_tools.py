@@ -35,7 +35,8 @@ def test_read_only_tools_say_so_and_the_others_say_the_opposite(tools):
 
 
 def test_the_entry_tools_are_always_loaded(tools):
-    assert {name for name, tool in tools.items() if tool.get("_meta", {}).get("anthropic/alwaysLoad") is True} == ALWAYS_LOADED
+    always = {name: tool.get("_meta", {}).get("anthropic/alwaysLoad") for name, tool in tools.items()}
+    assert {name for name, value in always.items() if value is True} == ALWAYS_LOADED
 
 
 def test_tools_list_is_small(client):
@@ -47,7 +48,8 @@ def test_tools_list_is_small(client):
 def test_a_description_is_sixty_words_at_most_and_does_not_shout(tools):
     for tool in tools.values():
         assert len(tool["description"].split()) <= 60, tool["name"]
-        assert not re.search(r"\b[A-Z]{4,}\b", tool["description"].replace("JSONL", "").replace("HEAD", "")), tool["name"]
+        text = tool["description"].replace("JSONL", "").replace("HEAD", "")
+        assert not re.search(r"\b[A-Z]{4,}\b", text), tool["name"]
 
 
 def test_every_input_schema_is_an_object_whose_arguments_have_types(tools):
@@ -65,7 +67,8 @@ def test_the_tool_codex_takes_the_arguments_of_the_removed_mcp_server(tools):
     assert {"prompt", "model", "sandbox", "approval-policy", "cwd", "profile", "config", "base-instructions",
             "developer-instructions", "compact-prompt", "worktree", "timeout_s"} <= set(schema["properties"])
     assert schema["properties"]["sandbox"]["enum"] == ["read-only", "workspace-write", "danger-full-access"]
-    assert schema["properties"]["approval-policy"]["enum"] == ["untrusted", "on-failure", "on-request", "never"]
+    policies = schema["properties"]["approval-policy"]["enum"]
+    assert policies == ["untrusted", "on-failure", "on-request", "never"]
 
 
 def test_the_aliases_are_not_listed(tools):

@@ -24,11 +24,12 @@ def environment(fake, monkeypatch):
 
 @pytest.fixture
 def swarm(environment, root, repo, fake, monkeypatch):
-    """A factory: `swarm(**config)` is another application on the same ROOT, as another server would have it."""
+    """A factory: `swarm(**config)` is one more application on the same ROOT, as another server has it."""
     monkeypatch.chdir(repo)
 
     def make(**config):
-        defaults = {"root": str(root), "worktree_dir": str(root / "worktrees"), "codex_bin": fake["CODEX_SWARM_CODEX_BIN"],
+        defaults = {"root": str(root), "worktree_dir": str(root / "worktrees"),
+                    "codex_bin": fake["CODEX_SWARM_CODEX_BIN"],
                     "codex_home": os.path.join(fake["HOME"], ".codex")}
         return cms.Swarm(cms.Config(**dict(defaults, **config)), cms.Host(), os.environ)
     return make

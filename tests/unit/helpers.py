@@ -39,7 +39,7 @@ def ended(swarm, ids):
 
 
 def run(swarm, *prompt, **arguments):
-    """Run one task, whose prompt has these lines, to its end; its record. Argument names may have `_` for `-`."""
+    """Run one task, whose prompt has these lines, to its end; its record. Arguments have `_` for `-`."""
     names = {name.replace("-", "_"): name for name in (*cms.RUN, "threadId", "task_id", "update_from")}
     request = {names[key]: value for key, value in arguments.items()}
     return ended(swarm, swarm.start([{"prompt": "\n".join(prompt), **request}]))[0]
@@ -50,13 +50,17 @@ def begin(swarm, *prompt, **arguments):
     return swarm.store.get(swarm.start([{"prompt": "\n".join(prompt), **arguments}])[0])
 
 
+def told(*words):
+    return subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout.decode()
+
+
 def parent_of(pid):
-    return int(subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], stdout=subprocess.PIPE, check=True).stdout)
+    return int(told("ps", "-o", "ppid=", "-p", str(pid)))
 
 
 def processes():
     """(pid, parent, state) of everything that can be seen."""
-    rows = subprocess.run(["ps", "-axo", "pid=,ppid=,stat="], stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+    rows = told("ps", "-axo", "pid=,ppid=,stat=").splitlines()
     return [(int(pid), int(parent), state) for pid, parent, state in (row.split() for row in rows)]
 
 
@@ -66,7 +70,7 @@ sys.addaudithook(lambda name, args: [listen(name, args) for listen in LISTENERS]
 
 @contextlib.contextmanager
 def auditing(listen):
-    """`listen(name, args)` hears of everything that this process asks of the system (PEP 578), while the block runs."""
+    """While the block runs, `listen(name, args)` hears what this process asks of the system (PEP 578)."""
     LISTENERS.append(listen)
     try:
         yield

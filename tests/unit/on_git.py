@@ -18,8 +18,9 @@ def sh(cwd, *words, **env):
 
 
 def ours(**more):
-    """A Git as the server has it, in an environment without any identity or configuration but the repository's."""
-    return Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent", **more})
+    """A Git as the server has it, with no identity and no configuration but the repository's."""
+    nowhere = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}
+    return Git(Host(), {"PATH": os.environ["PATH"], **nowhere, **more})
 
 
 def asking(tmp_path):
@@ -31,10 +32,14 @@ def asking(tmp_path):
 
 
 def snapshot(repo):
-    """Everything that is the user's: each file with its digest, the index, HEAD, the status and the configuration."""
-    files = {str(p.relative_to(repo)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(pathlib.Path(repo).rglob("*"))
-             if p.is_file() and ".git" not in p.relative_to(repo).parts}
-    git = {name: (repo / ".git" / name).read_bytes() for name in ("HEAD", "config", "index") if (repo / ".git" / name).exists()}
+    """Everything that is the user's: each file with its digest, HEAD, the configuration and the index."""
+    repo, files = pathlib.Path(repo), {}
+    for path in sorted(repo.rglob("*")):
+        name = path.relative_to(repo)
+        if path.is_file() and ".git" not in name.parts:
+            files[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    noted = [repo / ".git" / name for name in ("HEAD", "config", "index")]
+    git = {path.name: path.read_bytes() for path in noted if path.exists()}
     return files, git
 
 
@@ -77,7 +82,10 @@ def commit(top, message="more"):
 
 
 def put_pipes_and_a_socket(top, monkeypatch):
-    """One pipe is new, one takes the place of a tracked file; the name of a socket has to be short, hence the change of directory."""
+    """One pipe is new, one takes the place of a tracked file.
+
+    The name of a socket has to be short, hence the change of directory.
+    """
     os.mkfifo(str(top / "pipe"))
     (top / "README").unlink()
     os.mkfifo(str(top / "README"))
