@@ -1056,16 +1056,30 @@ def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> 
 
 def workspace_settings(text: str) -> Optional[Dict[str, Any]]:
     """What TOML, a file or a `-c` setting, says of `sandbox_workspace_write`: name -> value; None where that
-    is not certain. Python has no parser before 3.11, and `model=gpt-5.5`, which `-c` takes, is no TOML."""
+    is not certain. By pattern where Python has no parser, before 3.11; no other table has these names."""
+    found = None
     with contextlib.suppress(ImportError, ValueError, RecursionError, AttributeError):
         import tomllib
         found = dict(tomllib.loads(text).get("sandbox_workspace_write", {}).items())
-        roots = found.get("writable_roots", [])
-        return found if isinstance(roots, list) and all(isinstance(root, str) for root in roots) else None
-    if re.search(r"exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots|\\[uUx]", text):
-        return None
-    network = re.search(r"sandbox_workspace_write\b[^[#]*\bnetwork_access\s*=\s*(true|false)\b", text)
-    return {"network_access": network[1] == "true"} if network else {}
+    if found is None:
+        found = _by_pattern(re.sub(r"(?m)^[ \t]*#.*", "", text))
+    roots = found.get("writable_roots", []) if found is not None else None
+    return found if isinstance(roots, list) and all(isinstance(root, str) for root in roots) else None
+
+
+def _by_pattern(toml_text: str) -> Optional[Dict[str, Any]]:
+    name = "exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots"
+    quoted = r"""("[^"\\\n]*"|'[^'\n]*')"""
+    value = rf"""(true|false|\[(?:[\s,]|#.*\n|{quoted})*\])"""
+    table, key = r"\[sandbox_workspace_write\](?s:(.*?))(?=^[ \t]*\[|\Z)", r"sandbox_workspace_write[ \t]*[.=].*"
+    places = [*re.findall(rf"(?m)^[ \t]*{table}", toml_text), *re.findall(rf"(?m)^[ \t]*{key}", toml_text)]
+    found: Dict[str, Any] = {}
+    for word, raw, _ in re.findall(rf"\b({name}|network_access)\s*=\s*{value}", "\n".join(places)):
+        words = [one[1:-1] for one in re.findall(rf"#.*\n|{quoted}", raw) if one]
+        found[word] = words if raw[0] == "[" else raw == "true"
+    mentioned = re.findall(rf"""{name}|\\[uUx][^"\n]*"[ \t]*[].=]""", toml_text)
+    whole = len(mentioned) == len(found.keys() - {"network_access"})
+    return found if whole and not re.search(rf"#.*(?:{name})", toml_text) else None
 
 
 # To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
@@ -5999,7 +6013,7 @@ def _next_step(data: Mapping[str, Any]) -> str:
     if data.get("blocked"):
         return "There are no conflicts, but the checkout cannot be moved now"
     if data["dry_run"] and data["files_changed"]:
-        return "No conflicts: call again without dry_run (the server's verify command runs then, if it has one)"
+        return "No conflicts: call again without dry_run (a verify command of the server runs then)"
     return "There is nothing to merge: all of it is in there already"
 
 
@@ -6055,7 +6069,8 @@ def one_named(swarm: Swarm, name: str) -> str:
     """Raises: ToolError."""
     ids = swarm.watch.named(name)
     if len(ids) > 1:
-        raise ToolError(f"`{name}` stands for {len(ids)} tasks", ", ".join(ids[:NAMES_SHOWN]), "Name one of them")
+        some_ids = ", ".join(ids[:NAMES_SHOWN])
+        raise ToolError(f"`{name}` stands for {len(ids)} tasks", some_ids, "Name one of them")
     return ids[0]
 
 

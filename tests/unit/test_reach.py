@@ -10,8 +10,6 @@ from .helpers import run
 from conftest import git
 
 WRITE = {"prompt": "x", "sandbox": "workspace-write"}
-PARSER = sys.version_info >= (3, 11)
-with_parser = pytest.mark.skipif(not PARSER, reason="Python 3.11 is the first with a parser of TOML")
 
 
 @pytest.fixture
@@ -37,7 +35,6 @@ def test_root_is_hidden_the_way_to_it_is_read_only_and_the_rest_stays_writable(a
     assert any(str(repo / "deep") in warning for warning in spec.warnings)
 
 
-@with_parser
 def test_elsewhere_the_sandbox_stays_as_it_is(swarm, tmp_path):
     spec = swarm().plan(WRITE).spec
     assert spec.permissions == {} and "--sandbox=workspace-write" in cms.codex_argv(spec)
@@ -53,7 +50,6 @@ def test_the_mode_may_come_from_config_or_from_the_flags_of_the_server(app):
     assert app(overrides=('sandbox_mode="workspace-write"',)).plan({"prompt": "x"}).spec.permissions
 
 
-@with_parser
 def test_a_worktree_of_its_own_is_opened_again_and_those_of_others_stay_readable_only(swarm, repo):
     trees = repo / "trees"
     trees.mkdir()
@@ -72,7 +68,6 @@ def test_what_has_no_effect_beside_a_profile_goes_into_it(app, settings, words):
     assert words in cms.codex_argv(made.plan(WRITE).spec)
 
 
-@with_parser
 @pytest.mark.parametrize("line", ['sandbox_workspace_write.writable_roots=["%s"]', "sandbox_workspace_write={network_access=true, writable_roots=['%s']}"])
 def test_a_writable_root_around_root_counts_wherever_it_was_set(swarm, tmp_path, fake, line):
     assert files_of(swarm(overrides=(line % tmp_path,)))[str(tmp_path)] == "write"
@@ -91,6 +86,8 @@ UNDERSTOOD = [
     ("model=gpt-5.5", {}), ("[other]\nnetwork_access = true", {}),
     ("[sandbox_workspace_write]\nnetwork_access = true\n[other]\nx = 1", {"network_access": True}),
     ("sandbox_workspace_write.network_access=false", {"network_access": False}),
+]
+UNCERTAIN_BEFORE_311 = [
     ('[ "sandbox_workspace_write" ]\nwritable_roots = ["/a"]', {"writable_roots": ["/a"]}),
     ('[sandbox_workspace_write]\n"writable_roots" = ["/a"]', {"writable_roots": ["/a"]}),
     ('[sandbox_workspace_write]\nwritable_roots = ["""\n/a""", "/b\\u0041"]', {"writable_roots": ["/a", "/bA"]}),
@@ -105,12 +102,11 @@ NEVER = ["[sandbox_workspace_write]\nwritable_roots = 1", "[sandbox_workspace_wr
 
 
 @pytest.mark.parametrize("parser", [True, False])
-@pytest.mark.parametrize("text, says", UNDERSTOOD + [(text, None) for text in NEVER])
+@pytest.mark.parametrize("text, says", UNDERSTOOD + UNCERTAIN_BEFORE_311 + [(text, None) for text in NEVER])
 def test_what_a_config_opens_is_understood_or_said_to_be_uncertain(monkeypatch, parser, text, says):
     if not parser:
         monkeypatch.setitem(sys.modules, "tomllib", None)
-    parsed, opening = parser and PARSER, ("writable_roots", "exclude_slash_tmp", "\\u005f")
-    certain = parsed or says is not None and not any(name in text for name in opening)
+    certain = parser and sys.version_info >= (3, 11) or (text, says) in UNDERSTOOD
     assert cms.workspace_settings(text) == (says if certain else None)
 
 
@@ -127,7 +123,6 @@ def test_what_is_not_understood_counts_as_open_and_stays_closed(swarm, tmp_path,
     assert [path for path, mode in files.items() if mode == "write"] == [str(tmp_path / "repo")]
 
 
-@with_parser
 def test_what_a_project_opens_hides_root_but_is_not_granted_and_elsewhere_changes_nothing(swarm, tmp_path):
     config = tmp_path / "repo" / ".codex" / "config.toml"
     config.parent.mkdir()
@@ -150,7 +145,6 @@ def of_another_base(repo, tmp_path):
     return {"base": "open"}
 
 
-@with_parser
 def test_what_the_base_of_a_worktree_opens_counts_although_the_checkout_has_it_not(swarm, repo, tmp_path):
     app, worktree = swarm(), of_another_base(repo, tmp_path)
     record = run(app, "SAY x", worktree=worktree)
@@ -187,7 +181,6 @@ def test_where_no_profile_can_help_nothing_starts_and_the_reason_is_said(app, re
     assert words in str(caught.value) and "CODEX_SWARM_TASK_DIR" in str(caught.value)
 
 
-@with_parser
 def test_a_refusal_names_what_root_lies_in_that_the_task_may_write(swarm, tmp_path):
     config = tmp_path / "home" / ".codex" / "config.toml"
     config.write_text("[sandbox_workspace_write]\nexclude_tmpdir_env_var = true\n")
