@@ -1071,7 +1071,8 @@ def _by_pattern(toml_text: str) -> Optional[Dict[str, Any]]:
     name = "exclude_slash_tmp|exclude_tmpdir_env_var|writable_roots"
     quoted = r"""("[^"\\\n]*"|'[^'\n]*')"""
     value = rf"""(true|false|\[(?:[\s,]|#.*\n|{quoted})*\])"""
-    table, key = r"\[sandbox_workspace_write\](?s:(.*?))(?=^[ \t]*\[|\Z)", r"sandbox_workspace_write[ \t]*[.=].*"
+    table = r"\[sandbox_workspace_write\](?s:(.*?))(?=^[ \t]*\[|\Z)"
+    key = r"sandbox_workspace_write[ \t]*[.=].*"
     places = [*re.findall(rf"(?m)^[ \t]*{table}", toml_text), *re.findall(rf"(?m)^[ \t]*{key}", toml_text)]
     found: Dict[str, Any] = {}
     for word, raw, _ in re.findall(rf"\b({name}|network_access)\s*=\s*{value}", "\n".join(places)):
