@@ -318,7 +318,7 @@ class Worktree(NamedTuple):
     ignored: Mapping[str, Any] = {}             # what it must not take, but for copies; a directory as one
     files: Tuple[str, ...] = ()                 # that differ, relative; the first FILES_KEPT
     unsaved: Optional[str] = None               # why there is no snapshot: the work is in `path` alone
-    seal: Optional[str] = None                  # `Git._seal` of the submodules as they were checked out
+    seal: Optional[str] = None                  # `seal_of` the submodules as they were checked out
 
     @property
     def start(self) -> str:
@@ -1922,24 +1922,30 @@ def native_codex(path: str) -> str:
 # ======================================================================================
 # 8. GIT
 # ======================================================================================
-# Never the user's hooks, signing, editor, prompts or GIT_* environment; never a checkout, index or
-# branch of the user's. What git makes of a task's tree goes through an index of our own, in the
-# worktree's git directory, out of the sandbox's reach.
+# Git says how git runs here, At where. What lies in a checkout goes through an index of ours, never its own.
+# Trees makes worktrees, Snapshot commits what a task left there. Desk merges aside, Update into a worktree,
+# Forward into a checkout of the user's. Clearing removes. No other floor moves a ref or makes an object.
 GIT_SETTINGS = tuple(word for setting in (
-    "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false", "core.ignoreStat=false", "core.trustCtime=true", "core.checkStat=default",
-    "core.splitIndex=false", "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
-    "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8", "advice.detachedHead=false", "gc.auto=0",
-    "maintenance.auto=false", "merge.conflictStyle=merge", "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false") for word in ("-c", setting))
+    "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false",
+    "core.ignoreStat=false", "core.trustCtime=true", "core.checkStat=default", "core.splitIndex=false",
+    "core.untrackedCache=false", "core.warnAmbiguousRefs=true", "core.filesRefLockTimeout=10000",
+    "core.packedRefsTimeout=10000", "commit.gpgSign=false", "i18n.commitEncoding=UTF-8",
+    "advice.detachedHead=false", "gc.auto=0", "maintenance.auto=false", "merge.conflictStyle=merge",
+    "diff.ignoreSubmodules=all", "submodule.recurse=false", "status.showStash=false")
+    for word in ("-c", setting))
 PLAIN = "|".join((      # what a repository may configure: git runs no program for it, and works nowhere else
     *(setting.partition("=")[0].lower() for setting in GIT_SETTINGS[1::2]),
-    "core.(bare|filemode|logallrefupdates|ignorecase|precomposeunicode|symlinks|autocrlf|eol|sparsecheckout(cone)?)",
-    "(core|lfs).repositoryformatversion|index.sparse|extensions.(objectformat|refstorage|worktreeconfig)",
-    r"(branch|user|init|pull|push)\..*|remote\..*\.(url|pushurl|fetch|gh-resolved)|submodule\.(.*\.)?(url|active)"))
-LOCAL_ENV = frozenset({"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_OBJECT_DIRECTORY", "GIT_DIR",
-                       "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE",
-                       "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
+    "core.(bare|filemode|logallrefupdates|ignorecase|precomposeunicode|symlinks|autocrlf|eol)",
+    "core.sparsecheckout(cone)?|index.sparse|extensions.(objectformat|refstorage|worktreeconfig)",
+    r"(core|lfs).repositoryformatversion|(branch|user|init|pull|push)\..*",
+    r"remote\..*\.(url|pushurl|fetch|gh-resolved)|submodule\.(.*\.)?(url|active)"))
+LOCAL_ENV = frozenset({
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT",
+    "GIT_OBJECT_DIRECTORY", "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
+    "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
-COPIED = "codex-swarm-copied"               # the names of the copied files and what `mark_of` says of each, NUL after each
+COPIED = "codex-swarm-copied"               # the copied files and what `mark_of` says of each, NUL after each
 UPDATE = "codex-swarm-update"               # the commit that is being brought into a worktree
 LOCK_REASON = "A codex-mcp-swarm task is running here"
 TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which a removed worktree was made
@@ -1953,7 +1959,9 @@ OURS = ".codex-swarm"                       # marks the directory of worktrees, 
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
 UNKNOWN = "git does not know this worktree any more, or its repository was moved"
 NOWHERE_ELSE = "What is in it may be nowhere else"
-UNFINISHED = {"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert", "sequencer": "cherry-pick", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
+UNFINISHED = {
+    "MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert",
+    "sequencer": "cherry-pick", "BISECT_LOG": "bisect", "rebase-merge": "rebase", "rebase-apply": "rebase"}
 
 
 def top_of(directory: str) -> Optional[str]:
@@ -1979,6 +1987,17 @@ def repository_of(directory: str) -> Tuple[str, str]:
     return os.path.realpath(common), top
 
 
+def leads_to(directory: str, name: str) -> str:
+    """Where a file of git's with a path in it leads, empty for none."""
+    word = text_in(os.path.join(directory, name))[:8192].rstrip("\n")
+    return os.path.realpath(os.path.join(directory, re.sub("^gitdir: ", "", word))) if word else ""
+
+
+def common_of(tree: Worktree) -> str:
+    """git's directory that all checkouts of the repository have in common."""
+    return os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
+
+
 def elsewhere(environ: Mapping[str, str]) -> Dict[str, str]:
     """The environment without what ties git to one repository: a server that a git hook started has that.
     Source: `git rev-parse --local-env-vars` of git 2.39."""
@@ -1990,614 +2009,246 @@ def waits_for(top: str) -> str:
     end."""
     if not os.path.exists(os.path.join(top, ".git")):
         return ""
-    read = (os.path.join(at, name) for at, _, names in os.walk(top) for name in names if name in (".gitignore", ".gitattributes"))
+    read = (os.path.join(at, name) for at, _, names in os.walk(top)
+            for name in names if name in (".gitignore", ".gitattributes"))
     with contextlib.suppress(OSError):
-        return next((f"; it waits for the pipe `{path}`" for path in read if stat.S_ISFIFO(os.lstat(path).st_mode)), "")
+        return next((f"; it waits for the pipe `{path}`" for path in read
+                     if stat.S_ISFIFO(os.lstat(path).st_mode)), "")
     return ""
 
 
-class Desk(Dict[str, str]):
-    """The environment in which git merges aside: its work tree holds nothing but the .gitattributes of what
-    is merged into, as in a checkout, and a merge driver of the user's configuration runs in there."""
-    commit = ""                             # of which they are; none yet
-
-
-def files_at(top: str, name: str) -> Iterator[str]:
-    """What lies at and below `name` in the directory `top`, links and empty directories included."""
-    path = os.path.join(top, name)
-    if os.path.islink(path) or not os.path.isdir(path):
-        return iter([name] if os.path.lexists(path) else [])
-    return (os.path.relpath(os.path.join(at, inner), top) for at, inside, files in os.walk(path)
-            for inner in (*files, *(d for d in inside if os.path.islink(os.path.join(at, d)) or not os.listdir(os.path.join(at, d)))))
-
-
-def is_undecided(then: str, now: str) -> bool:
-    """Whether of the conflicts that git left in `then`, between markers of ours, one still stands in `now`: a
-    marker, indented or under another label, or a separator with what was on both sides. What was no marker
-    then is none now."""
-    old, new = ("\n" + "\n".join(line.strip() for line in text.split("\n")) + "\n" for text in (then, now))
-    found = re.search(f"\n(<+) {LABEL}\n", old)
-    if found is None:
-        return False
-    width = len(found[1])
-
-    def without_markers(conflict: "re.Match[str]") -> str:
-        marked, count = re.subn(f"(?m)^={{{width}}}$", "\0", conflict[1])
-        return marked if count == 1 else conflict[1]        # else nobody can tell which one is git's
-    was = re.sub(f"(?s)(?<=\n)<+ {LABEL}\n(.*?\n)>+ {LABEL}\n", without_markers, old)
-    added = collections.Counter(new.split("\n")) - collections.Counter(was.split("\n"))
-    if any(re.match(f"(<{{{width}}}|>{{{width}}})( |$)", line) for line in added):
-        return True
-    apart = (f"\n{one}\n{'=' * width}\n{other}\n" for one, other in re.findall("\n(.*)\n\0(?=\n(.*)\n)", was))
-    return any(new.count(lines) > was.count(lines) for lines in apart)
-
-
-def readable(text: str) -> str:
-    """With the names that a user knows in the place of those that git needs."""
-    return re.sub(f"{MARK}([0-9A-Za-z.-]*)-0-g[0-9a-f]+", r"\1", text)
-
-
-def blobs_of(rows: Sequence[Changed]) -> Dict[str, str]:
-    """The blobs of the files among them."""
-    return {row.path: row.blob for row in rows if row.mode.startswith("100")}
-
-
-def total(rows: Sequence[Changed]) -> Tuple[int, int]:
-    """(insertions, deletions) of all of them."""
-    return sum(row.insertions or 0 for row in rows), sum(row.deletions or 0 for row in rows)
+def unfinished(git_dir: str) -> List[str]:
+    """What was begun in a checkout and not brought to its end: merge, rebase, ..."""
+    return sorted({word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(git_dir, name))})
 
 
 class Git:
-    """git on one machine. `within_s` bounds everything that this object does, all commands together."""
+    """git on one machine, as we run it wherever we do. `within_s` bounds all commands of it together.
 
-    def __init__(self, host: Host, environ: Mapping[str, str], within_s: Optional[float] = None, own: str = "") -> None:
+    It never runs the user's hooks, signing, editor or prompts, and never obeys the user's GIT_* environment.
+    """
+
+    def __init__(self, host: Host, environ: Mapping[str, str], within_s: Optional[float] = None,
+                 own: str = "") -> None:
         """`own`: a directory for locks and for what is gone afterwards, made at need, where no task can
         write: in that for temporary files a sandboxed one can. Default: one there all the same, for whoever
         runs no tasks."""
         self.host, self.within_s, self.own = host, within_s, own
         self.give_up = None if within_s is None else host.monotonic() + within_s
         self.environ = {k: v for k, v in environ.items() if not k.startswith("GIT_")}
-        self.environ.update(GIT_TERMINAL_PROMPT="0", GIT_ASKPASS="", SSH_ASKPASS_REQUIRE="never", GIT_EDITOR="true", GIT_OPTIONAL_LOCKS="0", LC_ALL="C",
-                            PYTHONSAFEPATH="1")         # a filter of the user's, `python -m ...`, imports nothing from the tree
-        self.said: List[str] = []       # what the last look for changes could not read
+        self.environ.update(
+            GIT_TERMINAL_PROMPT="0", GIT_ASKPASS="", SSH_ASKPASS_REQUIRE="never", GIT_EDITOR="true",
+            GIT_OPTIONAL_LOCKS="0", LC_ALL="C", PYTHONSAFEPATH="1")     # `python -m` takes none from there
 
-    def __call__(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "") -> str:
-        """git's standard output, without the last newline. Blocks up to GIT_TIMEOUT_S. Raises: GitError."""
-        done = self.run(cwd, *words, env=env, stdin=stdin)
-        return done.out[:-1] if done.out.endswith("\n") else done.out
+    def at(self, cwd: str, **env: str) -> "At":
+        """In the checkout around `cwd`, as git finds it."""
+        return At(self, cwd, env)
 
-    def run(self, cwd: str, *words: str, env: Optional[Mapping[str, str]] = None, stdin: str = "", allowed: Sequence[int] = (0,),
-            limit_s: float = GIT_TIMEOUT_S, keep_out: bool = True) -> Done:
-        """As above, for those who need more than the output, or none of it. Raises: GitError for an exit
-        status that is not `allowed`."""
-        left = limit_s if self.give_up is None else min(limit_s, self.give_up - self.host.monotonic())
-        if left <= 0:
-            why = f"git had used up its {self.within_s:.0f} s{waits_for(cwd)}"
-            raise GitError(f"`git {words[0]}` was not run", why, "See why git is slow there, for instance a filter that hangs")
-        try:
-            done = self.host.run(("git", *GIT_SETTINGS, *words), cwd, {**self.environ, **(env or {})}, left,
-                                 stdin.encode("utf-8", "surrogateescape"), keep_out, lambda: waits_for(cwd))
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and not os.path.isdir(cwd):
-                raise GitError(f"There is no directory `{cwd}`", "It was deleted or moved", "Put it back, or see what `git worktree list` says")
-            if isinstance(error, ValueError) or error.errno == errno.E2BIG:
-                raise GitError("git could not be run", str(error), "Correct the arguments")
-            raise GitError("git could not be run", str(error), "Install git, and see that it is on the server's PATH")
-        if done.code not in allowed:
-            how = f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}"
-            said = [line for line in done.err.splitlines() if line and not line.startswith(("hint:", "warning:"))] or [how]
-            slow = waits_for(cwd) if said[0].startswith("fatal: gave up") else ""
-            room = ", and see that there is room" if "unable to write" in done.err else ""
-            raise GitError(f"`git {words[2] if words[0] == '-c' else words[0]}` refused", clip_middle(" ".join(said) + slow, 600), f"Try it by hand in `{cwd}`{room}")
-        return done
+    def within(self, git_dir: str) -> "At":
+        """In git's directory itself: of a checkout, or what all have in common."""
+        return At(self, git_dir, {"GIT_DIR": git_dir})
 
-    def contains(self, cwd: str, new: str, old: str, env: Optional[Mapping[str, str]] = None) -> bool:
-        """Whether the commit `old` is `new` or an ancestor of it. Raises: GitError."""
-        return self.run(cwd, "merge-base", "--is-ancestor", old, new, env=env, allowed=(0, 1)).code == 0
-
-    def branch_at(self, cwd: str, env: Optional[Mapping[str, str]] = None) -> str:
-        """The ref that HEAD stands for, empty where it is detached. Raises: GitError."""
-        return self.run(cwd, "symbolic-ref", "--quiet", "HEAD", env=env, allowed=(0, 1)).out.strip()
-
-    @staticmethod
-    def unfinished(git_dir: str) -> List[str]:
-        """What was begun in a checkout and not brought to its end: merge, rebase, ..."""
-        return sorted({word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(git_dir, name))})
-
-    def commit_of(self, cwd: str, ref: str, env: Optional[Mapping[str, str]] = None) -> Optional[str]:
-        """The commit that `ref` names, if it names one. Raises: GitError when git cannot be asked."""
-        done = self.run(cwd, "rev-parse", "--verify", "--quiet", ref + "^{commit}", env=env, allowed=(0, 1, 128))
-        return done.out.strip() if done.code == 0 else None
-
-    def head(self, cwd: str, base: str = "HEAD") -> Tuple[str, str]:
-        """(top directory of the checkout around `cwd`, the commit that `base` names there).
-
-        Raises: GitError, also when the repository is bare, has no commit, or `base` names none or two
-        things."""
-        if self(cwd, "rev-parse", "--is-inside-work-tree") != "true":
-            raise GitError("The repository is bare, or `cwd` is git's own directory", "There are no files to work with", "Pass the directory of a checkout as `cwd`")
-        top = self(cwd, "rev-parse", "--show-toplevel")
-        if self.commit_of(cwd, "HEAD") is None and base == "HEAD":
-            raise GitError("The repository has no commit yet", "A worktree starts from HEAD", "Make a first commit, or leave `worktree` out")
-        name = clip(base, 100)
-        found = self.run(cwd, "rev-parse", "--verify", base + "^{commit}", allowed=(0, 1, 128)) if not base.startswith("-") else Done(1, "", "")
-        if found.code != 0:
-            raise GitError(f"`base`: `{name}` names no commit", clip(found.err, 300), "Pass a branch, tag or commit that `git rev-parse` finds there; fetch it first if it is remote")
-        if "is ambiguous" in found.err:
-            raise GitError(f"`base`: `{name}` is ambiguous", clip(found.err, 300), f"Write it in full, such as refs/heads/{name}")
-        return top, found.out.strip()
+    def checkout(self, git_dir: str, top: str) -> "At":
+        """In one checkout whose git directory is named outright: a `.git` that a task put in its tree leads
+        nowhere. Where a file system tells `a` from `A`, git shall too: a repository that came from one which
+        does not says otherwise, and git would pass over a file that was renamed so."""
+        env = {"GIT_DIR": git_dir, "GIT_WORK_TREE": top}
+        if not os.path.exists(os.path.join(git_dir, "hEaD")):
+            env.update(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="core.ignoreCase", GIT_CONFIG_VALUE_0="false")
+        return At(self, top, env)
 
     def odd_settings(self, git_dir: str, common: str) -> List[str]:
         """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises:
         GitError."""
         files = [os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")]
-        rows = [self("/", "config", "--file", file, "--name-only", "-z", "--list") for file in files if os.path.lexists(file)]
-        return sorted({name for name in "".join(rows).split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
+        words = ("config", "--name-only", "-z", "--list", "--file")
+        rows = "".join(self.at("/")(*words, file) for file in files if os.path.lexists(file))
+        return sorted({name for name in rows.split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
 
-    @contextlib.contextmanager
-    def aside(self, place: Mapping[str, str]) -> Iterator[Dict[str, str]]:
-        """`place` with an index and an object directory of its own, both gone afterwards: whatever git makes
-        then, the repository does not notice. Raises: GitError, OSError."""
-        objects = os.path.join(place["GIT_DIR"], self(place["GIT_DIR"], "rev-parse", "--git-path", "objects", env=place))
-        quoted = objects.replace("\\", r"\\").replace('"', r'\"').replace("\n", r"\n")
-        with self._scratch() as there:
-            os.mkdir(os.path.join(there, "objects"))
-            yield {**place, "GIT_INDEX_FILE": os.path.join(there, "index"), "GIT_OBJECT_DIRECTORY": os.path.join(there, "objects"),
-                   "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
+    def check_merge_tree(self) -> None:
+        """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
+        said = self.at("/")("version")
+        found = re.search(r"(\d+)\.(\d+)", said)
+        if found is None or (int(found[1]), int(found[2])) < (2, 38):
+            raise GitError("Merging needs git 2.38 or newer", f"The server has {said}",
+                           "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
-    def _own_directory(self) -> str:
+    def own_directory(self) -> str:
         import tempfile
         own = self.own or os.path.join(tempfile.gettempdir(), f"codex-swarm-{os.geteuid()}")
         private_directory(own)
         return own
 
     @contextlib.contextmanager
-    def _scratch(self) -> Iterator[str]:
+    def scratch(self) -> Iterator[str]:
         """An empty directory, gone afterwards; should we be killed, the sweep removes it. Raises: ToolError,
         OSError."""
-        there = os.path.join(self._own_directory(), "." + self.host.new_task_id())
+        there = os.path.join(self.own_directory(), "." + self.host.new_task_id())
         os.mkdir(there, 0o700)
         try:
             yield there
         finally:
             delete_tree(there)
 
-    # -- making ----------------------------------------------------------------------
-    def add_worktree(self, top: str, base: str, path: str, branch: str, carry: bool = False,
-                     again: bool = False) -> Worktree:
-        """A new locked worktree at `path` on the new `branch`, from the commit `base`; with `carry`, on top
-        of it a commit of everything that is not committed in `top`. `again`: the branch may be there already,
-        at `base`. Blocks while another one is made in that repository.
-
-        Raises: GitError, OSError; nothing is left then."""
-        with self._alone(top):
-            free = not os.path.lexists(path)
-            kept = again and self.commit_of(top, f"refs/heads/{branch}") == base
-            try:
-                if not kept:
-                    self(top, "branch", "--no-track", branch, base)
-            except GitError:
-                above = branch.split("/")[0]
-                if self.commit_of(top, f"refs/heads/{above}") is None:
-                    raise
-                raise GitError(f"No branch `{branch}` can be made", f"There is a branch `{above}` already, and "
-                               "git takes only one of the two", f"Rename that: `git branch -m {above} OTHER-NAME`")
-            try:
-                self(top, "worktree", "add", "--quiet", "--no-checkout", path, branch)
-                self(top, "worktree", "lock", "--reason", LOCK_REASON, path)
-            except GitError:
-                self.discard(top, path if free else "", "" if kept else branch)
-                raise
-        try:
-            tree = Worktree(path, branch, base, self(path, "rev-parse", "--absolute-git-dir"))
-            tree = self._carry(top, tree) if carry else tree
-            self.run(path, "reset", "--hard", "--quiet", "--no-recurse-submodules", tree.start, limit_s=CHECKOUT_S)
-            copy_file(os.path.join(tree.git_dir, "index"), self._own_index(tree, tree.start))
-            tree = self._submodules(top, tree)
-            copied, refused = self._include(top, path)
-            with open(os.path.join(tree.git_dir, COPIED), "wb", opener=private) as f:
-                f.write(os.fsencode("".join(f"{name}\0{mark_of(path, name)}\0" for name in copied)))
-            return tree._replace(copied=some(copied), unseen={**tree.unseen, **self._unseen(top, tree, set(copied), refused)})
-        except (GitError, OSError):
-            self.discard(top, path, "" if kept else branch)
-            raise
-
-    @contextlib.contextmanager
-    def _alone(self, top: str) -> Iterator[None]:
-        """One server at a time makes worktrees in a repository: git's own locks make the others fail, not
-        wait."""
-        common = os.path.realpath(os.path.join(top, self(top, "rev-parse", "--git-common-dir")))
-        with locked(self.lock_of(common), fcntl.LOCK_EX, os.O_CREAT):
-            yield
+    def alone(self, common: str) -> ContextManager[bool]:
+        """One server at a time writes in a repository, the others wait: git's own locks make them fail."""
+        return locked(self.lock_of(common), fcntl.LOCK_EX, os.O_CREAT)
 
     def lock_of(self, common: str) -> str:
         """The lock file of a repository. Not in git's directory, whose copies and backups a file that nobody
         can read would stop. Two repositories may share one."""
         import zlib
-        return os.path.join(self._own_directory(), f"{zlib.crc32(os.fsencode(common)):08x}.lock")
+        return os.path.join(self.own_directory(), f"{zlib.crc32(os.fsencode(common)):08x}.lock")
 
-    def discard(self, top: str, path: str, branch: str) -> None:
-        """Remove what was just made, and in which nobody but us can have worked."""
-        if path:
-            with contextlib.suppress(GitError):
-                self(top, "worktree", "remove", "--force", "--force", path)
-        if branch:
-            with contextlib.suppress(GitError):
-                self(top, "update-ref", "-d", f"refs/heads/{branch}")
 
-    def _carry(self, top: str, tree: Worktree) -> Worktree:
-        """`tree` with a commit of what is not committed in `top`, as it lies there. The index of `top` is
-        copied, never written."""
-        scratch = os.path.join(tree.git_dir, OWN_INDEX)
-        written, changes, left_out = self._lying(top, {"GIT_INDEX_FILE": scratch})
-        carried = [c.path for c in changes if c.path not in left_out]
-        os.unlink(scratch)
-        if carried:
-            message = f"Uncommitted changes of the checkout, as {tree.branch} began\n"
-            tree = tree._replace(baseline=self._commit(tree.path, written, [tree.base], message), carried=some(carried))
-        missing = with_reasons(left_out)
-        return tree._replace(unseen={"not_carried": missing} if missing else {})
+class At:
+    """git in one place: a checkout, a repository, a desk. It runs commands with the environment of that
+    place, and answers what several rooms ask. It moves no ref and writes no file of a checkout.
 
-    def _lying(self, top: str, aside: Mapping[str, str]) -> Tuple[str, List[Change], Dict[str, str]]:
-        """(the tree object of what lies in the checkout `top`, the changes in it, those left out of it and
-        why), made with the index of `aside`: that of `top` is copied, never written. Raises: GitError,
-        OSError."""
-        own = self(top, "rev-parse", "--absolute-git-dir")
-        if os.path.exists(os.path.join(own, "index")):
-            copy_file(os.path.join(own, "index"), aside["GIT_INDEX_FILE"])
-        place = {**aside, **place_of(own, top)}
-        secret = self._copied(own)          # when `top` is a worktree of ours
-        changes = [c for c in self._changes(top, place) if not is_secret(top, c, secret)]
-        left_out = self._take(top, place, changes)
-        return self(top, "write-tree", "--missing-ok", env=place), changes, left_out
+    Each command blocks up to GIT_TIMEOUT_S. Raises: GitError, wherever git refuses or cannot be run.
+    """
 
-    def _submodules(self, top: str, tree: Worktree) -> Worktree:
-        """Check out the submodules whose commit is in the repository already, each as a clone with hard
-        links; never the network."""
-        if not os.path.isfile(os.path.join(tree.path, ".gitmodules")):
-            return tree
+    def __init__(self, git: Git, cwd: str, env: Mapping[str, str]) -> None:
+        self.git, self.cwd, self.env = git, cwd, env
+
+    def also(self, **env: str) -> "At":
+        """The same place with more of an environment."""
+        return At(self.git, self.cwd, {**self.env, **env})
+
+    def beside(self, aside: "At") -> "At":
+        """The same place with the index and the objects of another."""
+        return At(self.git, self.cwd, {**aside.env, **self.env})
+
+    @property
+    def git_dir(self) -> str:
+        return self.env["GIT_DIR"]
+
+    @property
+    def index(self) -> str:
+        return self.env["GIT_INDEX_FILE"]
+
+    def __call__(self, *words: str, stdin: str = "") -> str:
+        """git's standard output, without the last newline."""
+        out = self.run(*words, stdin=stdin).out
+        return out[:-1] if out.endswith("\n") else out
+
+    def run(self, *words: str, stdin: str = "", allowed: Sequence[int] = (0,),
+            limit_s: float = GIT_TIMEOUT_S, keep_out: bool = True) -> Done:
+        """The same for those who need more than the output, or none of it. Raises: GitError for an exit
+        status that is not `allowed`."""
+        git, hangs = self.git, lambda: waits_for(self.cwd)
+        left = limit_s if git.give_up is None else min(limit_s, git.give_up - git.host.monotonic())
+        if left <= 0:
+            why = f"git had used up its {git.within_s:.0f} s{hangs()}"
+            raise GitError(f"`git {words[0]}` was not run", why,
+                           "See why git is slow there, for instance a filter that hangs")
         try:
-            rows = self.run(tree.path, "config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.path$", allowed=(0, 1)).out.split("\0")
-        except GitError:                # damaged: then there are none that could be checked out
-            return tree
-        names = {path: key[len("submodule."):-len(".path")] for key, _, path in (row.partition("\n") for row in rows if row) if path}
-        listed = self(tree.path, "ls-files", "--stage", "-z", "--", *(f":(literal){path}" for path in names)).split("\0") if names else []
-        done = {}
-        for mode, commit, path in ((row[:6], row.split(" ")[1], row.partition("\t")[2]) for row in listed if row):
-            if mode == "160000" and self._submodule(top, tree, names.get(path, ""), path, commit):
-                done[path] = names[path]
-        tree = tree._replace(submodules=done)
-        return tree._replace(seal=self._seal(tree))
+            done = git.host.run(("git", *GIT_SETTINGS, *words), self.cwd, {**git.environ, **self.env}, left,
+                                stdin.encode("utf-8", "surrogateescape"), keep_out, hangs)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and not os.path.isdir(self.cwd):
+                raise GitError(f"There is no directory `{self.cwd}`", "It was deleted or moved",
+                               "Put it back, or see what `git worktree list` says")
+            arguments = isinstance(error, ValueError) or error.errno == errno.E2BIG
+            raise GitError("git could not be run", str(error), "Correct the arguments" if arguments else
+                           "Install git, and see that it is on the server's PATH")
+        if done.code not in allowed:
+            raise self._refused(words, done)
+        return done
 
-    @staticmethod
-    def _seal(tree: Worktree) -> Optional[str]:
-        """What changes when anybody works in the submodules; None without any. Of git's objects, which are
-        linked from elsewhere, and of an index, which a mere look may write, the names only; of other files
-        what stat says. Raises: OSError."""
-        import hashlib
-        modules, rows = os.path.join(tree.git_dir, "modules"), []
-        for top in (modules, *(os.path.join(tree.path, path) for path in tree.submodules)) if os.path.isdir(modules) else ():
-            for name in sorted(files_at(top, ".")):
-                at = os.lstat(os.path.join(top, name))
-                bare = top == modules and re.search(r"/(index|objects/(..|pack|info)/[^/]+)$", name)
-                rows.append(name if bare else f"{name}/{at.st_ino}/{at.st_size}/{at.st_mtime_ns}/{at.st_ctime_ns}")
-        return hashlib.sha1(os.fsencode("\0".join(rows))).hexdigest() if rows else None
+    def _refused(self, words: Sequence[str], done: Done) -> GitError:
+        how = f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}"
+        told = [line for line in done.err.splitlines() if line and not line.startswith(("hint:", "warning:"))]
+        slow = waits_for(self.cwd) if told and told[0].startswith("fatal: gave up") else ""
+        room = ", and see that there is room" if "unable to write" in done.err else ""
+        command = next(word for before, word in zip(("", *words), words) if "-c" not in (before, word))
+        return GitError(f"`git {command}` refused", clip_middle((" ".join(told) or how) + slow, 600),
+                        f"Try it by hand in `{self.cwd}`{room}")
 
-    def _submodule(self, top: str, tree: Worktree, name: str, path: str, commit: str) -> bool:
-        if not re.fullmatch(r"(?!.*\.\.)[^/-][^\0\n]*", name):
-            return False
-        places = [os.path.join(top, self(top, "rev-parse", word), "modules", name) for word in ("--absolute-git-dir", "--git-common-dir")]
-        source = next((p for p in places if os.path.isdir(p) and self.commit_of(p, commit, {"GIT_DIR": p})), None)
-        if source is None:
-            return False
-        own, there, only_local = os.path.join(tree.git_dir, "modules", name), os.path.join(tree.path, path), {"GIT_ALLOW_PROTOCOL": "file"}
-        os.makedirs(os.path.dirname(own), exist_ok=True)
-        self(tree.path, "clone", "--quiet", "--local", "--no-checkout", "--template=", "--separate-git-dir", own, "--", source, there, env=only_local)
-        url = self.run(source, "config", "remote.origin.url", env={"GIT_DIR": source}, allowed=(0, 1)).out.strip()
-        if url:
-            self(there, "config", "remote.origin.url", url, env={"GIT_DIR": own})
-        self(there, "checkout", "--quiet", "--detach", commit, env={"GIT_DIR": own, "GIT_WORK_TREE": there, **only_local})
-        return True
+    # -- what is there -------------------------------------------------------------
+    def commit_of(self, ref: str) -> Optional[str]:
+        """The commit that `ref` names, if it names one."""
+        done = self.run("rev-parse", "--verify", "--quiet", ref + "^{commit}", allowed=(0, 1, 128))
+        return done.out.strip() if done.code == 0 else None
 
-    def _include(self, top: str, path: str) -> Tuple[List[str], Dict[str, str]]:
-        """Copy the ignored files that `.worktreeinclude` of `top` names. Returns them, and what was not
-        copied, with the reason."""
-        if not os.path.isfile(os.path.join(top, ".worktreeinclude")):
-            return [], {}
-        named = self(top, "ls-files", "--others", "--ignored", "--exclude-from=.worktreeinclude", "-z")
-        ignored = self.run(top, "check-ignore", "-z", "--stdin", stdin=named, allowed=(0, 1)).out.split("\0") if named else []
-        said = {name: "a repository of its own" if name.endswith("/") else copy_into(top, path, name)
-                for name in filter(None, ignored)}
-        refused = {name: why for name, why in said.items() if why}
-        return [name for name in said if name not in refused], refused
+    def find(self, *names: str) -> List[Optional[str]]:
+        """The objects of these names, each None when there is none: one process for all of them."""
+        asked = "".join(f"{name}\n" for name in names)
+        rows = self("cat-file", "--batch-check=%(objectname)", stdin=asked).split("\n")
+        return [row if re.fullmatch("[0-9a-f]{40,64}", row) else None for row in rows]
 
-    def _unseen(self, top: str, tree: Worktree, copied: Set[str], refused: Mapping[str, str]) -> Dict[str, Any]:
-        """What the checkout at `top` has that the task does not see; an ignored directory counts as one."""
-        status = self(top, "status", "--porcelain=v2", "-z", "--untracked-files=normal", "--ignored=traditional", "--no-renames", "--ignore-submodules=all")
-        kinds: Dict[str, List[str]] = {"changed": [], "untracked": [], "ignored": []}
-        there = copied | {above + "/" for name in copied for above in directories_above(name)}
-        for change in _changes_in(status):
-            if change.xy == "!!" and change.path in there:
-                continue
-            kinds[{"!!": "ignored", "??": "untracked"}.get(change.xy, "changed")].append(change.path)
-        if tree.carried:
-            kinds["changed"], kinds["untracked"] = [], []
-        found = {**{kind: some(names) for kind, names in kinds.items()}, "not_copied": with_reasons(refused)}
-        return {kind: names for kind, names in found.items() if names}
-
-    # -- bringing home ---------------------------------------------------------------
-    def hold(self, tree: Worktree) -> None:
-        """Lock the worktree while a task runs in it. A lock of somebody else's serves as well."""
-        with contextlib.suppress(GitError):
-            if not os.path.exists(os.path.join(tree.git_dir, "locked")):
-                self(tree.git_dir, "worktree", "lock", "--reason", LOCK_REASON, tree.path)
-
-    def release(self, tree: Worktree) -> None:
-        """Undo `hold`, and only that."""
-        with contextlib.suppress(GitError, OSError):
-            if self.locked_for(tree.git_dir) == LOCK_REASON:
-                self(tree.git_dir, "worktree", "unlock", tree.path)
-
-    @staticmethod
-    def locked_for(git_dir: str) -> Optional[str]:
-        """The reason of the lock of a worktree, None when it is not locked. Raises: OSError."""
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
-            return f.read().strip()
-        return None
-
-    def snapshot(self, tree: Worktree, message: str) -> Tuple[Worktree, List[str]]:
-        """Commit everything that is not ignored onto the task's branch, on top of wherever the task left its
-        HEAD; the task's own index, commits and branches stay as they are. Nothing to commit is no error.
-
-        git's directory is named outright, so a `.git` that the task replaced in its tree leads nowhere, and
-        git never looks into a repository below the tree: looking runs the filters which that one's own
-        configuration names, and a task writes that from inside its sandbox. Returns `tree` with its facts,
-        and warnings. Raises: GitError, OSError.
-        """
-        self.end_update(tree)
-        place, branch = self._place(tree), f"refs/heads/{tree.branch}"
-        head, tip = self.commit_of(tree.path, "HEAD", place), self.commit_of(tree.path, branch, place)
-        parents = [head or tip or tree.start]
-        on = self.branch_at(tree.path, place)
-        if tip and tip != head and not self.contains(tree.path, parents[0], tip, place):
-            parents.append(tip)
-        scratch = {**place, "GIT_INDEX_FILE": os.path.join(tree.git_dir, OWN_INDEX), "GIT_OPTIONAL_LOCKS": "1"}
-        self._fill(tree, parents[0], scratch)
-        # the look of `_take_all` keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
-        left_out, ignored = self._take_all(tree, scratch)
-        written, new = self(tree.path, "write-tree", "--missing-ok", env=scratch), parents[0]
-        if len(parents) > 1 or written != self(tree.path, "rev-parse", new + "^{tree}", env=place):
-            new = self._commit(tree.path, written, parents, message, place)
-        clean = self._nothing_staged(tree, place)
-        if new != tip:
-            # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed
-            # may have left a lock
-            self(tree.path, "update-ref", "-m", "codex-mcp-swarm: snapshot", branch, new, tip or "0" * len(new),
-                 env={**place, "GIT_DIR": common_of(tree)})
-        if clean and new != parents[0] and on == branch:
-            self._follow(tree, scratch["GIT_INDEX_FILE"], place)
-        os.replace(scratch["GIT_INDEX_FILE"], self._own_index(tree, new))
-        for name in os.listdir(tree.git_dir):
-            if name.startswith(OWN_INDEX + "-") and name != f"{OWN_INDEX}-{new}":
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(tree.git_dir, name))
-        named = with_reasons(left_out)
-        warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
-        warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}" for line in dict.fromkeys(self.said)]
-        tree = tree._replace(head=new, left_out=named, ignored=some(ignored))
-        try:
-            tree, blobs = self._measured(tree, place)
-            warnings += self._warnings(tree, on, parents, clean, blobs, place)
-        except GitError as error:               # the work is safe by now
-            warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
-        return tree, warnings
-
-    def _take_all(self, tree: Worktree, scratch: Mapping[str, str]) -> Tuple[Dict[str, str], List[str]]:
-        """Put all changes of the task into the index of `scratch`. Returns what was left out: path -> why,
-        and what is ignored and was not copied, files first, a directory of nothing else as one. Raises:
-        GitError."""
-        copied, seen = self._copied(tree.git_dir), self._changes(tree.path, scratch, "--ignored=matching")
-        changes = [c for c in seen if c.xy != "!!"]
-        secret = [c.path for c in changes if is_secret(tree.path, c, copied)]         # not ignored any more, or renamed
-        left_out = self._take(tree.path, scratch, [c for c in changes if c.path not in secret])
-        left_out.update({path: "copied from the checkout as an ignored file" for path in secret})
-        left_out.update({path: "a submodule that is not checked out, with files in it" for path in self._hollow(tree, scratch)})
-        ignored = {c.path for c in seen if c.xy == "!!"} - copied
-        directories = [path for path in ignored if path.endswith("/")]
-        ignored -= {path for path in directories if next(os.walk(os.path.join(tree.path, path)), ())[1:] == ([], [])}     # empty
-        mixed = {path for path in directories if any(name.startswith(path) for name in copied)}
-        if mixed:
-            words = ("--others", "--ignored", "--exclude-standard", "-z", "--", *(f":(literal){path}" for path in mixed))
-            unseen = self.run(tree.path, "ls-files", *words, env=scratch)
-            self.said += unseen.err.splitlines()
-            ignored = ignored - mixed | set(filter(None, unseen.out.split("\0"))) - copied
-        return left_out, sorted(ignored, key=lambda path: (path.endswith("/"), path))
-
-    def _hollow(self, tree: Worktree, place: Mapping[str, str]) -> List[str]:
-        """The submodules that are not checked out although there are files in their place: git never looks
-        there."""
-        if not os.path.lexists(os.path.join(tree.path, ".gitmodules")):        # the look costs as much as all the rest
-            return []
-        paths = re.findall(r"(?:\A|\0)160000 [^\t]*\t([^\0]+)", self(tree.path, "ls-files", "--stage", "-z", env=place))
-        return sorted(path for path in set(paths) - set(tree.submodules)
-                      if any(next(os.walk(os.path.join(tree.path, path)), ("", [], []))[1:]))
-
-    @staticmethod
-    def _copied(git_dir: str) -> Set[str]:
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, COPIED), "rb") as f:
-            return set(os.fsdecode(f.read()).split("\0")) - {""}
-        return set()
-
-    @staticmethod
-    def _own_index(tree: Worktree, commit: str) -> str:
-        return os.path.join(tree.git_dir, f"{OWN_INDEX}-{commit}")
-
-    def _fill(self, tree: Worktree, commit: str, scratch: Mapping[str, str]) -> None:
-        """Make the index of `scratch` hold `commit`. The one that we kept knows the times of the files, so
-        unchanged ones need not be read; the task's own is never used: it may be told to overlook changes."""
-        index, kept = scratch["GIT_INDEX_FILE"], self._own_index(tree, commit)
-        for left in (index, index + ".lock"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(left)
-        if os.path.exists(kept):
-            copy_file(kept, index)
-        else:
-            self(tree.path, "read-tree", commit, env=scratch)
-
-    def _changes(self, top: str, place: Mapping[str, str], *more: str) -> List[Change]:
-        words = ("--porcelain=v2", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty", *more)
-        done = self.run(top, "status", *words, env=place)
-        self.said = [line for line in done.err.splitlines() if line.startswith("warning: could not")]
-        return _changes_in(done.out)
-
-    def _take(self, top: str, place: Mapping[str, str], changes: Sequence[Change]) -> Dict[str, str]:
-        """Put what changed on disk into the index of `place`. Returns what was left out: path -> why. Raises:
-        GitError."""
-        gone = [c.path for c in changes if c.on_disk == "000000"]
-        looked_at = {c.path: unfit(top, c) for c in changes if c.xy[1] != "." and c.on_disk != "000000"}
-        left_out = {path: why for path, why in looked_at.items() if why}
-        there = [path + "\0" for path in looked_at if path not in left_out]
-        if gone:
-            outside = self._outside(top, place)
-            self(top, "update-index", "--force-remove", "-z", "--stdin", env=place, stdin="".join(path + "\0" for path in gone if path not in outside))
-        if there:
-            left_out.update(self._take_in_halves(top, place, there))
-        return left_out
-
-    def _outside(self, top: str, place: Mapping[str, str]) -> Set[str]:
-        """The files that a sparse checkout leaves away on purpose, as the index of the checkout itself has
-        it."""
-        if self.run(top, "config", "--type=bool", "core.sparseCheckout", env=place, allowed=(0, 1)).out.strip() != "true":
-            return set()
-        listed = self(top, "ls-files", "-t", "-z", env={k: v for k, v in place.items() if k != "GIT_INDEX_FILE"})
-        return {row[2:] for row in listed.split("\0") if row.startswith("S ")}
-
-    def _take_in_halves(self, top: str, place: Mapping[str, str], there: Sequence[str]) -> Dict[str, str]:
-        """One file that git cannot take makes it refuse all that come with it: halve them until it stands
-        alone. Returns also the names that git passes over without an error, such as `.Git/x`."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(place["GIT_INDEX_FILE"] + ".lock")        # of a git that was killed over it, for want of memory or by a limit
-        try:
-            words = ("update-index", "--add", "--replace", "-z", "--stdin")
-            said = self.run(top, *words, env=place, stdin="".join(there)).err
-            return dict.fromkeys(re.findall("(?m)^Ignoring path (.*)$", said), "git takes no file of this name")
-        except GitError as error:
-            over = self.give_up is not None and self.host.monotonic() >= self.give_up
-            if over or error.why.startswith("fatal: gave up"):
-                raise                   # it is not one file, it is the time
-            if len(there) == 1:
-                return {there[0][:-1]: error.why}
-            middle = len(there) // 2
-            first = self._take_in_halves(top, place, there[:middle])
-            return {**first, **self._take_in_halves(top, place, there[middle:])}
-
-    def _commit(self, cwd: str, written: str, parents: Sequence[str], message: str, env: Optional[Mapping[str, str]] = None) -> str:
-        try:
-            self(cwd, "var", "GIT_COMMITTER_IDENT", env=env)
-            identity: Sequence[str] = ()
-        except GitError:
-            identity = ("-c", "user.name=codex-mcp-swarm", "-c", "user.email=codex-mcp-swarm@localhost")
-        words = [word for parent in parents for word in ("-p", parent)]
-        text = message.encode("utf-8", "replace").decode("utf-8")
-        return self(cwd, *identity, "commit-tree", written, *words, env=env, stdin=text)
-
-    def _nothing_staged(self, tree: Worktree, place: Mapping[str, str]) -> bool:
-        """Whether the task's index holds just what its HEAD does."""
-        return self.run(tree.path, "diff-index", "--cached", "--quiet", "HEAD", env=place, allowed=(0, 1, 128)).code == 0
-
-    def _follow(self, tree: Worktree, scratch: str, place: Mapping[str, str]) -> None:
-        """The branch moved below an index in which nothing was staged: keep it so, or `git status` there
-        would show the snapshot as undone. Through git's own lock, and not at all while something else holds
-        that."""
-        index = os.path.join(tree.git_dir, "index")
-        with contextlib.suppress(OSError):
-            os.close(os.open(index + ".lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            try:
-                copy_file(scratch, index + ".lock")
-                left_away = [name + "\0" for name in self._outside(tree.path, place)]
-                if left_away:
-                    there = {**place, "GIT_INDEX_FILE": index + ".lock"}
-                    words = ("update-index", "--skip-worktree", "-z", "--stdin")
-                    self(tree.path, *words, env=there, stdin="".join(left_away))
-                os.rename(index + ".lock", index)
-            except (OSError, GitError):
-                os.unlink(index + ".lock")
-
-    def _warnings(self, tree: Worktree, on: str, parents: Sequence[str], clean: bool, blobs: Mapping[str, str], place: Mapping[str, str]) -> List[str]:
-        """What whoever takes over the branch should know of the state that the task left, `on` this ref or
-        none."""
-        found = []
-        if on != f"refs/heads/{tree.branch}":
-            found.append(f"The task left {'`' + on[len('refs/heads/'):] + '`' if on else 'a detached HEAD'} checked out; what it did is on `{tree.branch}` all the same")
-        if len(parents) > 1:
-            found.append(f"The task left commits of `{tree.branch}` behind: {parents[1][:12]} is a second parent there, its changes are not in the files")
-        found += [f"The task left a {word} unfinished" for word in self.unfinished(tree.git_dir)]
-        rows = [] if clean else self(tree.path, "ls-files", "--unmerged", "-z", env=place).split("\0")[:-1]
-        unmerged = sorted({row.partition("\t")[2] for row in rows})
-        if unmerged:
-            found.append(f"Unmerged, with conflict markers as they are: {told(some(unmerged))}")
-        undecided = self.undecided(blobs, tree.start, [tree.head or ""], place)
-        if undecided:
-            left = told(some(undecided))
-            found.append(f"Not decided yet, and not merged until it is: what `update_from` left in {left}")
-        marked = sorted(self._marked(blobs, tree.path, place, "^<<<<<<< ", "^>>>>>>> ") - {*unmerged, *undecided})
-        if marked:
-            found.append(f"Conflict markers are left in {told(some(marked))}")
-        for path, name in tree.submodules.items():
-            inside = {"GIT_DIR": os.path.join(tree.git_dir, "modules", name), "GIT_WORK_TREE": os.path.join(tree.path, path)}
-            with contextlib.suppress(GitError):
-                if self._changes(tree.path, inside):
-                    found.append(f"Changes inside the submodule `{path}` are not on the branch, only in `{tree.path}`")
+    def contents(self, names: Sequence[str], *how: str) -> List[Optional[str]]:
+        """What is in these blobs, each None when there is none: one process for all of them. With `-z`, from
+        git 2.38 on, a newline may be in a name."""
+        asked = "".join(name + ("\0" if how else "\n") for name in names)
+        done = self.run("cat-file", "--batch", *how, stdin=asked) if names else Done(0, "", "")
+        out, at = done.out.encode("utf-8", "surrogateescape"), 0
+        found: List[Optional[str]] = []
+        for name in names:
+            head = re.compile(rb"[0-9a-f]{40,64} (\w+) (\d+)\n").match(out, at)
+            begin = head.end() if head else at
+            end = begin + (int(head[2]) if head else len(os.fsencode(f"{name} missing")))
+            blob = head is not None and head[1] == b"blob"
+            found.append(out[begin:end].decode("utf-8", "surrogateescape") if blob else None)
+            at = end + 1
         return found
 
-    def _marked(self, blobs: Mapping[str, str], cwd: str, place: Mapping[str, str], *lines: str) -> Set[str]:
-        """Those that hold such lines, of each a match. Named by blob: by path, git would compare each one
-        with all the tree."""
-        found: Set[str] = set()
-        words = ("grep", "--no-color", "--extended-regexp", "-l", "-z", "-a", "--all-match", *(word for line in lines for word in ("-e", line)))
-        names = list(blobs.values())
-        for some_of in (names[at:at + 5000] for at in range(0, len(names), 5000)):
-            found |= set(self.run(cwd, "-c", "core.warnAmbiguousRefs=false", *words, *some_of, "--", env=place, allowed=(0, 1)).out.split("\0"))
-        return {path for path, blob in blobs.items() if blob in found}
+    def tree_of(self, commit: str) -> str:
+        return self("rev-parse", commit + "^{tree}")
 
-    def _measured(self, tree: Worktree, place: Mapping[str, str]) -> Tuple[Worktree, Dict[str, str]]:
-        """`tree` with what lies between its start and its head, and the blobs of those files."""
-        assert tree.head is not None
-        rows = self.changed(place, tree.start, tree.head)
-        commits = int(self(tree.path, "rev-list", "--count", f"{tree.start}..{tree.head}", env=place))
-        return tree._replace(files_changed=len(rows), insertions=total(rows)[0], deletions=total(rows)[1], commits=commits,
-                             files=tuple(legible(row.path) for row in rows[:FILES_KEPT])), blobs_of(rows)
-
-    @staticmethod
-    def _place(tree: Worktree) -> Dict[str, str]:
-        return place_of(tree.git_dir, tree.path)
-
-    # -- comparing -------------------------------------------------------------------
-    def state(self, tree: Worktree, aside: Mapping[str, str]) -> Tuple[str, Dict[str, Any]]:
-        """(the tree object of what lies in the worktree now, what a snapshot would leave out). Raises:
-        GitError, OSError."""
-        scratch = {**aside, **self._place(tree)}
-        self._fill(tree, self.commit_of(tree.path, "HEAD", scratch) or tree.start, scratch)
-        left_out, ignored = self._take_all(tree, scratch)
-        besides = {"left_out": with_reasons(left_out), "ignored": some(ignored)}
-        return self(tree.path, "write-tree", "--missing-ok", env=scratch), besides
-
-    def state_of_checkout(self, top: str, aside: Mapping[str, str]) -> Tuple[str, str, Dict[str, Any]]:
-        """(HEAD of the checkout, or the empty tree where it has no commit; the tree object of what lies there
-        now; what was left out)."""
-        start = self.commit_of(top, "HEAD") or self._empty_tree(top)
-        written, _, left_out = self._lying(top, aside)
-        return start, written, {"left_out": with_reasons(left_out)}
-
-    def _empty_tree(self, cwd: str, env: Optional[Mapping[str, str]] = None) -> str:
+    def empty_tree(self) -> str:
         """Its name, which depends on the hash of the repository; git knows it without any object."""
-        return self(cwd, "hash-object", "-t", "tree", "--stdin", env=env)
+        return self("hash-object", "-t", "tree", "--stdin")
 
-    def changed(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
-        """The files that differ between two commits or trees, those below `paths` (globs) only. Raises:
-        GitError."""
-        out = self(place["GIT_DIR"], "diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--ignore-submodules=none", old, new, "--", *paths,
-                   env=self._for_globs(place))
+    def contains(self, new: str, old: str) -> bool:
+        """Whether the commit `old` is `new` or an ancestor of it."""
+        return new == old or self.run("merge-base", "--is-ancestor", old, new, allowed=(0, 1)).code == 0
+
+    def branch(self) -> str:
+        """The ref that HEAD stands for, empty where it is detached."""
+        return self.run("symbolic-ref", "--quiet", "HEAD", allowed=(0, 1)).out.strip()
+
+    def nothing_staged(self) -> bool:
+        """Whether the index holds just what HEAD does."""
+        return self.run("diff-index", "--cached", "--quiet", "HEAD", allowed=(0, 1, 128)).code == 0
+
+    def head(self, base: str = "HEAD") -> Tuple[str, str]:
+        """(top directory of the checkout, the commit that `base` names there).
+
+        Raises: GitError, also when the repository is bare, has no commit, or `base` names none or two
+        things."""
+        words = ("rev-parse", "--is-inside-work-tree", "--show-toplevel")
+        there = self.run(*words, allowed=(0, 128))
+        if not there.out:
+            raise self._refused(words, there)
+        inside, _, top = there.out.partition("\n")
+        if inside != "true":
+            raise GitError("The repository is bare, or `cwd` is git's own directory",
+                           "There are no files to work with", "Pass the directory of a checkout as `cwd`")
+        name, words = clip(base, 100), ("rev-parse", "--verify", base + "^{commit}")
+        found = self.run(*words, allowed=(0, 1, 128)) if not base.startswith("-") else Done(1, "", "")
+        if found.code != 0 and base == "HEAD":
+            raise GitError("The repository has no commit yet", "A worktree starts from HEAD",
+                           "Make a first commit, or leave `worktree` out")
+        if found.code != 0:
+            raise GitError(f"`base`: `{name}` names no commit", clip(found.err, 300), "Pass a branch, tag or "
+                           "commit that `git rev-parse` finds there; fetch it first if it is remote")
+        if "is ambiguous" in found.err:
+            raise GitError(f"`base`: `{name}` is ambiguous", clip(found.err, 300),
+                           f"Write it in full, such as refs/heads/{name}")
+        return top[:-1], found.out.strip()
+
+    # -- what differs --------------------------------------------------------------
+    def changes(self, *words: str) -> Tuple[List[Change], List[str]]:
+        """(what `git status` finds, what it could not read)."""
+        plain = ("--porcelain=v2", "-z", "--no-renames", "--ignore-submodules=dirty")
+        done = self.run("status", *plain, *words)
+        return _changes_in(done.out), [s for s in done.err.splitlines() if s.startswith("warning: could not")]
+
+    def changed(self, old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
+        """The files that differ between two commits or trees, those below `paths` (globs) only."""
+        plain = ("--raw", "--numstat", "-z", "--no-renames", "--ignore-submodules=none")
+        out = self._differ(*plain, old, new, "--", *paths)
         words, found = iter(out.split("\0")), {}    # type: Iterator[str], Dict[str, Changed]
         for word in filter(None, words):
             if word[0] == ":":
@@ -2610,580 +2261,150 @@ class Git:
                     found[path] = found[path]._replace(insertions=int(insertions), deletions=int(deletions))
         return list(found.values())
 
-    def patch(self, place: Mapping[str, str], old: str, new: str, paths: Sequence[str] = ()) -> str:
+    def patch(self, old: str, new: str, paths: Sequence[str] = ()) -> str:
         """The same as a patch, with renames. No program that the user's configuration names for showing files
-        is run. Raises: GitError."""
-        return legible(self(place["GIT_DIR"], "diff-tree", "-r", "-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", old, new, "--", *paths,
-                            env=self._for_globs(place)))
+        is run."""
+        words = ("-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
+        return legible(self._differ(*words, old, new, "--", *paths))
 
-    @staticmethod
-    def _for_globs(place: Mapping[str, str]) -> Dict[str, str]:
-        """Without a work tree, so that paths count from its top wherever git runs."""
-        return {**{name: value for name, value in place.items() if name != "GIT_WORK_TREE"}, "GIT_GLOB_PATHSPECS": "1"}
+    def _differ(self, *words: str) -> str:
+        """Without a work tree, so that paths count from its top, and no .gitattributes there is obeyed."""
+        env = {name: value for name, value in self.env.items() if name != "GIT_WORK_TREE"}
+        return At(self.git, self.git_dir, {**env, "GIT_GLOB_PATHSPECS": "1"})("diff-tree", "-r", *words)
 
-    # -- merging ---------------------------------------------------------------------
-    def check_merge_tree(self) -> None:
-        """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
-        said = self("/", "version")
-        found = re.search(r"(\d+)\.(\d+)", said)
-        if found is None or (int(found[1]), int(found[2])) < (2, 38):
-            raise GitError("Merging needs git 2.38 or newer", f"The server has {said}", "Update git, or see the changes with codex_diff and run `git merge` by hand")
+    # -- what is made --------------------------------------------------------------
+    def commit(self, tree: str, parents: Sequence[str], message: str) -> str:
+        """Make a commit, under a name of ours where the user has none."""
+        words = ("commit-tree", tree, *(word for parent in parents for word in ("-p", parent)))
+        text = message.encode("utf-8", "replace").decode("utf-8")
+        try:
+            return self(*words, stdin=text)
+        except GitError:
+            ours = ("-c", "user.name=codex-mcp-swarm", "-c", "user.email=codex-mcp-swarm@localhost")
+            return self(*ours, *words, stdin=text)
 
     @contextlib.contextmanager
-    def desk(self, place: Mapping[str, str]) -> Iterator[Desk]:
-        """A desk in that place, gone afterwards. Raises: GitError, OSError."""
-        with self._scratch() as there:
-            yield Desk(place, GIT_WORK_TREE=there)
-
-    def _lay_out(self, desk: Desk, commit: str) -> None:
-        """Bring the .gitattributes on the desk to those of the commit. Raises: GitError, OSError."""
-        there, before, desk.commit = desk["GIT_WORK_TREE"], desk.commit, commit
-        for row in self.changed(desk, before or self._empty_tree(there, desk), commit, ("**/.gitattributes",)):
-            path = os.path.join(there, row.path)
-            if row.mode.startswith("100"):
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "wb") as f:
-                    f.write(self.run(there, "cat-file", "blob", row.blob, env=desk).out.encode("utf-8", "surrogateescape"))
-            elif os.path.exists(path):
-                os.unlink(path)
-
-    def merge(self, onto: str, parts: Sequence[Part], squash: bool, desk: Desk) -> Merged:
-        """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left
-        out. Makes objects and moves no ref. Raises: GitError."""
-        at, done, conflicts = onto, [], {}    # type: str, List[str], Dict[str, Sequence[Conflict]]
-        for part in parts:
-            at, found = self._merge_one(at, part, squash, desk)
-            if found:
-                conflicts[part.task_id] = found
-            else:
-                done.append(part.task_id)
-        return Merged(at, tuple(done), conflicts)
-
-    def _merge_one(self, at: str, part: Part, squash: bool, desk: Desk) -> Tuple[str, List[Conflict]]:
-        """(the commit that has `part` on top of `at`, nothing), or (`at`, the conflicts)."""
-        there = desk["GIT_WORK_TREE"]
-        if self.contains(there, at, part.head, desk):
-            return at, []
-        ahead = self.contains(there, part.head, at, desk)
-        part = part if ahead else self._beyond_squashes(at, part, desk)
-        squash = squash or part.squashed
-        if ahead and not squash:
-            return part.head, []
-        written, found = self._united(at, part, desk)
-        if found:
-            return at, found
-        if squash and written == self(there, "rev-parse", at + "^{tree}", env=desk):
-            return at, []
-        message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n" if squash else f"Merge {part.name}: {part.title}\n"
-        return self._commit(there, written, [at] if squash else [at, part.head], message, desk), []
-
-    def _beyond_squashes(self, at: str, part: Part, desk: Desk) -> Part:
-        """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its
-        message does."""
-        there = desk["GIT_WORK_TREE"]
-        log = ("log", "--format=%(trailers:key=Codex-Head,valueonly)")
-        brought = self(there, *log, at, "--not", part.base, part.head, env=desk).split()
-        updates = self(there, *log, f"{part.base}..{part.head}", env=desk).split() if brought else []
-        for head in brought:
-            if re.fullmatch("[0-9a-f]{40,64}", head) and self.commit_of(there, head, desk) and (head in updates or self.contains(there, part.head, head, desk)):
-                return part._replace(start=head, squashed=True)
-        return part
-
-    def _united(self, at: str, part: Part, desk: Desk) -> Tuple[str, List[Conflict]]:
-        """(tree object, conflicts) of a merge that touches no checkout; where there are conflicts the files
-        hold both versions between markers. Source: git-merge-tree(1), section OUTPUT; gitrevisions(7),
-        `<describeOutput>`: such a name leads to its commit, and git writes it behind the markers."""
-        there, ours, theirs = desk["GIT_WORK_TREE"], at, part.head
-        if desk.commit != at:
-            self._lay_out(desk, at)
-        if part.squashed:        # as if the task had begun with a commit of its own that both sides share
-            start, *trees = (self(there, "rev-parse", commit + "^{tree}", env=desk) for commit in (part.start, ours, theirs))
-            base = self._commit(there, start, [], "base", desk)
-            ours, theirs = (self._commit(there, tree, [base], "side", desk) for tree in trees)
-        labels = (f"{MARK}before-0-g{ours}", f"{MARK}{re.sub('[^0-9A-Za-z.]+', '-', part.name).strip('-')}-0-g{theirs}")
-        try:
-            done = self.run(there, "merge-tree", "--write-tree", "-z", *labels, env=desk, allowed=(0, 1))
-        except GitError as error:
-            raise GitError(f"git cannot merge {part.name} at all", error.why, "Leave it out, and see what it did with codex_diff")
-        files, _, said = done.out.partition("\0\0")
-        written, *rows = files.split("\0")
-        if done.code == 0:
-            return written, []
-        kinds: Dict[str, str] = {}
-        words = iter(said.split("\0"))
-        for count in words:
-            if not count.strip("\n"):
-                break
-            paths = [next(words) for _ in range(int(count))]
-            kind = next(words)
-            next(words)                             # the same as a sentence
-            if kind.startswith("CONFLICT"):
-                kinds.update({path: kind[len("CONFLICT ("):-1] for path in paths})
-        names = dict.fromkeys([*(row.partition("\t")[2] for row in rows if row), *kinds])
-        found = [self._conflict(written, path, kinds.get(path, "conflict"), desk) for path in names]
-        return written, list({conflict.path: conflict for conflict in found}.values())
-
-    def _conflict(self, written: str, path: str, kind: str, desk: Desk) -> Conflict:
-        name = legible(re.sub(f"~{LABEL}(_[0-9]+)?", "", path))     # of a side that git moved out of the way
-        done = self.run(desk["GIT_WORK_TREE"], "cat-file", "blob", f"{written}:{path}", env=desk, allowed=(0, 128))
-        if done.code == 0 and "\0" in done.out[:8000]:         # git's own test
-            return Conflict(name, "binary")
-        text = legible(done.out) if done.code == 0 else ""
-        hunks: List[Mapping[str, Any]] = []
-        begun, lines = 0, text.split("\n")         # begun: the number of the line that opened the hunk
-        for number, line in enumerate(lines, 1):
-            if re.match(f"<+ {MARK}", line):
-                begun = number
-            elif begun and re.match(f">+ {MARK}", line):
-                hunk = "\n".join(readable(line) for line in lines[begun - 1:number])
-                hunks, begun = hunks + [{"line": begun, "text": clip_middle(hunk, HUNK_CHARS)}], 0
-        return Conflict(name, kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
-
-    def undecided(self, blobs: Mapping[str, str], since: str, heads: Sequence[str],
-                  place: Mapping[str, str]) -> List[str]:
-        """Those of the files in which a conflict still stands that an `update_from` left after the commit
-        `since`: with a label that this one has nowhere, or as the update's own commit, in one of `heads`, has
-        it. Raises: GitError."""
-        there, found = place["GIT_DIR"], {LIST} & set(blobs)
-        marked = self._marked(blobs, there, place, LEFT)
-        before = self.run(there, "grep", "-ahoE", LEFT, since, "--", env=place, allowed=(0, 1)).out if marked else ""
-        found |= {path for path in marked if not set(before.split("\n")).issuperset(
-            re.findall(LEFT, self(there, "cat-file", "blob", blobs[path], env=place)))}
-        log = self(there, "log", "--format=%H", "--grep=^conflict: ", *heads, "--not", since, env=place)
-        for update in log.split():
-            then = blobs_of(self.changed(place, update + "^1", update))
-            for path in (self._marked(then, there, place, LABEL) & set(blobs)) - found:
-                wrote, now = (self(there, "cat-file", "blob", blob, env=place) for blob in (then[path], blobs[path]))
-                if is_undecided(wrote, now):
-                    found.add(path)
-        return sorted(found)
-
-    def update(self, tree: Worktree, part: Part) -> Tuple[str, List[str]]:
-        """Merge `part` into the worktree of a task that is to go on: files, index and branch. Where both
-        changed the same, the files hold both versions between markers, for the task to unite. What lies in
-        the worktree is committed first. Returns the commit that is there now, and the files with conflicts.
-        Raises: GitError, OSError."""
-        self.check_merge_tree()
-        place = self._place(tree)
-        tree, _ = self.snapshot(tree, "What lay in the worktree before an update")
-        assert tree.head is not None
-        if self.branch_at(tree.path, place) != f"refs/heads/{tree.branch}" or not self._nothing_staged(tree, place):
-            raise GitError(f"{tree.path} cannot be updated", f"The task left something else than `{tree.branch}` checked out, or changes staged",
-                           "Reply without `update_from`, and let the task put that in order")
-        blobs = blobs_of(self.changed(place, tree.start, tree.head))
-        undecided = self.undecided(blobs, tree.start, [tree.head], place)
-        if undecided:
-            raise GitError(f"{tree.path} cannot be updated", f"Conflicts of an earlier `update_from` still stand in "
-                           f"{told(some(undecided))}", "Reply without one, and let the task unite them")
-        with self.desk(place) as desk:
-            written, found = self._united(tree.head, part, desk)
-            written = self._with_list(written, [conflict for conflict in found if not conflict.hunks], part, desk)
-        message = f"Merge {part.name}: {part.title}\n\n" + "".join(f"conflict: {conflict.path}\n" for conflict in found) + f"\nCodex-Head: {part.head}\n"
-        new = self._commit(tree.path, written, [tree.head] if part.squashed else [tree.head, part.head], message, place)
-        self.check_free(tree.path, self.changed(place, tree.head, new))
-        write_atomic(os.path.join(tree.git_dir, UPDATE), {"commit": new})
-        try:
-            self.run(tree.path, "read-tree", "-m", "-u", tree.head, new, env=place, limit_s=CHECKOUT_S)
-            self(tree.path, "update-ref", "-m", "codex-mcp-swarm: update", f"refs/heads/{tree.branch}", new, tree.head, env=place)
-        finally:
-            self.end_update(tree)
-        return new, [conflict.path if conflict.hunks else f"{conflict.path} (see {LIST})" for conflict in found]
-
-    def end_update(self, tree: Worktree) -> None:
-        """Take back what an update wrote that failed, or over which a server was killed: before a task goes
-        on there, and before a snapshot, which would count it as the task's own. Raises: GitError, OSError."""
-        begun, lock = (os.path.join(tree.git_dir, name) for name in (UPDATE, "index.lock"))
-        alone = locked(self.lock_of(common_of(tree)), fcntl.LOCK_EX, os.O_CREAT) if os.path.exists(begun) else None
-        with alone or contextlib.nullcontext():
-            if not os.path.exists(begun):
-                return
-            place = self._place(tree)
-            new, head = read_json(begun)["commit"], self.commit_of(tree.path, "HEAD", place)
-            if head != new:
-                pid = self.host.worker_in(tree.path) if os.path.exists(lock) else None
-                if pid is not None:
-                    raise GitError(f"An update of {tree.path} was cut off", f"A process still works there (pid {pid})",
-                                   "Call again when it has ended")
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(lock)             # of a git that was killed
-                self._take_back(tree.path, head or "", new, place)
-            os.unlink(begun)
-
-    def _with_list(self, written: str, conflicts: Sequence[Conflict], part: Part, desk: Desk) -> str:
-        """The tree with a file that tells of conflicts which leave no markers: it is not merged until the
-        task has decided, and removed that. Files that git moved out of the way get readable names."""
-        if not conflicts:
-            return written
-        text = (f"{LISTED}: one side's version was kept, or both,\nunder names that end in `~` and the side. "
-                f"Decide on each (`git show {part.head}:PATH`\nis that of {part.name}), then remove this file.\n\n")
-        text += "".join(f"- {conflict.path} ({conflict.kind})\n" for conflict in conflicts)
-        there = desk["GIT_WORK_TREE"]
-        own = {**desk, "GIT_INDEX_FILE": os.path.join(there, "index")}
-        self(there, "read-tree", written, env=own)
-        blob = self(there, "hash-object", "-w", "--stdin", env=desk, stdin=text)
-        entries = [f"100644 {blob} 0\t{LIST}"]
-        for row in self(there, "ls-files", "--stage", "-z", env=own).split("\0"):
-            if f"~{MARK}" in row:
-                entries += [f"0 {'0' * len(blob)} 0\t{row.partition(chr(9))[2]}", readable(row)]
-        self(there, "update-index", "-z", "--index-info", env=own, stdin="\0".join([*entries, ""]))
-        return self(there, "write-tree", env=own)
-
-    def _holding(self, top: str, rows: Sequence[Changed], place: Mapping[str, str]) -> Set[str]:
-        """Those of the files that lie in `top` as `rows` have them, or are gone as these say. Raises:
-        GitError, OSError."""
-        there = [row for row in rows if row.status != "D"]
-        with self.aside(place) as scratch:
-            self(top, "update-index", "-z", "--index-info", env=scratch, stdin="".join(map(_entry, there)))
-            self.run(top, "update-index", "-q", "--refresh", env=scratch, allowed=(0, 1))
-            other = self(top, "diff-files", "-z", "--name-only", env=scratch).split("\0")
-        gone = {row.path for row in rows if row.status == "D" and not os.path.lexists(os.path.join(top, row.path))}
-        return gone | {row.path for row in there} - set(other)
-
-    def _take_back(self, top: str, old: str, new: str, place: Mapping[str, str]) -> None:
-        """What git had written of the commit `new` into the worktree `top`, which had `old`, goes again. git
-        itself does that, so what somebody has changed meanwhile stays. Raises: GitError, OSError."""
-        rows = self.changed(place, old, new)
-        written = self._holding(top, rows, place)
-        self(top, "read-tree", "-i", "-m", old, env=place)
-        entries = "".join(_entry(row) for row in rows if row.path in written)
-        self(top, "update-index", "-z", "--index-info", env=place, stdin=entries)
-        self.run(top, "update-index", "-q", "--refresh", env=place, allowed=(0, 1))
-        half = self(top, "write-tree", "--missing-ok", env=place)
-        self.run(top, "read-tree", "-m", "-u", half, old, env=place, limit_s=CHECKOUT_S)
-        self.run(top, "checkout-index", "--quiet", "--all", env=place, allowed=(0, 1), limit_s=CHECKOUT_S)     # what it had unlinked
-
-    @staticmethod
-    def check_free(top: str, rows: Sequence[Changed]) -> None:
-        """git itself would overwrite ignored files without a word. Raises: GitError when one of the new files
-        has to go where something lies that is not committed."""
-        gone = {row.path for row in rows if row.status == "D"}
-        taken = [row.path for row in rows if row.status == "A" and not gone & set(directories_above(row.path)) and (
-            not all(name in gone for name in files_at(top, row.path))
-            or any(os.path.lexists(os.path.join(top, name)) and not os.path.isdir(os.path.join(top, name)) for name in directories_above(row.path)))]
-        if taken:
-            raise GitError(f"{top} stays as it is", f"Files there that are not committed would be overwritten: {told(some(taken))}", "Move them away, and call again")
-
-    @contextlib.contextmanager
-    def scratch_worktree(self, top: str, commit: str, path: str) -> Iterator[None]:
-        """A worktree of the commit at `path`, on no branch, gone afterwards with all that was made in it.
-        Raises: GitError."""
-        with self._alone(top):
-            self.run(top, "worktree", "add", "--quiet", "--detach", "--lock", "--reason", LOCK_REASON, path, commit, limit_s=CHECKOUT_S)
-        try:
-            yield
-        finally:
-            self.discard(top, path, "")
-
-    def check_clean(self, top: str) -> str:
-        """The branch that is checked out in `top`, which has nothing uncommitted (untracked files aside).
-        Raises: GitError."""
-        branch = self.branch_at(top)
-        if not branch:
-            raise GitError(f"No branch is checked out in {top}", "Its HEAD is detached, so there is nothing to move", "Leave `into` out: the merge then makes a branch")
-        unfinished = self.unfinished(self(top, "rev-parse", "--absolute-git-dir"))
-        changed = [c.path for c in _changes_in(self(top, "status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames", "--ignore-submodules=dirty"))]
-        if changed or unfinished:
-            raise GitError(f"The checkout {top} is not clean", f"A {unfinished[0]} is unfinished there" if unfinished else f"Not committed: {told(some(changed))}",
-                           "Commit or stash that, or leave `into` out: the merge then makes a branch")
-        return branch
-
-    def blocked(self, top: str, onto: str, rows: Sequence[Changed]) -> Optional[GitError]:
-        """Why HEAD of `top` cannot be moved forward from the commit `onto` now, where that changes the files
-        in `rows`. Blocks while another merge writes there. Raises: GitError."""
-        with self._alone(top):
-            try:
-                self._movable(top, onto, rows)
-            except GitError as error:
-                return error
-        return None
-
-    def _movable(self, top: str, onto: str, rows: Sequence[Changed]) -> str:
-        branch = self.check_clean(top)
-        if self.commit_of(top, "HEAD") != onto:
-            raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {onto[:12]}", "Call again")
-        self.check_free(top, rows)
-        return branch[len("refs/heads/"):]
-
-    def fast_forward(self, top: str, onto: str, commit: str) -> str:
-        """Move the branch that is checked out in `top`, with index and files, from the commit `onto` forward
-        to `commit`. Returns its name. This one command of git's is all that ever writes there: what it
-        refuses, or leaves half done, stays so. Blocks for as long as the files take to be written, up to
-        CHECKOUT_S. Raises: GitError, OSError."""
-        with self._alone(top):              # two at once: git would write the files of one and move the branch for the other
-            place = place_of(self(top, "rev-parse", "--absolute-git-dir"), top)
-            rows = self.changed(place, onto, commit)
-            name = self._movable(top, onto, rows)
-            words = ("--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat", "--quiet")
-            plain = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"branch.{name}.mergeOptions", "GIT_CONFIG_VALUE_0": ""}
-            try:
-                self.run(top, "merge", *words, commit, env=plain, limit_s=CHECKOUT_S)
-            except GitError as error:
-                if self.commit_of(top, "HEAD") != commit:
-                    raise self._not_moved(f"`{name}` was not moved", error.why, top, onto, commit, place)
-        return name
-
-    def _not_moved(self, what: str, why: str, top: str, onto: str, commit: str, place: Mapping[str, str]) -> GitError:
-        """What to say when git has failed on its way to `commit`: what the files hold, and how to go back."""
-        try:
-            rows = self.changed(place, onto, commit)
-            new, old = self._holding(top, rows, place), self._holding(top, self.changed(place, commit, onto), place)
-        except (GitError, OSError) as error:        # the same filter is missing, or the same disk is full
-            return GitError(what, why, f"See what `git status` says in {top}: what the files hold cannot be told here ({error}). The merged commit is {commit}")
-        written, neither = sorted(new - old), sorted({row.path for row in rows} - new - old)
-        if not written and (not neither or " would " in why):           # git's word when it refuses, before it writes
-            return GitError(what, why, f"Everything in {top} stays as it is. Mend that, and call again; the merged commit is {commit}")
-        state = f"git was cut off: HEAD of {top} is {self.commit_of(top, 'HEAD')}, and not {commit}"
-        state += f"; the merged version is in {told(some(written))}" if written else ""
-        state += f"; neither the old nor the merged one is in {told(some(neither))}" if neither else ""
-        return GitError(what, f"{why}. {state}", "Nothing was put back, so that no edit is lost. To go back, run `git stash push --include-untracked` "
-                        f"in {top}: what lies there and is not committed is in the stash then")
+    def aside(self) -> Iterator["At"]:
+        """This place with an index and an object directory of its own, both gone afterwards: whatever git
+        makes then, the repository does not notice. Raises: GitError, OSError."""
+        objects = os.path.join(leads_to(self.git_dir, "commondir") or self.git_dir, "objects")
+        quoted = objects.replace("\\", r"\\").replace('"', r'\"').replace("\n", r"\n")
+        with self.git.scratch() as there:
+            own = os.path.join(there, "objects")
+            os.mkdir(own)
+            yield self.also(GIT_INDEX_FILE=os.path.join(there, "index"), GIT_OBJECT_DIRECTORY=own,
+                            GIT_ALTERNATE_OBJECT_DIRECTORIES=f'"{quoted}"')
 
 
-class Clearing:
-    """Takes away a worktree in which no task runs: proves, removes, remembers. Never with --force.
-
-    Proof: every file is in a commit of the branch that git can read, or a copy that nobody touched; what is
-    not committed is committed first. Any doubt keeps it, with the reason. Removal: it leaves under another
-    name, where nobody writes, and is proven there; git forgets it before its files go; what a killed sweep
-    left is begun anew. Memory: for TRASH_S a ref below TRASH holds every commit to which the worktree led.
-    """
-
-    def __init__(self, git: Git, tree: Worktree, ignored: bool = False) -> None:
-        """`ignored`: ignored files that were made there go as well."""
-        self.git, self.tree, self.ignored = git, tree, ignored
-        self.common, self.branch = common_of(tree), f"refs/heads/{tree.branch}"
-        self.trash = TRASH + os.path.basename(tree.branch)
-        self.truly = {"GIT_DIR": self.common, "GIT_NO_REPLACE_OBJECTS": "1"}
-        self.known = os.path.isdir(tree.git_dir)
-        self.hidden = os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
-
-    def run(self, dry_run: bool = False) -> List[str]:
-        """Returns what becomes of it; a dry run writes nothing. Raises: GitError, OSError, why it stays."""
-        tree, at = self.tree, self.tree.path
-        if os.path.lexists(self.hidden):
-            if dry_run:
-                return ["A sweep was killed while it removed this"]
-            self._go_on()
-        if not os.path.lexists(at):
-            if not dry_run:
-                self.git.release(tree)          # or git would never forget it
-            return ["The worktree is gone already; git forgets it with `git worktree prune`"]
-        if not self.known or leads_to(at, ".git") != os.path.realpath(tree.git_dir):
-            why = "Its `.git` leads elsewhere" if self.known else UNKNOWN
-            raise GitError(why, NOWHERE_ELSE, f"Look through `{at}` and delete it by hand")
-        self._refuse(self._doubts())
-        unsaved = self._unsaved(at) if dry_run else self._take_down()
-        was = "would be" if dry_run else "was"
-        said = f"What is not committed ({unsaved} files) {was} committed onto {tree.branch} first"
-        return [*([said] if unsaved else []), self._branch(unsaved, dry_run)]
-
-    def _go_on(self) -> None:
-        """After a killed sweep: back with it, unless git has forgotten it, which comes after the proof, or a
-        reply has made it anew since."""
-        if self.known and not os.path.lexists(self.tree.path):
-            os.rename(self.hidden, self.tree.path)
-        elif os.path.isdir(self.common) and self.git.commit_of(self.common, self.trash):
-            delete_tree(self.hidden)
-        else:
-            raise GitError(UNKNOWN, NOWHERE_ELSE, f"Look through `{self.hidden}` and delete it by hand")
-
-    def _refuse(self, doubts: Iterable[str]) -> None:
-        """Raises: GitError for the first of these reasons to keep the worktree."""
-        for doubt in doubts:
-            by_hand = f"`git worktree remove --force --force {self.tree.path}` then removes it"
-            raise GitError(doubt, "That would go with it", f"Save what you want of it; {by_hand}")
-
-    def _doubts(self) -> Iterator[str]:
-        """Why somebody may still want the worktree, whatever its files are."""
-        git, path = self.git, self.tree.path
-        lock = git.locked_for(self.tree.git_dir)
-        if lock not in (None, LOCK_REASON):
-            yield f"Somebody locked it: {clip(lock, LABEL_CHARS)}" if lock else "Somebody locked it"
-        yield from (f"A {word} is unfinished there" for word in git.unfinished(self.tree.git_dir))
-        for top, directories, files in os.walk(path):
-            inner = os.path.relpath(top, path)
-            if ".git" in map(str.lower, (*directories, *files)) and inner not in (".", *self.tree.submodules):
-                yield f"It holds a submodule or another repository: `{inner}`"
-        mounted = mounted_in(path)
-        if mounted is not None:
-            yield f"Something is mounted there: `{mounted}`"
-        pid = git.host.worker_in(path)
-        if pid is not None:
-            yield f"A process works there (pid {pid})"
-
-    def _unsaved(self, path: str) -> int:
-        """How many files of the worktree, which lies at `path`, a snapshot has yet to take, 1 at least where
-        it has to bring home HEAD; writes nothing. Raises: GitError, OSError for what no snapshot takes."""
-        git, tree = self.git, self.tree._replace(path=path)
-        place = place_of(tree.git_dir, path)
-        head, tip = (git.commit_of(path, ref, place) for ref in ("HEAD", self.branch))
-        on = head or tip or tree.start          # HEAD may be on a branch without a commit
-        with git.aside(place) as scratch:
-            git._fill(tree, on, scratch)
-            left_out, others = git._take_all(tree, scratch)
-            written = git(path, "write-tree", "--missing-ok", env=scratch)
-            words = ("-r", "-z", "--name-only", "--no-renames", on, written)
-            changed = git(path, "diff-tree", *words, env=scratch).split("\0")[:-1]
-        self._refuse(self._losses(tree, left_out, others))
-        if tip and git.contains(path, tip, on, place) \
-                and (not changed or written == git(path, "rev-parse", tip + "^{tree}", env=place)):
-            self._check_whole(tip)
-            return 0
-        return max(1, len(changed))
-
-    def _losses(self, tree: Worktree, left_out: Mapping[str, str], others: Sequence[str]) -> Iterator[str]:
-        """What no commit takes."""
-        copied = self.git._copied(tree.git_dir)         # their names, and marks
-        yield from (f"git cannot read all of it: {clip(line, 200)}" for line in self.git.said)
-        if self.git._seal(tree) != tree.seal:
-            yield f"Something was done in its submodules: {told(some(list(tree.submodules)))}"
-        not_taken = {name: why for name, why in left_out.items() if name not in copied}
-        if not_taken:
-            yield f"No commit takes {told(with_reasons(not_taken))}"
-        own = [name for name in sorted(copied) if mark_of(tree.path, name) not in copied | {""}]
-        if own:
-            yield f"A copied file was changed: {told(some(own))}"
-        if others and not self.ignored:
-            yield (f"Ignored files were made there: {told(some(others))}; "
-                   "`codex-mcp-swarm sweep --ignored` removes them as well")
-
-    def _check_whole(self, tip: str) -> None:
-        """Read all that is new on the branch: damage passes until somebody does. Raises: GitError."""
-        run = functools.partial(self.git.run, self.common, env=self.truly, allowed=(0, 128))
-        listed = run("rev-list", "--objects", tip, "--not", self.tree.base)
-        names = "".join(row.partition(" ")[0] + "\n" for row in listed.out.splitlines())
-        said = listed.err or run("cat-file", "--batch", stdin=names, keep_out=False).err
-        if said:
-            raise GitError("git cannot read all that is on its branch", clip(said, 300),
-                           f"The good copy may be in `{self.tree.path}`: take away the damaged object, then "
-                           "`git hash-object -w FILE` there writes it anew")
-
-    def _take_down(self) -> int:
-        """Returns how many files were committed first. Raises: GitError, OSError; it is in its place then."""
-        git, tree = self.git, self.tree
-        git.hold(tree)                          # or `git worktree prune` would find it missing
-        os.rename(tree.path, self.hidden)
-        try:
-            followed = git.host.worker_in(self.hidden) is not None      # nobody else can write there any more
-            unsaved = self._unsaved(self.hidden)
-            if unsaved and not followed:
-                message = "What the task left, before its worktree was removed\n"
-                git.snapshot(tree._replace(path=self.hidden), message)
-            if followed or unsaved and self._unsaved(self.hidden):
-                raise GitError("It was changed while it was being removed")
-            self._remember()
-            git.release(tree)
-            git(self.common, "worktree", "remove", tree.path)
-        except (GitError, OSError):
-            os.rename(self.hidden, tree.path)
-            git.hold(tree)
-            raise
-        delete_tree(self.hidden)
-        return unsaved
-
-    def _remember(self) -> None:
-        """The trash: a commit whose parents are the branch, what HEAD, both logs and the worktree's own refs
-        lead to besides, and an earlier such commit. Raises: GitError, OSError."""
-        git, common, git_dir = self.git, self.common, self.tree.git_dir
-        tip, own = git(common, "rev-parse", self.branch, env=self.truly), {"GIT_DIR": git_dir}
-        seen = [*logged(git, common, self.branch), *logged(git, git_dir, "HEAD")]
-        seen += git(git_dir, "for-each-ref", "--format=%(objectname)", "refs/worktree", env=own).split()
-        staged = git.run(common, "write-tree", env=own, allowed=(0, 128)).out.strip()
-        if staged not in ("", git(common, "rev-parse", tip + "^{tree}", env=self.truly)):
-            seen.append(git._commit(common, staged, [tip], "What was staged there\n", self.truly))
-        apart = git(common, "merge-base", "--independent", tip, *seen, env=self.truly).split()
-        before = git.commit_of(common, self.trash, self.truly)
-        parents = list(dict.fromkeys([tip, *apart, *([before] if before else [])]))
-        message = (f"{self.tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch "
-                   f"{self.tree.branch} {self.trash}^1\nFurther parents: what the branch did not hold.\n")
-        dated = {**self.truly, "GIT_COMMITTER_DATE": f"{int(git.host.now())} +0000"}
-        made = git._commit(common, tip + "^{tree}", parents, message, dated)
-        git(common, "update-ref", self.trash, made, env=dated)
-
-    def _branch(self, unsaved: int, dry_run: bool) -> str:
-        """Let the branch go where git says that it is merged into HEAD. Returns what becomes of it."""
-        git, branch = self.git, self.tree.branch
-        try:
-            if not dry_run:
-                git(self.common, "branch", "-d", branch, env=self.truly)
-            elif unsaved or not git.contains(self.common, "HEAD", self.branch, self.truly):
-                raise GitError("", "it is not merged", "")
-            at = git(self.common, "for-each-ref", "--format=%(worktreepath)", self.branch, env=self.truly)
-            if at and os.path.realpath(at) != os.path.realpath(self.tree.path):
-                raise GitError("", f"it is checked out in `{at}`", "")
-        except GitError as error:
-            return f"{branch} stays: {error.why}"
-        days = f"{TRASH_S / 86400:.0f} days"
-        return f"{branch} goes too, since it is merged; {self.trash} remembers it for {days}"
-
-    def tip(self) -> Optional[str]:
-        """The commit that the branch is at; where that has gone, the remembered one, or the result."""
-        names = [self.branch, f"{self.trash}^1", self.tree.head or ""] if os.path.isdir(self.common) else []
-        found = (self.git.commit_of(self.common, name, {"GIT_DIR": self.common}) for name in names if name)
-        return next(filter(None, found), None)
+class Lying(NamedTuple):
+    """What lies in a checkout."""
+    tree: str                               # the tree object of it
+    changes: Sequence[Change]
+    left_out: Mapping[str, str]             # what git could not take, or must not: path -> why
+    ignored: Sequence[str] = ()             # and not copied by us; a directory of nothing else as one
+    unread: Sequence[str] = ()              # what git says that it could not read
 
 
-def leads_to(directory: str, name: str) -> str:
-    """Where a file of git's with a path in it leads, empty for none."""
-    word = text_in(os.path.join(directory, name))[:8192].rstrip("\n")
-    return os.path.realpath(os.path.join(directory, re.sub("^gitdir: ", "", word))) if word else ""
+def lying_in_checkout(at: At) -> Lying:
+    """As it lies in a checkout of anybody's: its index is copied to that of `at`, never written. Raises:
+    GitError, OSError."""
+    index, top = os.path.join(at.git_dir, "index"), at.cwd
+    if os.path.exists(index):
+        copy_file(index, at.index)
+    copied = copied_into(at.git_dir)        # when it is a worktree of ours
+    found, unread = at.changes("--untracked-files=all")
+    changes = [change for change in found if not is_secret(top, change, copied)]
+    left_out = _take(at, changes)
+    return Lying(at("write-tree", "--missing-ok"), changes, left_out, unread=unread)
 
 
-def logged(git: Git, git_dir: str, ref: str) -> List[str]:
-    """The commits that a ref of a checkout, or its log, leads to, also when it has none itself."""
-    there = git.commit_of(git_dir, ref, {"GIT_DIR": git_dir})
-    log = re.findall("(?m)^[0-9a-f]+ (?!0+ )([0-9a-f]+) ", text_in(os.path.join(git_dir, "logs", ref)))
-    if there and not log:                       # in a reftable, if anywhere
-        log = git(git_dir, "rev-list", "-g", ref, "--", env={"GIT_DIR": git_dir}).split()
-    return list(dict.fromkeys([*([there] if there else []), *log]))
+def lying_in_worktree(at: At, tree: Worktree, commit: str) -> Lying:
+    """As it lies in a worktree of ours, compared with this commit, which the index of `at` is made to hold.
+    The one that we kept knows the times of the files, so unchanged ones need not be read; the task's own is
+    never used: it may be told to overlook changes. Raises: GitError, OSError."""
+    for left in (at.index, at.index + ".lock"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(left)
+    if os.path.exists(own_index(tree, commit)):
+        copy_file(own_index(tree, commit), at.index)
+    else:
+        at("read-tree", commit)
+    copied = copied_into(tree.git_dir)
+    seen, unread = at.changes("--untracked-files=all", "--ignored=matching")
+    changes = [change for change in seen if change.xy != "!!"]
+    secret = {c.path for c in changes if is_secret(at.cwd, c, copied)}      # not ignored any more, or renamed
+    left_out = _take(at, [change for change in changes if change.path not in secret])
+    left_out.update(dict.fromkeys(secret, "copied from the checkout as an ignored file"))
+    left_out.update(dict.fromkeys(_hollow(at, tree), "a submodule that is not checked out, with files in it"))
+    ignored, more = _ignored(at, {change.path for change in seen if change.xy == "!!"}, copied)
+    return Lying(at("write-tree", "--missing-ok"), changes, left_out, ignored, [*unread, *more])
 
 
-def scrap(git: Git, path: str, after_s: float, dry_run: bool) -> None:
-    """Remove by force a worktree over which a server was killed `after_s` ago or earlier: no task ran there
-    yet, or a merge was tried, of which nothing is meant to stay. Raises: GitError, OSError, why it stays."""
-    git_dir, name = leads_to(path, ".git"), os.path.basename(path)
-    above, top = os.path.split(os.path.dirname(git_dir))
-    whole = any(file.startswith(OWN_INDEX + "-") for file in names_in(git_dir))     # a task may have run
-    inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
-    if top != "worktrees" or whole or inside or git.locked_for(git_dir) != LOCK_REASON:
-        raise GitError("Not ours: no task was started in it, so it is never touched")
-    if mounted_in(path) or git.host.worker_in(path) or len(logged(git, git_dir, "HEAD")) > 1:
-        raise GitError("Somebody works there, mounted or committed something")
-    if git.host.now() - modified_at(os.path.join(git_dir, "locked")) < after_s:
-        raise GitError("A server makes this or tries a merge there, or was killed over that not long ago")
-    if not dry_run:
-        git(above, "worktree", "remove", "--force", "--force", path)
-        with contextlib.suppress(GitError):
-            git(above, "branch", "-d", f"codex-swarm/{name}")
+def _ignored(at: At, names: Set[str], copied: Set[str]) -> Tuple[List[str], List[str]]:
+    """(of these ignored files and directories what was not copied, files first; what git could not read)."""
+    unread: List[str] = []
+    names = names - copied
+    directories = [path for path in names if path.endswith("/")]
+    empty = {path for path in directories if next(os.walk(os.path.join(at.cwd, path)), ())[1:] == ([], [])}
+    mixed = {path for path in directories if any(name.startswith(path) for name in copied)}
+    if mixed:
+        inside = (f":(literal){path}" for path in mixed)
+        done = at.run("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *inside)
+        unread = done.err.splitlines()
+        names = names | set(filter(None, done.out.split("\0"))) - copied
+    return sorted(names - empty - mixed, key=lambda path: (path.endswith("/"), path)), unread
 
 
-def empty_trash(git: Git, common: str) -> None:
-    """Forget what has been remembered for TRASH_S. Raises: GitError."""
-    words, place = "--format=%(committerdate:unix) %(objectname) %(refname)", {"GIT_DIR": common}
-    for row in git(common, "for-each-ref", words, TRASH.rstrip("/"), env=place).splitlines():
-        at, commit, ref = row.split(" ")
-        if at.isdigit() and git.host.now() - int(at) > TRASH_S:
-            git(common, "update-ref", "-d", ref, commit, env=place)
+def _take(at: At, changes: Sequence[Change]) -> Dict[str, str]:
+    """Put what changed on disk into the index of `at`. Returns what was left out: path -> why. Raises:
+    GitError."""
+    gone = [c.path for c in changes if c.on_disk == "000000"]
+    looked_at = {c.path: unfit(at.cwd, c) for c in changes if c.xy[1] != "." and c.on_disk != "000000"}
+    left_out = {path: why for path, why in looked_at.items() if why}
+    there = [path + "\0" for path in looked_at if path not in left_out]
+    if gone:
+        outside = _outside(at)
+        names = "".join(path + "\0" for path in gone if path not in outside)
+        at("update-index", "--force-remove", "-z", "--stdin", stdin=names)
+    if there:
+        left_out.update(_take_in_halves(at, there))
+    return left_out
 
 
-def common_of(tree: Worktree) -> str:
-    """git's directory that all checkouts of the repository have in common."""
-    return os.path.dirname(os.path.dirname(os.path.realpath(tree.git_dir)))
+def _outside(at: At) -> Set[str]:
+    """The files that a sparse checkout leaves away on purpose, as the index of the checkout itself has it."""
+    if at.run("config", "--type=bool", "core.sparseCheckout", allowed=(0, 1)).out.strip() != "true":
+        return set()
+    listed = at.also(GIT_INDEX_FILE=os.path.join(at.git_dir, "index"))("ls-files", "-t", "-z")
+    return {row[2:] for row in listed.split("\0") if row.startswith("S ")}
 
 
-def place_of(git_dir: str, top: str) -> Dict[str, str]:
-    """The environment in which git works on one checkout. Where a file system tells `a` from `A`, git shall
-    too: a repository that came from one which does not says otherwise, and git would pass over a file that
-    was renamed so."""
-    place = {"GIT_DIR": git_dir, "GIT_WORK_TREE": top}
-    if not os.path.exists(os.path.join(git_dir, "hEaD")):
-        place.update(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="core.ignoreCase", GIT_CONFIG_VALUE_0="false")
-    return place
+def _take_in_halves(at: At, there: Sequence[str]) -> Dict[str, str]:
+    """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone.
+    Returns also the names that git passes over without an error, such as `.Git/x`."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(at.index + ".lock")       # of a git that was killed over it, for want of memory or time
+    try:
+        said = at.run("update-index", "--add", "--replace", "-z", "--stdin", stdin="".join(there)).err
+        return dict.fromkeys(re.findall("(?m)^Ignoring path (.*)$", said), "git takes no file of this name")
+    except GitError as error:
+        over = at.git.give_up is not None and at.git.host.monotonic() >= at.git.give_up
+        if over or error.why.startswith("fatal: gave up"):
+            raise                           # it is not one file, it is the time
+        if len(there) == 1:
+            return {there[0][:-1]: error.why}
+        middle = len(there) // 2
+        return {**_take_in_halves(at, there[:middle]), **_take_in_halves(at, there[middle:])}
 
 
-def _entry(row: Changed) -> str:
-    """A line for `git update-index -z --index-info`."""
-    return f"{row.mode} {row.blob}\t{row.path}\0"
+def _hollow(at: At, tree: Worktree) -> List[str]:
+    """The submodules that are not checked out although there are files in their place: git never looks
+    there."""
+    if not os.path.lexists(os.path.join(at.cwd, ".gitmodules")):    # a look costs as much as all the rest
+        return []
+    listed = at("ls-files", "--stage", "-z")
+    paths = set(re.findall(r"(?:\A|\0)160000 [^\t]*\t([^\0]+)", listed)) - set(tree.submodules)
+    return sorted(path for path in paths if any(next(os.walk(os.path.join(at.cwd, path)), ("", [], []))[1:]))
 
 
 def _changes_in(status: str) -> List[Change]:
@@ -3213,7 +2434,8 @@ def mark_of(top: str, name: str) -> str:
 def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
     """Whether this is a file that was copied as an ignored one, also under another name. `copied`: names and
     marks."""
-    return bool(copied) and (change.xy == "??" and change.path in copied or mark_of(top, change.path) in copied)
+    named = change.xy == "??" and change.path in copied
+    return bool(copied) and (named or mark_of(top, change.path) in copied)
 
 
 def unfit(top: str, change: Change) -> str:
@@ -3229,8 +2451,970 @@ def unfit(top: str, change: Change) -> str:
     if not (stat.S_ISREG(there.st_mode) or stat.S_ISLNK(there.st_mode)):
         return "no ordinary file"
     if stat.S_ISLNK(there.st_mode) and leads_out(top, change.path):
-        return "a link that leads out of the tree"      # merged, it could take the place of an ignored directory of the user's
+        # merged, it could take the place of an ignored directory of the user's
+        return "a link that leads out of the tree"
     return f"over {SNAPSHOT_FILE_BYTES >> 20} MiB" if there.st_size > SNAPSHOT_FILE_BYTES else ""
+
+
+def copied_into(git_dir: str) -> Set[str]:
+    """The names of the files that were copied into a worktree of ours, and their marks."""
+    with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, COPIED), "rb") as f:
+        return set(os.fsdecode(f.read()).split("\0")) - {""}
+    return set()
+
+
+def own_index(tree: Worktree, commit: str) -> str:
+    return os.path.join(tree.git_dir, f"{OWN_INDEX}-{commit}")
+
+
+def files_at(top: str, name: str) -> Iterator[str]:
+    """What lies at and below `name` in the directory `top`, links and empty directories included."""
+    path = os.path.join(top, name)
+    if os.path.islink(path) or not os.path.isdir(path):
+        return iter([name] if os.path.lexists(path) else [])
+    leaf = lambda at: os.path.islink(at) or not os.path.isdir(at) or not os.listdir(at)
+    return (os.path.relpath(there, top) for at, inside, files in os.walk(path)
+            for there in (os.path.join(at, inner) for inner in (*files, *inside)) if leaf(there))
+
+
+class Trees:
+    """Makes worktrees, and takes back what it made. Of the checkout that they are made from it only reads,
+    and it never uses the network."""
+
+    def __init__(self, git: Git) -> None:
+        self.git = git
+
+    def add(self, top: str, base: str, path: str, branch: str, carry: bool = False,
+            again: bool = False) -> Worktree:
+        """A new locked worktree at `path` on the new `branch`, from the commit `base`; with `carry`, on top
+        of it a commit of everything that is not committed in `top`. `again`: the branch may be there already,
+        at `base`. Blocks while another one is made in that repository.
+
+        Raises: GitError, OSError; nothing is left then."""
+        at = self.git.at(top)
+        with self._alone(top):
+            kept = again and at.commit_of(f"refs/heads/{branch}") == base
+            mine = "" if os.path.lexists(path) else path
+            new = "" if kept else branch
+            if new:
+                self._make_branch(at, branch, base)
+            try:
+                at("worktree", "add", "--quiet", "--no-checkout", path, branch)
+                at("worktree", "lock", "--reason", LOCK_REASON, path)
+            except GitError:
+                self.discard(top, mine, new)
+                raise
+        try:
+            there = self.git.at(path)
+            tree = Worktree(path, branch, base, there("rev-parse", "--absolute-git-dir"))
+            tree = self._carry(at, tree) if carry else tree
+            words = ("reset", "--hard", "--quiet", "--no-recurse-submodules", tree.start)
+            there.run(*words, limit_s=CHECKOUT_S)
+            copy_file(os.path.join(tree.git_dir, "index"), own_index(tree, tree.start))
+            tree = self._submodules(at, tree)
+            return self._include(at, tree)
+        except (GitError, OSError):
+            self.discard(top, path, new)
+            raise
+
+    def _alone(self, top: str) -> ContextManager[bool]:
+        return self.git.alone(repository_of(top)[0])
+
+    @staticmethod
+    def _make_branch(at: At, branch: str, base: str) -> None:
+        try:
+            at("branch", "--no-track", branch, base)
+        except GitError:
+            above = branch.split("/")[0]
+            if at.commit_of(f"refs/heads/{above}") is None:
+                raise
+            raise GitError(f"No branch `{branch}` can be made",
+                           f"There is a branch `{above}` already, and git takes only one of the two",
+                           f"Rename that: `git branch -m {above} OTHER-NAME`")
+
+    @contextlib.contextmanager
+    def scratch(self, top: str, commit: str, path: str) -> Iterator[None]:
+        """A worktree of the commit at `path`, on no branch, gone afterwards with all that was made in it.
+        Raises: GitError."""
+        words = ("--quiet", "--detach", "--lock", "--reason", LOCK_REASON, path, commit)
+        with self._alone(top):
+            self.git.at(top).run("worktree", "add", *words, limit_s=CHECKOUT_S)
+        try:
+            yield
+        finally:
+            self.discard(top, path, "")
+
+    def discard(self, top: str, path: str, branch: str) -> None:
+        """Remove what was just made, and in which nobody but us can have worked."""
+        if path:
+            with contextlib.suppress(GitError):
+                self.git.at(top)("worktree", "remove", "--force", "--force", path)
+        if branch:
+            with contextlib.suppress(GitError):
+                self.git.at(top)("update-ref", "-d", f"refs/heads/{branch}")
+
+    def hold(self, tree: Worktree) -> None:
+        """Lock the worktree while a task runs in it. A lock of somebody else's serves as well."""
+        with contextlib.suppress(GitError):
+            if not os.path.exists(os.path.join(tree.git_dir, "locked")):
+                self.git.at(tree.git_dir)("worktree", "lock", "--reason", LOCK_REASON, tree.path)
+
+    def release(self, tree: Worktree) -> None:
+        """Undo `hold`, and only that."""
+        with contextlib.suppress(GitError, OSError):
+            if locked_for(tree.git_dir) == LOCK_REASON:
+                self.git.at(tree.git_dir)("worktree", "unlock", tree.path)
+
+    def _carry(self, at: At, tree: Worktree) -> Worktree:
+        """`tree` with a commit of what is not committed in the checkout, as it lies there."""
+        own = self.git.checkout(at("rev-parse", "--absolute-git-dir"), at.cwd)
+        found = lying_in_checkout(own.also(GIT_INDEX_FILE=os.path.join(tree.git_dir, OWN_INDEX)))
+        carried = [change.path for change in found.changes if change.path not in found.left_out]
+        os.unlink(os.path.join(tree.git_dir, OWN_INDEX))
+        if carried:
+            message = f"Uncommitted changes of the checkout, as {tree.branch} began\n"
+            baseline = self.git.at(tree.path).commit(found.tree, [tree.base], message)
+            tree = tree._replace(baseline=baseline, carried=some(carried))
+        missing = with_reasons(found.left_out)
+        return tree._replace(unseen={"not_carried": missing} if missing else {})
+
+    def _submodules(self, at: At, tree: Worktree) -> Worktree:
+        """Check out the submodules whose commit is in the repository already, each as a clone with hard
+        links; never the network."""
+        if not os.path.isfile(os.path.join(tree.path, ".gitmodules")):
+            return tree
+        there, words = self.git.at(tree.path), ("--file", ".gitmodules", "-z", "--get-regexp")
+        try:
+            rows = there.run("config", *words, r"^submodule\..*\.path$", allowed=(0, 1)).out.split("\0")
+        except GitError:                # damaged: then there are none that could be checked out
+            return tree
+        named = (row.partition("\n") for row in rows if row)
+        names = {path: key[len("submodule."):-len(".path")] for key, _, path in named if path}
+        only = (f":(literal){path}" for path in names)
+        listed = there("ls-files", "--stage", "-z", "--", *only) if names else ""
+        done = {}
+        for commit, path in re.findall(r"(?:\A|\0)160000 (\S+) \d\t([^\0]+)", listed):
+            if self._submodule(at, tree, names.get(path, ""), path, commit):
+                done[path] = names[path]
+        tree = tree._replace(submodules=done)
+        return tree._replace(seal=seal_of(tree))
+
+    def _submodule(self, at: At, tree: Worktree, name: str, path: str, commit: str) -> bool:
+        if not re.fullmatch(r"(?!.*\.\.)[^/-][^\0\n]*", name):
+            return False
+        git_dir = at("rev-parse", "--absolute-git-dir")
+        places = (git_dir, leads_to(git_dir, "commondir") or git_dir)
+        modules = (os.path.join(place, "modules", name) for place in places)
+        sources = (self.git.at(module, GIT_DIR=module) for module in modules if os.path.isdir(module))
+        source = next((source for source in sources if source.commit_of(commit)), None)
+        if source is None:
+            return False
+        own, there = os.path.join(tree.git_dir, "modules", name), os.path.join(tree.path, path)
+        os.makedirs(os.path.dirname(own), exist_ok=True)
+        words = ("--quiet", "--local", "--no-checkout", "--template=", "--separate-git-dir", own)
+        self.git.at(tree.path, GIT_ALLOW_PROTOCOL="file")("clone", *words, "--", source.cwd, there)
+        inside = self.git.at(there, GIT_DIR=own, GIT_WORK_TREE=there, GIT_ALLOW_PROTOCOL="file")
+        url = source.run("config", "remote.origin.url", allowed=(0, 1)).out.strip()
+        if url:
+            inside("config", "remote.origin.url", url)
+        inside("checkout", "--quiet", "--detach", commit)
+        return True
+
+    def _include(self, at: At, tree: Worktree) -> Worktree:
+        """Copy the ignored files that `.worktreeinclude` of the checkout names, and note what it has besides
+        that the task does not see."""
+        names: List[str] = []
+        if os.path.isfile(os.path.join(at.cwd, ".worktreeinclude")):
+            named = at("ls-files", "--others", "--ignored", "--exclude-from=.worktreeinclude", "-z")
+            check = ("check-ignore", "-z", "--stdin")
+            names = at.run(*check, stdin=named, allowed=(0, 1)).out.split("\0")[:-1] if named else []
+        repository = dict.fromkeys((name for name in names if name.endswith("/")), "a repository of its own")
+        said = {name: repository.get(name) or copy_into(at.cwd, tree.path, name) for name in names}
+        copied = [name for name, why in said.items() if not why]
+        with open(os.path.join(tree.git_dir, COPIED), "wb", opener=private) as f:
+            f.write(os.fsencode("".join(f"{name}\0{mark_of(tree.path, name)}\0" for name in copied)))
+        not_copied = with_reasons({name: why for name, why in said.items() if why})
+        unseen = {**tree.unseen, **self._unseen(at, tree, copied), "not_copied": not_copied}
+        unseen = {kind: found for kind, found in unseen.items() if found}
+        return tree._replace(copied=some(copied), unseen=unseen)
+
+    @staticmethod
+    def _unseen(at: At, tree: Worktree, copied: Sequence[str]) -> Dict[str, Any]:
+        """What the checkout has that the task does not see; an ignored directory counts as one."""
+        found, _ = at.changes("--untracked-files=normal", "--ignored=traditional", "--ignore-submodules=all")
+        there = {*copied, *(above + "/" for name in copied for above in directories_above(name))}
+        kinds: Dict[str, List[str]] = {"changed": [], "untracked": [], "ignored": []}
+        for change in found:
+            kind = {"!!": "ignored", "??": "untracked"}.get(change.xy, "changed")
+            if not (tree.carried if kind != "ignored" else change.path in there):
+                kinds[kind].append(change.path)
+        return {kind: some(names) for kind, names in kinds.items()}
+
+
+def locked_for(git_dir: str) -> Optional[str]:
+    """The reason of the lock of a worktree, None when it is not locked. Raises: OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        with open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
+            return f.read().strip()
+    return None
+
+
+def seal_of(tree: Worktree) -> Optional[str]:
+    """What changes when anybody works in the submodules; None without any. Of git's objects, which are linked
+    from elsewhere, and of an index, which a mere look may write, the names only; of other files what stat
+    says. Raises: OSError."""
+    import hashlib
+    modules, rows = os.path.join(tree.git_dir, "modules"), []
+    checkouts = [os.path.join(tree.path, path) for path in tree.submodules]
+    for top in (modules, *checkouts) if os.path.isdir(modules) else ():
+        for name in sorted(files_at(top, ".")):
+            of = os.lstat(os.path.join(top, name))
+            bare = top == modules and re.search(r"/(index|objects/(..|pack|info)/[^/]+)$", name)
+            said = "" if bare else f"/{of.st_ino}/{of.st_size}/{of.st_mtime_ns}/{of.st_ctime_ns}"
+            rows.append(name + said)
+    return hashlib.sha1(os.fsencode("\0".join(rows))).hexdigest() if rows else None
+
+
+class Snapshot:
+    """Commits everything that is not ignored in a worktree of ours onto the task's branch, on top of wherever
+    the task left its HEAD. The task's own index, commits and branches stay as they are.
+
+    git never looks into a repository below the tree: looking runs the filters which that one's own
+    configuration names, and a task writes that from inside its sandbox.
+    """
+
+    def __init__(self, git: Git, tree: Worktree) -> None:
+        self.git, self.tree, self.at = git, tree, git.checkout(tree.git_dir, tree.path)
+        self.branch = f"refs/heads/{tree.branch}"
+
+    def take(self, message: str) -> Tuple[Worktree, List[str]]:
+        """Returns the worktree with its facts, and warnings. Nothing to commit is no error. Raises: GitError,
+        OSError."""
+        Update(self.git, self.tree).end()
+        tree, at = self.tree, self.at
+        head, tip = at.find("HEAD^{commit}", self.branch + "^{commit}")
+        parents, on = [head or tip or tree.start], at.branch()
+        if tip and not at.contains(parents[0], tip):
+            parents.append(tip)
+        # the look keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
+        scratch = at.also(GIT_INDEX_FILE=os.path.join(tree.git_dir, OWN_INDEX), GIT_OPTIONAL_LOCKS="1")
+        found, new = lying_in_worktree(scratch, tree, parents[0]), parents[0]
+        if len(parents) > 1 or found.tree != at.tree_of(new):
+            new = at.commit(found.tree, parents, message)
+        clean = at.nothing_staged()
+        if new != tip:
+            # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed
+            # may have left a lock
+            reason = ("-m", "codex-mcp-swarm: snapshot")
+            outside = at.also(GIT_DIR=common_of(tree))
+            outside("update-ref", *reason, self.branch, new, tip or "0" * len(new))
+        if clean and new != parents[0] and on == self.branch:
+            self._follow(scratch.index)
+        self._keep_index(scratch.index, new)
+        named = with_reasons(found.left_out)
+        self.tree = tree._replace(head=new, left_out=named, ignored=some(found.ignored))
+        warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
+        warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}"
+                     for line in dict.fromkeys(found.unread)]
+        try:
+            blobs = self._measure(new)
+            warnings += [*self._state(on, parents), *self._markers(new, blobs, clean), *self._submodules()]
+        except GitError as error:               # the work is safe by now
+            warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
+        return self.tree, warnings
+
+    def lying(self, aside: At) -> Lying:
+        """What a snapshot would take now; writes nothing but to `aside`. Raises: GitError, OSError."""
+        at = self.at.beside(aside)
+        return lying_in_worktree(at, self.tree, at.commit_of("HEAD") or self.tree.start)
+
+    def _follow(self, scratch: str) -> None:
+        """The branch moved below an index in which nothing was staged: keep it so, or `git status` there
+        would show the snapshot as undone. Through git's own lock, and not at all while something else holds
+        that."""
+        index = os.path.join(self.tree.git_dir, "index")
+        with contextlib.suppress(OSError):
+            os.close(os.open(index + ".lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            try:
+                copy_file(scratch, index + ".lock")
+                left_away = "".join(name + "\0" for name in _outside(self.at))
+                if left_away:
+                    there = self.at.also(GIT_INDEX_FILE=index + ".lock")
+                    there("update-index", "--skip-worktree", "-z", "--stdin", stdin=left_away)
+                os.rename(index + ".lock", index)
+            except (OSError, GitError):
+                os.unlink(index + ".lock")
+
+    def _keep_index(self, index: str, commit: str) -> None:
+        kept = own_index(self.tree, commit)
+        os.replace(index, kept)
+        for name in os.listdir(self.tree.git_dir):
+            if name.startswith(OWN_INDEX + "-") and name != os.path.basename(kept):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(self.tree.git_dir, name))
+
+    def _measure(self, head: str) -> Dict[str, str]:
+        """Note what lies between the start and this head. Returns the blobs of those files."""
+        start = self.tree.start
+        rows = self.at.changed(start, head)
+        commits = int(self.at("rev-list", "--count", f"{start}..{head}"))
+        insertions, deletions = total(rows)
+        self.tree = self.tree._replace(
+            files_changed=len(rows), insertions=insertions, deletions=deletions, commits=commits,
+            files=tuple(legible(row.path) for row in rows[:FILES_KEPT]))
+        return blobs_of(rows)
+
+    # What whoever takes over the branch should know of the state that the task left:
+    def _state(self, on: str, parents: Sequence[str]) -> Iterator[str]:
+        branch = self.tree.branch
+        if on != self.branch:
+            left = f"`{on[len('refs/heads/'):]}`" if on else "a detached HEAD"
+            yield f"The task left {left} checked out; what it did is on `{branch}` all the same"
+        if len(parents) > 1:
+            yield (f"The task left commits of `{branch}` behind: {parents[1][:12]} is a second parent there, "
+                   "its changes are not in the files")
+        yield from (f"The task left a {word} unfinished" for word in unfinished(self.tree.git_dir))
+
+    def _markers(self, head: str, blobs: Mapping[str, str], clean: bool) -> Iterator[str]:
+        rows = [] if clean else self.at("ls-files", "--unmerged", "-z").split("\0")[:-1]
+        unmerged = sorted({row.partition("\t")[2] for row in rows})
+        if unmerged:
+            yield f"Unmerged, with conflict markers as they are: {told(some(unmerged))}"
+        left = undecided(self.at, blobs, self.tree.start, [head])
+        if left:
+            where = told(some(left))
+            yield f"Not decided yet, and not merged until it is: what `update_from` left in {where}"
+        marked = sorted(_marked(self.at, blobs, "^<<<<<<< ", "^>>>>>>> ") - {*unmerged, *left})
+        if marked:
+            yield f"Conflict markers are left in {told(some(marked))}"
+
+    def _submodules(self) -> Iterator[str]:
+        for path, name in self.tree.submodules.items():
+            own, there = os.path.join(self.tree.git_dir, "modules", name), os.path.join(self.tree.path, path)
+            with contextlib.suppress(GitError):
+                at = self.git.at(self.tree.path, GIT_DIR=own, GIT_WORK_TREE=there)
+                if at.changes("--untracked-files=all")[0]:
+                    yield (f"Changes inside the submodule `{path}` are not on the branch, "
+                           f"only in `{self.tree.path}`")
+
+
+class Desk:
+    """Where git merges aside. It makes objects, moves no ref and writes in no checkout: its work tree holds
+    nothing but the .gitattributes of what is merged into, as in a checkout, and a merge driver of the user's
+    configuration runs in there."""
+
+    def __init__(self, at: At, squash: bool) -> None:
+        self.at, self.squash = at, squash       # squash: each part comes as one commit
+        self.commit = ""                        # whose .gitattributes lie there; none yet
+        self.merged: Dict[Tuple[str, Part], Tuple[str, List[Conflict]]] = {}    # what was tried here already
+
+    @classmethod
+    @contextlib.contextmanager
+    def beside(cls, at: At, squash: bool = False) -> Iterator["Desk"]:
+        """A desk for that repository, gone afterwards. Raises: GitError, OSError."""
+        with at.git.scratch() as there:
+            yield cls(At(at.git, there, {**at.env, "GIT_WORK_TREE": there}), squash)
+
+    def merge(self, onto: str, parts: Sequence[Part]) -> Merged:
+        """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left
+        out. Raises: GitError."""
+        at, done, conflicts = onto, [], {}    # type: str, List[str], Dict[str, Sequence[Conflict]]
+        for part in parts:
+            if (at, part) not in self.merged:
+                self.merged[at, part] = self._merge_one(at, part)
+            at, found = self.merged[at, part]
+            if found:
+                conflicts[part.task_id] = found
+            else:
+                done.append(part.task_id)
+        return Merged(at, tuple(done), conflicts)
+
+    def _merge_one(self, at: str, part: Part) -> Tuple[str, List[Conflict]]:
+        """(the commit that has `part` on top of `at`, nothing), or (`at`, the conflicts)."""
+        shared = self.at.run("merge-base", at, part.head, allowed=(0, 1)).out.strip()
+        if shared == part.head:
+            return at, []
+        ahead = shared == at
+        part = part if ahead else self._beyond_squashes(at, part)
+        squash = self.squash or part.squashed
+        if ahead and not squash:
+            return part.head, []
+        written, found = self.united(at, part)
+        if found:
+            return at, found
+        if squash and written == self.at.tree_of(at):
+            return at, []
+        message = f"Merge {part.name}: {part.title}\n"
+        if squash:
+            message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n"
+        return self.at.commit(written, [at] if squash else [at, part.head], message), []
+
+    def _beyond_squashes(self, at: str, part: Part) -> Part:
+        """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its
+        message does."""
+        log = ("log", "--format=%(trailers:key=Codex-Head,valueonly)")
+        brought = self.at(*log, at, "--not", part.base, part.head).split()
+        updates = self.at(*log, f"{part.base}..{part.head}").split() if brought else []
+        for head in brought:
+            if re.fullmatch("[0-9a-f]{40,64}", head) and self.at.commit_of(head) \
+                    and (head in updates or self.at.contains(part.head, head)):
+                return part._replace(start=head, squashed=True)
+        return part
+
+    def united(self, at: str, part: Part) -> Tuple[str, List[Conflict]]:
+        """(tree object, conflicts) of a merge; where there are conflicts the files hold both versions between
+        markers. Source: git-merge-tree(1), section OUTPUT; gitrevisions(7), `<describeOutput>`: such a name
+        leads to its commit, and git writes it behind the markers. Raises: GitError."""
+        if self.commit != at:
+            self._lay_out(at)
+        ours, theirs = at, part.head
+        if part.squashed:        # as if the task had begun with a commit of its own that both sides share
+            start, *trees = (f"{commit}^{{tree}}" for commit in (part.start, ours, theirs))
+            base = self.at.commit(start, [], "base")
+            ours, theirs = (self.at.commit(tree, [base], "side") for tree in trees)
+        name = re.sub("[^0-9A-Za-z.]+", "-", part.name).strip("-")
+        labels = (f"{MARK}before-0-g{ours}", f"{MARK}{name}-0-g{theirs}")
+        try:
+            done = self.at.run("merge-tree", "--write-tree", "-z", *labels, allowed=(0, 1))
+        except GitError as error:
+            raise GitError(f"git cannot merge {part.name} at all", error.why,
+                           "Leave it out, and see what it did with codex_diff")
+        files, _, said = done.out.partition("\0\0")
+        written, *rows = files.split("\0")
+        if done.code == 0:
+            return written, []
+        kinds = dict.fromkeys((row.partition("\t")[2] for row in rows if row), "conflict")
+        words = iter(said.split("\0"))
+        for count in words:
+            if not count.strip("\n"):
+                break
+            paths = [next(words) for _ in range(int(count))]
+            kind = next(words)
+            next(words)                             # the same as a sentence
+            if kind.startswith("CONFLICT"):
+                kinds.update(dict.fromkeys(paths, kind[len("CONFLICT ("):-1]))
+        texts = self.at.contents([f"{written}:{path}" for path in kinds], "-z")
+        found = [_conflict(path, kind, text or "") for (path, kind), text in zip(kinds.items(), texts)]
+        return written, list({conflict.path: conflict for conflict in found}.values())
+
+    def _lay_out(self, commit: str) -> None:
+        """Bring the .gitattributes on the desk to those of the commit. Raises: GitError, OSError."""
+        before, self.commit = self.commit or self.at.empty_tree(), commit
+        rows = self.at.changed(before, commit, ("**/.gitattributes",))
+        for row, text in zip(rows, self.at.contents([row.blob for row in rows])):
+            path = os.path.join(self.at.cwd, row.path)
+            if row.mode.startswith("100"):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb") as f:
+                    f.write((text or "").encode("utf-8", "surrogateescape"))
+            elif os.path.exists(path):
+                os.unlink(path)
+
+    def with_list(self, written: str, conflicts: Sequence[Conflict], part: Part) -> str:
+        """The tree with a file that tells of conflicts which leave no markers: it is not merged until the
+        task has decided, and removed that. Files that git moved out of the way get readable names."""
+        if not conflicts:
+            return written
+        text = (f"{LISTED}: one side's version was kept, or both,\n"
+                f"under names that end in `~` and the side. Decide on each (`git show {part.head}:PATH`\n"
+                f"is that of {part.name}), then remove this file.\n\n")
+        text += "".join(f"- {conflict.path} ({conflict.kind})\n" for conflict in conflicts)
+        own = self.at.also(GIT_INDEX_FILE=os.path.join(self.at.cwd, "index"))
+        own("read-tree", written)
+        blob = own("hash-object", "-w", "--stdin", stdin=text)
+        entries = [f"100644 {blob} 0\t{LIST}"]
+        for row in own("ls-files", "--stage", "-z").split("\0"):
+            if f"~{MARK}" in row:
+                entries += [f"0 {'0' * len(blob)} 0\t{row.partition(chr(9))[2]}", readable(row)]
+        own("update-index", "-z", "--index-info", stdin="\0".join([*entries, ""]))
+        return own("write-tree")
+
+
+def readable(text: str) -> str:
+    """With the names that a user knows in the place of those that git needs."""
+    return re.sub(f"{MARK}([0-9A-Za-z.-]*)-0-g[0-9a-f]+", r"\1", text)
+
+
+def _conflict(path: str, kind: str, text: str) -> Conflict:
+    name = legible(re.sub(f"~{LABEL}(_[0-9]+)?", "", path))     # of a side that git moved out of the way
+    if "\0" in text[:8000]:                                     # git's own test
+        return Conflict(name, "binary")
+    hunks: List[Mapping[str, Any]] = []
+    begun, lines = 0, legible(text).split("\n")         # begun: the number of the line that opened the hunk
+    for number, line in enumerate(lines, 1):
+        if re.match(f"<+ {MARK}", line):
+            begun = number
+        elif begun and re.match(f">+ {MARK}", line):
+            hunk = "\n".join(readable(line) for line in lines[begun - 1:number])
+            hunks, begun = hunks + [{"line": begun, "text": clip_middle(hunk, HUNK_CHARS)}], 0
+    return Conflict(name, kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
+
+
+def undecided(at: At, blobs: Mapping[str, str], since: str, heads: Sequence[str]) -> List[str]:
+    """Those of the files in which a conflict still stands that an `update_from` left after the commit
+    `since`: with a label that this one has nowhere, or as the update's own commit, in one of `heads`, has it.
+    Raises: GitError."""
+    found, marked = {LIST} & set(blobs), sorted(_marked(at, blobs, LEFT))
+    before = at.run("grep", "-ahoE", LEFT, since, "--", allowed=(0, 1)).out.split("\n") if marked else []
+    for path, text in zip(marked, at.contents([blobs[path] for path in marked])):
+        if not set(before).issuperset(re.findall(LEFT, text or "")):
+            found.add(path)
+    for update in at("log", "--format=%H", "--grep=^conflict: ", *heads, "--not", since).split():
+        then = blobs_of(at.changed(update + "^1", update))
+        both = sorted((_marked(at, then, LABEL) & set(blobs)) - found)
+        wrote, now = (at.contents([side[path] for path in both]) for side in (then, blobs))
+        found |= {path for path, old, new in zip(both, wrote, now) if is_undecided(old or "", new or "")}
+    return sorted(found)
+
+
+def _marked(at: At, blobs: Mapping[str, str], *lines: str) -> Set[str]:
+    """Those that hold such lines, of each a match. Named by blob: by path, git would compare each one with
+    all the tree."""
+    found: Set[str] = set()
+    like = (word for line in lines for word in ("-e", line))
+    words = ("grep", "--no-color", "--extended-regexp", "-l", "-z", "-a", "--all-match", *like)
+    names = list(blobs.values())
+    for some_of in (names[start:start + 5000] for start in range(0, len(names), 5000)):
+        done = at.run("-c", "core.warnAmbiguousRefs=false", *words, *some_of, "--", allowed=(0, 1))
+        found |= set(done.out.split("\0"))
+    return {path for path, blob in blobs.items() if blob in found}
+
+
+def is_undecided(then: str, now: str) -> bool:
+    """Whether of the conflicts that git left in `then`, between markers of ours, one still stands in `now`: a
+    marker, indented or under another label, or a separator with what was on both sides. What was no marker
+    then is none now."""
+    old, new = ("\n" + "\n".join(line.strip() for line in text.split("\n")) + "\n" for text in (then, now))
+    found = re.search(f"\n(<+) {LABEL}\n", old)
+    if found is None:
+        return False
+    width = len(found[1])
+
+    def without_markers(conflict: "re.Match[str]") -> str:
+        marked, count = re.subn(f"(?m)^={{{width}}}$", "\0", conflict[1])
+        return marked if count == 1 else conflict[1]        # else nobody can tell which one is git's
+    was = re.sub(f"(?s)(?<=\n)<+ {LABEL}\n(.*?\n)>+ {LABEL}\n", without_markers, old)
+    added = collections.Counter(new.split("\n")) - collections.Counter(was.split("\n"))
+    if any(re.match(f"(<{{{width}}}|>{{{width}}})( |$)", line) for line in added):
+        return True
+    apart = (f"\n{one}\n{'=' * width}\n{other}\n" for one, other in re.findall("\n(.*)\n\0(?=\n(.*)\n)", was))
+    return any(new.count(lines) > was.count(lines) for lines in apart)
+
+
+def blobs_of(rows: Sequence[Changed]) -> Dict[str, str]:
+    """The blobs of the files among them."""
+    return {row.path: row.blob for row in rows if row.mode.startswith("100")}
+
+
+def total(rows: Sequence[Changed]) -> Tuple[int, int]:
+    """(insertions, deletions) of all of them."""
+    return sum(row.insertions or 0 for row in rows), sum(row.deletions or 0 for row in rows)
+
+
+class Update:
+    """Merges other work into the worktree of a task that is to go on: files, index and branch. What lies
+    there is committed first, and where git fails or we are killed over it, it is taken back."""
+
+    def __init__(self, git: Git, tree: Worktree) -> None:
+        self.git, self.tree, self.at = git, tree, git.checkout(tree.git_dir, tree.path)
+        self.begun = os.path.join(tree.git_dir, UPDATE)
+
+    def merge(self, part: Part) -> Tuple[str, List[str]]:
+        """Where both changed the same, the files hold both versions between markers, for the task to unite.
+        Returns the commit that is there now, and the files with conflicts. Raises: GitError, OSError."""
+        self.git.check_merge_tree()
+        at, tree = self.at, self.tree
+        head = Snapshot(self.git, tree).take("What lay in the worktree before an update")[0].head or ""
+        branch, stays = f"refs/heads/{tree.branch}", f"{tree.path} cannot be updated"
+        if at.branch() != branch or not at.nothing_staged():
+            raise GitError(stays, f"The task left something else than `{tree.branch}` checked out, or changes"
+                           " staged", "Reply without `update_from`, and let the task put that in order")
+        left = undecided(at, blobs_of(at.changed(tree.start, head)), tree.start, [head])
+        if left:
+            raise GitError(stays, f"Conflicts of an earlier `update_from` still stand in {told(some(left))}",
+                           "Reply without one, and let the task unite them")
+        with Desk.beside(at) as desk:
+            written, found = desk.united(head, part)
+            written = desk.with_list(written, [conflict for conflict in found if not conflict.hunks], part)
+        named = "".join(f"conflict: {conflict.path}\n" for conflict in found)
+        message = f"Merge {part.name}: {part.title}\n\n{named}\nCodex-Head: {part.head}\n"
+        new = at.commit(written, [head] if part.squashed else [head, part.head], message)
+        check_free(tree.path, at.changed(head, new))
+        write_atomic(self.begun, {"commit": new})
+        try:
+            at.run("read-tree", "-m", "-u", head, new, limit_s=CHECKOUT_S)
+            at("update-ref", "-m", "codex-mcp-swarm: update", branch, new, head)
+        finally:
+            self.end()
+        return new, [one.path if one.hunks else f"{one.path} (see {LIST})" for one in found]
+
+    def end(self) -> None:
+        """Take back what an update wrote that failed, or over which a server was killed: before a task goes
+        on there, and before a snapshot, which would count it as the task's own. Raises: GitError, OSError."""
+        if not os.path.exists(self.begun):
+            return
+        lock, tree = os.path.join(self.tree.git_dir, "index.lock"), self.tree
+        with self.git.alone(common_of(tree)):
+            if not os.path.exists(self.begun):          # another one did it meanwhile
+                return
+            new, head = read_json(self.begun)["commit"], self.at.commit_of("HEAD")
+            if head != new:
+                pid = self.git.host.worker_in(tree.path) if os.path.exists(lock) else None
+                if pid is not None:
+                    raise GitError(f"An update of {tree.path} was cut off",
+                                   f"A process still works there (pid {pid})", "Call again when it has ended")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(lock)             # of a git that was killed
+                self._take_back(head or "", new)
+            os.unlink(self.begun)
+
+    def _take_back(self, old: str, new: str) -> None:
+        """What git had written of the commit `new`, where `old` was, goes again. git itself does that, so
+        what somebody has changed meanwhile stays. Raises: GitError, OSError."""
+        at = self.at
+        rows = at.changed(old, new)
+        written = holding(at, rows)
+        at("read-tree", "-i", "-m", old)
+        entries = "".join(_entry(row) for row in rows if row.path in written)
+        at("update-index", "-z", "--index-info", stdin=entries)
+        at.run("update-index", "-q", "--refresh", allowed=(0, 1))
+        half = at("write-tree", "--missing-ok")
+        at.run("read-tree", "-m", "-u", half, old, limit_s=CHECKOUT_S)
+        put_back = ("checkout-index", "--quiet", "--all")                   # what it had unlinked
+        at.run(*put_back, allowed=(0, 1), limit_s=CHECKOUT_S)
+
+
+def holding(at: At, rows: Sequence[Changed]) -> Set[str]:
+    """Those of the files that lie in the checkout as `rows` have them, or are gone as these say. Raises:
+    GitError, OSError."""
+    there = [row for row in rows if row.status != "D"]
+    with at.aside() as scratch:
+        scratch("update-index", "-z", "--index-info", stdin="".join(map(_entry, there)))
+        scratch.run("update-index", "-q", "--refresh", allowed=(0, 1))
+        other = scratch("diff-files", "-z", "--name-only").split("\0")
+    gone = {row.path for row in rows if row.status == "D"}
+    return {path for path in gone if not os.path.lexists(os.path.join(at.cwd, path))} \
+        | {row.path for row in there}.difference(other)
+
+
+def _entry(row: Changed) -> str:
+    """A line for `git update-index -z --index-info`."""
+    return f"{row.mode} {row.blob}\t{row.path}\0"
+
+
+def check_free(top: str, rows: Sequence[Changed]) -> None:
+    """git itself would overwrite ignored files without a word. Raises: GitError when one of the new files has
+    to go where something lies that is not committed."""
+    gone = {row.path for row in rows if row.status == "D"}
+
+    def is_file(name: str) -> bool:
+        path = os.path.join(top, name)
+        return os.path.lexists(path) and not os.path.isdir(path)
+
+    def is_taken(path: str) -> bool:
+        above = directories_above(path)
+        return not gone.intersection(above) and (
+            any(map(is_file, above)) or any(name not in gone for name in files_at(top, path)))
+
+    taken = [row.path for row in rows if row.status == "A" and is_taken(row.path)]
+    if taken:
+        raise GitError(f"{top} stays as it is", "Files there that are not committed would be overwritten: "
+                       f"{told(some(taken))}", "Move them away, and call again")
+
+
+class Forward:
+    """Moves the branch that is checked out in a checkout of the user's forward, with index and files. One
+    command of git's is all that ever writes there: what that refuses, or leaves half done, stays so."""
+
+    def __init__(self, git: Git, top: str, onto: str) -> None:
+        """`onto`: the commit that HEAD has to be at."""
+        self.at, self.top, self.onto = git.at(top), top, onto
+        self.git_dir = self.at("rev-parse", "--absolute-git-dir")
+        self.alone = functools.partial(git.alone, repository_of(top)[0])
+        self.place = git.checkout(self.git_dir, top)
+
+    def blocked(self, rows: Sequence[Changed]) -> Optional[GitError]:
+        """Why it cannot be moved now to what changes these files. Blocks while another merge writes there.
+        Raises: GitError."""
+        with self.alone():
+            try:
+                self._check(rows)
+            except GitError as error:
+                return error
+        return None
+
+    def move(self, commit: str) -> str:
+        """Returns the name of the branch. Blocks for as long as the files take to be written, up to
+        CHECKOUT_S. Raises: GitError, OSError."""
+        with self.alone():      # or git would write the files of one and move the branch for the other
+            name = self._check(self.place.changed(self.onto, commit))
+            words = ("--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures",
+                     "--no-stat", "--quiet")
+            plain = self.at.also(GIT_CONFIG_COUNT="1", GIT_CONFIG_VALUE_0="",
+                                 GIT_CONFIG_KEY_0=f"branch.{name}.mergeOptions")
+            try:
+                plain.run("merge", *words, commit, limit_s=CHECKOUT_S)
+            except GitError as error:
+                if self.at.commit_of("HEAD") != commit:
+                    raise self._not_moved(f"`{name}` was not moved", error.why, commit)
+        return name
+
+    def _check(self, rows: Sequence[Changed]) -> str:
+        """The name of the branch that can be moved. Raises: GitError."""
+        top, advice = self.top, "leave `into` out: the merge then makes a branch"
+        branch = self.at.branch()
+        if not branch:
+            raise GitError(f"No branch is checked out in {top}",
+                           "Its HEAD is detached, so there is nothing to move", advice.capitalize())
+        begun = [f"A {word} is unfinished there" for word in unfinished(self.git_dir)]
+        changed = [change.path for change in self.at.changes("--untracked-files=no")[0]]
+        if changed or begun:
+            raise GitError(f"The checkout {top} is not clean",
+                           begun[0] if begun else f"Not committed: {told(some(changed))}",
+                           f"Commit or stash that, or {advice}")
+        if self.at.commit_of("HEAD") != self.onto:
+            raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {self.onto[:12]}",
+                           "Call again")
+        check_free(top, rows)
+        return branch[len("refs/heads/"):]
+
+    def _not_moved(self, what: str, why: str, commit: str) -> GitError:
+        """What to say when git has failed on its way to `commit`: what the files hold, and how to go back."""
+        top, at = self.top, self.place
+        try:
+            rows = at.changed(self.onto, commit)
+            new, old = holding(at, rows), holding(at, at.changed(commit, self.onto))
+        except (GitError, OSError) as error:        # the same filter is missing, or the same disk is full
+            return GitError(what, why, f"See what `git status` says in {top}: what the files hold cannot be "
+                            f"told here ({error}). The merged commit is {commit}")
+        written, neither = sorted(new - old), sorted({row.path for row in rows} - new - old)
+        if not written and (not neither or " would " in why):       # git's word when it refuses to begin
+            return GitError(what, why, f"Everything in {top} stays as it is. Mend that, and call again; "
+                            f"the merged commit is {commit}")
+        state = f"git was cut off: HEAD of {top} is {at.commit_of('HEAD')}, and not {commit}"
+        state += f"; the merged version is in {told(some(written))}" if written else ""
+        state += f"; neither the old nor the merged one is in {told(some(neither))}" if neither else ""
+        return GitError(what, f"{why}. {state}", "Nothing was put back, so that no edit is lost. To go back, "
+                        f"run `git stash push --include-untracked` in {top}: what lies there and is not "
+                        "committed is in the stash then")
+
+
+class Clearing:
+    """Takes away a worktree in which no task runs: proves, removes, remembers. Never with --force.
+
+    Proof: every file is in a commit of the branch that git can read, or a copy that nobody touched; what is
+    not committed is committed first. Any doubt keeps it, with the reason. Removal: it leaves under another
+    name, where nobody writes, and is proven there; git forgets it before its files go; what a killed sweep
+    left is begun anew. Memory: for TRASH_S a ref below TRASH holds every commit to which the worktree led.
+    """
+
+    def __init__(self, git: Git, tree: Worktree, ignored: bool = False) -> None:
+        """`ignored`: ignored files that were made there go as well."""
+        self.git, self.tree, self.ignored = git, tree, ignored
+        self.common, self.branch = common_of(tree), f"refs/heads/{tree.branch}"
+        self.trash = TRASH + os.path.basename(tree.branch)
+        self.at = git.within(self.common).also(GIT_NO_REPLACE_OBJECTS="1")
+        self.trees = Trees(git)
+        self.known = os.path.isdir(tree.git_dir)
+        self.hidden = os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
+
+    def run(self, dry_run: bool = False) -> List[str]:
+        """Returns what becomes of it; a dry run writes nothing. Raises: GitError, OSError, why it stays."""
+        tree, at = self.tree, self.tree.path
+        if os.path.lexists(self.hidden):
+            if dry_run:
+                return ["A sweep was killed while it removed this"]
+            self._go_on()
+        if not os.path.lexists(at):
+            if not dry_run:
+                self.trees.release(tree)        # or git would never forget it
+            return ["The worktree is gone already; git forgets it with `git worktree prune`"]
+        if not self.known or leads_to(at, ".git") != os.path.realpath(tree.git_dir):
+            why = "Its `.git` leads elsewhere" if self.known else UNKNOWN
+            raise GitError(why, NOWHERE_ELSE, f"Look through `{at}` and delete it by hand")
+        self._refuse(self._doubts())
+        unsaved = self._unsaved(at) if dry_run else self._take_down()
+        was = "would be" if dry_run else "was"
+        said = f"What is not committed ({unsaved} files) {was} committed onto {tree.branch} first"
+        return [*([said] if unsaved else []), self._branch(unsaved, dry_run)]
+
+    def _go_on(self) -> None:
+        """After a killed sweep: back with it, unless git has forgotten it, which comes after the proof, or a
+        reply has made it anew since."""
+        if self.known and not os.path.lexists(self.tree.path):
+            os.rename(self.hidden, self.tree.path)
+        elif os.path.isdir(self.common) and self.at.commit_of(self.trash):
+            delete_tree(self.hidden)
+        else:
+            raise GitError(UNKNOWN, NOWHERE_ELSE, f"Look through `{self.hidden}` and delete it by hand")
+
+    def _refuse(self, doubts: Iterable[str]) -> None:
+        """Raises: GitError for the first of these reasons to keep the worktree."""
+        for doubt in doubts:
+            by_hand = f"`git worktree remove --force --force {self.tree.path}` then removes it"
+            raise GitError(doubt, "That would go with it", f"Save what you want of it; {by_hand}")
+
+    def _doubts(self) -> Iterator[str]:
+        """Why somebody may still want the worktree, whatever its files are."""
+        path = self.tree.path
+        lock = locked_for(self.tree.git_dir)
+        if lock not in (None, LOCK_REASON):
+            yield f"Somebody locked it: {clip(lock, LABEL_CHARS)}" if lock else "Somebody locked it"
+        yield from (f"A {word} is unfinished there" for word in unfinished(self.tree.git_dir))
+        for top, directories, files in os.walk(path):
+            inner = os.path.relpath(top, path)
+            if ".git" in map(str.lower, (*directories, *files)) and inner not in (".", *self.tree.submodules):
+                yield f"It holds a submodule or another repository: `{inner}`"
+        mounted = mounted_in(path)
+        if mounted is not None:
+            yield f"Something is mounted there: `{mounted}`"
+        pid = self.git.host.worker_in(path)
+        if pid is not None:
+            yield f"A process works there (pid {pid})"
+
+    def _unsaved(self, path: str) -> int:
+        """How many files of the worktree, which lies at `path`, a snapshot has yet to take, 1 at least where
+        it has to bring home HEAD; writes nothing. Raises: GitError, OSError for what no snapshot takes."""
+        tree = self.tree._replace(path=path)
+        at = self.git.checkout(tree.git_dir, path)
+        head, tip = at.find("HEAD^{commit}", self.branch + "^{commit}")
+        on = head or tip or tree.start          # HEAD may be on a branch without a commit
+        with at.aside() as scratch:
+            found = lying_in_worktree(scratch, tree, on)
+            words = ("-r", "-z", "--name-only", "--no-renames", on, found.tree)
+            changed = scratch("diff-tree", *words).split("\0")[:-1]
+        self._refuse(self._losses(tree, found))
+        if tip and at.contains(tip, on) and (not changed or found.tree == at.tree_of(tip)):
+            self._check_whole(tip)
+            return 0
+        return max(1, len(changed))
+
+    def _losses(self, tree: Worktree, found: Lying) -> Iterator[str]:
+        """What no commit takes."""
+        copied, others = copied_into(tree.git_dir), found.ignored
+        yield from (f"git cannot read all of it: {clip(line, 200)}" for line in found.unread)
+        if seal_of(tree) != tree.seal:
+            yield f"Something was done in its submodules: {told(some(list(tree.submodules)))}"
+        not_taken = {name: why for name, why in found.left_out.items() if name not in copied}
+        if not_taken:
+            yield f"No commit takes {told(with_reasons(not_taken))}"
+        own = [name for name in sorted(copied) if mark_of(tree.path, name) not in copied | {""}]
+        if own:
+            yield f"A copied file was changed: {told(some(own))}"
+        if others and not self.ignored:
+            yield (f"Ignored files were made there: {told(some(others))}; "
+                   "`codex-mcp-swarm sweep --ignored` removes them as well")
+
+    def _check_whole(self, tip: str) -> None:
+        """Read all that is new on the branch: damage passes until somebody does. Raises: GitError."""
+        run = functools.partial(self.at.run, allowed=(0, 128))
+        listed = run("rev-list", "--objects", tip, "--not", self.tree.base)
+        names = "".join(row.partition(" ")[0] + "\n" for row in listed.out.splitlines())
+        said = listed.err or run("cat-file", "--batch", stdin=names, keep_out=False).err
+        if said:
+            raise GitError("git cannot read all that is on its branch", clip(said, 300),
+                           f"The good copy may be in `{self.tree.path}`: take away the damaged object, then "
+                           "`git hash-object -w FILE` there writes it anew")
+
+    def _take_down(self) -> int:
+        """Returns how many files were committed first. Raises: GitError, OSError; it is in its place then."""
+        git, tree = self.git, self.tree
+        self.trees.hold(tree)                   # or `git worktree prune` would find it missing
+        os.rename(tree.path, self.hidden)
+        try:
+            followed = git.host.worker_in(self.hidden) is not None      # nobody else can write there any more
+            unsaved = self._unsaved(self.hidden)
+            if unsaved and not followed:
+                message = "What the task left, before its worktree was removed\n"
+                Snapshot(git, tree._replace(path=self.hidden)).take(message)
+            if followed or unsaved and self._unsaved(self.hidden):
+                raise GitError("It was changed while it was being removed")
+            self._remember()
+            self.trees.release(tree)
+            git.at(self.common)("worktree", "remove", tree.path)
+        except (GitError, OSError):
+            os.rename(self.hidden, tree.path)
+            self.trees.hold(tree)
+            raise
+        delete_tree(self.hidden)
+        return unsaved
+
+    def _remember(self) -> None:
+        """The trash: a commit whose parents are the branch, what HEAD, both logs and the worktree's own refs
+        lead to besides, and an earlier such commit. Raises: GitError, OSError."""
+        own, at = self.git.within(self.tree.git_dir), self.at
+        seen = [*logged(self.git.within(self.common), self.branch), *logged(own, "HEAD")]
+        seen += own("for-each-ref", "--format=%(objectname)", "refs/worktree").split()
+        tip, before = at("rev-parse", self.branch), at.commit_of(self.trash)
+        staged = own.run("write-tree", allowed=(0, 128)).out.strip()
+        if staged not in ("", at.tree_of(tip)):
+            seen.append(at.commit(staged, [tip], "What was staged there\n"))
+        apart = at("merge-base", "--independent", tip, *seen).split()
+        parents = list(dict.fromkeys([tip, *apart, *([before] if before else [])]))
+        message = (f"{self.tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch "
+                   f"{self.tree.branch} {self.trash}^1\nFurther parents: what the branch did not hold.\n")
+        dated = at.also(GIT_COMMITTER_DATE=f"{int(self.git.host.now())} +0000")
+        dated("update-ref", self.trash, dated.commit(tip + "^{tree}", parents, message))
+
+    def _branch(self, unsaved: int, dry_run: bool) -> str:
+        """Let the branch go where git says that it is merged into HEAD. Returns what becomes of it."""
+        branch = self.tree.branch
+        try:
+            if not dry_run:
+                self.at("branch", "-d", branch)
+            elif unsaved or not self.at.contains("HEAD", self.branch):
+                raise GitError("", "it is not merged", "")
+            at = self.at("for-each-ref", "--format=%(worktreepath)", self.branch)
+            if at and os.path.realpath(at) != os.path.realpath(self.tree.path):
+                raise GitError("", f"it is checked out in `{at}`", "")
+        except GitError as error:
+            return f"{branch} stays: {error.why}"
+        days = f"{TRASH_S / 86400:.0f} days"
+        return f"{branch} goes too, since it is merged; {self.trash} remembers it for {days}"
+
+    def tip(self) -> Optional[str]:
+        """The commit that the branch is at; where that has gone, the remembered one, or the result."""
+        names = [self.branch, f"{self.trash}^1", self.tree.head or ""] if os.path.isdir(self.common) else []
+        found = map(self.git.within(self.common).commit_of, filter(None, names))
+        return next(filter(None, found), None)
+
+
+def logged(at: At, ref: str) -> List[str]:
+    """The commits that a ref in this git directory, or its log, leads to, also when it has none itself."""
+    there = at.commit_of(ref)
+    log = re.findall("(?m)^[0-9a-f]+ (?!0+ )([0-9a-f]+) ", text_in(os.path.join(at.git_dir, "logs", ref)))
+    if there and not log:                       # in a reftable, if anywhere
+        log = at("rev-list", "-g", ref, "--").split()
+    return list(dict.fromkeys([*([there] if there else []), *log]))
+
+
+def scrap(git: Git, path: str, after_s: float, dry_run: bool) -> None:
+    """Remove by force a worktree over which a server was killed `after_s` ago or earlier: no task ran there
+    yet, or a merge was tried, of which nothing is meant to stay. Raises: GitError, OSError, why it stays."""
+    git_dir, name = leads_to(path, ".git"), os.path.basename(path)
+    above, top = os.path.split(os.path.dirname(git_dir))
+    whole = any(file.startswith(OWN_INDEX + "-") for file in names_in(git_dir))     # a task may have run
+    inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
+    if top != "worktrees" or whole or inside or locked_for(git_dir) != LOCK_REASON:
+        raise GitError("Not ours: no task was started in it, so it is never touched")
+    if mounted_in(path) or git.host.worker_in(path) or len(logged(git.within(git_dir), "HEAD")) > 1:
+        raise GitError("Somebody works there, mounted or committed something")
+    if git.host.now() - modified_at(os.path.join(git_dir, "locked")) < after_s:
+        raise GitError("A server makes this or tries a merge there, or was killed over that not long ago")
+    if not dry_run:
+        at = git.at(above)
+        at("worktree", "remove", "--force", "--force", path)
+        with contextlib.suppress(GitError):
+            at("branch", "-d", f"codex-swarm/{name}")
+
+
+def empty_trash(git: Git, common: str) -> None:
+    """Forget what has been remembered for TRASH_S. Raises: GitError."""
+    at, words = git.within(common), "--format=%(committerdate:unix) %(objectname) %(refname)"
+    for row in at("for-each-ref", words, TRASH.rstrip("/")).splitlines():
+        made_at, commit, ref = row.split(" ")
+        if made_at.isdigit() and git.host.now() - int(made_at) > TRASH_S:
+            at("update-ref", "-d", ref, commit)
 
 
 # ======================================================================================
@@ -3685,7 +3869,7 @@ class Supervisor:
         self.host.adopt_orphans()
         stopped, failed = self._take_orders(0), None
         if self.spec.worktree is not None:
-            Git(self.host, self.environ, UNLOCK_S).hold(self.spec.worktree)
+            Trees(Git(self.host, self.environ, UNLOCK_S)).hold(self.spec.worktree)
         if self.spec.setup and not stopped:
             failed = self._set_up()
         if failed is None and self.status.state is State.STARTING:
@@ -3876,14 +4060,14 @@ class Supervisor:
         limit = max(self.deadline, self.host.monotonic() + LOOK_S)
         self.host.called_off = lambda: self._called_off(limit)
         try:
-            tree, warnings = Git(self.host, self.environ, SNAPSHOT_S).snapshot(tree, message)
+            tree, warnings = Snapshot(Git(self.host, self.environ, SNAPSHOT_S), tree).take(message)
         except (GitError, OSError) as error:
             why = f"{error.what}: {error.why}" if isinstance(error, GitError) else str(error)
             tree = tree._replace(unsaved=why)
             warnings = [f"The work was not committed: {why}. It is in `{tree.path}`, which is kept"]
         self.host.called_off = None
         self.warnings = add_warning((), *warnings, *self.warnings)       # there is room for so many only
-        Git(self.host, self.environ, UNLOCK_S).release(tree)
+        Trees(Git(self.host, self.environ, UNLOCK_S)).release(tree)
         return tree
 
     def _called_off(self, limit: float) -> str:
@@ -3901,8 +4085,8 @@ class Supervisor:
             return {}
         try:
             if tree is not None and tree.head:
-                git, place = Git(self.host, self.environ, UNLOCK_S), {"GIT_DIR": tree.git_dir}
-                names = [c.path for c in git.changed(place, self.spec.since or tree.start, tree.head)]
+                at = Git(self.host, self.environ, UNLOCK_S).within(tree.git_dir)
+                names = [row.path for row in at.changed(self.spec.since or tree.start, tree.head)]
             else:
                 top = repository_of(self.spec.cwd)[1]
                 names = [os.path.relpath(os.path.realpath(file), top) for file in progress.files]
@@ -4462,12 +4646,12 @@ class Room:
         self.host, self.view, self.store = watch.host, watch.view, watch.store
 
 
-def commit_named(git: Git, argument: str, name: str, cwd: str, place: Mapping[str, str]) -> str:
+def commit_named(at: At, argument: str, name: str) -> str:
     """For what is no task. Raises: ToolError."""
-    commit = git.commit_of(cwd, name, place) if not name.startswith("-") else None
+    commit = at.commit_of(name) if not name.startswith("-") else None
     if commit is None:
         raise ToolError(f"`{argument}`: `{clip(name, 100)}` names no task and no commit",
-                        f"git finds none of that name in {cwd}", "Pass a task_id, or a branch")
+                        f"git finds none of that name in {at.cwd}", "Pass a task_id, or a branch")
     return commit
 
 
@@ -4511,12 +4695,12 @@ class Bounds(Room):
         """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no
         task's making. Raises: GitError."""
         task_id, made = self.made_around(cwd)
-        git_dir = self.git(cwd, "rev-parse", "--absolute-git-dir")
+        git_dir = self.git.at(cwd)("rev-parse", "--absolute-git-dir")
         if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
             raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more",
                            "Its `.git` leads elsewhere, and git would do what that says",
                            "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
-        self.check_settings(git_dir, os.path.join(cwd, self.git(cwd, "rev-parse", "--git-common-dir")))
+        self.check_settings(git_dir, leads_to(git_dir, "commondir") or git_dir)
 
     def check_settings(self, git_dir: str, common: str) -> None:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
@@ -4673,9 +4857,9 @@ class Worktrees(Room):
         """(top, base commit) for a worktree. Raises: ToolError."""
         try:
             self.bounds.check_ours(cwd)
-            source = self.git.head(cwd, options.get("base", "HEAD"))
+            source = self.git.at(cwd).head(options.get("base", "HEAD"))
             self.bounds.check_allowed(source[0])
-            if options.get("include_changes") and source != self.git.head(cwd):
+            if options.get("include_changes") and source != self.git.at(cwd).head():
                 raise GitError("`include_changes` does not go with that `base`",
                                "The changes were made on top of HEAD, which is another commit",
                                "Leave one of the two out")
@@ -4698,7 +4882,7 @@ class Worktrees(Room):
         below = os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))
         cwd = os.path.normpath(os.path.join(path, below))
         with contextlib.ExitStack() as undo:
-            undo.callback(self.git.discard, top, tree.path, tree.branch)
+            undo.callback(Trees(self.git).discard, top, tree.path, tree.branch)
             try:
                 os.makedirs(cwd, exist_ok=True)         # the sub-directory may hold nothing that is committed
                 if not is_inside(cwd, path):
@@ -4723,7 +4907,7 @@ class Worktrees(Room):
                             "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
                             "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
         try:
-            return self.git.add_worktree(top, base, path, branch, **how)
+            return Trees(self.git).add(top, base, path, branch, **how)
         except OSError as error:
             raise ToolError("The worktree could not be made", f"{error.strerror}: {error.filename or path}",
                             "Make room there; CODEX_SWARM_WORKTREE_DIR names another directory")
@@ -4760,7 +4944,8 @@ class Worktrees(Room):
         """Remove the worktrees that were made for tasks which then never ran."""
         for plan in plans:
             if plan.worktree_from is not None and plan.spec.worktree is not None:
-                self.git.discard(plan.worktree_from[0], plan.spec.worktree.path, plan.spec.worktree.branch)
+                tree = plan.spec.worktree
+                Trees(self.git).discard(plan.worktree_from[0], tree.path, tree.branch)
 
     def prepare(self) -> None:
         """Raises: ToolError."""
@@ -4769,7 +4954,7 @@ class Worktrees(Room):
             os.close(private(os.path.join(self.config.worktree_dir, OURS), os.O_WRONLY | os.O_CREAT))
 
     def first_checkout(self, common: str) -> str:
-        rows = self.git(common, "worktree", "list", "--porcelain", env={"GIT_DIR": common})
+        rows = self.git.within(common)("worktree", "list", "--porcelain")
         return rows.split("\n")[0][len("worktree "):]
 
 
@@ -4820,13 +5005,13 @@ class Compare(Room):
         Raises: ToolError, OSError."""
         side = self._side(task_id)
         globs = None if side.globs is None else Globs(side.globs)
-        with self.git.aside({"GIT_DIR": side.repository}) as place:
-            start, end, besides = self._ends(side, place)
-            old = self._compared_with(against, side.repository, place) if against else start
-            rows = self.git.changed(place, old, end, paths or side.within)
+        with self.git.within(side.repository).aside() as aside:
+            start, end, besides = self._ends(side, aside)
+            old = self._compared_with(against, aside) if against else start
+            rows = aside.changed(old, end, paths or side.within)
             content = "\n".join(_row(row, view, globs) for row in rows)
             if view == "patch":
-                content = self.git.patch(place, old, end, paths or side.within)
+                content = aside.patch(old, end, paths or side.within)
         if paths and not rows:
             side = side._replace(note="No file that differs is in `paths`")
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live,
@@ -4834,16 +5019,16 @@ class Compare(Room):
         return {"task_id": task_id, "view": view, **{key: value for key, value in facts.items() if value},
                 **counts_of(rows), "content": content}
 
-    def _compared_with(self, name: str, repository: str, place: Mapping[str, str]) -> str:
+    def _compared_with(self, name: str, aside: At) -> str:
         """The result of another task, or a branch, tag or commit. Raises: ToolError."""
         if not self.store.has(name):
-            return commit_named(self.git, "against", name, repository, place)
+            return commit_named(aside, "against", name)
         other = self._side(name)
-        if other.repository != repository:
+        if other.repository != aside.git_dir:
             raise ToolError(f"Task {name} cannot be compared with this one",
-                            f"It worked in {other.repository}, this one in {repository}",
+                            f"It worked in {other.repository}, this one in {aside.git_dir}",
                             "Compare tasks of the same repository")
-        return self._ends(other, place)[1]
+        return self._ends(other, aside)[1]
 
     def _side(self, task_id: str) -> Side:
         """Raises: ToolError."""
@@ -4877,14 +5062,19 @@ class Compare(Room):
                "whoever changed it"
         return Side(common, None, True, [legible(below(file)) for file in edited], globs, top, within, note)
 
-    def _ends(self, side: Side, place: Mapping[str, str]) -> Tuple[str, str, Dict[str, Any]]:
+    def _ends(self, side: Side, aside: At) -> Tuple[str, str, Dict[str, Any]]:
         """(the commit that it began with, the commit or tree object that it came to, what its directory has
         besides)."""
-        if side.tree is None:
-            return self.git.state_of_checkout(side.top, place)
-        tree, began = side.tree, side.since or side.tree.start
+        tree, left_out = side.tree, lambda found: {"left_out": with_reasons(found.left_out)}
+        if tree is None:
+            at = self.git.at(side.top)
+            at = self.git.checkout(at("rev-parse", "--absolute-git-dir"), side.top).beside(aside)
+            found = lying_in_checkout(at)
+            return at.commit_of("HEAD") or at.empty_tree(), found.tree, left_out(found)
+        began = side.since or tree.start
         if not tree.head:
-            return (began, *self.git.state(tree, place))
+            found = Snapshot(self.git, tree).lying(aside)
+            return began, found.tree, {**left_out(found), "ignored": some(found.ignored)}
         return began, tree.head, {"ignored": tree.ignored} if os.path.isdir(tree.path) else {}
 
 
@@ -4909,22 +5099,22 @@ class Merger(Room):
         merge_id, branch = self.host.new_task_id(), ""
         if wish.into != "HEAD":
             branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}")
-        place = place_of(self.git(top, "rev-parse", "--absolute-git-dir"), top)
-        tried = self._try(onto, brought.parts, wish, place, call)
+        at = self.git.checkout(self.git.at(top)("rev-parse", "--absolute-git-dir"), top)
+        tried = self._try(onto, brought.parts, wish, at, call)
         going, rows = tried.going, tried.rows
         answer: Dict[str, Any] = {
             "dry_run": wish.dry_run, "onto": onto, **_those(going, brought.parts), **tried.findings,
             **counts_of(rows), "warnings": brought.warnings}
         if tried.commit == onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
-        blocked = self.git.blocked(top, onto, rows) if wish.into == "HEAD" and going else None
+        blocked = Forward(self.git, top, onto).blocked(rows) if wish.into == "HEAD" and going else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
             return {**answer, "blocked": str(blocked or "")}
-        with self.git.desk(place) as desk:
-            commit = self.git.merge(onto, going, wish.squash, desk).commit
-        if self.git(top, "rev-parse", commit + "^{tree}") != tried.tree:
+        with Desk.beside(at, wish.squash) as desk:
+            commit = desk.merge(onto, going).commit
+        if at.tree_of(commit) != tried.tree:
             raise ToolError("The merge went otherwise than when it was tried",
                             "A merge driver of your git configuration does not always say the same",
                             "Nothing was moved; call again")
@@ -4933,28 +5123,24 @@ class Merger(Room):
             return {**answer, **_those([], brought.parts), **counts_of([])}
         self._still_wanted(call)
         if wish.into == "HEAD":
-            branch = self.git.fast_forward(top, onto, commit)
+            branch = Forward(self.git, top, onto).move(commit)
         else:
             never = "0" * len(commit)
-            self.git(top, "update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, never)
+            at("update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, never)
         return {**answer, "branch": branch, "commit": commit}
 
-    def _try(self, onto: str, parts: Sequence[Part], wish: Wish, place: Mapping[str, str],
-             call: Call) -> Tried:
+    def _try(self, onto: str, parts: Sequence[Part], wish: Wish, at: At, call: Call) -> Tried:
         """The merge, made aside. Raises: ToolError."""
-        with self.git.aside(place) as scratch, self.git.desk(scratch) as desk:
-            merged = self.git.merge(onto, parts, wish.squash, desk)
-            findings = self._conflicts(onto, parts, merged, wish.squash, desk, call)
+        with at.aside() as aside, Desk.beside(aside, wish.squash) as desk:
+            merged = desk.merge(onto, parts)
+            findings = self._conflicts(onto, parts, merged, desk, call)
             fits = lambda part: part.task_id not in merged.conflicts
             going = list(itertools.takewhile(fits, parts)) if wish.partial or not merged.conflicts else []
-            whole = merged.commit
-            if len(going) < len(parts):
-                whole = self.git.merge(onto, going, wish.squash, desk).commit
-            rows = self.git.changed(desk, onto, whole)
+            whole = desk.merge(onto, going).commit
+            rows = desk.at.changed(onto, whole)
             heads = [part.head for part in going]
-            self._check_united(self.git.undecided(blobs_of(rows), onto, heads, desk), going, desk)
-            tree = self.git(place["GIT_DIR"], "rev-parse", whole + "^{tree}", env=desk)
-            return Tried(whole, tree, going, rows, findings)
+            self._check_united(undecided(desk.at, blobs_of(rows), onto, heads), going, desk.at)
+            return Tried(whole, desk.at.tree_of(whole), going, rows, findings)
 
     def parts(self, task_ids: Sequence[str]) -> Brought:
         """Raises: ToolError."""
@@ -5010,11 +5196,12 @@ class Merger(Room):
         branch. Raises: ToolError."""
         assert tree.head is not None
         common, what = common_of(tree), f"The work of `{tree.branch}` cannot be merged"
-        place = {"GIT_DIR": common}
-        if not os.path.isdir(common) or self.git.commit_of(common, tree.head, place) is None:
+        at, branch = self.git.within(common), f"refs/heads/{tree.branch}^{{commit}}"
+        found, tip = at.find(tree.head + "^{commit}", branch) if os.path.isdir(common) else (None, None)
+        if found is None:
             raise ToolError(what, f"Its commit {tree.head} is not in {common}", "Restore that repository")
-        tip = self.git.commit_of(common, f"refs/heads/{tree.branch}", place) or tree.head
-        if not self.git.contains(common, tip, tree.head, place):
+        tip = tip or tree.head
+        if not at.contains(tip, tree.head):
             was = tree.head[:12]
             raise ToolError(what, f"The branch does not hold the task's result {was} any more: "
                                   f"somebody amended or moved it to {tip[:12]}",
@@ -5029,7 +5216,7 @@ class Merger(Room):
             raise ToolError("The checkout that the tasks came from is not there any more",
                             f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
         self.bounds.check_ours(checkout)
-        top, onto = self.git.head(checkout, wish.base)
+        top, onto = self.git.at(checkout).head(wish.base)
         self.bounds.check_allowed(top)
         if repository_of(top)[0] != common:
             raise ToolError("The tasks belong to another repository",
@@ -5044,14 +5231,15 @@ class Merger(Room):
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
         shown, advice = clip(name, 100), "Pass another name as `into`, or \"HEAD\""
-        fits = self.git.run(top, "check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code == 0
+        at = self.git.at(top)
+        fits = at.run("check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code == 0
         if not fits or name.startswith("-"):
             raise ToolError(f"`into`: `{shown}` cannot be the name of a branch",
                             "See git-check-ref-format(1)", advice)
         above = directories_above(name)
         refs = [f"refs/heads/{one}" for one in (name, *above)]
-        there = self.git(top, "for-each-ref", "--format=%(refname)", *refs).splitlines()
-        there += self.git(top, "worktree", "list", "--porcelain").splitlines()      # a branch may be unborn
+        there = at("for-each-ref", "--format=%(refname)", *refs).splitlines()
+        there += at("worktree", "list", "--porcelain").splitlines()         # a branch may be unborn
         branches = [row.split("refs/heads/", 1)[1] for row in there if "refs/heads/" in row]
         taken = [one for one in branches if one in (name, *above) or one.startswith(name + "/")]
         if taken:
@@ -5059,13 +5247,13 @@ class Merger(Room):
             raise ToolError(f"No branch `{shown}` can be made", why, advice)
         return name
 
-    def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, squash: bool, desk: Desk,
+    def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, desk: Desk,
                    call: Call) -> Dict[str, Any]:
         """Who conflicts with whom, and where; an order in which as many as possible go in before the first
         conflict, and which these are. Empty but for `conflicts` where there is none."""
         if not merged.conflicts:
             return {"conflicts": []}
-        alone = {part.task_id: self.git.merge(onto, [part], squash, desk) for part in parts}
+        alone = {part.task_id: desk.merge(onto, [part]) for part in parts}
         clean = [part for part in parts if not alone[part.task_id].conflicts]
         found: List[Dict[str, Any]] = []
         for task_id, one in alone.items():
@@ -5073,21 +5261,21 @@ class Merger(Room):
                 found.append({"tasks": [task_id], "with": onto, "files": one.conflicts[task_id]})
         for conflict, part in zip(found, (part for part in parts if part not in clean)):
             conflict.update({"note": UNCOMMITTED_BELOW} if part.squashed else {})
-        found += self._pairs(clean, set(merged.conflicts), alone, squash, desk, call)
+        found += self._pairs(clean, set(merged.conflicts), alone, desk, call)
         ids, named = [part.task_id for part in parts], {i for conflict in found for i in conflict["tasks"]}
         for i in (i for i in merged.conflicts if i not in named):       # no single one, only several together
             before = [other for other in ids[:ids.index(i)] if other in merged.task_ids]
             found.append({"tasks": [*before, i], "files": merged.conflicts[i]})
         order = _order(ids, [conflict["tasks"] for conflict in found])
-        tried = self.git.merge(onto, sorted(parts, key=lambda part: order.index(part.task_id)), squash, desk)
+        tried = desk.merge(onto, sorted(parts, key=lambda part: order.index(part.task_id)))
         shown = [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found]
         return {"conflicts": shown, "suggested_order": [*tried.task_ids, *tried.conflicts],
                 "fitting": list(tried.task_ids)}
 
-    def _pairs(self, parts: Sequence[Part], suspects: Set[str], alone: Mapping[str, Merged], squash: bool,
-               desk: Desk, call: Call) -> List[Dict[str, Any]]:
+    def _pairs(self, parts: Sequence[Part], suspects: Set[str], alone: Mapping[str, Merged], desk: Desk,
+               call: Call) -> List[Dict[str, Any]]:
         """The conflicts between two, one of them suspect, of the first PAIRS_TRIED that touch the same."""
-        paths = lambda part: {row.path for row in self.git.changed(desk, part.start, part.head)}
+        paths = lambda part: {row.path for row in desk.at.changed(part.start, part.head)}
         touched = {part: paths(part) for part in parts}
         pairs = [(one, other) for one, other in itertools.combinations(parts, 2)
                  if {one.task_id, other.task_id} & suspects and meet(touched[one], touched[other])]
@@ -5096,19 +5284,19 @@ class Merger(Room):
             self._still_wanted(call)
             if call.tell is not None and count % 100 == 99:
                 call.tell(f"comparing tasks: {count + 1} of {len(pairs)} pairs")
-            both = self.git.merge(alone[one.task_id].commit, [other], squash, desk)
+            both = desk.merge(alone[one.task_id].commit, [other])
             if both.conflicts:
                 files = both.conflicts[other.task_id]
                 found.append({"tasks": [one.task_id, other.task_id], "files": files})
         return found
 
-    def _check_united(self, files: Sequence[str], parts: Sequence[Part], desk: Desk) -> None:
+    def _check_united(self, files: Sequence[str], parts: Sequence[Part], at: At) -> None:
         if not files:
             return
         whose = []
         for part in parts:
-            blobs = blobs_of(self.git.changed(desk, part.start, part.head))
-            if set(files) & set(self.git.undecided(blobs, part.start, [part.head], desk)):
+            blobs = blobs_of(at.changed(part.start, part.head))
+            if set(files) & set(undecided(at, blobs, part.start, [part.head])):
                 whose.append(part.name)
         raise ToolError(f"Conflicts are not united yet: {told(some(files))}",
                         "Of what `update_from` left there, a marker, a separator between both sides, "
@@ -5131,7 +5319,7 @@ class Merger(Room):
         self.worktrees.prepare()
         path = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id)
         command = self.config.merge_verify
-        with self.git.scratch_worktree(top, commit, path), tempfile.TemporaryFile() as log:
+        with Trees(self.git).scratch(top, commit, path), tempfile.TemporaryFile() as log:
             environ = {**elsewhere(self.environ), TASK_ENV: merge_id}
             child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, environ, log)
 
@@ -5259,16 +5447,16 @@ class Planner(Room):
                 raise ToolError(f"`update_from`: task {name} belongs to another repository",
                                 f"Its is {brought.common}, that of this thread {own}", "Leave it out")
             return brought.parts[0]
-        commit = commit_named(self.git, "update_from", name, tree.git_dir, {"GIT_DIR": tree.git_dir})
+        commit = commit_named(self.git.within(tree.git_dir), "update_from", name)
         return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
 
     def _there_now(self, tree: Worktree) -> str:
         """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises:
         ToolError."""
         self.bounds.check_settings(tree.git_dir, common_of(tree))
-        self.git.end_update(tree)
+        Update(self.git, tree).end()
         with contextlib.suppress(GitError):
-            return self.git.commit_of(tree.git_dir, "HEAD", {"GIT_DIR": tree.git_dir}) or ""
+            return self.git.within(tree.git_dir).commit_of("HEAD") or ""
         return ""
 
     def _warnings(self, arguments: Mapping[str, Any], unsaid: bool) -> Tuple[str, ...]:
@@ -5370,10 +5558,10 @@ class Starter(Room):
         """Raises: ToolError."""
         tree = plan.spec.worktree
         assert tree is not None
-        if self.git.contains(tree.git_dir, "HEAD", part.head, {"GIT_DIR": tree.git_dir}):
+        if self.git.within(tree.git_dir).contains("HEAD", part.head):
             return warned(plan, f"{part.name} is in {tree.branch} already: `update_from` merged nothing")
         try:
-            now, conflicts = self.git.update(tree, part)
+            now, conflicts = Update(self.git, tree).merge(part)
         except OSError as error:
             raise ToolError(f"{tree.path} cannot be updated", error.strerror or str(error),
                             "Reply without `update_from`")
@@ -5536,11 +5724,14 @@ class Sweep(Room):
         """Decide on one thing, then once more and act while nobody starts a task and no other sweep acts:
         nobody waits for what stays. `clear` tells what becomes of it, if anything, or raises why it stays."""
         self.found = Swept(False, path, (), ())
+        lock, wait = os.path.join(self.store.root, "sweep.lock"), fcntl.LOCK_NB if self.by_itself else 0
         try:
-            notes = clear(path, False)
+            # a look runs git there, and another sweep would take that for somebody who works there
+            shared = locked(lock, fcntl.LOCK_SH | wait) if os.path.exists(lock) else contextlib.nullcontext(True)
+            with shared as quiet:
+                notes = clear(path, False) if quiet else None
             if notes is not None and not self.dry_run:
-                how = fcntl.LOCK_EX | (fcntl.LOCK_NB if self.by_itself else 0)
-                with self.store.locked("sweep.lock", how) as alone:
+                with self.store.locked("sweep.lock", fcntl.LOCK_EX | wait) as alone:
                     notes = clear(path, True) if alone else None
             if notes is not None:
                 yield self.found._replace(removed=True, notes=tuple(notes))

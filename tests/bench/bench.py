@@ -679,9 +679,9 @@ def worktree(_sides, runs):
         big_repository(repository)
         git = cms.Git(cms.Host(), {**os.environ, "GIT_AUTHOR_NAME": "B"})
         name = os.path.basename
+        make = lambda path: cms.Trees(git).add(*git.at(repository).head(), path, "swarm/" + name(path))
         samples = interleaved(runs, {
-            "ours": lambda: worktree_ms(repository, lambda path: git.add_worktree(*git.head(repository), path, "swarm/" + name(path)),
-                                        lambda tree: git.snapshot(tree, "x")),
+            "ours": lambda: worktree_ms(repository, make, lambda tree: cms.Snapshot(git, tree).take("x")),
             "base": lambda: worktree_ms(repository, lambda path: plain_git(repository, "worktree", "add", "-q", "-b", name(path), path),
                                         lambda path: (plain_git(path, "add", "-A"), plain_git(path, "commit", "-q", "-m", "x")))})
     each = lambda index: {side: [both[index] for both in pairs] for side, pairs in samples.items()}

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import codex_mcp_swarm as cms  # noqa: E402
-from .on_git import BRANCH, ours  # noqa: E402
+from .on_git import BRANCH, add, head_of  # noqa: E402
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def tasks(tmp_path):
 @pytest.fixture
 def tree(repo, tmp_path):
     """A worktree made from `repo`."""
-    top, base = ours().head(str(repo))
-    return ours().add_worktree(top, base, str(tmp_path / "tree"), BRANCH)
+    top, base = head_of(str(repo))
+    return add(top, base, str(tmp_path / "tree"), BRANCH)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pathlib
 import socket
 import subprocess
 
-from codex_mcp_swarm import Git, Host
+from codex_mcp_swarm import Git, Host, Snapshot, Trees
 
 BRANCH = "codex-swarm/0123456789ab"
 
@@ -17,10 +17,24 @@ def sh(cwd, *words, **env):
     return done.stdout.rstrip("\n")
 
 
-def ours(**more):
+def ours(within_s=None, **more):
     """A Git as the server has it, with no identity and no configuration but the repository's."""
     nowhere = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}
-    return Git(Host(), {"PATH": os.environ["PATH"], **nowhere, **more})
+    return Git(Host(), {"PATH": os.environ["PATH"], **nowhere, **more}, within_s)
+
+
+def head_of(cwd, base="HEAD"):
+    """(top of the checkout, the commit there)."""
+    return ours().at(cwd).head(base)
+
+
+def add(*where):
+    return Trees(ours()).add(*where)
+
+
+def take(tree, message):
+    """(the worktree after a snapshot, its warnings)."""
+    return Snapshot(ours(), tree).take(message)
 
 
 def asking(tmp_path):
@@ -49,7 +63,7 @@ def counts(tree):
 
 def save(tree, message="x"):
     """The snapshot, which has nothing to warn of."""
-    found, warnings = ours().snapshot(tree, message)
+    found, warnings = take(tree, message)
     assert warnings == []
     return found
 

@@ -6,7 +6,8 @@ import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import Git, GitError, Host
-from .on_git import BRANCH, asking, branches, counts, files_of, log_of, ours, save, sh, snapshot
+from .on_git import (
+    BRANCH, add, asking, branches, counts, files_of, head_of, log_of, ours, save, sh, snapshot, take)
 
 def test_a_worktree_is_a_copy_of_head_on_a_branch_of_its_own(repo, tree):
     assert (pathlib.Path(tree.path) / "README").read_text() == "a repository\n"
@@ -56,7 +57,7 @@ def test_ignored_files_are_not_committed(repo, tree):
     (path / ".gitignore").write_text("*.log\n")
     (path / "x.log").write_text("")
     (path / "x.txt").write_text("")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert files_of(repo) == [".gitignore", "README", "x.txt"]
 
 
@@ -66,10 +67,10 @@ def test_the_users_files_index_head_and_configuration_stay_as_they_are(repo, tmp
     sh(repo, "git", "add", "staged")
     (repo / "untracked").write_text("untracked\n")
     before = snapshot(repo)
-    top, base = ours().head(str(repo))
-    tree = ours().add_worktree(top, base, str(tmp_path / "tree"), BRANCH)
+    top, base = head_of(str(repo))
+    tree = add(top, base, str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "README").write_text("by the task\n")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert snapshot(repo) == before
     assert files_of(repo) == ["README"]
 
@@ -86,9 +87,9 @@ def test_no_hook_of_the_users_is_run(repo, tmp_path, where):
         os.chmod(str(repo / where / name), 0o755)
     if where == "own-hooks":
         sh(repo, "git", "config", "core.hooksPath", str(repo / where))
-    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    tree = add(*head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert log_of(repo) == ["x", "first"] and not (tmp_path / "ran").exists()
 
 
@@ -102,7 +103,7 @@ def test_no_hook_of_the_users_is_run(repo, tmp_path, where):
 def test_no_setting_of_the_users_stops_a_commit(repo, tmp_path, settings):
     for name, value in settings.items():
         sh(repo, "git", "config", name, value)
-    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    tree = add(*head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
     assert counts(save(tree, "title\n\nCodex task\n")) == (1, 1, 0)
     assert log_of(repo)[-1] == "first" and len(log_of(repo)) == 2
@@ -118,9 +119,9 @@ def test_nothing_that_would_ask_the_user_or_sign_is_ever_run(repo, tmp_path):
     sh(repo, "git", "config", "user.signingKey", "x")
     (repo / "README").write_text("edited\n")
     git = ours(**dict.fromkeys(["EDITOR", "VISUAL", "PAGER", "SSH_ASKPASS", "GIT_ASKPASS", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR", "GIT_PAGER", "GIT_SSH"], asks), DISPLAY=":0")
-    tree = git.add_worktree(*git.head(str(repo)), str(tmp_path / "tree"), BRANCH, True)
+    tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH, True)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
-    assert counts(git.snapshot(tree, "x")[0]) == (1, 1, 0) and not (tmp_path / "ran").exists()
+    assert counts(cms.Snapshot(git, tree).take("x")[0]) == (1, 1, 0) and not (tmp_path / "ran").exists()
     assert "gpgsig" not in sh(repo, "git", "cat-file", "-p", BRANCH) + sh(repo, "git", "cat-file", "-p", BRANCH + "^")
 
 
@@ -130,10 +131,10 @@ def test_the_git_environment_of_the_server_is_ignored(repo, tmp_path):
     before = snapshot(other)
     git = ours(GIT_DIR=str(other / ".git"), GIT_WORK_TREE=str(other), GIT_INDEX_FILE=str(tmp_path / "index"), GIT_EDITOR="/bin/false", GIT_NAMESPACE="x",
                GIT_AUTHOR_DATE="nonsense", GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.name", GIT_CONFIG_VALUE_0="Intruder", GIT_OBJECT_DIRECTORY=str(tmp_path))
-    assert git.head(str(repo))[0] == str(repo)
-    tree = git.add_worktree(*git.head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    assert git.at(str(repo)).head()[0] == str(repo)
+    tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
-    git.snapshot(tree, "x")
+    cms.Snapshot(git, tree).take("x")
     assert log_of(repo) == ["x", "first"] and snapshot(other) == before and not (tmp_path / "index").exists()
     assert sh(repo, "git", "log", "-1", "--format=%an", BRANCH) == "Test"
 
@@ -142,15 +143,15 @@ def test_without_any_identity_the_commit_is_made_all_the_same(repo, tmp_path):
     for name in ("user.name", "user.email"):
         sh(repo, "git", "config", "--unset", name)
     sh(repo, "git", "config", "user.useConfigOnly", "true")
-    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    tree = add(*head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert sh(repo, "git", "log", "-1", "--format=%an <%ae> %cn", BRANCH) == "codex-mcp-swarm <codex-mcp-swarm@localhost> codex-mcp-swarm"
 
 
 def test_line_ends_that_git_converts_are_no_changes_and_the_branch_has_its_own(repo, tmp_path):
     sh(repo, "git", "config", "core.autocrlf", "true")
-    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    tree = add(*head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
     place = pathlib.Path(tree.path)
     assert (place / "README").read_bytes() == b"a repository\r\n" and counts(save(tree)) == (0, 0, 0)
     (place / "README").write_bytes(b"a repository\r\nchanged\r\n")
@@ -181,16 +182,16 @@ def foreign(repo, tmp_path):
 
 def test_a_repository_of_another_user_is_refused_as_git_does(repo, foreign):
     with pytest.raises(GitError) as caught:
-        foreign().head(str(repo))
+        foreign().at(str(repo)).head()
     assert "dubious ownership" in str(caught.value) and str(repo) in str(caught.value)
 
 
 def test_a_repository_of_another_user_that_is_declared_safe_is_a_start_like_any_other(repo, foreign, tmp_path):
     git = foreign(repo, tmp_path / "tree")
     (repo / "README").write_text("edited\n")
-    tree = git.add_worktree(*git.head(str(repo)), str(tmp_path / "tree"), BRANCH, True)
+    tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH, True)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
-    found, warnings = git.snapshot(tree, "by us")
+    found, warnings = cms.Snapshot(git, tree).take("by us")
     assert counts(found) == (1, 1, 0)
     assert warnings == []
     assert sh(repo, "git", "-c", "safe.directory=*", "ls-files") == "README"
@@ -216,15 +217,15 @@ def no_repository(tmp_path):
 def test_a_place_without_a_commit_is_refused(tmp_path, make):
     words = make(tmp_path)
     with pytest.raises(GitError) as caught:
-        ours().head(str(tmp_path / "place"))
+        head_of(str(tmp_path / "place"))
     assert words in str(caught.value)
 
 
 def test_a_detached_head_is_a_start_like_any_other(repo, tmp_path):
     sh(repo, "git", "checkout", "-q", "--detach")
-    tree = ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+    tree = add(*head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert log_of(repo) == ["x", "first"] and sh(repo, "git", "rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
 
 
@@ -237,23 +238,23 @@ def test_a_repository_and_a_sub_directory_may_have_any_name(tmp_path, name):
     (top / name / name).write_text("1\n")
     sh(top, "git", "add", ".")
     sh(top, "git", "-c", "user.name=T", "-c", "user.email=t@example.invalid", "commit", "-q", "-m", "first")
-    found, base = ours().head(str(top / name))
+    found, base = head_of(str(top / name))
     assert found == str(top)
-    tree = ours().add_worktree(found, base, str(tmp_path / ("tree " + name)), BRANCH)
+    tree = add(found, base, str(tmp_path / ("tree " + name)), BRANCH)
     (pathlib.Path(tree.path) / name / name).write_text("2\n")
     assert counts(save(tree)) == (1, 1, 1)
 
 
 def test_a_worktree_of_a_worktree_has_the_same_branches(repo, tree, tmp_path):
-    second = ours().add_worktree(*ours().head(tree.path), str(tmp_path / "second"), "codex-swarm/second")
+    second = add(*head_of(tree.path), str(tmp_path / "second"), "codex-swarm/second")
     (pathlib.Path(second.path) / "x").write_text("")
-    ours().snapshot(second, "x")
+    take(second, "x")
     assert log_of(repo, "codex-swarm/second") == ["x", "first"]
 
 
 # -- taking back --------------------------------------------------------------------------------------
 def test_an_untouched_worktree_is_taken_back_without_a_trace(repo, tree):
-    ours().discard(str(repo), tree.path, tree.branch)
+    cms.Trees(ours()).discard(str(repo), tree.path, tree.branch)
     assert branches(repo) == ["main"]
     assert not os.path.exists(tree.path)
     assert len(sh(repo, "git", "worktree", "list").splitlines()) == 1
@@ -266,7 +267,7 @@ def test_a_worktree_that_cannot_be_made_leaves_nothing(repo, tmp_path, base, pat
     (tmp_path / "full" / "mine").write_text("mine")
     before = sorted(tmp_path.glob("*"))
     with pytest.raises(GitError):
-        ours().add_worktree(str(repo), base, str(tmp_path / path), BRANCH)
+        add(str(repo), base, str(tmp_path / path), BRANCH)
     assert branches(repo) == ["main"]
     assert sorted(tmp_path.glob("*")) == before
     assert (tmp_path / "full" / "mine").read_text() == "mine"
@@ -276,13 +277,13 @@ def test_a_worktree_that_cannot_be_made_leaves_nothing(repo, tmp_path, base, pat
 def test_a_branch_that_was_there_before_is_not_taken_away(repo, tmp_path):
     sh(repo, "git", "branch", BRANCH)
     with pytest.raises(GitError):
-        ours().add_worktree(*ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+        add(*head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
     assert BRANCH in branches(repo)
 
 
 def test_a_worktree_that_was_there_before_is_not_taken_away(repo, tree):
     with pytest.raises(GitError):
-        ours().add_worktree(*ours().head(str(repo)), tree.path, BRANCH + "-other")
+        add(*head_of(str(repo)), tree.path, BRANCH + "-other")
     assert os.path.exists(os.path.join(tree.path, "README")) and branches(repo) == [BRANCH, "main"]
 
 
@@ -312,7 +313,7 @@ def test_a_replaced_git_file_leads_nowhere(repo, tree, tmp_path, how):
 def test_a_worktree_that_is_gone_is_an_error_that_says_so(repo, tree):
     sh("/", "rm", "-r", tree.path)
     with pytest.raises(GitError) as caught:
-        ours().snapshot(tree, "x")
+        take(tree, "x")
     assert "no directory `%s`" % tree.path in str(caught.value)
     assert "Install" not in str(caught.value)
     assert log_of(repo) == ["first"]
@@ -320,7 +321,7 @@ def test_a_worktree_that_is_gone_is_an_error_that_says_so(repo, tree):
 
 def test_without_git_the_error_says_to_install_it(repo):
     with pytest.raises(GitError) as caught:
-        Git(Host(), {"PATH": "/nonexistent"}).head(str(repo))
+        Git(Host(), {"PATH": "/nonexistent"}).at(str(repo)).head()
     assert "Install git" in str(caught.value)
 
 

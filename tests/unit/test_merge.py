@@ -12,7 +12,7 @@ import pytest
 import codex_mcp_swarm as cms
 from client import alive, eventually
 from .helpers import auditing, begin, ended, run
-from .on_git import branches, commit, files_of, log_of, ours, sh, snapshot
+from .on_git import branches, commit, files_of, log_of, ours, sh, snapshot, take
 from .prepared import prepared
 
 LINES = "".join("line %d\n" % n for n in range(40))
@@ -263,12 +263,12 @@ def test_after_each_part_the_attributes_are_those_that_git_itself_would_use(line
         sh(lines, "git", "checkout", "-q", "-b", name, onto)
         sh(lines, "sh", "-c", command)
         parts[name] = cms.Part((name,), name, name, commit(lines), onto, onto, False)
-    git, place = ours(), cms.place_of(str(lines / ".git"), str(lines))
+    at = ours().checkout(str(lines / ".git"), str(lines))
     for names in (("attributes", "one", "other"), ("one", "attributes", "other")):
         taken, tree = merged_by_git(lines, tmp_path / "clone", names)
         for squash in (False, True):
-            with git.desk(place) as desk:
-                done = git.merge(onto, [parts[name] for name in names], squash, desk)
+            with cms.Desk.beside(at, squash) as desk:
+                done = desk.merge(onto, [parts[name] for name in names])
                 assert (list(done.task_ids), sh(lines, "git", "rev-parse", done.commit + "^{tree}")) == (taken, tree), (names, squash)
 
 
@@ -890,7 +890,7 @@ def test_a_merge_that_is_killed_half_way_leaves_every_ref_where_it_was(swarm, wo
     ids = worked("echo 1 > a", "echo 2 > b")
     before = snapshot(lines), refs(lines)
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
-              "cms.Git.merge = lambda *a, act=cms.Git.merge: (act(*a), os.kill(os.getpid(), 9))\n"
+              "cms.Desk.merge = lambda *a, act=cms.Desk.merge: (act(*a), os.kill(os.getpid(), 9))\n"
               "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees'), cms.Host(), os.environ)\n"
               "s.merge(sys.argv[3:], cms.Call(), cms.Wish())")
     done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), s.config.root, *ids],
@@ -979,9 +979,9 @@ def test_what_an_update_left_is_undecided_in_whatever_dress(size, lines):
         (lines / "text").write_text(OLD.replace("FIRST", one).replace("SECOND", other))
         sides.append(commit(lines))
     # a branch of which no ASCII is left
-    git, part = ours(), cms.Part(("two",), "`\u00e4`", "two", sides[1], base, base, False)
-    with git.desk(cms.place_of(str(lines / ".git"), str(lines))) as desk:
-        written, conflicts = git._united(sides[0], part, desk)
+    part = cms.Part(("two",), "`\u00e4`", "two", sides[1], base, base, False)
+    with cms.Desk.beside(ours().checkout(str(lines / ".git"), str(lines))) as desk:
+        written, conflicts = desk.united(sides[0], part)
     assert [len(conflict.hunks) for conflict in conflicts] == [2]
     then = sh(lines, "git", "show", written + ":text")
     assert cms.is_undecided(then, then) and not cms.is_undecided(then, OLD) and not cms.is_undecided(then, "")
@@ -1022,10 +1022,10 @@ def test_what_an_update_wrote_is_told_wherever_its_label_stands(behind, lines, h
     (lines / "mine").write_bytes(b"\0theirs")
     part = part._replace(head=commit(lines))
     (pathlib.Path(tree.path) / "mine").write_bytes(b"\0mine")
-    ours().update(tree, part)
+    cms.Update(ours(), tree).merge(part)
     sh(tree.path, "git", "config", "user.name", "Test")
     sh(tree.path, "sh", "-c", "%s; rm -f CONFLICTS.codex-swarm" % how)
-    told = [w for w in ours().snapshot(tree, "x")[1] if "Not decided yet" in w]
+    told = [w for w in take(tree, "x")[1] if "Not decided yet" in w]
     assert told and "`%s`" % name in told[0], told
 
 
@@ -1148,7 +1148,7 @@ for row in sys.stdin:
     child = os.fork()
     if child == 0:
         left = int(steps)
-        git.update(tree, part) if what == "update" else git.snapshot(tree, "x")
+        cms.Update(git, tree).merge(part) if what == "update" else cms.Snapshot(git, tree).take("x")
         os._exit(0)
     print(os.waitpid(child, 0)[1], flush=True)
 """
@@ -1165,7 +1165,7 @@ def behind(lines, tree):
         sh(tree.path, "sh", "-c",
            sed(5 if conflict else 20, "mine") + "; echo 1 > mine; echo x > .gitignore; echo kept > x")
         base = sh(lines, "git", "rev-parse", "main")
-        return ours().snapshot(tree._replace(base=base), "mine")[0], cms.Part(("theirs",), "`theirs`", "theirs", head, base, base, False)
+        return take(tree._replace(base=base), "mine")[0], cms.Part(("theirs",), "`theirs`", "theirs", head, base, base, False)
     return make
 
 
@@ -1185,7 +1185,7 @@ def test_wherever_an_update_is_killed_it_is_undone_or_whole_before_the_next_snap
         half.add(snapshot(pathlib.Path(tree.path))[0] != before)
         for undoing in (step % 20, step * 7 % 20):
             killed_at("snapshot", undoing + 1)
-        now = ours().snapshot(tree, "x")[0]
+        now = take(tree, "x")[0]
         assert sh(tree.path, "git", "status", "--porcelain") == ""
         assert not os.path.exists(tree.git_dir + "/index.lock")
         if now.head != tree.head:
@@ -1197,8 +1197,9 @@ def test_wherever_an_update_is_killed_it_is_undone_or_whole_before_the_next_snap
     assert log_of(tree.path, now.head)[:2] == ["Merge `theirs`: theirs", "mine"]
     assert (pathlib.Path(tree.path) / "d" / "new").exists()
     assert (pathlib.Path(tree.path) / "x").read_text() == "kept\n"
-    place = cms.place_of(tree.git_dir, tree.path)
-    assert ours().undecided(cms.blobs_of(ours().changed(place, tree.base, now.head)), tree.base, [now.head], place) == (["text"] if conflict else [])
+    at = ours().checkout(tree.git_dir, tree.path)
+    blobs = cms.blobs_of(at.changed(tree.base, now.head))
+    assert cms.undecided(at, blobs, tree.base, [now.head]) == (["text"] if conflict else [])
 
 
 def test_what_a_git_wrote_that_was_killed_over_an_update_is_undone(behind, lines, tmp_path):
@@ -1208,12 +1209,12 @@ def test_what_a_git_wrote_that_was_killed_over_an_update_is_undone(behind, lines
     (lines / ".git" / "info" / "attributes").write_text("zzz filter=f\n")
     sh(lines, "git", "config", "filter.f.smudge", "sh %s" % (tmp_path / "kill"))
     with pytest.raises(cms.GitError):
-        ours().update(tree, part)
+        cms.Update(ours(), tree).merge(part)
     sh(lines, "git", "config", "filter.f.smudge", "cat")
 
     def saved():
         with contextlib.suppress(cms.GitError):         # while a process works there, such as that filter
-            return ours().snapshot(tree, "x")[0]
+            return take(tree, "x")[0]
     assert eventually(saved, what="a snapshot").head == tree.head
     assert snapshot(pathlib.Path(tree.path))[0] == before
 
@@ -1221,10 +1222,10 @@ def test_what_a_git_wrote_that_was_killed_over_an_update_is_undone(behind, lines
 def test_a_reply_sees_nothing_of_an_update_that_a_server_was_killed_over(four, lines):
     s, (one, two, three, _) = four
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
-              "def run(self, cwd, *words, act=cms.Git.run, **more):\n"
-              "    done = act(self, cwd, *words, **more)\n"
+              "def run(self, *words, act=cms.At.run, **more):\n"
+              "    done = act(self, *words, **more)\n"
               "    return os.kill(os.getpid(), 9) if words[:3] == ('read-tree', '-m', '-u') else done\n"
-              "cms.Git.run = run\n"
+              "cms.At.run = run\n"
               "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', sys.argv[3]), cms.Host(), os.environ)\n"
               "s.start([{'prompt': 'x', 'task_id': sys.argv[4], 'update_from': sys.argv[5]}])")
     done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), s.config.root, s.config.codex_bin, three, one], timeout=60)

@@ -9,8 +9,9 @@ import time
 import pytest
 
 import codex_mcp_swarm as cms
-from codex_mcp_swarm import Git, GitError, Host
-from .on_git import BRANCH, counts, files_of, log_of, ours, put_pipes_and_a_socket, save, sh, snapshot
+from codex_mcp_swarm import GitError
+from .on_git import (
+    BRANCH, add, counts, files_of, head_of, log_of, ours, put_pipes_and_a_socket, save, sh, snapshot, take)
 
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
 
@@ -46,7 +47,7 @@ def test_work_on_another_branch_is_on_the_branch_of_the_task_all_the_same(repo, 
     commit(tree, "committed")
     (place / "left").write_text("1\n")
     head = agent(tree, "rev-parse", "HEAD")
-    found, warnings = ours().snapshot(tree, "by us")
+    found, warnings = take(tree, "by us")
     assert log_of(repo) == ["by us", "adds committed", "first"] and counts(found) == (2, 2, 0)
     assert agent(tree, "rev-parse", "HEAD") == head and agent(tree, "status", "--porcelain") == "?? left"
     assert len(warnings) == 1 and on in warnings[0] and BRANCH in warnings[0]
@@ -57,7 +58,7 @@ def test_commits_that_the_task_left_behind_on_its_branch_stay_reachable(repo, tr
     tip = agent(tree, "rev-parse", "HEAD")
     agent(tree, "checkout", "-q", "-b", "other", "HEAD~1")
     commit(tree, "two")
-    _, warnings = ours().snapshot(tree, "by us")
+    _, warnings = take(tree, "by us")
     assert sh(repo, "git", "rev-parse", BRANCH + "^2") == tip and files_of(repo) == ["README", "two"]
     assert any(tip[:12] in w and "second parent" in w for w in warnings)
 
@@ -94,7 +95,7 @@ def test_a_rebase_that_the_task_is_in_the_middle_of_loses_nothing_then_or_later(
     tip = agent(tree, "rev-parse", "HEAD")
     sh(tree.path, "git", "rebase", "-q", "-i", "HEAD~2", GIT_SEQUENCE_EDITOR="sed -i.bak 1s/pick/edit/")
     (place / "left").write_text("1\n")
-    found, warnings = ours().snapshot(tree, "by us")
+    found, warnings = take(tree, "by us")
     assert files_of(repo) == ["README", "left", "one", "two"]
     assert sh(repo, "git", "rev-parse", BRANCH + "^2") == tip
     assert found.commits == 4
@@ -105,7 +106,7 @@ def test_a_rebase_that_the_task_is_in_the_middle_of_loses_nothing_then_or_later(
     assert agent(tree, "status", "--porcelain") == "?? left"
     # a reply goes on
     os.system("cd '%s' && GIT_EDITOR=true git rebase %s >/dev/null 2>&1" % (tree.path, then))
-    ours().snapshot(tree, "by us again")
+    take(tree, "by us again")
     assert set(files_of(repo)) == {"README"} | left and sh(repo, "git", "merge-base", tip, BRANCH) == tip
 
 
@@ -113,14 +114,14 @@ def test_a_branch_that_the_task_deleted_is_made_again(repo, tree, place):
     agent(tree, "checkout", "-q", "--detach")
     agent(tree, "branch", "-q", "-D", BRANCH)
     (place / "x").write_text("1\n")
-    ours().snapshot(tree, "by us")
+    take(tree, "by us")
     assert log_of(repo) == ["by us", "first"] and files_of(repo) == ["README", "x"]
 
 
 def test_a_head_without_a_commit_loses_nothing(repo, tree, place):
     agent(tree, "checkout", "-q", "--orphan", "new")
     (place / "x").write_text("1\n")
-    ours().snapshot(tree, "by us")
+    take(tree, "by us")
     assert log_of(repo) == ["by us", "first"] and files_of(repo) == ["README", "x"]
 
 
@@ -132,7 +133,7 @@ def test_a_branch_that_moves_in_the_middle_is_not_moved_back(repo, tree, place):
     (place / ".gitattributes").write_text("x filter=races\n")
     (place / "x").write_text("1\n")
     with pytest.raises(GitError) as caught:
-        ours().snapshot(tree, "by us")
+        take(tree, "by us")
     assert "update-ref" in str(caught.value) and log_of(repo) == ["somebody else's", "first"]
     save(tree, "by us")
     assert log_of(repo) == ["by us", "somebody else's", "first"]
@@ -145,7 +146,7 @@ def test_a_branch_that_cannot_be_moved_is_an_error_and_the_files_stay(repo, tree
     agent(tree, "branch", "-q", BRANCH + "/below")
     (place / "x").write_text("1\n")
     with pytest.raises(GitError) as caught:
-        ours().snapshot(tree, "by us")
+        take(tree, "by us")
     assert "update-ref" in str(caught.value) and (place / "x").read_text() == "1\n"
 
 
@@ -167,7 +168,7 @@ def test_where_nothing_was_staged_nothing_is_afterwards_and_the_worktree_is_clea
     (place / "new").write_text("1\n")
     save(tree)
     assert agent(tree, "status", "--porcelain") == ""
-    ours().release(tree)
+    cms.Trees(ours()).release(tree)
     sh(repo, "git", "worktree", "remove", tree.path)
     assert files_of(repo) == ["README", "new"]
 
@@ -226,7 +227,7 @@ def test_a_file_that_the_tasks_index_is_told_to_overlook_is_taken(repo, tree, pl
 def test_a_broken_index_of_the_task_does_not_matter(repo, tree, place):
     pathlib.Path(tree.git_dir, "index").write_bytes(b"garbage")
     (place / "new").write_text("1\n")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert files_of(repo) == ["README", "new"]
     assert found.head == sh(repo, "git", "rev-parse", BRANCH)
     assert "index" in warnings[0]
@@ -248,7 +249,7 @@ def test_a_new_link_that_leads_out_of_the_tree_is_left_out_and_named(repo, tree,
     os.symlink("../outside", str(place / "relative"))
     os.symlink(str(place / "README"), str(place / "absolute"))      # elsewhere it would lead back here
     os.symlink("README", str(place / "inside"))
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert files_of(repo) == ["README", "inside"] and found.left_out["count"] == 3
     assert all(name in warnings[0] for name in ("node_modules", "relative", "absolute", "leads out"))
 
@@ -258,7 +259,7 @@ def test_a_name_that_git_passes_over_in_silence_is_named(repo, tree, place, name
     (place / name).parent.mkdir()
     (place / name).write_text("1\n")
     (place / "ok").write_text("1\n")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert files_of(repo) == ["README", "ok"] and name in warnings[0] and found.left_out["count"] == 1
 
 
@@ -312,7 +313,7 @@ def test_a_file_may_have_any_name(repo, tree, place):
 def test_a_pipe_and_a_socket_hold_nothing_up(repo, tree, place, monkeypatch):
     put_pipes_and_a_socket(place, monkeypatch)
     (place / "x").write_text("1\n")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert "x" in files_of(repo) and not {"pipe", "socket"} & set(files_of(repo))
 
 
@@ -323,7 +324,7 @@ def test_a_pipe_that_git_itself_would_read_is_named(repo, tree, place, name, com
     (place / "dir" / "x").write_text("1\n")
     os.mkfifo(str(place / name))
     with pytest.raises(GitError) as caught:
-        Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, within_s=1.5).snapshot(tree, "x")
+        cms.Snapshot(ours(within_s=1.5), tree).take("x")
     assert command in str(caught.value)
     assert "pipe `%s`" % (place / name) in str(caught.value)
     assert log_of(repo) == ["first"]
@@ -338,7 +339,7 @@ def test_git_waits_for_a_pipe_no_longer_than_until_somebody_looks(tree, place, m
     os.mkfifo(str(place / name))
     began = time.monotonic()
     with pytest.raises(GitError, match="it waits for the pipe"):
-        ours().snapshot(tree, "x")
+        take(tree, "x")
     assert time.monotonic() - began < 60
 
 
@@ -360,7 +361,7 @@ def test_a_sparse_checkout_is_not_taken_for_deletions(repo, tree, place):
     agent(tree, "sparse-checkout", "set", "in")
     assert not (place / "out").exists()
     (place / "in" / "a").write_text("2\n")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert files_of(repo) == ["README", "in/a", "out/b"] and show(repo, "in/a") == "2"
 
 
@@ -372,12 +373,12 @@ def test_a_worktree_that_was_made_sparse_stays_so_in_its_second_turn(repo, tree,
     agent(tree, "sparse-checkout", "set", "in")
     for turn in ("2\n", "3\n"):
         (place / "in" / "a").write_text(turn)
-        ours().snapshot(tree, "x")
+        take(tree, "x")
         assert sh(tree.path, "git", "status", "--porcelain") == ""
         assert files_of(repo) == ["README", "in/a", "out/b"] and show(repo, "in/a") == turn.strip()
     agent(tree, "sparse-checkout", "disable")
     (place / "out" / "b").write_text("2\n")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert show(repo, "out/b") == "2"
 
 
@@ -396,7 +397,7 @@ def test_a_repository_that_the_task_made_is_left_out_and_named(repo, tree, place
         (place / name / "f").write_text("1\n")
     sh(place / "with commit", "git", *IDENTITY, "commit", "-q", "--allow-empty", "-m", "x")
     (place / "x").write_text("1\n")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert files_of(repo) == ["README", "x"] and found.left_out["count"] == 2
     assert "with commit/" in warnings[0]
     assert "repository of its own" in warnings[0]
@@ -407,7 +408,7 @@ def test_a_worktree_that_the_task_made_inside_its_own_is_left_out_and_named(repo
     agent(tree, "worktree", "add", "-q", "-b", "mine", "inner")
     (place / "inner" / "f").write_text("1\n")
     (place / "x").write_text("1\n")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert files_of(repo) == ["README", "x"]
     assert found.left_out == {"count": 1, "first": ["inner/ (a repository of its own)"]}
     assert "inner/" in warnings[0]
@@ -419,7 +420,7 @@ def test_a_directory_of_the_project_stays_part_of_it_when_a_task_makes_it_a_repo
     save(tree)
     sh(place / "dir", "git", "init", "-q")
     (place / "dir" / "a").write_text("2\n")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert show(repo, "dir/a") == "2"
 
 
@@ -429,7 +430,7 @@ def test_a_file_over_the_limit_is_left_out_and_named(repo, tree, place):
             f.truncate(cms.SNAPSHOT_FILE_BYTES + 1)
     with open(str(place / "just fits"), "wb") as f:
         f.truncate(1000)
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert files_of(repo) == ["README", "just fits"]
     assert show(repo, "README") == "a repository"
     assert found.left_out["count"] == 2
@@ -443,7 +444,7 @@ def test_a_file_that_git_cannot_take_is_named_and_the_rest_is_taken(repo, tree, 
     for number in range(20):
         (place / ("%d.good" % number)).write_text("1\n")
     (place / "7.bad").write_text("1\n")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert len(files_of(repo)) == 22 and "7.bad" not in files_of(repo)
     assert found.left_out["count"] == 1 and "7.bad" in warnings[0] and "filter" in warnings[0]
 
@@ -455,7 +456,7 @@ def test_what_a_missing_or_failing_filter_says_is_the_reason(repo, tree, place, 
     sh(repo, "git", "config", "filter.lfs.required", "true")
     (place / ".gitattributes").write_text("*.big filter=lfs\n")
     (place / "x.big").write_text("1\n")
-    warnings = ours().snapshot(tree, "x")[1]
+    warnings = take(tree, "x")[1]
     assert "x.big" in warnings[0] and line in warnings[0].replace("command not found", "not found")
 
 
@@ -469,7 +470,7 @@ def test_an_unfinished_merge_is_committed_as_it_lies_there_with_a_warning(repo, 
     agent(tree, "config", "core.editor", "true")
     assert os.system("cd '%s' && git %s theirs >/dev/null 2>&1" % (tree.path, how)) != 0
     before, head = index_of(tree), agent(tree, "rev-parse", "HEAD")
-    _, warnings = ours().snapshot(tree, "x")
+    _, warnings = take(tree, "x")
     assert "<<<<<<<" in show(repo, "README")
     assert any("%s unfinished" % word in w for w in warnings)
     assert any("README" in w and "conflict markers" in w for w in warnings)
@@ -483,7 +484,7 @@ def test_an_unfinished_bisect_is_told_and_loses_nothing(repo, tree, place):
     tip = agent(tree, "rev-parse", "HEAD")
     agent(tree, "bisect", "start", "HEAD", "HEAD~4")
     (place / "left").write_text("1\n")
-    _, warnings = ours().snapshot(tree, "by us")
+    _, warnings = take(tree, "by us")
     assert "left" in files_of(repo)
     assert sh(repo, "git", "rev-parse", BRANCH + "^2") == tip
     assert "The task left a bisect unfinished" in warnings
@@ -494,7 +495,7 @@ def test_conflict_markers_that_a_task_committed_are_told_and_a_heading_is_none(r
     (place / "heading").write_text("Heading\n=======\n<<<<<<< only one end\n")
     agent(tree, "add", "-A")
     agent(tree, "commit", "-q", "-m", "resolved, it says")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert warnings == ["Conflict markers are left in `marked (1)`"] and found.commits == 1
 
 
@@ -502,7 +503,7 @@ def test_conflict_markers_that_a_task_committed_are_told_and_a_heading_is_none(r
 def test_conflict_markers_are_told_and_lines_counted_whatever_the_name(repo, tree, place, name):
     for path in (name, "clean"):
         (place / path).write_text("<<<<<<< ours\n=======\n>>>>>>> theirs\n" if path == name else "1\n")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert warnings == ["Conflict markers are left in `%s`" % " ".join(cms.legible(name).split())]
     assert counts(found) == (2, 4, 0) and sorted(found.files) == sorted(["clean", cms.legible(name)])
 
@@ -537,7 +538,7 @@ def test_no_program_of_an_embedded_repository_is_run(repo, tree, place, tmp_path
     (sub / "f").write_text("2\n")
     os.utime(str(sub / "f"), (1, 1))
     (place / "x").write_text("1\n")
-    ours().snapshot(tree, "x")
+    take(tree, "x")
     assert "x" in files_of(repo) and not (tmp_path / "ran").exists()
 
 
@@ -547,7 +548,7 @@ def test_a_git_that_hangs_is_given_up_within_the_bound(repo, tree, place):
     (place / "x.slow").write_text("1\n")
     began = time.monotonic()
     with pytest.raises(GitError) as caught:
-        Git(Host(), {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, within_s=1.5).snapshot(tree, "x")
+        cms.Snapshot(ours(within_s=1.5), tree).take("x")
     assert time.monotonic() - began < 30
     assert "gave up" in str(caught.value) or "used up" in str(caught.value)
     assert (place / "x.slow").read_text() == "1\n" and log_of(repo) == ["first"]
@@ -562,7 +563,7 @@ def test_after_one_that_was_killed_half_way_the_next_snapshot_takes_everything(r
 
 
 def test_snapshots_of_many_tasks_of_one_repository_at_once_all_succeed(repo, tmp_path):
-    trees = [ours().add_worktree(*ours().head(str(repo)), str(tmp_path / str(n)), "codex-swarm/%d" % n) for n in range(12)]
+    trees = [add(*head_of(str(repo)), str(tmp_path / str(n)), "codex-swarm/%d" % n) for n in range(12)]
     for number, tree in enumerate(trees):
         pathlib.Path(tree.path, "x").write_text("%d\n" % number)
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
@@ -608,7 +609,7 @@ def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so_and_
     (place / "x").write_text("1\n")
     (tmp_path / what).rename(tmp_path / "elsewhere")
     with pytest.raises(GitError) as caught:
-        ours().snapshot(tree, "x")
+        take(tree, "x")
     assert words % (tmp_path / what) in str(caught.value)
     (tmp_path / "elsewhere").rename(tmp_path / what)
     save(tree)
@@ -621,7 +622,8 @@ def test_what_a_full_disk_has_no_room_for_is_named_and_with_room_again_it_is_tak
     (place / "large").write_bytes(os.urandom(300_000))
     (place / "small").write_text("1\n")
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms\n"
-              "print(cms.Git(cms.Host(), {'PATH': sys.argv[2]}).snapshot(cms.Worktree(*sys.argv[3:]), 'x')[1])")
+              "git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
+              "print(cms.Snapshot(git, cms.Worktree(*sys.argv[3:])).take('x')[1])")
     words = [sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], tree.path,
              tree.branch, tree.base, tree.git_dir]
     done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", *words], stdout=subprocess.PIPE,
@@ -635,23 +637,23 @@ def test_what_a_full_disk_has_no_room_for_is_named_and_with_room_again_it_is_tak
 def test_a_worktree_is_locked_until_it_is_released_and_can_be_locked_again(repo, tree):
     locked = lambda: any(line.startswith("locked ") for line in sh(repo, "git", "worktree", "list", "--porcelain").splitlines())
     assert locked()
-    ours().release(tree)
+    cms.Trees(ours()).release(tree)
     assert not locked()
-    ours().hold(tree)
-    ours().hold(tree)
+    cms.Trees(ours()).hold(tree)
+    cms.Trees(ours()).hold(tree)
     assert locked()
 
 
 def test_a_lock_of_the_users_own_is_not_taken_away(repo, tree):
-    ours().release(tree)
+    cms.Trees(ours()).release(tree)
     sh(repo, "git", "worktree", "lock", "--reason", "mine", tree.path)
-    ours().hold(tree)
-    ours().release(tree)
+    cms.Trees(ours()).hold(tree)
+    cms.Trees(ours()).release(tree)
     assert "locked mine" in sh(repo, "git", "worktree", "list", "--porcelain")
 
 
 def test_a_file_that_becomes_a_link_that_leads_out_is_left_out_as_well(repo, tree, place):
     (place / "README").unlink()
     os.symlink("/etc/passwd", str(place / "README"))
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert "`README (a link that leads out" in warnings[0] and show(repo, "README") == "a repository"

@@ -19,7 +19,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from . import helpers
 from .helpers import WAIT_S, begin
-from .on_git import commit, put, sh
+from .on_git import commit, head_of, put, sh
 from .prepared import prepared
 
 DAY_S = 86400.0
@@ -1245,7 +1245,7 @@ def test_a_merge_under_verify_is_left_alone_however_short_tasks_are_kept(swarm, 
     os.makedirs(app.config.worktree_dir, exist_ok=True)
     app.store.prepare()
     path = os.path.join(app.config.worktree_dir, "merge-0123456789ab")
-    with app.git.scratch_worktree(str(repo), sh(repo, "git", "rev-parse", "HEAD"), path):
+    with cms.Trees(app.git).scratch(*head_of(str(repo)), path):
         lock = repo / ".git" / "worktrees" / "merge-0123456789ab" / "locked"
         os.utime(str(lock), (time.time() - 10,) * 2)
         assert [t.removed for t in sweep(app, host=Now) if t.path == path] == [False]

@@ -12,8 +12,9 @@ import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import GitError
-from .on_git import (BRANCH, asking, branches, commit, files_of, log_of, ours, put, put_pipes_and_a_socket, save, sh,
-                     snapshot)
+from .on_git import (
+    BRANCH, add, asking, branches, commit, files_of, head_of, log_of, ours, put, put_pipes_and_a_socket,
+    save, sh, snapshot, take)
 
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
 
@@ -22,7 +23,7 @@ IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
 def make(repo, tmp_path):
     """A factory of worktrees of `repo`, as the server makes them."""
     def make(carry=False, base="HEAD", cwd=repo, name="tree", branch=BRANCH):
-        return ours().add_worktree(*ours().head(str(cwd), base), str(tmp_path / name), branch, carry)
+        return add(*head_of(str(cwd), base), str(tmp_path / name), branch, carry)
     return make
 
 
@@ -69,7 +70,7 @@ def test_a_base_that_is_no_commit_or_two_is_refused_and_nothing_is_made(repo, tm
     commit(repo)
     sh(repo, "git", "branch", "twice")
     with pytest.raises(GitError) as caught:
-        ours().head(str(repo), base)
+        head_of(str(repo), base)
     assert words in str(caught.value)
     assert sh(repo, "git", "for-each-ref", "--format=%(refname)").splitlines() == ["refs/heads/main", "refs/heads/twice", "refs/tags/twice"]
 
@@ -82,7 +83,7 @@ def test_in_a_repository_without_a_commit_on_head_another_base_can_be_named(repo
 def test_a_bare_repository_is_refused_in_words(tmp_path):
     sh(tmp_path, "git", "init", "-q", "--bare", "place")
     with pytest.raises(GitError) as caught:
-        ours().head(str(tmp_path / "place"))
+        head_of(str(tmp_path / "place"))
     assert "bare" in str(caught.value) and "`cwd`" in str(caught.value)
 
 
@@ -90,7 +91,7 @@ def test_a_shallow_clone_is_a_start_like_any_other(repo, tmp_path):
     put(repo, new="1\n")
     commit(repo)
     sh(tmp_path, "git", "clone", "-q", "--depth=1", "file://%s" % repo, "shallow")
-    tree = ours().add_worktree(*ours().head(str(tmp_path / "shallow")), str(tmp_path / "tree"), BRANCH)
+    tree = add(*head_of(str(tmp_path / "shallow")), str(tmp_path / "tree"), BRANCH)
     put(tree.path, x="1\n")
     save(tree)
     assert files_of(tmp_path / "shallow") == ["README", "new", "x"]
@@ -101,7 +102,7 @@ def test_a_partial_clone_gets_its_files_and_its_snapshot(repo, tmp_path):
     put(repo, new="1\n")
     commit(repo)
     sh(tmp_path, "git", "clone", "-q", "--filter=blob:none", "file://%s" % repo, "partial")
-    tree = ours().add_worktree(*ours().head(str(tmp_path / "partial"), "HEAD~1"), str(tmp_path / "tree"),
+    tree = add(*head_of(str(tmp_path / "partial"), "HEAD~1"), str(tmp_path / "tree"),
                                BRANCH)
     put(tree.path, x="1\n")
     save(tree)
@@ -141,7 +142,7 @@ def test_a_partial_clone_whose_server_wants_a_password_is_refused_and_nobody_is_
         sh(partial, "git", "config", how, asks)
     git = ours(**({how: asks, "DISPLAY": ":0"} if how == "SSH_ASKPASS" else {}))
     with pytest.raises(GitError) as caught:
-        git.add_worktree(*git.head(str(partial), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
+        cms.Trees(git).add(*git.at(str(partial)).head("HEAD~1"), str(tmp_path / "tree"), BRANCH)
     assert "could not read Username" in str(caught.value) and not (tmp_path / "ran").exists()
     assert BRANCH not in branches(partial)
     assert not (tmp_path / "tree").exists()
@@ -157,12 +158,12 @@ def test_ssh_is_told_not_to_ask_either(repo, tmp_path):
     sh(partial, "git", "remote", "set-url", "origin", "ssh://nowhere.invalid/x")
     sh(partial, "git", "config", "core.sshCommand", "echo \"$SSH_ASKPASS_REQUIRE\" >'%s'; false" % asked)
     with pytest.raises(GitError):
-        ours().add_worktree(*ours().head(str(partial), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
+        add(*head_of(str(partial), "HEAD~1"), str(tmp_path / "tree"), BRANCH)
     assert asked.read_text() == "never\n"
 
 
 def test_a_submodule_as_the_working_directory_gets_a_worktree_of_the_submodule(with_submodule, tmp_path):
-    tree = ours().add_worktree(*ours().head(str(with_submodule / "sub")), str(tmp_path / "tree"), BRANCH)
+    tree = add(*head_of(str(with_submodule / "sub")), str(tmp_path / "tree"), BRANCH)
     put(tree.path, x="1\n")
     save(tree)
     assert files_of(with_submodule / "sub") == ["inside", "x"] and branches(with_submodule) == ["main"]
@@ -306,7 +307,7 @@ def test_a_copied_file_is_not_committed_even_when_the_task_no_longer_ignores_it(
     put(tree.path, x="1\n")
     if text != "A=1\n":
         put(tree.path, _env=text)
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert ".env" not in files_of(including) and "x" in files_of(including)
     assert (pathlib.Path(tree.path) / ".env").read_text() == text
     assert len(warnings) == 1 and "`.env (copied" in warnings[0] and found.left_out["count"] == 2
@@ -327,7 +328,7 @@ def test_a_copied_file_that_the_task_renames_is_not_committed_and_not_carried_on
     (top / "deep").mkdir()
     (top / ".env").rename(top / to)
     second = make(carry=True, cwd=tree.path, name="second", branch=BRANCH + "2")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     for branch in (BRANCH, BRANCH + "2"):
         assert sh(including, "git", "diff", "--name-only", "main", branch) == "x"
     assert second.carried["first"] == ["x"]
@@ -449,7 +450,7 @@ def test_files_in_the_place_of_a_submodule_that_is_not_checked_out_are_named(wit
     (with_submodule / ".git" / "modules").rename(tmp_path / "taken away")
     tree = make()
     put(tree.path, sub__precious="1\n", x="1\n")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert found.left_out["first"] == ["sub (a submodule that is not checked out, with files in it)"]
     assert "sub" in warnings[0]
 
@@ -464,13 +465,13 @@ def test_a_list_of_submodules_that_is_empty_or_damaged_is_no_reason_to_refuse(re
 def test_work_inside_a_submodule_is_told_and_the_rest_is_committed(with_submodule, make):
     tree = make()
     put(tree.path, sub__inside="2\n", x="1\n")
-    _, warnings = ours().snapshot(tree, "x")
+    _, warnings = take(tree, "x")
     assert len(warnings) == 1
     assert "`sub`" in warnings[0]
     assert tree.path in warnings[0]
     assert "x" in files_of(with_submodule)
     sh(pathlib.Path(tree.path) / "sub", "git", *IDENTITY, "commit", "-q", "-a", "-m", "x")
-    found, warnings = ours().snapshot(tree, "x")
+    found, warnings = take(tree, "x")
     assert found.left_out["first"] == ["sub (commits in a submodule)"] and "`sub" in warnings[0]
 
 
@@ -486,7 +487,7 @@ def test_a_submodule_with_a_name_that_leads_elsewhere_is_passed_over(with_submod
 def test_32_worktrees_of_one_repository_made_at_once_are_all_made(repo, tmp_path):
     """Each in a process of its own, as 32 servers would."""
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
-              "tree = git.add_worktree(*git.head(sys.argv[3]), sys.argv[4] + sys.argv[5], 'codex-swarm/' + sys.argv[5], True); print(tree.base)")
+              "tree = cms.Trees(git).add(*git.at(sys.argv[3]).head(), sys.argv[4] + sys.argv[5], 'codex-swarm/' + sys.argv[5], True); print(tree.base)")
     put(repo, untracked="1\n")
     before = snapshot(repo)
     children = [subprocess.Popen([sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], str(repo), str(tmp_path / "tree-"), str(n)],
@@ -502,7 +503,7 @@ def test_a_server_that_makes_one_waits_for_another_that_does(repo, tmp_path):
     held = cms.open_lock(ours().lock_of(os.path.realpath(str(repo / ".git"))), os.O_CREAT)
     cms.fcntl.flock(held, cms.fcntl.LOCK_EX)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        made = pool.submit(ours().add_worktree, *ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+        made = pool.submit(add, *head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
         with pytest.raises(concurrent.futures.TimeoutError):
             made.result(timeout=0.5)
         assert branches(repo) == ["main"]
@@ -549,7 +550,7 @@ def test_a_ref_lock_that_something_else_holds_for_a_moment_is_waited_for(repo, t
     lock = repo / ".git" / "refs" / "heads" / (BRANCH + ".lock")
     lock.write_text("")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        made = pool.submit(ours().add_worktree, *ours().head(str(repo)), str(tmp_path / "tree"), BRANCH)
+        made = pool.submit(add, *head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
         with pytest.raises(concurrent.futures.TimeoutError):
             made.result(timeout=0.5)
         lock.unlink()
@@ -560,7 +561,7 @@ def make_with_little_room(repo, tmp_path):
     """A worktree made in a process of its own. A limit on the size of files stands in for a full disk: git and the copying
     meet it in the middle of their work."""
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
-              "git.add_worktree(*git.head(sys.argv[3]), sys.argv[4], sys.argv[5])")
+              "cms.Trees(git).add(*git.at(sys.argv[3]).head(), sys.argv[4], sys.argv[5])")
     return subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"],
                            str(repo), str(tmp_path / "tree"), BRANCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
 
@@ -597,7 +598,7 @@ def test_a_worktree_with_changes_copies_and_submodules_is_taken_back_without_a_t
     before = snapshot(with_submodule)
     tree = make(carry=True)
     assert tree.baseline and tree.copied and tree.submodules
-    ours().discard(str(with_submodule), tree.path, tree.branch)
+    cms.Trees(ours()).discard(str(with_submodule), tree.path, tree.branch)
     nothing_left(with_submodule, tmp_path)
     assert snapshot(with_submodule) == before
 
@@ -679,9 +680,9 @@ def test_a_repository_of_sha256_names_works_alike(tmp_path):
     put(tmp_path / "place", README="1\n", untracked="1\n")
     sh(tmp_path / "place", "git", "add", "README")
     sh(tmp_path / "place", "git", *IDENTITY, "commit", "-q", "-m", "first")
-    tree = ours().add_worktree(*ours().head(str(tmp_path / "place")), str(tmp_path / "tree"), BRANCH, True)
+    tree = add(*head_of(str(tmp_path / "place")), str(tmp_path / "tree"), BRANCH, True)
     put(tree.path, x="1\n")
     sh(tree.path, "git", "checkout", "-q", "--detach")
     sh(tree.path, "git", "branch", "-q", "-D", BRANCH)
-    assert ours().snapshot(tree, "x")[0].commits == 1
+    assert take(tree, "x")[0].commits == 1
     assert files_of(tmp_path / "place") == ["README", "untracked", "x"]
