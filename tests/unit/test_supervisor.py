@@ -563,11 +563,11 @@ def test_fifty_tasks_leave_no_zombie_no_thread_and_no_descriptor_behind(swarm):
     quiet = lambda: set(threading.enumerate()) <= threads
     run(app, "x")                                   # what is imported late, is imported now
     eventually(quiet, what="the end of the first watcher")
-    descriptors = sorted(os.listdir("/dev/fd"))
+    descriptors = set(os.listdir("/dev/fd"))
     for _ in range(5):
         ids = app.start([{"prompt": "SAY %d" % i} for i in range(10)])
         assert [r["content"] for r in ended(app, ids)] == [str(i) for i in range(10)]
     eventually(quiet, what="the end of the watchers")
-    assert sorted(os.listdir("/dev/fd")) == descriptors
+    assert set(os.listdir("/dev/fd")) <= descriptors
     assert [p for p, parent, state in processes() if parent == os.getpid() and state.startswith("Z")] == []
     assert app.unended() == []
