@@ -4549,8 +4549,8 @@ class Watch:
         return "", None
 
     def named(self, name: str) -> List[str]:
-        """The tasks for which something that we showed stands: a task id or its first 4 characters and more, a
-        task's branch, the id of an MCP task, or a thread, which stands for the last task in it.
+        """The tasks for which something that we showed stands: a task id or its first 4 characters and more,
+        a task's branch, the id of an MCP task, or a thread, which stands for the last task in it.
 
         Raises: ToolError when it stands for none, or is the beginning of several."""
         word = re.sub("^(refs/heads/)?codex-swarm/", "", name.strip())
@@ -4774,7 +4774,8 @@ class Bounds(Room):
         profile = {"extends": ":workspace", "network": {"enabled": reach.network}, "filesystem": files}
         return spec._replace(warnings=warnings, permissions=profile)
 
-    def _no_profile(self, executable: str, mode: Optional[str], lost: Sequence[str], files: Iterable[str]) -> str:
+    def _no_profile(self, executable: str, mode: Optional[str], lost: Sequence[str],
+                    files: Iterable[str]) -> str:
         """Why no profile helps; empty where one does."""
         patterns = [path for path in files if re.search(r"[][*?]", path)]
         if lost:
@@ -4920,7 +4921,8 @@ class Worktrees(Room):
             return owner._replace(setup="")
         if os.path.isdir(tree.git_dir):
             if os.path.lexists(Clearing(self.git, tree).hidden):
-                raise ToolError(f"`cwd`: {tree.path} does not exist", "A sweep was killed while it removed it",
+                raise ToolError(f"`cwd`: {tree.path} does not exist",
+                                "A sweep was killed while it removed it",
                                 "Run `codex-mcp-swarm sweep`, which goes on with that. Then reply again")
             raise ToolError(f"`cwd`: {tree.path} does not exist",
                             "It was moved or deleted by hand, and git still counts on it",
@@ -5727,8 +5729,8 @@ class Sweep(Room):
         lock, wait = os.path.join(self.store.root, "sweep.lock"), fcntl.LOCK_NB if self.by_itself else 0
         try:
             # a look runs git there, and another sweep would take that for somebody who works there
-            shared = locked(lock, fcntl.LOCK_SH | wait) if os.path.exists(lock) else contextlib.nullcontext(True)
-            with shared as quiet:
+            shared = functools.partial(locked, lock, fcntl.LOCK_SH | wait)
+            with shared() if os.path.exists(lock) else contextlib.nullcontext(True) as quiet:
                 notes = clear(path, False) if quiet else None
             if notes is not None and not self.dry_run:
                 with self.store.locked("sweep.lock", fcntl.LOCK_EX | wait) as alone:
@@ -6165,7 +6167,8 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
            "partial": boolean(), "cwd": string(minLength=1)}, ["task_ids"]),
       obj({"merged": arr(string()), "conflicts": arr(obj()), "branch": string(), "commit": string()}))
 def codex_merge(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    data = swarm.merge(all_named(swarm, args["task_ids"]), call, Wish(**{k: v for k, v in args.items() if k != "task_ids"}))
+    wish = Wish(**{name: value for name, value in args.items() if name != "task_ids"})
+    data = swarm.merge(all_named(swarm, args["task_ids"]), call, wish)
     data["advice"] = _next_step(data)
     failed = not data["dry_run"] and bool(data["not_merged"]) and "commit" not in data
     shown, room = list(data["conflicts"]), call.client.result_chars // 3

@@ -163,6 +163,10 @@ def test_no_function_is_longer_than_60_lines():
     assert {name: n for name, n in lengths.items() if n > 60} == {} and len(lengths) > 200
 
 
+def test_no_line_is_wider_than_110_columns():
+    assert [n for n, line in enumerate(SOURCE.splitlines(), 1) if len(line) > 110] == []
+
+
 def test_half_of_the_functions_are_at_most_10_lines():
     lengths = sorted(f.end_lineno - f.lineno + 1 for f in functions())
     assert lengths[len(lengths) // 2] <= 10
