@@ -38,7 +38,7 @@ def test_the_text_says_the_same(client):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ({"task_id": "0" * 12}, ["no task"]), ({"task_id": "x"}, ["task_id"]), ({}, ["task_id", "required"]), ({"task_id": "0" * 12, "view": "html"}, ["view", "stat"])])
+    ({"task_id": "0" * 12}, ["no task"]), ({"task_id": "x"}, ["no task `x`"]), ({}, ["task_id", "required"]), ({"task_id": "0" * 12, "view": "html"}, ["view", "stat"])])
 def test_a_wrong_argument_is_refused_in_words(client, arguments, words):
     text = client().refused("codex_diff", arguments)
     assert [w for w in words if w not in text] == []
