@@ -1243,11 +1243,12 @@ ITEMS: Mapping[str, Item] = {
 # Source: codex-cli 0.169.0; each row has its recording in tests/recordings.
 EVIDENCE: Tuple[Tuple[FailureKind, str], ...] = (
     (FailureKind.AUTH, r"unexpected status (401|403) |Missing environment variable: "),
-    (FailureKind.RATE_LIMIT, r"(exceeded retry limit, last|unexpected) status:? 429 |rate limit exceeded: "),
+    (FailureKind.RATE_LIMIT, r"exceeded retry limit, last status: 429 |rate limit exceeded: "
+                             r"|unexpected status 429 "),
     (FailureKind.USAGE_LIMIT, r"You.ve hit your usage limit|Quota exceeded\. "
                               r"|To use Codex with your ChatGPT plan, upgrade "),
     (FailureKind.OVERLOADED, r"We.re currently experiencing high demand|Selected model is at capacity"
-                             r"|(exceeded retry limit, last|unexpected) status:? 5\d\d "
+                             r"|unexpected status 5\d\d |exceeded retry limit, last status: 5\d\d "
                              r"|stream disconnected before completion: The server had an error"),
     (FailureKind.NETWORK, r"Connection failed: |stream disconnected before completion: "),
     (FailureKind.CONTEXT_OVERFLOW, r"Codex ran out of room in the model's context window"),
@@ -1255,7 +1256,8 @@ EVIDENCE: Tuple[Tuple[FailureKind, str], ...] = (
                               r"|The (requested )?model ['`].*['`] does not exist"
                               r"|Error: turn/start: turn/start failed: Input exceeds the maximum length"),
     (FailureKind.RESUME, r"Error: thread/(resume|fork): "),
-    (FailureKind.NOT_A_REPOSITORY, r"Not inside a trusted directory and --skip-git-repo-check was not"),
+    (FailureKind.NOT_A_REPOSITORY, r"Not inside a trusted directory and --skip-git-repo-check was not "
+                                   r"specified"),
     (FailureKind.CONFIG, r"Error loading config\.toml: |Error parsing -c overrides: "
                          r"|Error: Model provider `|Error: Unknown feature flag: "
                          r"|error: (unexpected argument|invalid value|the argument|unrecognized subcommand) "
@@ -1265,29 +1267,43 @@ EVIDENCE: Tuple[Tuple[FailureKind, str], ...] = (
                           r"|(Error: |error: )?codex-linux-sandbox was required but not provided"),
 )
 ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
-    FailureKind.AUTH: (False, "Log in with `codex login` (or set the provider's API key) as the user "
-                              "who runs this server, then run the task again."),
-    FailureKind.RATE_LIMIT: (True, "Wait a minute, then continue with codex_reply; run fewer tasks at once."),
-    FailureKind.USAGE_LIMIT: (False, "Wait until the time it names, or change the plan; then codex_reply."),
-    FailureKind.NETWORK: (True, "Check the connection to the model's service, then use codex_reply."),
+    FailureKind.AUTH: (False, "Log in with `codex login` (or set the provider's API key) as the user who "
+                              "runs this server, then run the task again."),
+    FailureKind.RATE_LIMIT: (True, "Wait a minute, then continue with codex_reply; run fewer tasks at "
+                                   "once."),
+    FailureKind.USAGE_LIMIT: (False, "Wait until the time that the message names, or change the plan, then "
+                                     "continue with codex_reply."),
+    FailureKind.NETWORK: (True, "Check the connection to the model's service, then continue with "
+                                "codex_reply."),
     FailureKind.OVERLOADED: (True, "Wait a little and continue with codex_reply, or choose another model."),
     FailureKind.CONTEXT_OVERFLOW: (False, "Start a new task with a smaller prompt; this thread is full."),
-    FailureKind.BAD_REQUEST: (False, "Correct the model, the settings or the prompt, as the message says."),
-    FailureKind.CONFIG: (False, "Correct the setting that it names, in this call, in the server's -c or in "
-                                "config.toml. If it names a flag, codex may be too old: update it."),
-    FailureKind.NOT_A_REPOSITORY: (False, "Run it in a repository, or serve with --skip-git-repo-check."),
-    FailureKind.SANDBOX: (False, "Codex's sandbox cannot start here: allow unprivileged user namespaces."),
-    FailureKind.SETUP: (False, "Codex was not started. See setup.log of the task and correct the server's "
-                               "CODEX_SWARM_WORKTREE_SETUP, or pass worktree {\"setup\": false}."),
-    FailureKind.RESUME: (False, "Check the thread id, wait for who has the thread open, or begin a new one."),
-    FailureKind.CODEX_MISSING: (False, "`npm install -g @openai/codex`, or name its path with --codex-bin."),
-    FailureKind.CODEX_CRASH: (True, "Look at stderr.log of the task for how codex broke down; update it."),
-    FailureKind.KILLED: (True, "Run fewer tasks at once: the kernel often kills codex for want of memory."),
-    FailureKind.LOST: (True, "Its supervisor was killed or failed (supervisor.log says more). What codex "
-                             "wrote until then is kept; continue with codex_reply."),
-    FailureKind.TIMED_OUT: (False, "codex_reply continues it: give it a longer `timeout_s`, or less to do."),
+    FailureKind.BAD_REQUEST: (False, "The model's service refused the request: correct the model, the "
+                                     "settings or the prompt that the message names."),
+    FailureKind.CONFIG: (False, "Correct the setting that the message names: in this call, in the server's "
+                                "-c flags or in config.toml. If it names a flag, codex may be too old: "
+                                "update it."),
+    FailureKind.NOT_A_REPOSITORY: (False, "Run it in a git repository, or start the server with "
+                                          "--skip-git-repo-check."),
+    FailureKind.SANDBOX: (False, "Codex's sandbox cannot start here: see that unprivileged user namespaces "
+                                 "are allowed."),
+    FailureKind.SETUP: (False, "Codex was not started. See setup.log of the task, correct "
+                               "CODEX_SWARM_WORKTREE_SETUP of the server or what it runs, or pass worktree "
+                               "{\"setup\": false}."),
+    FailureKind.RESUME: (False, "Check the thread id; if another process has the thread open, wait for it "
+                                "to end. Otherwise start a new task."),
+    FailureKind.CODEX_MISSING: (False, "Install Codex (`npm install -g @openai/codex`), or name its path "
+                                       "with --codex-bin."),
+    FailureKind.CODEX_CRASH: (True, "Codex itself broke down: look at stderr.log of the task; update "
+                                    "codex; try again."),
+    FailureKind.KILLED: (True, "Something outside this server killed codex, often the kernel for want of "
+                               "memory: run fewer tasks at once."),
+    FailureKind.LOST: (True, "The process that supervised the task was killed or failed (supervisor.log "
+                             "says more). What codex wrote until then is kept; continue with codex_reply."),
+    FailureKind.TIMED_OUT: (False, "codex_reply continues the thread; give it a longer `timeout_s`, or "
+                                   "less to do."),
     FailureKind.CANCELLED: (False, "codex_reply continues the thread, if it is still wanted."),
-    FailureKind.DISAGREEMENT: (True, "Check what was done: codex's exit status and events do not agree."),
+    FailureKind.DISAGREEMENT: (True, "The exit status and the events of codex contradict each other: check "
+                                     "what was done before you rely on it."),
     FailureKind.UNKNOWN: (False, "Read the message; more is in events.jsonl and stderr.log of the task."),
 }
 
