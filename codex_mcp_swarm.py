@@ -4570,16 +4570,20 @@ class Watch:
 
         Raises: ToolError when it stands for none, or is the beginning of several."""
         word = re.sub("^(refs/heads/)?codex-swarm/", "", name.strip())
+        if self.store.has(word):                # what nearly all are: nothing is listed for it
+            return [word]
         handle = self.store.handle(word)
         if handle is not None:
             return list(handle.wait.task_ids)
         if re.fullmatch(THREAD_ID, word):
             return [seen.task.task_id for seen in self.of_thread(word)[:1]] or [self.store.get(word).task_id]
-        begun = [task_id for task_id in names_in(self.store.tasks) if task_id.startswith(word)]
-        if re.fullmatch("[0-9a-f]{4,11}", word) and len(begun) > 1:
+        begun: List[str] = []
+        if re.fullmatch("[0-9a-f]{4,11}", word):
+            begun = [task_id for task_id in names_in(self.store.tasks) if task_id.startswith(word)]
+        if len(begun) > 1:
             raise ToolError(f"`{word}` is the beginning of {len(begun)} task ids",
                             ", ".join(sorted(begun)[:NAMES_SHOWN]), "Give more of the one that is meant")
-        return begun if re.fullmatch("[0-9a-f]{4,11}", word) and begun else [self.store.get(word).task_id]
+        return begun or [self.store.get(word).task_id]
 
     def check_idle(self, path: str, what: str) -> None:
         """Raises: ToolError when a task that has not ended may change files in the checkout at `path`."""
@@ -4658,7 +4662,8 @@ class Room:
     """What all rooms below stand on."""
 
     def __init__(self, config: Config, environ: Mapping[str, str], git: Git, watch: Watch) -> None:
-        self.config, self.environ, self.git, self.watch = config, environ, git, watch
+        self.ground = config, environ, git, watch
+        self.config, self.environ, self.git, self.watch = self.ground
         self.host, self.view, self.store = watch.host, watch.view, watch.store
 
 
@@ -4866,8 +4871,8 @@ class Bounds(Room):
 class Worktrees(Room):
     """The worktrees of tasks: where each is made from, and how it comes back for a reply after a sweep."""
 
-    def __init__(self, bounds: Bounds, *ground: Any) -> None:
-        super().__init__(*ground)
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__(*bounds.ground)
         self.bounds = bounds
 
     def source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
@@ -4979,8 +4984,8 @@ class Worktrees(Room):
 class Compare(Room):
     """What tasks changed: against where they began, against each other, and at once. It only reads."""
 
-    def __init__(self, bounds: Bounds, *ground: Any) -> None:
-        super().__init__(*ground)
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__(*bounds.ground)
         self.bounds = bounds
 
     def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
@@ -5099,8 +5104,8 @@ class Compare(Room):
 class Merger(Room):
     """Brings the branches of ended tasks together: first aside, then one ref moves."""
 
-    def __init__(self, worktrees: Worktrees, *ground: Any) -> None:
-        super().__init__(*ground)
+    def __init__(self, worktrees: Worktrees) -> None:
+        super().__init__(*worktrees.ground)
         self.worktrees, self.bounds = worktrees, worktrees.bounds
 
     def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
@@ -5380,8 +5385,8 @@ class Planner(Room):
     """Checks a request against everything that can be known before it starts. It makes nothing, but for the
     worktree of a thread that a sweep has removed."""
 
-    def __init__(self, merger: Merger, *ground: Any) -> None:
-        super().__init__(*ground)
+    def __init__(self, merger: Merger) -> None:
+        super().__init__(*merger.ground)
         self.merger, self.worktrees, self.bounds = merger, merger.worktrees, merger.bounds
 
     def plan(self, request: Mapping[str, Any]) -> Plan:
@@ -5541,8 +5546,8 @@ def warned(plan: Plan, warning: str) -> Plan:
 class Starter(Room):
     """Makes tasks of requests: all of them, or none."""
 
-    def __init__(self, planner: Planner, *ground: Any) -> None:
-        super().__init__(*ground)
+    def __init__(self, planner: Planner) -> None:
+        super().__init__(*planner.ground)
         self.planner, self.worktrees = planner, planner.worktrees
 
     def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
@@ -5695,7 +5700,7 @@ class Sweep(Room):
     or nothing: first all but the answers, in time those. In between nothing but their age is looked at."""
 
     def __init__(self, bounds: Bounds, dry_run: bool, ignored: bool, by_itself: bool) -> None:
-        super().__init__(bounds.config, bounds.environ, bounds.git, bounds.watch)
+        super().__init__(*bounds.ground)
         self.bounds, self.trees = bounds, self.config.worktree_dir
         self.max_age_s, self.result_age_s = self.config.task_max_age_s, self.config.result_max_age_s
         self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
@@ -5885,12 +5890,11 @@ class Swarm:
         self.store = Store(config.root)
         self.view = View(self.store)
         self.watch = Watch(self.view, host)
-        ground = config, environ, self.git, self.watch
-        self.bounds = Bounds(*ground)
-        self.compare = Compare(self.bounds, *ground)
-        self.merger = Merger(Worktrees(self.bounds, *ground), *ground)
-        self.planner = Planner(self.merger, *ground)
-        self.starter = Starter(self.planner, *ground)
+        self.bounds = Bounds(config, environ, self.git, self.watch)
+        self.compare = Compare(self.bounds)
+        self.merger = Merger(Worktrees(self.bounds))
+        self.planner = Planner(self.merger)
+        self.starter = Starter(self.planner)
 
     def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
         """Start one task for each request and return their ids. All or nothing: when one request is wrong, or
@@ -7614,7 +7618,7 @@ def show_entry(argv: Sequence[str], config: Config, environ: Mapping[str, str]) 
     path = config.codex_bin
     words = [f"--codex-bin={path}" if word.startswith("--codex-bin=") else
              path if before == "--codex-bin" else word for before, word in zip(["", *given], given)]
-    if words != given or path in words:
+    if any(word.split("=")[0] == "--codex-bin" for word in given):
         find_codex(path, environ.get("PATH", os.defpath))
     command = [*this_program(), *words]
     where, text = CLIENTS[client][0], entry_for(client, command)

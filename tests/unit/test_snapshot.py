@@ -353,12 +353,17 @@ def test_a_file_renamed_only_by_case_is_taken_where_git_was_told_not_to_tell_the
     assert files_of(repo) == ["Readme", "readme.d/x"]
 
 
-def test_a_sparse_checkout_is_not_taken_for_deletions(repo, tree, place):
+def make_sparse(tree, place):
+    """Saved with `in/a` and `out/b`, of which only the first is still checked out."""
     for name in ("in/a", "out/b"):
         (place / name).parent.mkdir()
         (place / name).write_text("1\n")
     save(tree)
     agent(tree, "sparse-checkout", "set", "in")
+
+
+def test_a_sparse_checkout_is_not_taken_for_deletions(repo, tree, place):
+    make_sparse(tree, place)
     assert not (place / "out").exists()
     (place / "in" / "a").write_text("2\n")
     take(tree, "x")
@@ -366,11 +371,7 @@ def test_a_sparse_checkout_is_not_taken_for_deletions(repo, tree, place):
 
 
 def test_a_worktree_that_was_made_sparse_stays_so_in_its_second_turn(repo, tree, place):
-    for name in ("in/a", "out/b"):
-        (place / name).parent.mkdir()
-        (place / name).write_text("1\n")
-    save(tree)
-    agent(tree, "sparse-checkout", "set", "in")
+    make_sparse(tree, place)
     for turn in ("2\n", "3\n"):
         (place / "in" / "a").write_text(turn)
         take(tree, "x")
