@@ -873,7 +873,7 @@ ALIASES = {"thread_id": "threadId", "conversationId": "threadId", "conversation_
 # ======================================================================================
 # To add an argument of a run, write one FLAGS row: its name as in the tool of the vendor's removed
 # `codex mcp-server`, its schema, where it goes and the words it becomes. It then is in the input
-# schemas, in argv and in the README's table.
+# schemas, in argv and in docs/tools.md.
 class Flag(NamedTuple):
     name: str
     schema: Schema
@@ -6036,7 +6036,7 @@ def _row(row: Changed, view: str, globs: Optional[Globs]) -> str:
 # 12. TOOLS
 # ======================================================================================
 # To add a tool, write one @tool function. tools/list, argument checking, dispatch and the tests read TOOLS;
-# the README's table is compared with it. A handler gets the checked arguments under their listed names.
+# `tests/pages` writes docs/tools.md from it. A handler gets the checked arguments under their listed names.
 class Answer(NamedTuple):
     """What a tool returns. `failed`: the run that the call was about ended badly, so the result says
     isError."""

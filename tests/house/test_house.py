@@ -322,38 +322,46 @@ def works(python):
     return subprocess.run([python, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 
-# -- the tables of the README -------------------------------------------------------------------------
-def readme():
-    return (ROOT / "README.md").read_text(encoding="utf-8")
+# -- README and docs ----------------------------------------------------------------------------------
+PAGES_NAMED = ["README.md", "CONTRIBUTING.md", "docs/tools.md", "docs/worktrees.md", "docs/clients.md",
+               "docs/command-line.md", "docs/security.md", "docs/how-it-works.md"]
+PAGES = runpy.run_path(str(ROOT / "tests" / "pages"))
 
 
-def section(title):
-    match = re.search(r"^#+ %s\n(.*?)(?=^#+ |\Z)" % re.escape(title), readme(), re.M | re.S)
-    assert match, "the README has no section %r" % title
+def page(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(name, title):
+    match = re.search(r"^#+ %s\n(.*?)(?=^#+ |\Z)" % re.escape(title), page(name), re.M | re.S)
+    assert match, "%s has no section %r" % (name, title)
     return match.group(1)
 
 
-def first_column(title):
+def first_column(name, title):
     """The names in the first column of the first table of a section."""
-    rows = [line for line in section(title).split("\n\n") if line.lstrip().startswith("|")][0].strip().splitlines()[2:]
-    return [re.match(r"\|\s*`([^`]+)`", row).group(1) for row in rows]
+    rows = re.findall(r"^\|.*", section(name, title), re.M)
+    return [re.match(r"\|\s*`([^`]+)`", row).group(1) for row in rows[2:]]
+
+
+def test_the_parts_of_the_pages_that_are_made_from_tables_are_fresh():
+    """If not: `tests/pages` writes them."""
+    assert [str(path.relative_to(ROOT)) for path, _ in PAGES["stale"]()] == []
+    used = {name for path in PAGES["PAGES"] for _, name, _ in PAGES["PART"].findall(page(path))}
+    assert used == set(PAGES["BLOCKS"])
 
 
 def test_the_readme_lists_the_tools_in_the_order_of_the_code():
-    assert first_column("Tools") == list(cms.TOOLS)
+    assert first_column("README.md", "60 seconds") == list(cms.TOOLS)
 
 
-def test_the_readme_lists_the_parameters_in_the_order_of_the_code():
-    assert first_column("Parameters") == [flag.name for flag in cms.FLAGS]
-
-
-def test_the_readme_lists_the_flags_of_the_parser():
+def test_the_page_of_commands_lists_the_flags_of_the_parser():
     options = {o for action in cms.flags()._actions for o in action.option_strings} - {"-h"}
-    assert sorted(name.split()[0] for name in first_column("Flags")) == sorted(options)
+    assert sorted(name.split()[0] for name in first_column("docs/command-line.md", "Flags")) == sorted(options)
 
 
-def test_the_readme_lists_the_environment_in_the_order_of_the_code():
-    assert first_column("Environment") == list(cms.VARIABLES)
+def test_the_page_of_commands_lists_the_environment_in_the_order_of_the_code():
+    assert first_column("docs/command-line.md", "Environment") == list(cms.VARIABLES)
 
 
 def test_every_variable_that_the_code_reads_is_declared():
@@ -361,70 +369,128 @@ def test_every_variable_that_the_code_reads_is_declared():
     assert read == set(cms.VARIABLES)
 
 
-def test_the_readme_names_every_key_state_outcome_and_kind():
-    text = section("Tools")
-    kinds = [k.value for k in cms.FailureKind]
-    assert re.findall(r"`(\w+)`", text[text.index("Failure kinds:"):].split("\n\n")[0]) == kinds
-    shown = {*cms.State, *cms.Outcome} - {cms.State.QUEUED}       # no task is in that while there is no queue
+def test_the_page_of_tools_names_every_key_state_and_outcome():
+    text = section("docs/tools.md", "What comes back")
+    # no task is seen in that while there is no queue
+    shown = {*cms.State, *cms.Outcome} - {cms.State.QUEUED}
     assert {s.value for s in shown if s.value not in text} == set() and "queued" not in text
-    assert [k for k in ("task_id", "threadId", "content", "failure", "usage", "worktree", "warnings", "started_at", "elapsed_s", "progress", "truncated") if "`%s`" % k not in text] == []
+    keys = ("task_id", "threadId", "content", "failure", "usage", "worktree", "warnings", "started_at",
+            "elapsed_s", "progress", "truncated")
+    assert [k for k in keys if "`%s`" % k not in text] == []
 
 
-def test_the_readme_names_every_resource():
-    assert [r.uri for r in cms.RESOURCES if "`%s`" % r.uri not in readme()] == []
-
-
-def test_the_readme_has_every_prompt_with_its_arguments():
-    rows = [row.split("|") for row in section("Resources and prompts").splitlines() if row.startswith("| `")]
-    assert {re.findall(r"`(\w+)`", row[1])[0]: re.findall(r"`(\w+)`", row[3]) for row in rows} == \
-        {p.name: [a.name for a in p.arguments] for p in cms.PROMPTS.values()}
-
-
-def test_the_readme_lists_the_clients_of_config_with_the_places_of_their_entries():
-    rows = [row.split("|")[1:3] for row in section("Install").splitlines() if row.startswith("| `")]
+def test_the_page_of_clients_lists_those_of_config_with_the_places_of_their_entries():
+    text = section("docs/clients.md", "Connect a client")
+    rows = [row.split("|")[1:3] for row in text.splitlines() if row.startswith("| `")]
     assert [re.findall(r"`([^`]+)`", name)[0] for name, _ in rows] == list(cms.CLIENTS)
     words = lambda text: re.findall(r"[~.\w/-]+\.(?:json|toml)", text)
     assert [words(where) for _, where in rows] == [words(where) for where, _ in cms.CLIENTS.values()]
+    assert [name for name in cms.CLIENTS if "`%s`" % name not in page("README.md") and name != "claude"] == []
 
 
 @pytest.mark.parametrize("name", ["claude", "cursor", "codex"])
-def test_an_entry_of_the_readme_is_what_config_prints(name):
-    assert "\n%s\n" % cms.entry_for(name, ["python3", "/path/to/codex_mcp_swarm.py"]) in readme()
+def test_an_entry_of_the_page_of_clients_is_what_config_prints(name):
+    entry = cms.entry_for(name, ["python3", "/path/to/codex_mcp_swarm.py"])
+    assert "\n%s\n" % entry in page("docs/clients.md")
+    assert name != "claude" or "\n%s\n" % entry in page("README.md")
 
 
 def test_no_line_leads_to_the_other_program_of_the_same_name():
-    to_the_index = re.compile(r"\buvx (?!--from)|\bpip install (?:-\S+ )*[\"']?codex-mcp-swarm|\bpipx run (?!--spec)|\bpipx install codex|[\"']uvx[\"']")
+    to_the_index = re.compile(r"\buvx (?!--from)|\bpip install (?:-\S+ )*[\"']?codex-mcp-swarm"
+                              r"|\bpipx run (?!--spec)|\bpipx install codex|[\"']uvx[\"']")
     texts = [p for p in tracked() if p.suffix == ".md" or p == FILE]
-    assert [(p.name, line) for p in texts for line in p.read_text(encoding="utf-8").splitlines() if to_the_index.search(line)] == []
-    assert "is another program" in readme()
+    lines = [(p.name, line) for p in texts for line in p.read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if to_the_index.search(line[1])] == []
+    assert "is another program" in page("README.md")
 
 
-def test_the_readme_names_every_revision_that_is_spoken():
-    assert "%s to %s" % (cms.SUPPORTED[-1], cms.SUPPORTED[0]) in section("Clients")
+def test_the_page_of_clients_names_every_revision_that_is_spoken():
+    assert "%s to %s" % (cms.SUPPORTED[-1], cms.SUPPORTED[0]) in page("docs/clients.md")
 
 
-def test_every_file_that_the_readme_names_is_there():
-    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme())
-    named = re.findall(r"`((?:tests|docs)/[\w./-]+)`", section("Development"))
-    assert [name for name in links + named if not (ROOT / name.split("#")[0]).exists()] == []
-    assert named
+def anchor(heading):
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def anchors(path):
+    return {anchor(heading) for heading in re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.M)}
+
+
+@pytest.mark.parametrize("name", PAGES_NAMED)
+def test_every_link_of_a_page_leads_somewhere(name):
+    missing = []
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page(name)):
+        file, _, part = link.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        if not path.exists() or (part and part not in anchors(path)):
+            missing.append(link)
+    missing += [place for place in re.findall(r"`((?:tests|docs)/[\w./-]+)", page(name))
+                if not (ROOT / place).exists() and name == "CONTRIBUTING.md"]
+    assert missing == []
+
+
+def test_the_readme_leads_to_every_page():
+    pages = {"docs/" + path.name for path in (ROOT / "docs").glob("*.md")} | {"CONTRIBUTING.md", "CHANGELOG.md"}
+    assert [name for name in sorted(pages) if "(%s)" % name not in page("README.md")] == []
+    assert pages - {"CHANGELOG.md"} | {"README.md"} == set(PAGES_NAMED)
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES_NAMED if name.startswith("docs/")])
+def test_a_page_begins_with_a_list_of_its_contents(name):
+    headings = re.findall(r"^## (.*)", page(name), re.M)
+    listed = re.findall(r"^- \[(?:.*)\]\(#(.*)\)", page(name).split("\n## ")[0], re.M)
+    assert listed == [anchor(heading) for heading in headings]
+
+
+@pytest.mark.parametrize("name", PAGES_NAMED)
+def test_no_item_of_a_list_has_more_than_60_words(name):
+    items = re.findall(r"^[-*] (.*(?:\n  .*)*)", page(name), re.M)
+    assert [(len(item.split()), item[:60]) for item in items if len(item.split()) > 60] == []
+
+
+def test_the_readme_is_a_front_page():
+    assert len(page("README.md").splitlines()) <= 150
 
 
 def test_every_line_of_the_security_page_names_a_test_that_exists():
-    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-    tables = [block.splitlines()[2:] for block in page.split("\n\n") if "| proven by |" in block]
+    tables = [block.splitlines()[2:] for block in page("docs/security.md").split("\n\n")
+              if "| proven by |" in block]
     named = [re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row) for table in tables for row in table]
     assert len(tables) >= 3 and [] not in named
-    missing = [name for row in named for file, name in row if not re.search(r"^(async )?def %s\(" % name, (ROOT / file).read_text(encoding="utf-8"), re.M)]
+    missing = [name for row in named for file, name in row
+               if not re.search(r"^(async )?def %s\(" % name, page(file), re.M)]
     assert missing == []
-    assert "(docs/security.md)" in section("Security")
 
 
-def test_the_numbers_in_the_readme_are_those_of_the_code():
-    text = readme()
-    for number in ("%s characters" % format(cms.RESULT_CHARS, ","), format(cms.RESULT_CHARS_CODEX, ","), format(cms.MAX_PROMPT_CHARS, ","),
-                   "%d minutes" % (cms.WAIT_S / 60), "%d minutes" % (cms.WAIT_S_CODEX / 60), "%d s" % cms.WAIT_S_CODEX):
+def test_the_numbers_of_the_page_of_tools_are_those_of_the_code():
+    text = page("docs/tools.md")
+    for number in ("%s characters" % format(cms.RESULT_CHARS, ","), format(cms.RESULT_CHARS_CODEX, ","),
+                   "%d minutes" % (cms.WAIT_S / 60), "%d minutes" % (cms.WAIT_S_CODEX / 60)):
         assert number in text, number
+    assert "%d s" % cms.WAIT_S_CODEX in page("docs/clients.md")
+
+
+# -- JSON of the pages ---------------------------------------------------------------------------------
+def json_examples():
+    """(page, the example) for every block of JSON, one a line where several calls stand in one block."""
+    for name in PAGES_NAMED:
+        for block in re.findall(r"^```json\n(.*?)^```", page(name), re.M | re.S):
+            lines = block.splitlines()
+            several = len(lines) > 1 and all(line.startswith('{"name"') for line in lines)
+            yield from ((name, json.loads(text)) for text in (lines if several else [block]))
+
+
+def test_every_call_that_a_page_shows_is_one_that_its_tool_takes():
+    calls = [(name, call) for name, call in json_examples() if "arguments" in call]
+    bare = [({"tasks"} <= set(call) and "codex_batch" or "codex_merge", call) for name, call in json_examples()
+            if name == "README.md" and "arguments" not in call]
+    found = [(call["name"], call["arguments"]) for _, call in calls] + [(tool, call) for tool, call in bare]
+    assert len(found) > 15 and {tool for tool, _ in found} == set(cms.TOOLS)
+    for tool, arguments in found:
+        assert cms.problems(cms.TOOLS[tool].args, arguments) == [], (tool, arguments)
+        for entry in [*arguments.get("tasks", ()), arguments.get("defaults", {})]:
+            assert set(entry) <= set(cms.RUN), entry
 
 
 # -- what clients read --------------------------------------------------------------------------------
@@ -480,7 +546,7 @@ def test_the_changelog_has_the_version_of_the_code_on_top():
 
 def test_the_package_has_no_dependency_and_the_oldest_python_of_the_readme():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert "requires-python = \">=3.8\"" in text and "Python 3.8" in readme()
+    assert "requires-python = \">=3.8\"" in text and "Python 3.8" in page("README.md")
     assert not re.search(r"^dependencies", text, re.M)
     assert re.search(r"^codex-mcp-swarm = \"codex_mcp_swarm:main\"$", text, re.M) and callable(cms.main)
 
