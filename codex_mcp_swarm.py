@@ -27,7 +27,7 @@ Where do I add ...?
     a task state or outcome     floor 1: the enum; floor 4: its TRANSITIONS row
     a resource or a prompt      floor 12: one RESOURCES or PROMPT_ROWS row
     a protocol method           floor 13: one METHODS row, and the method of its era
-    a flag or variable          floor 14: `flags` or VARIABLES
+    a command, flag or variable floor 14: one @subcommand function, a row of SERVER_FLAGS or VARIABLES
     a reason to keep a worktree floor 8: Clearing._doubts, or _losses where it is about files
 """
 from __future__ import annotations
@@ -275,8 +275,6 @@ class Config(NamedTuple):
     log_level: str = "WARNING"
     min_free_mb: int = 512                      # below that no worktree is made; 0: never refused
     depth: int = 1                              # of tasks inside of tasks; 1: there are none
-    dry_run: bool = False                       # these two are for `sweep` alone
-    sweep_ignored: bool = False
 
 
 class Usage(NamedTuple):
@@ -6056,6 +6054,12 @@ class Tool(NamedTuple):
     always_load: bool = False
     waits: bool = False             # as long as the tasks do
 
+    def called(self, swarm: Swarm, arguments: Mapping[str, Any], call: Call) -> Union[Answer, Wait]:
+        """Check the arguments, then run it. Raises: ToolError, OSError."""
+        checked = canonical(self.args, dict(arguments))
+        refuse(problems(self.args, checked))
+        return self.run(swarm, checked, call)
+
 
 def tool(name: str, title: str, description: str, args: Schema, returns: Schema,
          **traits: bool) -> Callable[[Any], Any]:
@@ -6999,9 +7003,7 @@ class Era:
         if found is None:
             raise ProtocolError(INVALID_PARAMS, f"Unknown tool: {clip(name, 100)}")
         try:
-            checked = canonical(found.args, arguments or {})
-            refuse(problems(found.args, checked))
-            answer = found.run(self.swarm, checked, call)
+            answer = found.called(self.swarm, arguments or {}, call)
             if isinstance(answer, Wait):
                 return self.wait_result(answer, call)
             return self.call_result(answer, call)
@@ -7519,6 +7521,7 @@ def _number(unit: str, least: float = 0) -> Callable[[str], float]:
     return read
 
 
+LISTED_AT_ONCE = 500                # of ended tasks
 VARIABLES: Mapping[str, Variable] = {
     "CODEX_SWARM_TASK_DIR": Variable(
         "root", _directory,
@@ -7609,92 +7612,6 @@ def this_program() -> List[str]:
     return [script] if installed else [sys.executable, os.path.abspath(__file__)]
 
 
-def show_entry(argv: Sequence[str], config: Config, environ: Mapping[str, str]) -> int:
-    """Print the entry for the client that `argv` names, with its other words as flags of the server; the path
-    of codex absolute, since a client starts it elsewhere. Raises: ToolError where there is none."""
-    pairs = zip(argv, argv[1:])
-    at = next(i for i, (word, client) in enumerate(pairs) if word == "config" and client in CLIENTS)
-    client, given = argv[at + 1], [*argv[:at], *argv[at + 2:]]
-    path = config.codex_bin
-    words = [f"--codex-bin={path}" if word.startswith("--codex-bin=") else
-             path if before == "--codex-bin" else word for before, word in zip(["", *given], given)]
-    if any(word.split("=")[0] == "--codex-bin" for word in given):
-        find_codex(path, environ.get("PATH", os.defpath))
-    command = [*this_program(), *words]
-    where, text = CLIENTS[client][0], entry_for(client, command)
-    if text.startswith("{"):                # JSON has no comments
-        sys.stderr.write(f"{where}. If there are servers in it already, put this one beside them.\n")
-    else:
-        print(f"# {where}")
-    print(text)
-    return 0
-
-
-def flags() -> Any:
-    """The argparse parser."""
-    import argparse
-
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> Any:
-            raise UsageError(f"{message} (--help shows the flags)")
-    parser = Parser(
-        prog="codex-mcp-swarm", allow_abbrev=False,
-        # a width, or argparse imports shutil at every start
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100),
-        description="MCP server that runs many Codex CLI tasks at once. "
-                    "Without arguments it serves MCP on standard input and output.",
-        epilog="environment:\n" + "\n".join(f"  {name:30}{row.help}" for name, row in VARIABLES.items()))
-    add = parser.add_argument
-    add("command", nargs="?", choices=["config", "demo", "sweep"],
-        help="config: print the entry for a CLIENT, with the flags given; demo: run five tasks, with live "
-             "status in the terminal; sweep: remove what ended long ago, and say why the rest is kept")
-    add("client", nargs="?", metavar="CLIENT", choices=list(CLIENTS), help="of config: " + ", ".join(CLIENTS))
-    add("-c", dest="overrides", metavar="key=value", action="append", type=_override,
-        help="codex configuration for every task, as in `codex -c`; arguments of a call override it "
-             "(repeatable)")
-    add("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories")
-    add("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued")
-    add("--codex-bin", metavar="PATH", type=_executable, help="codex executable, path or name")
-    add("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2],
-        help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
-             "`profile`; one that names no sandbox is read-only, in a worktree MODE")
-    add("--allow-root", dest="allow_roots", metavar="DIR", action="append", type=_allowed_root,
-        help="calls may only work in DIR and below, links resolved (repeatable)")
-    add("--dry-run", action="store_true", help="sweep: only say what would be removed")
-    add("--ignored", dest="sweep_ignored", action="store_true",
-        help="sweep: also remove worktrees in which ignored files were made, with those files")
-    add("--version", action="version", version=f"codex-mcp-swarm {__version__}")
-    return parser
-
-
-def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Tuple[Optional[str], Config]:
-    """(command, configuration). Reads, never writes. Raises: UsageError for a bad value; SystemExit from
-    argparse."""
-    options = vars(flags().parse_args(argv)) if argv else {}
-    command, client = options.get("command"), options.get("client")
-    if command != "sweep" and (options.get("dry_run") or options.get("sweep_ignored")):
-        raise UsageError(f"{'--dry-run' if options['dry_run'] else '--ignored'} is for the command sweep")
-    if (command == "config") != (client is not None):
-        raise UsageError(f"{'a client' if client else 'config'}: the command is `config CLIENT`, "
-                         f"with one of {', '.join(CLIENTS)}")
-    home = os.path.expanduser("~")
-    state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
-    fields: Dict[str, Any] = {
-        "root": os.path.abspath(os.path.expanduser(os.path.join(state, "codex-swarm"))),
-        "codex_home": environ.get("CODEX_HOME") or os.path.join(home, ".codex")}
-    for name, row in VARIABLES.items():
-        if environ.get(name):
-            try:
-                fields[row.field] = row.read(environ[name])
-            except UsageError as error:
-                raise UsageError(f"{name}={environ[name]}: {error.what}")
-    for field, value in options.items():
-        if field in Config._fields and value is not None:
-            fields[field] = tuple(value) if isinstance(value, list) else value
-    fields.setdefault("worktree_dir", os.path.join(fields["root"], "worktrees"))
-    return command, Config(**fields)
-
-
 def _override(word: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", override(word)[0]) or "=" not in word:
         raise UsageError(f"-c {masked(word)}: not of the form key=value")
@@ -7707,6 +7624,227 @@ def _allowed_root(given: str) -> str:
         return os.path.realpath(path)
     why = "is not a directory" if os.path.lexists(path) else "does not exist"
     raise UsageError(f"--allow-root {given}: {why if os.path.isabs(path) else 'is no absolute path'}")
+
+
+# The commands. To add one, write one @subcommand function. Help, completion and the tests read COMMANDS.
+Argument = Callable[[Any], Any]     # adds itself to a parser of argparse
+
+
+class Command(NamedTuple):
+    name: str
+    aim: str                        # what one wants to do; the help lists the commands by it
+    help: str                       # one line
+    more: str                       # what it does, and examples
+    arguments: Tuple[Argument, ...]
+    run: Callable[["Typed"], int]   # returns the exit status
+    flags: bool = False             # it takes those of the server, too
+
+
+COMMANDS: Dict[str, Command] = {}   # filled here, at import, and never changed
+AIMS = ("Run tasks", "See what they do and did", "Bring their work home", "Set up")
+
+
+def arg(*names: str, **how: Any) -> Argument:
+    """An argument, in the words of `add_argument`."""
+    return lambda parser: parser.add_argument(*names, **how)
+
+
+def subcommand(name: str, aim: str, help: str, more: str, *arguments: Argument,
+            flags: bool = False) -> Callable[[Any], Any]:
+    """Put the function below into COMMANDS."""
+    def add(run: Any) -> Any:
+        COMMANDS[name] = Command(name, aim, help, more, arguments, run, flags)
+        return run
+    return add
+
+
+JSON = arg("--json", action="store_true", help="the same as JSON")
+SERVER_FLAGS = (
+    arg("-c", dest="overrides", metavar="key=value", action="append", type=_override,
+        help="codex configuration for every task, as in `codex -c`; arguments of a call override it "
+             "(repeatable)"),
+    arg("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories"),
+    arg("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued"),
+    arg("--codex-bin", metavar="PATH", type=_executable, help="codex executable, path or name"),
+    arg("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2],
+        help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
+             "`profile`; one that names no sandbox is read-only, in a worktree MODE"),
+    arg("--allow-root", dest="allow_roots", metavar="DIR", action="append", type=_allowed_root,
+        help="calls may only work in DIR and below, links resolved (repeatable)"))
+EXIT_STATUSES = """\
+exit status:
+  0    all went well: every task succeeded, everything was merged
+  1    something failed, or was refused; the reason is on stderr
+  2    the command line or a variable is wrong; nothing was done
+  130  Ctrl-C; tasks that were started go on"""
+
+
+def parser(prog: str, **how: Any) -> Any:
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> Any:
+            raise UsageError(f"{message} (`{self.prog} --help` shows what there is)")
+    # a width, or argparse imports shutil at every start
+    narrow = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100, max_help_position=26)
+    return Parser(prog, allow_abbrev=False, formatter_class=narrow, **how)
+
+
+def flags() -> Any:
+    """The parser of what stands before the command; that and all after it go to `words`."""
+    import argparse
+    named = ((aim, [c for c in COMMANDS.values() if c.aim == aim]) for aim in AIMS)
+    listed = "\n\n".join("\n".join([f"{aim}:", *(f"  {c.name:12}{c.help}" for c in some_commands)])
+                         for aim, some_commands in named if some_commands)
+    variables = "\n".join(f"  {name:30}{row.help}" for name, row in VARIABLES.items())
+    top = parser("codex-mcp-swarm", usage="codex-mcp-swarm [FLAGS] [COMMAND ...]",
+                 description=f"{ABOUT}\n\n{listed}\n\n{EXAMPLES}",
+                 epilog=f"{EXIT_STATUSES}\n\nenvironment:\n{variables}")
+    for argument in SERVER_FLAGS:
+        argument(top)
+    top.add_argument("--version", action="version", version=f"codex-mcp-swarm {__version__}")
+    top.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return top
+
+
+ABOUT = """\
+Run many Codex CLI tasks at once. Without a command it is a server: it speaks MCP on standard input and
+output, and an MCP client starts it. `codex-mcp-swarm COMMAND --help` shows one command with examples."""
+EXAMPLES = """\
+examples:
+  codex-mcp-swarm ls                    what runs now
+  codex-mcp-swarm show 2f9c             what became of one task; the beginning of an id is enough
+  codex-mcp-swarm config claude         the line that adds the server to Claude Code"""
+
+
+class Typed:
+    """One command as it was typed, and what it works with. `options` are its arguments and flags by name."""
+
+    def __init__(self, row: Optional[Command], options: Dict[str, Any], config: Config,
+                 argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.row, self.options, self.config, self.argv, self.environ = row, options, config, argv, environ
+        self.call = Call()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.options.get(name)
+
+    @functools.cached_property
+    def swarm(self) -> Swarm:
+        return Swarm(self.config, Host(self.config.log_file, self.config.log_level), self.environ)
+
+    def asks(self, tool: str, **more: Any) -> Union[Answer, Wait]:
+        """What a tool says to those of the options that it knows, and to `more`. Raises: ToolError."""
+        known = {name: self[name] for name in TOOLS[tool].args["properties"]}
+        given = {name: value for name, value in {**known, **more}.items() if value not in (None, False)}
+        return TOOLS[tool].called(self.swarm, given, self.call)
+
+    def show(self, data: Dict[str, Any], lines: Optional[Iterable[str]] = None) -> None:
+        """Print an answer whole, as JSON or for a person; then its results count as collected."""
+        text = _pretty(data) if self["json"] else for_people(render(data) if lines is None else
+                                                             "\n".join(lines))
+        if text:
+            print(text)
+        ended = [r["task_id"] for r in records_of(data) if r.get("state") == State.ENDED.value]
+        if lines is None:
+            self.swarm.collected(ended)
+
+
+def for_people(text: str) -> str:
+    """Text that names tools, with the commands of the same name in their place."""
+    program = shell_words(this_program())
+    named = {f"codex_{name}": name for name in COMMANDS}
+    named.update(codex_cancel="stop", codex_status="ls --all", codex_batch="run", codex_async="run -d")
+    return re.sub(r"\bcodex_[a-z]+\b",
+                  lambda found: f"`{program} {named[found[0]]}`" if found[0] in named else found[0], text)
+
+
+class Look:
+    """How lines look on an output: colours and marks only on a terminal, and not where NO_COLOR is set."""
+
+    def __init__(self, out: Any, environ: Mapping[str, str]) -> None:
+        import shutil
+        terminal = out.isatty()
+        self.fancy = terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        self.width = shutil.get_terminal_size().columns if terminal else 1000
+
+    def mark(self, how: str) -> str:
+        """`how`: an outcome or a state."""
+        sign, colour = MARKS.get(how, MARKS["starting"])
+        return f"\033[{colour}m{sign}\033[m " if self.fancy else ""
+
+    def tasks(self, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        """A line for each."""
+        rows = [(r, r.get("outcome") or r["state"], lasting(r.get("elapsed_s", 0)), _changes(r))
+                for r in records]
+        for_ages, for_changes = (max(map(len, column), default=0) for column in
+                                 (([row[i] for row in rows]) for i in (2, 3)))
+        for record, how, took, changes in rows:
+            line = f"{record['task_id']}  {how:9}  {took:>{for_ages}}  "
+            line += f"{changes:{for_changes}}  " if for_changes else ""
+            what = " · ".join(filter(None, (record.get("title"), _does(record))))
+            yield self.mark(how) + line + visible(clip(what, max(12, self.width - len(line) - 3)))
+
+
+MARKS: Mapping[str, Tuple[str, str]] = {        # and the colour of the terminal
+    "succeeded": ("✓", "32"), "failed": ("✗", "31"), "timed_out": ("✗", "31"), "lost": ("✗", "31"),
+    "cancelled": ("■", "33"), "stopping": ("■", "33"),
+    "running": ("●", "36"), "starting": ("○", "36")}
+
+
+def _changes(record: Mapping[str, Any]) -> str:
+    tree = record.get("worktree", {})
+    return f"+{tree['insertions']} -{tree['deletions']} {tree['files_changed']} files" \
+        if "files_changed" in tree else ""
+
+
+def _does(record: Mapping[str, Any]) -> str:
+    """What one that runs does, and why one failed."""
+    live = record.get("progress")
+    if live is None:
+        return record["failure"]["message"] if "failure" in record else ""
+    doing = DOING.get(Phase(live["phase"]))
+    return f"{doing} `{live['detail']}`" if doing and "detail" in live else live["phase"]
+
+
+def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
+    """What was typed, with the configuration. Reads, never writes. Raises: UsageError for a bad value;
+    SystemExit from argparse."""
+    row, options = None, {}                             # type: Optional[Command], Dict[str, Any]
+    if argv:
+        given = flags().parse_args(argv)
+        name, *words = given.words or [""]
+        if name and name not in COMMANDS:
+            raise UsageError(f"`{clip(name, 60)}` is no command{_suggestion(name, COMMANDS)}")
+        row = COMMANDS.get(name)
+        options = vars(_parser_of(row).parse_args(words, given) if row else given)
+    home = os.path.expanduser("~")
+    state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+    fields: Dict[str, Any] = {
+        "root": os.path.abspath(os.path.expanduser(os.path.join(state, "codex-swarm"))),
+        "codex_home": environ.get("CODEX_HOME") or os.path.join(home, ".codex")}
+    for name, variable in VARIABLES.items():
+        if environ.get(name):
+            try:
+                fields[variable.field] = variable.read(environ[name])
+            except UsageError as error:
+                raise UsageError(f"{name}={environ[name]}: {error.what}")
+    for field, value in options.items():
+        if field in Config._fields and value is not None:
+            fields[field] = tuple(value) if isinstance(value, list) else value
+    fields.setdefault("worktree_dir", os.path.join(fields["root"], "worktrees"))
+    return Typed(row, options, Config(**fields), argv, environ)
+
+
+def _parser_of(row: Command) -> Any:
+    own = parser(f"codex-mcp-swarm {row.name}", description=f"{row.help[0].upper()}{row.help[1:]}.",
+                 epilog=row.more)
+    for argument in row.arguments:
+        argument(own)
+    if row.flags:
+        group = own.add_argument_group("flags of the server")
+        for argument in SERVER_FLAGS:
+            argument(group)
+    return own
 
 
 def claim_standard_descriptors() -> Tuple[IO[bytes], int]:
@@ -7754,6 +7892,69 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
     return 0
 
 
+@subcommand("config", "Set up", "print the entry that adds the server to a client", """\
+Put the entry where the line above it says. The flags that you add are flags of the server in it.
+
+examples:
+  codex-mcp-swarm config claude
+  codex-mcp-swarm config codex --max-sandbox workspace-write""",
+            arg("client", metavar="CLIENT", nargs="?", choices=list(CLIENTS), help=", ".join(CLIENTS)),
+            flags=True)
+def show_entry(typed: Typed) -> int:
+    """Print the entry for a client, with the other words of the command line as flags of the server; the path
+    of codex absolute, since a client starts it elsewhere. Raises: ToolError where there is none."""
+    client, given = typed["client"], list(typed.argv)
+    if client is None:
+        raise UsageError(f"the command is `config CLIENT`, with one of {', '.join(CLIENTS)}")
+    given.remove("config")
+    given.remove(client)
+    path = typed.config.codex_bin
+    words = [f"--codex-bin={path}" if word.startswith("--codex-bin=") else
+             path if before == "--codex-bin" else word for before, word in zip(["", *given], given)]
+    if any(word.split("=")[0] == "--codex-bin" for word in given):
+        find_codex(path, typed.environ.get("PATH", os.defpath))
+    command = [*this_program(), *words]
+    where, text = CLIENTS[client][0], entry_for(client, command)
+    if text.startswith("{"):                # JSON has no comments
+        sys.stderr.write(f"{where}. If there are servers in it already, put this one beside them.\n")
+    else:
+        print(f"# {where}")
+    print(text)
+    return 0
+
+
+@subcommand("ls", "See what they do and did", "list tasks", """\
+Tasks that have not ended; with --all those that have, too, newest first.
+
+examples:
+  codex-mcp-swarm ls --all          yesterday's, too
+  codex-mcp-swarm ls --json | jq -r '.tasks[].task_id'""",
+            arg("-a", "--all", action="store_true", help="those that have ended, too"), JSON)
+def list_tasks(typed: Typed) -> int:
+    ids = typed.swarm.store.ids()[:LISTED_AT_ONCE] if typed["all"] else None
+    answer = typed.asks("codex_status", task_ids=ids or None)
+    assert isinstance(answer, Answer)
+    typed.show(answer.data, Look(sys.stdout, typed.environ).tasks(answer.data["tasks"]))
+    if not answer.data["tasks"]:
+        sys.stderr.write("There is no task.\n" if typed["all"] else
+                         "No task is running; `ls --all` lists those that have ended.\n")
+    return 0
+
+
+@subcommand("show", "See what they do and did", "show what tasks do, or what became of them", """\
+Outcome, final message, changed files, and what to do where it failed. The beginning of an id is enough; a
+branch or a thread names its task, too.
+
+examples:
+  codex-mcp-swarm show 2f9c""",
+            arg("task_ids", metavar="ID", nargs="+"), JSON)
+def show_tasks(typed: Typed) -> int:
+    answer = typed.asks("codex_status")
+    assert isinstance(answer, Answer)
+    typed.show(answer.data)
+    return 0
+
+
 # The demonstration: real tasks, shown as a client shows them, and the real codex where there is one.
 DEMO_PROMPTS = [f"In one sentence: what {what}?" for what in
                 ("is a process group", "does fsync do", "is a FIFO", "does flock do", "is a zombie process")]
@@ -7766,16 +7967,19 @@ echo '{"type": "turn.completed", "usage": {}}'
 """
 
 
-def demo(config: Config, environ: Mapping[str, str]) -> int:
+@subcommand("demo", "Set up", "run five small tasks, with live status in the terminal", """\
+They put five short questions to your codex; where there is none that could answer, it says so, and a
+stand-in takes its place.""", flags=True)
+def demo(typed: Typed) -> int:
     """Run five tasks and show them live; whatever ends it ends them. Killed itself it leaves them in ROOT,
     where every server sees them and can stop them. Returns 0 when all five succeeded. Raises: ToolError;
     OSError."""
     import tempfile
+    config, environ = typed.config, typed.environ
     call = Call(tell=lambda text: print(f"  {visible(text)}", flush=True))
 
     def end(*_: Any) -> None:
         call.cancelled = True
-    own_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="codex-swarm-demo-") as place:
@@ -7835,11 +8039,20 @@ def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[str, str]:
     return "", f"{path} is not logged in (`codex login` does that)."
 
 
-def sweep(config: Config, environ: Mapping[str, str]) -> int:
+@subcommand("sweep", "Bring their work home", "remove what ended long ago, and say why the rest is kept", """\
+Nothing goes that is not in a commit. It needs the same variables as the server.
+
+examples:
+  codex-mcp-swarm sweep --dry-run""",
+            arg("--dry-run", action="store_true", help="only say what would be removed"),
+            arg("--ignored", action="store_true",
+                help="also remove worktrees in which ignored files were made, with those files"))
+def sweep(typed: Typed) -> int:
     """Remove what is old and say what was done with everything, also when nobody listens any more. Returns 0.
     Raises: ToolError or OSError when ROOT cannot be swept."""
+    config = typed.config
     done, total = [0, 0], [0, 0]                # kept, removed
-    word = ("keep", "would remove" if config.dry_run else "removed")
+    word = ("keep", "would remove" if typed["dry_run"] else "removed")
 
     def say(line: str) -> None:
         try:
@@ -7852,8 +8065,7 @@ def sweep(config: Config, environ: Mapping[str, str]) -> int:
     empty = "" if os.path.isdir(config.root) else ", where nothing was ever run"
     say(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){empty}, kept {kept} (CODEX_SWARM_TASK_MAX_AGE), "
         f"their answers {answers_kept} (CODEX_SWARM_RESULT_MAX_AGE)")
-    swarm = Swarm(config, Host(config.log_file, config.log_level), environ)
-    for thing in swarm.sweep(config.dry_run, config.sweep_ignored):
+    for thing in typed.swarm.sweep(typed["dry_run"], typed["ignored"]):
         done[thing.removed] += 1
         total[thing.removed] += thing.bytes
         say(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {thing.path}")
@@ -7865,35 +8077,36 @@ def sweep(config: Config, environ: Mapping[str, str]) -> int:
 
 
 def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
-    """The program. Returns its exit status: 0, 1 when the command failed, or 2 for a bad flag or environment,
-    or on Windows."""
+    """The program. Returns its exit status, one of EXIT_STATUSES; 2 also on Windows."""
     argv, environ = sys.argv[1:] if argv is None else argv, os.environ if environ is None else environ
     if fcntl is None:
         sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
         return 2
     try:
-        command, config = configure(argv, environ)
+        typed = configure(argv, environ)
+        if typed.row is None and not os.isatty(0):
+            return serve(typed.config, environ)
+        own_signals()
+        code = typed.row.run(typed) if typed.row else welcome()
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         sys.stderr.write(f"codex-mcp-swarm: {visible(clip(error.what, 500))}\n")
         return 2
-    if command is None and not os.isatty(0):
-        return serve(config, environ)
-    try:
-        code = 0
-        if command is None:
-            program = this_program()
-            print(WELCOME % {"entry": entry_for("claude", program), "program": shell_words(program)}, end="")
-        elif command == "config":
-            code = show_entry(argv, config, environ)
-        else:
-            code = {"demo": demo, "sweep": sweep}[command](config, environ)
-        sys.stdout.flush()
-        return code
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:                                 # `| head`: who reads has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # what is still in the buffer goes nowhere
     except (ToolError, OSError) as error:
-        sys.stderr.write(f"codex-mcp-swarm: {visible(str(error))}\n")
+        sys.stderr.write(f"codex-mcp-swarm: {visible(for_people(str(error)))}\n")
     return 1
+
+
+def welcome() -> int:
+    """Who starts it by hand, on a terminal."""
+    program = this_program()
+    print(WELCOME % {"entry": entry_for("claude", program), "program": shell_words(program)}, end="")
+    return 0
 
 
 if __name__ == "__main__":

@@ -213,9 +213,9 @@ def test_the_code_has_no_to_do_list_and_nothing_commented_out():
 
 
 def test_no_state_lives_in_the_module():
-    """Tables are filled while the module is made (that of the tools by the decorator `tool`), and never after."""
+    """Tables are filled while the module is made (tools and commands by their decorators), and never after."""
     tables = {name for node in tree().body for name in bound(node) if isinstance(getattr(cms, name, None), (dict, list, set))}
-    changed, decorator = set(), {id(n) for f in functions() if f.name == "tool" for n in ast.walk(f)}
+    changed, decorator = set(), {id(n) for f in functions() if f.name in ("tool", "subcommand") for n in ast.walk(f)}
     for function in functions():
         for n in ast.walk(function):
             if id(n) in decorator:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import codex_mcp_swarm as cms
 from conftest import FAKE_CODEX, SERVER, command
 
 JSON_KEYS = {"cursor": "mcpServers", "gemini": "mcpServers", "claude-desktop": "mcpServers",
@@ -38,7 +39,7 @@ def test_help_names_every_flag_and_variable(fake):
     assert done.returncode == 0
     for word in ("-c key=value", "--skip-git-repo-check", "--ephemeral", "--codex-bin", "--version", "CODEX_SWARM_LOG",
                  "CODEX_SWARM_LOG_LEVEL", "CODEX_SWARM_TASK_DIR", "CODEX_SWARM_WORKTREE_DIR", "CODEX_SWARM_TASK_MAX_AGE",
-                 "CODEX_SWARM_CODEX_BIN", "CODEX_SWARM_MIN_FREE_MB", "sweep", "--dry-run", "--ignored", "config", "demo", *CLIENTS):
+                 "CODEX_SWARM_CODEX_BIN", "CODEX_SWARM_MIN_FREE_MB", *cms.COMMANDS):
         assert word.encode() in done.stdout, word
 
 
@@ -158,7 +159,7 @@ def test_a_codex_that_is_not_there_is_told_before_anybody_pastes_it(fake, given)
     assert b"no-such-codex" in done.stderr and b"not found" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["config"], ["config", "emacs"], ["demo", "claude"]])
+@pytest.mark.parametrize("words", [["config"], ["config", "emacs"]])
 def test_config_for_no_client_or_an_unknown_one_lists_them_with_exit_2(fake, words):
     done = run(fake, *words)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, b"", 1)

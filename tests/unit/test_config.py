@@ -110,15 +110,15 @@ def test_on_a_terminal_it_says_what_it_is_and_does_not_hang(home):
 
 
 def configured(*argv, **environ):
-    return cms.configure(list(argv), environ)[1]
+    return cms.configure(list(argv), environ).config
 
 
 def test_the_defaults():
     home = os.path.expanduser("~")
     state = home + "/.local/state/codex-swarm"
-    assert cms.configure([], {}) == (None, cms.Config(
+    assert configured() == cms.Config(
         root=state, worktree_dir=state + "/worktrees", codex_bin="codex", codex_home=home + "/.codex", overrides=(), skip_git_repo_check=False, ephemeral=False,
-        task_max_age_s=86400.0, log_file=None, log_level="WARNING"))
+        task_max_age_s=86400.0, log_file=None, log_level="WARNING")
 
 
 GIVEN = [
@@ -129,7 +129,7 @@ GIVEN = [
     ([], {"CODEX_SWARM_WORKTREE_SETUP": " npm ci "}, "worktree_setup", "npm ci"), ([], {"CODEX_SWARM_WORKTREE_SETUP": ""}, "worktree_setup", ""),
     ([], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "c"), (["--codex-bin", "d"], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "d"),
     (["--codex-bin=d"], {}, "codex_bin", "d"), ([], {"CODEX_HOME": "/h"}, "codex_home", "/h"),
-    ([], {"CODEX_SWARM_MIN_FREE_MB": "0"}, "min_free_mb", 0), (["sweep", "--dry-run"], {}, "dry_run", True), (["sweep", "--ignored"], {}, "sweep_ignored", True),
+    ([], {"CODEX_SWARM_MIN_FREE_MB": "0"}, "min_free_mb", 0), 
     ([], {}, "depth", 1), ([], {"CODEX_SWARM_DEPTH": "2"}, "depth", 2), ([], {"CODEX_SWARM_DEPTH": "0"}, "depth", 1),
     ([], {"CODEX_SWARM_TASK_MAX_AGE": "0"}, "task_max_age_s", 0.0), ([], {"CODEX_SWARM_TASK_MAX_AGE": "3600.5"}, "task_max_age_s", 3600.5),
     ([], {"CODEX_SWARM_LOG_LEVEL": "debug"}, "log_level", "DEBUG"), ([], {"CODEX_SWARM_LOG_LEVEL": ""}, "log_level", "WARNING"),
@@ -164,5 +164,13 @@ def test_a_directory_that_would_depend_on_where_the_server_starts_is_refused(nam
         configured(**{name: "tasks"})
 
 
-def test_the_command_is_demo_or_none():
-    assert [cms.configure(argv, {})[0] for argv in ([], ["demo"], ["-c", "a=1"], ["-c", "a=1", "demo"])] == [None, "demo", None, "demo"]
+@pytest.mark.parametrize("argv, name", [([], None), (["demo"], "demo"), (["-c", "a=1"], None),
+                                        (["-c", "a=1", "demo"], "demo"), (["demo", "-c", "a=1"], "demo")])
+def test_a_command_may_stand_behind_the_flags_and_before_them(argv, name):
+    row = cms.configure(argv, {}).row
+    assert (row and row.name) == name
+
+
+def test_flags_before_and_after_a_command_add_up():
+    config = configured("-c", "a=1", "--ephemeral", "demo", "-c", "b=2", "--codex-bin", "x")
+    assert (config.overrides, config.ephemeral, config.codex_bin) == (("a=1", "b=2"), True, "x")
