@@ -173,6 +173,13 @@ class Phase(str, enum.Enum):
     ENDING = "finishing"
 
 
+class Health(str, enum.Enum):
+    """How a part of what tasks stand on is."""
+    OK = "ok"
+    WARNING = "warning"
+    BROKEN = "broken"
+
+
 class Turn(str, enum.Enum):
     """The turn as the events tell it; NONE when codex stopped before it began."""
     NONE = "none"
@@ -925,6 +932,7 @@ def toml(value: Any, depth: int = 0) -> str:
 SANDBOXES = ["read-only", "workspace-write", "danger-full-access"]
 PROFILE = "codex_mcp_swarm"                 # the permission profile of a task that ROOT has to be hidden from
 PROFILES_SINCE = (0, 154, 0)
+KNOWN_CODEX = ((0, 144), (0, 169))          # the oldest and the newest that this was tried with
 # What `config` may hold under a cap, by the first part of the key: it starts, opens and writes nothing.
 HARMLESS = frozenset({
     "compact_prompt", "developer_instructions", "hide_agent_reasoning", "instructions", "model",
@@ -1817,6 +1825,17 @@ def private_directory(path: str) -> None:
     """The same, and closed to others. Raises: ToolError."""
     if own_directory(path).st_mode & 0o077:
         os.chmod(path, 0o700)
+
+
+def existing(path: str) -> str:
+    """`path`, or the nearest directory above it that is there."""
+    return path if os.path.lexists(path) or path == os.sep else existing(os.path.dirname(path))
+
+
+def free_mb(path: str) -> int:
+    """MiB that the user may still fill there. Raises: OSError."""
+    there = os.statvfs(path)
+    return there.f_bavail * there.f_frsize >> 20
 
 
 def is_inside(path: str, directory: str) -> bool:
@@ -4919,10 +4938,9 @@ class Worktrees(Room):
     def _new(self, top: str, base: str, path: str, branch: str, **how: bool) -> Worktree:
         """Raises: ToolError."""
         self.prepare()
-        there = os.statvfs(self.config.worktree_dir)
-        free_mb = there.f_bavail * there.f_frsize >> 20
-        if free_mb < self.config.min_free_mb:
-            raise ToolError(f"No worktree is made: {free_mb:,} MiB are free in `{self.config.worktree_dir}`",
+        free = free_mb(self.config.worktree_dir)
+        if free < self.config.min_free_mb:
+            raise ToolError(f"No worktree is made: {free:,} MiB are free in `{self.config.worktree_dir}`",
                             f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
                             "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
                             "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
@@ -5879,6 +5897,218 @@ class Sweep(Room):
         return [what] if due else None
 
 
+class Finding(NamedTuple):
+    """What one check found, and what to do about it, if anything."""
+    name: str
+    health: Health
+    what: str
+    fix: str = ""
+
+
+class Habit(NamedTuple):
+    """Where a client may have our entry, and how long it lets a call take whose entry has no `timeout`
+    (milliseconds); 0: hours; None: nobody can tell."""
+    files: Sequence[str]                # relative: in the current directory
+    limit_s: Optional[float] = None
+    table: str = "mcpServers"
+
+
+# Source: Claude Code 2.1.329, codex-cli 0.169.0 (which is asked itself), the documentation of the others.
+HABITS: Mapping[str, Habit] = {
+    "claude": Habit(("~/.claude.json", ".mcp.json"), 0),
+    "codex": Habit((), 300),
+    "cursor": Habit(("~/.cursor/mcp.json", ".cursor/mcp.json")),
+    "vscode": Habit((".vscode/mcp.json",), table="servers"),
+    "gemini": Habit(("~/.gemini/settings.json",), 600),
+    "opencode": Habit(("~/.config/opencode/opencode.json", "opencode.json"), table="mcp"),
+    "claude-desktop": Habit(("~/.config/Claude/claude_desktop_config.json",
+                             "~/Library/Application Support/Claude/claude_desktop_config.json"))}
+
+
+def entries_in(text: str, table: str, cwd: str) -> List[Dict[str, Any]]:
+    """Our entries among the settings of a client, each with its whole command as a list. Raises: ValueError,
+    TypeError, AttributeError or RecursionError for what is no plain JSON, or says something else."""
+    data = json.loads(text)
+    if isinstance(data, list):                                          # as codex tells it
+        data = {table: {row["name"]: {**row["transport"], "timeout": 1000 * (row["tool_timeout_sec"] or 0)}
+                        for row in data if row["enabled"]}}
+    here = data.get("projects", {}).get(cwd, {})                        # as Claude Code keeps what is local
+    found = []
+    for name, entry in [*data.get(table, {}).items(), *here.get(table, {}).items()]:
+        first, more = entry.get("command") or [], entry.get("args") or []
+        words = [*([first] if isinstance(first, str) else first), *more]
+        if words and re.search(r"codex[-_](mcp[-_])?swarm", " ".join((name, *words))):
+            found.append({**entry, "command": words})
+    return found
+
+
+class Doctor(Room):
+    """What tasks stand on, and who starts us. It tries out and repairs nothing: what it makes lies in a
+    directory of its own, which goes again. A check returns what it found, and what to do about it, if
+    anything; what it raises is broken."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__(*bounds.ground)
+        self.bounds = bounds
+
+    def findings(self) -> List[Finding]:
+        """Where there is no codex, nothing is asked of it. Blocks for a second; a minute where it hangs."""
+        found = [self.one("codex", self.codex)]
+        there = found[0].health is not Health.BROKEN
+        checks = {"login": self.login, "sandbox": self.sandbox, "reach": self.reach} if there else {}
+        checks.update(git=self.git_version, root=self.root, locks=self.locks, space=self.space)
+        found += itertools.starmap(self.one, checks.items())
+        clients = [one for name in HABITS if there or name != "codex" for one in self.client(name)]
+        none = "no client that is known here starts this server", "`codex-mcp-swarm config CLIENT` prints how"
+        return [*found, *(clients or [self.one("clients", lambda: none)])]
+
+    def ready(self) -> Tuple[str, str]:
+        """(a codex that can work, ""), or ("", why there is none)."""
+        found = [self.one("codex", self.codex), self.one("login", self.login)]
+        broken = [f"{one.what} {one.fix}." for one in found if one.health is Health.BROKEN]
+        return ("", broken[0]) if broken else (self.path(), "")
+
+    @staticmethod
+    def one(name: str, check: Callable[[], Tuple[str, str]]) -> Finding:
+        try:
+            what, fix = check()
+            return Finding(name, Health.WARNING if fix else Health.OK, what, fix)
+        except SwarmError as error:
+            return Finding(name, Health.BROKEN, str(SwarmError(error.what, error.why)), error.fix)
+        except OSError as error:
+            return Finding(name, Health.BROKEN, str(error), "Mend that, then ask again")
+
+    def path(self) -> str:
+        return find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath))
+
+    def ask(self, *words: str, cwd: str = "/") -> Done:
+        return self.host.run([self.path(), *words], cwd, self.environ, timeout_s=20)
+
+    def codex(self) -> Tuple[str, str]:
+        path = self.path()
+        version = self.bounds.codex_version(path)
+        what = f"{path}, version {'.'.join(map(str, version)) or 'unknown'}"
+        if KNOWN_CODEX[0] <= version[:2] <= KNOWN_CODEX[1]:
+            return what, ""
+        known = " to ".join(".".join(map(str, one)) for one in KNOWN_CODEX)
+        better = "this server, should records show `unknown_events`" if version > KNOWN_CODEX[1] else \
+            "it: `npm install -g @openai/codex`"
+        return what, f"{known} are known: update {better}"
+
+    def login(self) -> Tuple[str, str]:
+        """`codex login status` knows of OpenAI's login alone: with a key in the environment, or where a
+        provider is named, the run itself has to tell. Source: codex-cli 0.169.0."""
+        files = ("/etc/codex/config.toml", os.path.join(self.config.codex_home, "config.toml"))
+        lines = [*self.config.overrides, *(line for file in files for line in text_in(file).split("\n"))]
+        own = [line.strip() for line in lines if re.match(r"\s*model_provider\s*=", line)]
+        own += [name for name in ("CODEX_API_KEY",) if name in self.environ]
+        if own:
+            return f"`{own[-1]}`: whether that works, only a task can tell", ""
+        done = self.ask("login", "status")
+        said = (done.err or done.out).strip().split("\n")[0].partition(" - ")[0]
+        if done.code:
+            raise ToolError(f"{self.path()} is not logged in", said.replace("Not logged in", ""),
+                            "`codex login` does that")
+        return f"{said}; whether the account is good for a task, only a task can tell", ""
+
+    def sandbox(self) -> Tuple[str, str]:
+        """Source: codex-cli 0.144.6, 0.154.0 and 0.169.0."""
+        import tempfile
+        settings = ('sandbox_mode="workspace-write"', "sandbox_workspace_write.writable_roots=[]",
+                    "sandbox_workspace_write.exclude_slash_tmp=true",
+                    "sandbox_workspace_write.exclude_tmpdir_env_var=true")
+        words = [word for setting in settings for word in ("-c", setting)]
+        with tempfile.TemporaryDirectory(prefix="codex-swarm-doctor-") as outside:
+            inside = os.path.join(outside, "inside")
+            os.mkdir(inside)
+            done = self.ask("sandbox", *words, "--", "/bin/sh", "-c", ": > made; : > ../made", cwd=inside)
+            works, leaks = (os.path.exists(os.path.join(at, "made")) for at in (inside, outside))
+        if leaks:
+            raise ToolError("A command in Codex's sandbox wrote outside of its workspace", "",
+                            "Update codex, and until then give tasks nothing that they could harm")
+        if not works:
+            why = clip(" ".join(done.err.split()), 300) or f"exit status {done.code}"
+            raise ToolError("No command runs in Codex's sandbox, so tasks can run none", why,
+                            "On Linux allow user namespaces (AppArmor, or what the container may)")
+        return "a command can write in its workspace and not outside", ""
+
+    def reach(self) -> Tuple[str, str]:
+        """Of tasks that may write in the current directory, and in a worktree."""
+        spec = Spec("", 0, self.path(), os.getcwd(), {"sandbox": SANDBOXES[1]}, self.config.overrides)
+        places = (spec.cwd, os.path.join(self.config.worktree_dir, "0" * 12))
+        profile = any(self.bounds.kept_out(spec, place).permissions for place in places)
+        how = "is hidden from tasks by a permission profile" if profile else "is where tasks cannot write"
+        return f"`{self.config.root}` {how}", ""
+
+    def git_version(self) -> Tuple[str, str]:
+        said = self.git.at("/")("version")
+        version = [*map(int, re.findall(r"\d+", said)[:2])]
+        if version < [2, 18]:
+            raise ToolError(f"{said} is too old", "Worktrees need 2.18, merges 2.38", "Update git")
+        return said, "" if version >= [2, 38] else "codex_merge needs 2.38: update git"
+
+    def root(self) -> Tuple[str, str]:
+        root = self.config.root
+        if not os.path.lexists(root):
+            return f"`{root}` is made when the first task starts", ""
+        if own_directory(root).st_mode & 0o077:
+            return f"others can see what is in `{root}`, though not in its tasks", f"`chmod 700 '{root}'`"
+        return f"`{root}` is yours alone", ""
+
+    def locks(self) -> Tuple[str, str]:
+        import tempfile
+        there, fix = existing(self.config.root), "Name a directory on a local disk in CODEX_SWARM_TASK_DIR"
+        try:
+            with tempfile.TemporaryDirectory(prefix=".codex-swarm-doctor-", dir=there) as place:
+                lock = os.path.join(place, "lock")
+                with locked(lock, fcntl.LOCK_EX, os.O_CREAT):
+                    holds = held(lock)
+                os.mkfifo(os.path.join(place, "control"))
+        except OSError as error:
+            raise ToolError(f"No task can be kept in `{there}`", str(error), fix)
+        if not holds:
+            raise ToolError(f"In `{there}` two can hold the same lock", "Its file system locks nothing", fix)
+        return f"locks and FIFOs work in `{there}`", ""
+
+    def space(self) -> Tuple[str, str]:
+        trees, least = self.config.worktree_dir, self.config.min_free_mb
+        free = free_mb(existing(trees))
+        if free < least:
+            raise ToolError(f"{free:,} MiB are free in `{trees}`, so no worktree is made",
+                            f"CODEX_SWARM_MIN_FREE_MB asks for {least:,}",
+                            "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest")
+        return f"{free:,} MiB are free in `{trees}`", ""
+
+    def client(self, name: str) -> Iterator[Finding]:
+        """What is right or wrong with each of our entries in the settings of one client."""
+        told = {"`codex mcp list`": lambda: self.ask("mcp", "list", "--json").out} if name == "codex" else {}
+        for path in map(os.path.abspath, map(os.path.expanduser, HABITS[name].files)):
+            if os.path.isfile(path):
+                told[f"`{path}`"] = functools.partial(text_in, path)
+        for where, read in told.items():
+            try:
+                for entry in entries_in(read(), HABITS[name].table, os.getcwd()):
+                    yield self.one(f"client {name}", lambda: self.entry(name, where, entry))
+            except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                yield Finding(f"client {name}", Health.WARNING, f"{where} cannot be read as JSON",
+                              "See whether the client can, and starts this server")
+
+    def entry(self, name: str, where: str, entry: Mapping[str, Any]) -> Tuple[str, str]:
+        import shutil
+        words, fix = entry["command"], f"`codex-mcp-swarm config {name}` prints a good entry"
+        lost = [word for word in words if re.match("/.*[.]py$", word) and not os.path.isfile(word)]
+        if lost or not shutil.which(words[0], path=self.environ.get("PATH", os.defpath)):
+            raise ToolError(f"{where} starts `{[*lost, words[0]][0]}`, which is not there", "", fix)
+        limit_s, needs_s = HABITS[name].limit_s, WAIT_S_CODEX if name == "codex" else WAIT_S
+        limit_s = (entry.get("timeout") or 0) / 1000 or limit_s
+        if limit_s is None:
+            return f"{where} starts us; should it end a call after 60 s, use `wait: false` and codex_wait", ""
+        waits = f"ends a call after {lasting(limit_s)}" if limit_s else "lets a call take hours"
+        short = 0 < limit_s < needs_s
+        return f"{where} starts us, and {waits}", \
+            f"Tasks then go on: codex_wait. {lasting(needs_s)} are better: {fix}" if short else ""
+
+
 class Swarm:
     """The application, and the Python API. Thread-safe."""
 
@@ -5953,6 +6183,10 @@ class Swarm:
                   "started_at": round(spec.created_at, 3)}
         told_of = lambda key, value: value not in (None, [], {}) and (key, value) != ("title", "")
         return {key: value for key, value in record.items() if told_of(key, value)}
+
+    def doctor(self) -> List[Finding]:
+        """See Doctor.findings."""
+        return Doctor(self.bounds).findings()
 
     def sweep(self, dry_run: bool = False, ignored: bool = False, by_itself: bool = False) -> Iterator[Swept]:
         """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each
@@ -6697,6 +6931,10 @@ def _server_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
     return _pretty(facts)
 
 
+def findings_json(findings: Sequence[Finding]) -> str:
+    return _pretty({"findings": [*map(to_json, findings)]})
+
+
 SCHEME = "codex-swarm:///"
 RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex",
@@ -6704,6 +6942,8 @@ RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "config", "config", "The configuration in force", "application/json",
              lambda swarm, task_id, about: _pretty({**to_json(swarm.config),
                                                     "overrides": [*map(masked, swarm.config.overrides)]})),
+    Resource(SCHEME + "doctor", "doctor", "What tasks stand on, what is broken there, and what to do",
+             "application/json", lambda swarm, task_id, about: findings_json(swarm.doctor())),
     Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
     Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
              lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
@@ -7983,7 +8223,7 @@ def demo(typed: Typed) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="codex-swarm-demo-") as place:
-        codex, why = _ready_codex(config, environ)
+        codex, why = Doctor(Swarm(config, Host(), environ).bounds).ready()
         if codex:
             print(f"Five small questions for {codex} (this uses your account).", flush=True)
         else:
@@ -8022,21 +8262,18 @@ def _tell_demo(swarm: Swarm, task_ids: Sequence[str], real: bool) -> int:
     return 0 if succeeded == len(records) else 1
 
 
-def _ready_codex(config: Config, environ: Mapping[str, str]) -> Tuple[str, str]:
-    """(a codex that can work, ""), or ("", why there is none).
-
-    `codex login status` knows of OpenAI's login alone: with a key in the environment, or where a provider is
-    named, the run itself has to tell. Source: codex-cli 0.169.0."""
-    files = ("/etc/codex/config.toml", os.path.join(config.codex_home, "config.toml"))
-    settings = [*config.overrides, *(line for file in files for line in text_in(file).split("\n"))]
-    unsure = "CODEX_API_KEY" in environ or any(re.match(r"\s*model_provider\s*=", line) for line in settings)
-    try:
-        path = find_codex(config.codex_bin, environ.get("PATH", os.defpath))
-        if unsure or Host().run([path, "login", "status"], "/", dict(environ), timeout_s=20).code == 0:
-            return path, ""
-    except (ToolError, OSError) as error:
-        return "", str(error)
-    return "", f"{path} is not logged in (`codex login` does that)."
+def doctor(config: Config, environ: Mapping[str, str], as_json: bool = False) -> int:
+    """Print what tasks stand on. Returns 0, or 1 when something is broken."""
+    findings = Swarm(config, Host(config.log_file, config.log_level), environ).doctor()
+    colours = {Health.OK: "32", Health.WARNING: "33", Health.BROKEN: "31"}
+    plain = not sys.stdout.isatty() or "NO_COLOR" in environ
+    for one in findings if not as_json else ():
+        word = f"{one.health.value:8}"
+        print(word if plain else f"\033[{colours[one.health]}m{word}\033[m",
+              f"{one.name:21}", visible(one.what))
+        print(visible(f"{'':31}{one.fix}\n" if one.fix else ""), end="")
+    print(findings_json(findings) if as_json else "", end="\n" if as_json else "")
+    return int(any(one.health is Health.BROKEN for one in findings))
 
 
 @subcommand("sweep", "Bring their work home", "remove what ended long ago, and say why the rest is kept", """\
