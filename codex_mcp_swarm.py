@@ -8028,7 +8028,8 @@ class Look:
 MARKS: Mapping[str, Tuple[str, str]] = {        # and the colour of the terminal
     "succeeded": ("✓", "32"), "failed": ("✗", "31"), "timed_out": ("✗", "31"), "lost": ("✗", "31"),
     "cancelled": ("■", "33"), "stopping": ("■", "33"),
-    "running": ("●", "36"), "starting": ("○", "36")}
+    "running": ("●", "36"), "starting": ("○", "36"),
+    "ok": ("✓", "32"), "warning": ("!", "33"), "broken": ("✗", "31")}
 
 
 def _changes(record: Mapping[str, Any]) -> str:
@@ -8262,17 +8263,25 @@ def _tell_demo(swarm: Swarm, task_ids: Sequence[str], real: bool) -> int:
     return 0 if succeeded == len(records) else 1
 
 
-def doctor(config: Config, environ: Mapping[str, str], as_json: bool = False) -> int:
-    """Print what tasks stand on. Returns 0, or 1 when something is broken."""
-    findings = Swarm(config, Host(config.log_file, config.log_level), environ).doctor()
-    colours = {Health.OK: "32", Health.WARNING: "33", Health.BROKEN: "31"}
-    plain = not sys.stdout.isatty() or "NO_COLOR" in environ
-    for one in findings if not as_json else ():
-        word = f"{one.health.value:8}"
-        print(word if plain else f"\033[{colours[one.health]}m{word}\033[m",
-              f"{one.name:21}", visible(one.what))
-        print(visible(f"{'':31}{one.fix}\n" if one.fix else ""), end="")
-    print(findings_json(findings) if as_json else "", end="\n" if as_json else "")
+@subcommand("doctor", "Set up", "say what tasks stand on, what is broken there, and what to do", """\
+Codex and its login and sandbox, git, the task directory, free space, and which clients start this server.
+Nothing is changed. The exit status is 1 when something is broken.
+
+examples:
+  codex-mcp-swarm doctor
+  codex-mcp-swarm doctor --json | jq '.findings[] | select(.health != "ok")'""", JSON, flags=True)
+def doctor(typed: Typed) -> int:
+    import textwrap
+    findings, look = typed.swarm.doctor(), Look(sys.stdout, typed.environ)
+    if typed["json"]:
+        print(findings_json(findings))
+    for one in findings if not typed["json"] else ():
+        beside = " " * (22 if look.fancy else 31)
+        text = "\n".join(beside + part for part in (one.what, one.fix) if part)
+        lines = "\n".join(textwrap.fill(visible(for_people(line)), look.width - 3, subsequent_indent=beside,
+                                        break_long_words=False, break_on_hyphens=False)
+                          for line in text.split("\n")).replace("\n", "\n  " if look.fancy else "\n")
+        print((look.mark(one.health.value) or f"{one.health.value:9}") + f"{one.name:22}" + lines.lstrip())
     return int(any(one.health is Health.BROKEN for one in findings))
 
 

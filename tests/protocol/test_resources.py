@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-FIXED = ["codex-swarm:///server-info", "codex-swarm:///config", "codex-swarm:///tasks"]
+FIXED = ["codex-swarm:///" + name for name in ("server-info", "config", "doctor", "tasks")]
 TEMPLATES = ["codex-swarm:///tasks/{task_id}", "codex-swarm:///tasks/{task_id}/events"]
 
 

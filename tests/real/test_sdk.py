@@ -161,7 +161,7 @@ async def test_resources_show_the_server_its_configuration_and_its_tasks(lab, mo
     async with lab.connect("-c", "model=gpt-5.5", mode=mode) as swarm:
         task_id = (await swarm.call("codex", prompt="@say kept"))["task_id"]
         listed = {str(resource.uri) for resource in (await swarm.client.list_resources()).resources}
-        assert listed == {"codex-swarm:///server-info", "codex-swarm:///config", TASKS_URI}
+        assert listed == {"codex-swarm:///server-info", "codex-swarm:///config", "codex-swarm:///doctor", TASKS_URI}
         facts = await swarm.read("codex-swarm:///server-info")
         assert (facts["pid"], facts["protocol"]) == (swarm.pid, REVISION[mode])
         assert "gpt-5.5" in json.dumps(await swarm.read("codex-swarm:///config"))

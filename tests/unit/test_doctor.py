@@ -1,4 +1,4 @@
-"""The doctor: what is whole is said to be, each thing that can break is broken once, and nothing is repaired."""
+"""The doctor: what is whole is said to be, what can break is broken once, and nothing is repaired."""
 import json
 import os
 import sys
@@ -18,7 +18,6 @@ esac
 WHOLE = {"version": "0.169.0", "login": "echo 'API key configured - sk-proj-***RSTUV' >&2",
          "sandbox": ": > made", "mcp": "echo '[]'"}
 LEAKS = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
-OURS = {"command": sys.executable, "args": ["/x/codex_mcp_swarm.py"]}
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_what_is_whole_is_said_to_be_and_nothing_is_left_behind(doctor, root, tm
     before = sorted(os.listdir(tmp_path))
     found = doctor()
     assert list(found) == ["codex", "login", "sandbox", "reach", "git", "root", "locks", "space", "clients"]
-    assert {name: one for name, one in found.items() if one.health.value != "ok"} == {"clients": found["clients"]}
+    assert [name for name, one in found.items() if one.health.value != "ok"] == ["clients"]
     assert "RSTUV" not in found["login"].what
     assert sorted(os.listdir(tmp_path)) == sorted({*before, "codex"}) and not root.exists()
 
@@ -76,10 +75,10 @@ def test_a_provider_or_a_key_of_ones_own_is_no_missing_login(doctor, tmp_path, m
     assert found.health is cms.Health.OK and named in found.what and "secret" not in found.what
 
 
-@pytest.mark.parametrize("said, health", [("git version 2.17.1", "broken"), ("git version 2.30.2", "warning")])
+@pytest.mark.parametrize("said, health", [("2.17.1", "broken"), ("2.30.2", "warning")])
 def test_an_old_git_is_found_by_what_it_cannot_do(doctor, tmp_path, monkeypatch, said, health):
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\necho {said}\n")
+    (tmp_path / "bin" / "git").write_text(f"#!/bin/sh\necho git version {said}\n")
     (tmp_path / "bin" / "git").chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
     found = doctor()["git"]
@@ -122,7 +121,8 @@ CLIENTS = [
     (".claude.json", entry(timeout=60000), "claude", "warning", "60 s"),
     (".claude.json", entry(command="/no/python"), "claude", "broken", "`/no/python`"),
     (".claude.json", entry(args=["/no/codex_mcp_swarm.py"]), "claude", "broken", "`/no/codex_mcp_swarm.py`"),
-    (".cursor/mcp.json", {"mcpServers": {"mine": {**OURS, "args": ["codex-mcp-swarm"]}}}, "cursor", "ok", "60 s"),
+    (".cursor/mcp.json", {"mcpServers": {"mine": {"command": "env", "args": ["codex-mcp-swarm"]}}},
+     "cursor", "ok", "60 s"),
     (".gemini/settings.json", entry(), "gemini", "warning", "10 min"),
     (".gemini/settings.json", entry(timeout=3600000), "gemini", "ok", "60 min"),
     (".config/opencode/opencode.json", {"mcp": {"codex-swarm": {"command": [sys.executable, "-V"]}}},
@@ -152,8 +152,8 @@ def test_claude_codes_entry_for_this_directory_counts_and_that_of_another_does_n
 
 @pytest.mark.parametrize("limit_s, health", [(None, "ok"), (3600.0, "ok"), (60.0, "warning")])
 def test_codex_is_asked_for_its_own_entry(doctor, limit_s, health):
-    row = {"name": "codex-swarm", "enabled": True, "transport": {"type": "stdio", "command": "sh", "args": []}}
-    told = json.dumps([{**row, "tool_timeout_sec": limit_s}])
+    row = {"name": "codex-swarm", "enabled": True, "tool_timeout_sec": limit_s}
+    told = json.dumps([{**row, "transport": {"type": "stdio", "command": "sh", "args": []}}])
     assert doctor(mcp=f"echo '{told}'")["client codex"].health.value == health
 
 
