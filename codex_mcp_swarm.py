@@ -8276,12 +8276,11 @@ def doctor(typed: Typed) -> int:
     if typed["json"]:
         print(findings_json(findings))
     for one in findings if not typed["json"] else ():
-        beside = " " * (22 if look.fancy else 31)
-        text = "\n".join(beside + part for part in (one.what, one.fix) if part)
-        lines = "\n".join(textwrap.fill(visible(for_people(line)), look.width - 3, subsequent_indent=beside,
-                                        break_long_words=False, break_on_hyphens=False)
-                          for line in text.split("\n")).replace("\n", "\n  " if look.fancy else "\n")
-        print((look.mark(one.health.value) or f"{one.health.value:9}") + f"{one.name:22}" + lines.lstrip())
+        said = [for_people(visible(part)) for part in (one.what, one.fix) if part]
+        lines = [line for part in said for line in textwrap.wrap(
+            part, max(30, look.width - 24), break_long_words=False, break_on_hyphens=False)]
+        print((look.mark(one.health.value) or f"{one.health.value:9}") + f"{one.name:22}"
+              + ("\n" + " " * (24 if look.fancy else 31)).join(lines))
     return int(any(one.health is Health.BROKEN for one in findings))
 
 

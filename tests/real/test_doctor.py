@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
+import anyio
 import pytest
+
+from .harness import SERVER
 
 pytestmark = pytest.mark.anyio
 
@@ -22,3 +25,14 @@ async def test_the_real_sandbox_login_and_entry_are_found_as_they_are(lab):
     assert "0.169.0" in found["codex"]["what"] and "mock" in found["login"]["what"]
     assert "not outside" in found["sandbox"]["what"]
     assert "60 s" in found["client codex"]["what"]
+
+
+async def test_the_command_says_on_paper_what_is_broken_and_ends_with_1(lab):
+    """In a user namespace that may have none below it, the real sandbox has nothing to stand on."""
+    barred = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    doctor = [sys.executable, str(SERVER), "doctor"]
+    unshared = ["unshare", "--user", "--map-root-user", "sh", "-c", barred, "sh", *doctor]
+    for start, status, health in ((doctor, 0, "ok"), (unshared, 1, "broken")):
+        done = await anyio.run_process(start, cwd=lab.repo, env=lab.environment, check=False)
+        [line] = [row for row in done.stdout.decode().splitlines() if " sandbox " in row]
+        assert (done.returncode, done.stderr, line.split()[0]) == (status, b"", health), done

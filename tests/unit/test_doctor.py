@@ -161,3 +161,15 @@ def test_a_file_system_that_locks_nothing_is_found(doctor, monkeypatch):
     monkeypatch.setattr(cms.fcntl, "flock", lambda fd, how: None)
     found = doctor()["locks"]
     assert found.health is cms.Health.BROKEN and "CODEX_SWARM_TASK_DIR" in found.fix
+
+
+def test_the_command_says_the_same_to_people_and_programs(doctor, capsys, tmp_path):
+    doctor()
+    words = ["doctor", "--codex-bin", str(tmp_path / "codex")]
+    assert cms.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["ok", "codex", str(tmp_path / "codex") + ",", "version", "0.169.0"]
+    assert cms.main([*words, "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert [one["name"] for one in findings] == [line.split()[1] for line in lines if line[0] != " "]
+    assert cms.main(["doctor", "--codex-bin", "/no/codex"]) == 1
