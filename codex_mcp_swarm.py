@@ -90,6 +90,7 @@ NAMES_SHOWN = 5                     # of a list of files in a record
 HUNKS_SHOWN = 5                     # of the conflicts in one file
 FILES_SHOWN = 20                    # with conflicts, of a pair of tasks
 PAIRS_TRIED = 500                   # of tasks that touch the same files
+PAIRS_AT_ONCE = 25                  # ... by one process of git's, whose conflicts are held in memory
 HUNK_CHARS = 1_500
 FILES_KEPT = 500                    # of those that a task touched
 MAX_TIMEOUT_S = 7 * 86400.0
@@ -493,6 +494,7 @@ class Part(NamedTuple):
 class Merged(NamedTuple):
     """Parts brought together one after the other, on top of a commit."""
     commit: str
+    tree: str                               # of it; empty where git has not told
     task_ids: Tuple[str, ...]               # those that are in it
     conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
 
@@ -1985,6 +1987,7 @@ TRASH = "refs/codex-swarm/trash/"           # then the id of the task for which 
 MERGE_TREE = "merge-"                       # then an id: where the result of a merge is verified
 MARK = "codex-swarm-"                       # begins the names behind conflict markers
 LABEL = f"{MARK}[0-9A-Za-z.-]*-0-g[0-9a-f]+"           # such a name
+BASE = r"(?m)^(\|+) ([0-9a-f]{4,64}|merged common ancestors|empty tree)$"     # above what was there before
 LIST = "CONFLICTS.codex-swarm"              # a file that tells of those without markers ...
 LISTED = "These conflicts have no markers in their files"       # ... and begins like this
 LEFT = f"{LABEL}|{LISTED}"
@@ -2831,108 +2834,201 @@ class Snapshot:
                            f"only in `{self.tree.path}`")
 
 
+class History:
+    """How the commits of a merge hang together, read once. What is not in here, all of them stand on."""
+
+    def __init__(self, at: At, tips: Set[str]) -> None:
+        """Raises: GitError."""
+        self.tips = tips
+        octopus = ("merge-base", "--octopus", "--all", *sorted(tips))
+        self.shared = at.run(*octopus, allowed=(0, 1)).out.split()
+        form = "--format=%H %P%x09%(trailers:key=Codex-Head,valueonly,separator=%x20)"
+        rows = at("rev-list", "--no-commit-header", form, *tips, "--not", *self.shared).splitlines()
+        self.parents: Dict[str, Sequence[str]] = {}
+        self.squashes: Dict[str, Sequence[str]] = {}        # commit -> what it brought; the oldest first
+        for row in reversed(rows):
+            commits, _, heads = row.partition("\t")
+            self.add(commits.split(), heads.split())
+        self.attributes: Optional[bool] = None              # whether any commit changes them; None: not asked
+
+    def add(self, commits: Sequence[str], heads: Sequence[str] = ()) -> None:
+        """A commit and its parents, and the heads whose work it brought squashed."""
+        self.parents[commits[0]] = commits[1:]
+        if heads:
+            self.squashes[commits[0]] = heads
+
+    def below(self, commit: str) -> Set[str]:
+        """It, and all in here that led to it."""
+        found, left = set(), [commit]       # type: Set[str], List[str]
+        while left:
+            one = left.pop()
+            if one in self.parents and one not in found:
+                found.add(one)
+                left += self.parents[one]
+        return found
+
+    def contains(self, new: str, old: str) -> bool:
+        return old not in self.parents or old in self.below(new)
+
+    def squashed(self, within: str, *beyond: str) -> List[str]:
+        """The heads whose work came squashed to `within` and not to the others, the newest first."""
+        there = self.below(within).difference(*map(self.below, beyond)) if self.squashes else ()
+        return [head for commit in reversed(list(self.squashes)) if commit in there
+                for head in self.squashes[commit]]
+
+    def changes_attributes(self, at: At) -> bool:
+        """Whether some of the commits have another .gitattributes than others. Raises: GitError."""
+        if self.attributes is None:
+            words = ("rev-list", "--max-count=1", *self.tips, "--not", *self.shared)
+            self.attributes = len(self.shared) != 1 or bool(at(*words, "--", ":(glob)**/.gitattributes"))
+        return self.attributes
+
+
+class Step(NamedTuple):
+    """What comes of one part on top of a commit."""
+    commit: str                             # what is there then; empty for one that is still to be made
+    tree: str = ""                          # ... of this tree
+    squash: bool = False                    # ... with one parent
+    conflicts: Sequence[Conflict] = ()
+
+
 class Desk:
     """Where git merges aside. It makes objects, moves no ref and writes in no checkout: its work tree holds
     nothing but the .gitattributes of what is merged into, as in a checkout, and a merge driver of the user's
     configuration runs in there."""
 
-    def __init__(self, at: At, squash: bool) -> None:
+    def __init__(self, at: At, squash: bool, history: Optional[History]) -> None:
         self.at, self.squash = at, squash       # squash: each part comes as one commit
+        self.history = history
         self.commit = ""                        # whose .gitattributes lie there; none yet
-        self.merged: Dict[Tuple[str, Part], Tuple[str, List[Conflict]]] = {}    # what was tried here already
+        self.known: Dict[Tuple[str, Part], Step] = {}       # what was tried here already
+        self.trees: Dict[str, str] = {}                     # of commits
 
     @classmethod
     @contextlib.contextmanager
-    def beside(cls, at: At, squash: bool = False) -> Iterator["Desk"]:
+    def beside(cls, at: At, squash: bool = False, history: Optional[History] = None) -> Iterator["Desk"]:
         """A desk for that repository, gone afterwards. Raises: GitError, OSError."""
         with at.git.scratch() as there:
-            yield cls(At(at.git, there, {**at.env, "GIT_WORK_TREE": there}), squash)
+            yield cls(At(at.git, there, {**at.env, "GIT_WORK_TREE": there}), squash, history)
 
     def merge(self, onto: str, parts: Sequence[Part]) -> Merged:
         """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left
         out. Raises: GitError."""
         at, done, conflicts = onto, [], {}    # type: str, List[str], Dict[str, Sequence[Conflict]]
+        self._past(onto, parts)
         for part in parts:
-            if (at, part) not in self.merged:
-                self.merged[at, part] = self._merge_one(at, part)
-            at, found = self.merged[at, part]
-            if found:
-                conflicts[part.task_id] = found
+            step = self.steps(at, [part])[0]
+            if step.conflicts:
+                conflicts[part.task_id] = step.conflicts
             else:
+                at = self._made(at, part, step)
                 done.append(part.task_id)
-        return Merged(at, tuple(done), conflicts)
+        return Merged(at, self.trees.get(at, ""), tuple(done), conflicts)
 
-    def _merge_one(self, at: str, part: Part) -> Tuple[str, List[Conflict]]:
-        """(the commit that has `part` on top of `at`, nothing), or (`at`, the conflicts)."""
-        shared = self.at.run("merge-base", at, part.head, allowed=(0, 1)).out.strip()
-        if shared == part.head:
-            return at, []
-        ahead = shared == at
-        part = part if ahead else self._beyond_squashes(at, part)
-        squash = self.squash or part.squashed
-        if ahead and not squash:
-            return part.head, []
-        written, found = self.united(at, part)
-        if found:
-            return at, found
-        if squash and written == self.at.tree_of(at):
-            return at, []
-        message = f"Merge {part.name}: {part.title}\n"
-        if squash:
-            message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n"
-        return self.at.commit(written, [at] if squash else [at, part.head], message), []
+    def steps(self, at: str, parts: Sequence[Part]) -> List[Step]:
+        """What comes of each of the parts, alone on top of the commit `at`: one process of git's tries them
+        all. Raises: GitError."""
+        new = [part for part in parts if (at, part) not in self.known]
+        past, asked = self._past(at, new), {}       # type: History, Dict[Part, Part]
+        for part in new:
+            ahead = past.contains(part.head, at)
+            if past.contains(at, part.head):
+                self.known[at, part] = Step(at)
+            elif ahead and not (self.squash or part.squashed):
+                self.known[at, part] = Step(part.head)
+            else:
+                asked[part] = part if ahead else self._beyond_squashes(past, at, part)
+        answers = self._ask(at, list(asked.values()), "zdiff3")
+        for (part, theirs), (tree, conflicts) in zip(asked.items(), answers):
+            self.known[at, part] = Step("", tree, self.squash or theirs.squashed, conflicts)
+        return [self.known[at, part] for part in parts]
 
-    def _beyond_squashes(self, at: str, part: Part) -> Part:
+    def _past(self, at: str, parts: Sequence[Part]) -> History:
+        tips = {at, *(commit for part in parts for commit in (part.head, part.base))}
+        known = self.history
+        if known is None or not tips.issubset({*known.tips, *known.parents}):
+            self.history = known = History(self.at, tips.union(known.tips if known else ()))
+        return known
+
+    def _made(self, at: str, part: Part, step: Step) -> str:
+        """The commit that has `part` on top of `at`."""
+        if step.squash and at not in self.trees:
+            self.trees[at] = self.at.tree_of(at)
+        commit = step.commit or (at if step.squash and step.tree == self.trees[at] else "")
+        if not commit:
+            message, parents = f"Merge {part.name}: {part.title}\n", [at, part.head]
+            if step.squash:
+                message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n"
+                parents = [at]
+            commit = self.at.commit(step.tree, parents, message)
+            self._past(at, [part]).add([commit, *parents], [part.head] if step.squash else [])
+            self.trees[commit] = step.tree
+        self.known[at, part] = step._replace(commit=commit)
+        return commit
+
+    def _beyond_squashes(self, past: History, at: str, part: Part) -> Part:
         """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its
         message does."""
-        log = ("log", "--format=%(trailers:key=Codex-Head,valueonly)")
-        brought = self.at(*log, at, "--not", part.base, part.head).split()
-        updates = self.at(*log, f"{part.base}..{part.head}").split() if brought else []
+        brought = past.squashed(at, part.base, part.head)
+        updates = past.squashed(part.head, part.base) if brought else []
+        own = past.below(part.head) if brought else set()
         for head in brought:
-            if re.fullmatch("[0-9a-f]{40,64}", head) and self.at.commit_of(head) \
-                    and (head in updates or self.at.contains(part.head, head)):
+            if re.fullmatch("[0-9a-f]{40,64}", head) and (head in own or head in updates) \
+                    and (head in past.parents or self.at.commit_of(head)):
                 return part._replace(start=head, squashed=True)
         return part
 
     def united(self, at: str, part: Part) -> Tuple[str, List[Conflict]]:
         """(tree object, conflicts) of a merge; where there are conflicts the files hold both versions between
-        markers. Source: git-merge-tree(1), section OUTPUT; gitrevisions(7), `<describeOutput>`: such a name
-        leads to its commit, and git writes it behind the markers. Raises: GitError."""
-        if self.commit != at:
+        markers. Raises: GitError."""
+        return self._ask(at, [part], "merge")[0]
+
+    def _ask(self, at: str, parts: Sequence[Part], style: str) -> List[Tuple[str, List[Conflict]]]:
+        """The same for each of the parts. Raises: GitError."""
+        if parts and self.commit != at:
             self._lay_out(at)
+        answers = self._answers([self._sides(at, part) for part in parts], parts, style)
+        blobs = [f"{tree}:{path}" for tree, kinds in answers for path in kinds]
+        texts = iter(self.at.contents(blobs, "-z"))
+        found = [(tree, [_conflict(path, kind, next(texts) or "") for path, kind in kinds.items()])
+                 for tree, kinds in answers]
+        return [(tree, list({one.path: one for one in conflicts}.values())) for tree, conflicts in found]
+
+    def _sides(self, at: str, part: Part) -> Tuple[str, str]:
+        """The names of what is to be merged. Source: gitrevisions(7), `<describeOutput>`: such a name leads
+        to its commit, and git writes it behind the markers."""
         ours, theirs = at, part.head
         if part.squashed:        # as if the task had begun with a commit of its own that both sides share
             start, *trees = (f"{commit}^{{tree}}" for commit in (part.start, ours, theirs))
             base = self.at.commit(start, [], "base")
             ours, theirs = (self.at.commit(tree, [base], "side") for tree in trees)
-        name = re.sub("[^0-9A-Za-z.]+", "-", part.name).strip("-")
-        labels = (f"{MARK}before-0-g{ours}", f"{MARK}{name}-0-g{theirs}")
-        try:
-            done = self.at.run("merge-tree", "--write-tree", "-z", *labels, allowed=(0, 1))
-        except GitError as error:
-            raise GitError(f"git cannot merge {part.name} at all", error.why,
-                           "Leave it out, and see what it did with codex_diff")
-        files, _, said = done.out.partition("\0\0")
-        written, *rows = files.split("\0")
-        if done.code == 0:
-            return written, []
-        kinds = dict.fromkeys((row.partition("\t")[2] for row in rows if row), "conflict")
-        words = iter(said.split("\0"))
-        for count in words:
-            if not count.strip("\n"):
-                break
-            paths = [next(words) for _ in range(int(count))]
-            kind = next(words)
-            next(words)                             # the same as a sentence
-            if kind.startswith("CONFLICT"):
-                kinds.update(dict.fromkeys(paths, kind[len("CONFLICT ("):-1]))
-        texts = self.at.contents([f"{written}:{path}" for path in kinds], "-z")
-        found = [_conflict(path, kind, text or "") for (path, kind), text in zip(kinds.items(), texts)]
-        return written, list({conflict.path: conflict for conflict in found}.values())
+        return f"{MARK}before-0-g{ours}", f"{MARK}{label_of(part)}-0-g{theirs}"
+
+    def _answers(self, sides: Sequence[Tuple[str, str]], parts: Sequence[Part],
+                 style: str) -> List[Tuple[str, Dict[str, str]]]:
+        """What git says of each merge, in one process where it can: 2.38 cannot, and where one of them is
+        impossible, none is made. Source: git-merge-tree(1), sections OUTPUT and INPUT FORMAT."""
+        words = ("-c", f"merge.conflictStyle={style}", "merge-tree", "--write-tree", "-z")
+        if len(sides) > 1:
+            asked = "".join(f"{ours} {theirs}\n" for ours, theirs in sides)
+            with contextlib.suppress(GitError):
+                return answers_in(self.at.run(*words, "--stdin", stdin=asked, limit_s=CHECKOUT_S).out)
+        found = []
+        for both, part in zip(sides, parts):
+            try:
+                done = self.at.run(*words, *both, allowed=(0, 1))
+            except GitError as error:
+                raise GitError(f"git cannot merge {part.name} at all", error.why,
+                               "Leave it out, and see what it did with codex_diff")
+            found += answers_in(f"{1 - done.code}\0{done.out}\0")
+        return found
 
     def _lay_out(self, commit: str) -> None:
         """Bring the .gitattributes on the desk to those of the commit. Raises: GitError, OSError."""
-        before, self.commit = self.commit or self.at.empty_tree(), commit
+        before, self.commit = self.commit, commit
+        if before and self.history and not self.history.changes_attributes(self.at):
+            return
+        before = before or self.at.empty_tree()
         rows = self.at.changed(before, commit, ("**/.gitattributes",))
         for row, text in zip(rows, self.at.contents([row.blob for row in rows])):
             path = os.path.join(self.at.cwd, row.path)
@@ -2963,6 +3059,29 @@ class Desk:
         return own("write-tree")
 
 
+def answers_in(out: str) -> List[Tuple[str, Dict[str, str]]]:
+    """(tree object, path -> kind of conflict) for each merge in the output of `git merge-tree --stdin`."""
+    words, found = iter(out.split("\0")), []    # type: Iterator[str], List[Tuple[str, Dict[str, str]]]
+    for clean in iter(lambda: next(words), ""):
+        tree, rows = next(words), list(iter(lambda: next(words), ""))
+        kinds = dict.fromkeys((row.partition("\t")[2] for row in rows), "conflict")
+        while clean == "0":
+            count = next(words).strip("\n")
+            if not count:
+                break
+            paths = [next(words) for _ in range(int(count))]
+            kind, _ = next(words), next(words)          # the latter: the same as a sentence
+            if kind.startswith("CONFLICT"):
+                kinds.update(dict.fromkeys(paths, kind[len("CONFLICT ("):-1]))
+        found.append((tree, kinds))
+    return found
+
+
+def label_of(part: Part) -> str:
+    """What stands behind the markers of its side."""
+    return re.sub("[^0-9A-Za-z.]+", "-", part.name).strip("-")
+
+
 def readable(text: str) -> str:
     """With the names that a user knows in the place of those that git needs."""
     return re.sub(f"{MARK}([0-9A-Za-z.-]*)-0-g[0-9a-f]+", r"\1", text)
@@ -2978,7 +3097,7 @@ def _conflict(path: str, kind: str, text: str) -> Conflict:
         if re.match(f"<+ {MARK}", line):
             begun = number
         elif begun and re.match(f">+ {MARK}", line):
-            hunk = "\n".join(readable(line) for line in lines[begun - 1:number])
+            hunk = re.sub(BASE, r"\1 base", "\n".join(map(readable, lines[begun - 1:number])), 1)
             hunks, begun = hunks + [{"line": begun, "text": clip_middle(hunk, HUNK_CHARS)}], 0
     return Conflict(name, kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
 
@@ -4668,8 +4787,8 @@ class Brought(NamedTuple):
 
 class Tried(NamedTuple):
     """A merge that was made aside."""
-    commit: str
-    tree: str
+    merged: Merged
+    history: Optional[History]
     going: List[Part]                   # what is in it
     rows: Sequence[Changed]
     findings: Mapping[str, Any]         # who conflicts, and what to do
@@ -5144,16 +5263,16 @@ class Merger(Room):
         answer: Dict[str, Any] = {
             "dry_run": wish.dry_run, "onto": onto, **_those(going, brought.parts), **tried.findings,
             **counts_of(rows), "warnings": brought.warnings}
-        if tried.commit == onto and going:
+        if tried.merged.commit == onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
         blocked = Forward(self.git, top, onto).blocked(rows) if wish.into == "HEAD" and going else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
             return {**answer, "blocked": str(blocked or "")}
-        with Desk.beside(at, wish.squash) as desk:
-            commit = desk.merge(onto, going).commit
-        if at.tree_of(commit) != tried.tree:
+        with Desk.beside(at, wish.squash, tried.history) as desk:
+            commit, tree = desk.merge(onto, going)[:2]
+        if tree != tried.merged.tree:
             raise ToolError("The merge went otherwise than when it was tried",
                             "A merge driver of your git configuration does not always say the same",
                             "Nothing was moved; call again")
@@ -5175,41 +5294,40 @@ class Merger(Room):
             findings = self._conflicts(onto, parts, merged, desk, call)
             fits = lambda part: part.task_id not in merged.conflicts
             going = list(itertools.takewhile(fits, parts)) if wish.partial or not merged.conflicts else []
-            whole = desk.merge(onto, going).commit
-            rows = desk.at.changed(onto, whole)
+            whole = desk.merge(onto, going)
+            rows = desk.at.changed(onto, whole.commit)
             heads = [part.head for part in going]
             self._check_united(undecided(desk.at, blobs_of(rows), onto, heads), going, desk.at)
-            return Tried(whole, desk.at.tree_of(whole), going, rows, findings)
+            return Tried(whole, desk.history, going, rows, findings)
 
     def parts(self, task_ids: Sequence[str]) -> Brought:
         """Raises: ToolError."""
-        parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
-        heads: Dict[str, Set[str]] = {}     # ... the results of the tasks themselves
-        found = Brought([], "", "", [])
-        for task_id in dict.fromkeys(task_ids):
-            spec, outcome, tree = self._ended_tree(task_id)
-            common = common_of(tree)
-            found = found._replace(checkout=found.checkout or spec.checkout, common=found.common or common)
-            if common != found.common:
+        ended = {task_id: self._ended_tree(task_id) for task_id in dict.fromkeys(task_ids)}
+        common, warnings = common_of(next(iter(ended.values()))[2]), []    # type: str, List[str]
+        for task_id, (_, _, tree) in ended.items():
+            if common_of(tree) != common:
                 raise ToolError(f"Task {task_id} cannot be merged",
-                                f"It belongs to the repository {common}, the others to {found.common}",
+                                f"It belongs to the repository {common_of(tree)}, the others to {common}",
                                 "Merge the tasks of one repository at a time")
+        tips = self._newest(common, [tree for _, _, tree in ended.values()])
+        parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
+        for (task_id, (spec, outcome, tree)), tip in zip(ended.items(), tips):
             before = parts[tree.branch].task_ids if tree.branch in parts else ()
             parts[tree.branch] = Part((*before, task_id), f"task {task_id}", spec.title or "Codex task",
-                                      self._newest(tree), tree.start, tree.base, tree.baseline is not None)
-            heads.setdefault(tree.branch, set()).add(tree.head or "")
+                                      tip, tree.start, tree.base, tree.baseline is not None)
             if outcome is not Outcome.SUCCEEDED:
-                ended = f"Task {task_id} {outcome and outcome.value}"
-                found.warnings.append(f"{ended}: its branch has what it did")
+                warnings.append(f"Task {task_id} {outcome and outcome.value}: its branch has what it did")
             for files, why in ((tree.left_out, ""), (tree.ignored, " and ignored")):
                 if files and os.path.isdir(tree.path):
                     where = f"Not on the branch of task {task_id}, only in `{tree.path}`"
-                    found.warnings.append(f"{where}{why}: {told(files)}")
+                    warnings.append(f"{where}{why}: {told(files)}")
         for branch, part in parts.items():
-            seen, reply = self.view.of(part.task_id), (part.head, Outcome.SUCCEEDED)
-            if part.head not in heads[branch] and self.watch.last_home(seen, branch) != reply:
-                found.warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
-        return found._replace(parts=list(parts.values()))
+            results = {ended[task_id][2].head for task_id in part.task_ids}
+            reply = part.head, Outcome.SUCCEEDED
+            if part.head not in results and self.watch.last_home(self.view.of(part.task_id), branch) != reply:
+                warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
+        checkout = next((spec.checkout for spec, _, _ in ended.values() if spec.checkout), "")
+        return Brought(list(parts.values()), checkout, common, warnings)
 
     def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
         """A task whose work can be merged. Raises: ToolError."""
@@ -5230,23 +5348,25 @@ class Merger(Room):
         self.watch.check_idle(tree.path, what)
         return seen.spec, seen.status.outcome, tree._replace(head=head)
 
-    def _newest(self, tree: Worktree) -> str:
-        """What is on the task's branch now, where that goes on from its result; the result, where there is no
-        branch. Raises: ToolError."""
-        assert tree.head is not None
-        common, what = common_of(tree), f"The work of `{tree.branch}` cannot be merged"
-        at, branch = self.git.within(common), f"refs/heads/{tree.branch}^{{commit}}"
-        found, tip = at.find(tree.head + "^{commit}", branch) if os.path.isdir(common) else (None, None)
-        if found is None:
-            raise ToolError(what, f"Its commit {tree.head} is not in {common}", "Restore that repository")
-        tip = tip or tree.head
-        if not at.contains(tip, tree.head):
-            was = tree.head[:12]
-            raise ToolError(what, f"The branch does not hold the task's result {was} any more: "
-                                  f"somebody amended or moved it to {tip[:12]}",
-                            "Merge that with `git merge`, or go back with "
-                            f"`git branch -f {tree.branch} {was}`")
-        return tip
+    def _newest(self, common: str, trees: Sequence[Worktree]) -> List[str]:
+        """What is on each task's branch now, where that goes on from its result; the result, where there is
+        no branch. Raises: ToolError."""
+        at, found = self.git.within(common), [None, None] * len(trees)    # type: At, List[Optional[str]]
+        if os.path.isdir(common):
+            names = ((f"{tree.head}^{{commit}}", f"refs/heads/{tree.branch}^{{commit}}") for tree in trees)
+            found = at.find(*itertools.chain.from_iterable(names))
+        tips = []
+        for tree, head, on_branch in zip(trees, found[::2], found[1::2]):
+            what, tip = f"The work of `{tree.branch}` cannot be merged", on_branch or head
+            if head is None or tip is None:
+                raise ToolError(what, f"Its commit {tree.head} is not in {common}", "Restore that repository")
+            if not at.contains(tip, head):
+                raise ToolError(what, f"The branch does not hold the task's result {head[:12]} any more: "
+                                      f"somebody amended or moved it to {tip[:12]}",
+                                "Merge that with `git merge`, or go back with "
+                                f"`git branch -f {tree.branch} {head[:12]}`")
+            tips.append(tip)
+        return tips
 
     def _target(self, checkout: str, common: str, wish: Wish) -> Tuple[str, str]:
         """(top of the checkout, the commit to merge onto). Raises: ToolError."""
@@ -5319,14 +5439,16 @@ class Merger(Room):
         pairs = [(one, other) for one, other in itertools.combinations(parts, 2)
                  if {one.task_id, other.task_id} & suspects and meet(touched[one], touched[other])]
         found = []
-        for count, (one, other) in enumerate(pairs[:PAIRS_TRIED]):
+        for begin in range(0, min(len(pairs), PAIRS_TRIED), PAIRS_AT_ONCE):
             self._still_wanted(call)
-            if call.tell is not None and count % 100 == 99:
-                call.tell(f"comparing tasks: {count + 1} of {len(pairs)} pairs")
-            both = desk.merge(alone[one.task_id].commit, [other])
-            if both.conflicts:
-                files = both.conflicts[other.task_id]
-                found.append({"tasks": [one.task_id, other.task_id], "files": files})
+            if call.tell is not None and begin:
+                call.tell(f"comparing tasks: {begin} of {len(pairs)} pairs")
+            some_of = pairs[begin:min(begin + PAIRS_AT_ONCE, PAIRS_TRIED)]
+            for one, group in itertools.groupby(some_of, lambda pair: pair[0]):
+                others = [other for _, other in group]
+                steps = desk.steps(alone[one.task_id].commit, others)
+                found += [{"tasks": [one.task_id, other.task_id], "files": step.conflicts}
+                          for other, step in zip(others, steps) if step.conflicts]
         return found
 
     def _check_united(self, files: Sequence[str], parts: Sequence[Part], at: At) -> None:

@@ -120,7 +120,7 @@ def test_the_dry_run_names_both_tasks_the_file_and_the_hunk_and_writes_nothing(f
     assert pairs(data) == [(sorted([one, three]), ["text"])]
     file = data["conflicts"][0]["files"][0]
     assert file["kind"] == "contents" and len(file["hunks"]) == 1 and file["hunks"][0]["line"] == 6
-    assert file["hunks"][0]["text"] == "<<<<<<< before\nfive by the first\n=======\nfive by the third\n>>>>>>> task-" + three
+    assert file["hunks"][0]["text"] == "<<<<<<< before\nfive by the first\n||||||| base\nline 5\n=======\nfive by the third\n>>>>>>> task-" + three
     assert data["merged"] == []
     assert data["not_merged"] == [one, two, three, four_]
     assert data["fitting"] == [two, four_, one]
