@@ -41,6 +41,7 @@ import fnmatch
 import functools
 import itertools
 import json
+import operator
 import os
 import re
 import select
@@ -97,12 +98,16 @@ MAX_TIMEOUT_S = 7 * 86400.0
 MAX_WAITS = 256                     # calls at once beyond which no waiting one is taken; each has a thread
 MAX_CALLS = 320                     # the same for all others
 MAX_TASKS_PER_CALL = 100
+MAX_IMAGES = 20
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+IMAGE = rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP"      # how a file that is one begins
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_LINE_BYTES = 32 * 1024 * 1024   # of events.jsonl; codex's own final messages were seen to be up to 10 MB
 MAX_UNREAD_BYTES = 64 * 1024 * 1024 # what a client may leave unread before it is given up
 MAX_PROMPT_CHARS = 1_048_576        # codex's own limit, in code points
 MAX_ARGV_BYTES = 128 * 1024 - 1     # Linux: MAX_ARG_STRLEN, for one word
 MAX_CONFIG_DEPTH = 32
+MAX_SCHEMA_STEPS = 100_000          # in the check of one answer; a schema may lead in circles
 RESULT_CHARS = 40_000               # a whole tool result, serialised
 RESULT_CHARS_CODEX = 12_000         # ... for Codex as the client: it shows its model about 12,600
 ERROR_CHARS = 9_500                 # Claude Code cuts the text of an error above 10,000
@@ -360,6 +365,7 @@ class Spec(NamedTuple):
     checkout: str = ""                          # the top directory that the worktree was made from
     since: str = ""                             # the commit there when a task began to go on in a worktree
     permissions: Mapping[str, Any] = {}         # the profile in place of `sandbox`; empty: none
+    fork_of: Optional[str] = None               # the thread that this one begins as a copy of
 
 
 class Status(NamedTuple):
@@ -409,6 +415,7 @@ class Report(NamedTuple):
     in_events: bool = False                     # the disk was full: the content is only in events.jsonl
     sandbox: Optional[str] = None               # what codex ran it with, as far as is known
     model: Optional[str] = None
+    structured: Optional[Mapping[str, Any]] = None      # the answer as data, where `output_schema` was given
 
 
 class Wait(NamedTuple):
@@ -689,6 +696,99 @@ def _suggestion(key: str, names: Iterable[str]) -> str:
     return f" (did you mean `{close[0]}`?)" if close else f"; there are: {', '.join(names)}"
 
 
+class Shape:
+    """A JSON Schema of a caller's, for answers: the words that models are given in strict mode. What it does
+    not check: `pattern` (some never end), `format`, and words that it does not know."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.root, self.steps = schema, itertools.count()
+
+    def mismatches(self, answer: Any) -> List[str]:
+        """Where an answer does not fit; the first few."""
+        try:
+            return list(itertools.islice(self._look(self.root, answer, "the answer"), NAMES_SHOWN))
+        except (RecursionError, TypeError, AttributeError, LookupError):
+            return ["the schema was not understood, so nothing was checked"]
+
+    def _look(self, schema: Any, value: Any, at: str) -> Iterator[str]:
+        if next(self.steps) > MAX_SCHEMA_STEPS:
+            raise RecursionError
+        if isinstance(schema, bool):
+            schema = {} if schema else {"enum": []}
+        for word, argument in schema.items():
+            check = SCHEMA_WORDS.get(word)
+            yield from check(self, argument, value, at) if check else ()
+        if isinstance(value, dict):
+            known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+            for key, entry in value.items():
+                yield from self._look(known.get(key, others), entry, f"{at}.{key}")
+
+    def type(self, kinds: Any, value: Any, at: str) -> Iterator[str]:
+        kinds = kinds if isinstance(kinds, list) else [kinds]
+        whole = isinstance(value, float) and value.is_integer() and "integer" in kinds
+        fits = any(isinstance(value, JSON_KINDS[kind]) for kind in kinds)
+        if not whole and (not fits or isinstance(value, bool) and "boolean" not in kinds):
+            yield f"{at} is no {' or '.join(kinds)}"
+
+    def enum(self, values: Sequence[Any], value: Any, at: str) -> Iterator[str]:
+        if value not in values:
+            yield f"{at} is none of what is allowed there"
+
+    def required(self, keys: Sequence[str], value: Any, at: str) -> Iterator[str]:
+        yield from (f"{at}.{key} is missing" for key in keys if isinstance(value, dict) and key not in value)
+
+    def items(self, schema: Any, value: Any, at: str) -> Iterator[str]:
+        for i, entry in enumerate(value if isinstance(value, list) else ()):
+            yield from self._look(schema, entry, f"{at}[{i}]")
+
+    def any_of(self, schemas: Sequence[Any], value: Any, at: str) -> Iterator[str]:
+        if all(any(True for _ in self._look(schema, value, at)) for schema in schemas):
+            yield f"{at} fits none of the forms allowed there"
+
+    def all_of(self, schemas: Sequence[Any], value: Any, at: str) -> Iterator[str]:
+        for schema in schemas:
+            yield from self._look(schema, value, at)
+
+    def ref(self, name: str, value: Any, at: str) -> Iterator[str]:
+        """Only within the schema, as `#/$defs/name`."""
+        found: Any = self.root
+        for part in name.split("/")[1:]:
+            found = found[part.replace("~1", "/").replace("~0", "~")]
+        yield from self._look(found, value, at)
+
+
+def _bound(kind: Any, measure: Callable[[Any], float], fits: Callable[[Any, Any], bool]) -> Any:
+    """A word of a schema that bounds what is measured of values of a kind."""
+    def check(_: Shape, limit: float, value: Any, at: str) -> Iterator[str]:
+        if isinstance(value, kind) and not isinstance(value, bool) and not fits(measure(value), limit):
+            yield f"{at} is beyond {limit}"
+    return check
+
+
+JSON_KINDS: Mapping[str, Any] = {**PYTHON_TYPES, "null": type(None)}
+SCHEMA_WORDS: Mapping[str, Callable[[Shape, Any, Any, str], Iterator[str]]] = {
+    "type": Shape.type, "enum": Shape.enum, "required": Shape.required, "items": Shape.items,
+    "anyOf": Shape.any_of, "oneOf": Shape.any_of, "allOf": Shape.all_of, "$ref": Shape.ref,
+    "const": lambda shape, wanted, value, at: shape.enum([wanted], value, at),
+    "minimum": _bound((int, float), float, operator.ge),
+    "maximum": _bound((int, float), float, operator.le),
+    "minLength": _bound(str, len, operator.ge), "maxLength": _bound(str, len, operator.le),
+    "minItems": _bound(list, len, operator.ge), "maxItems": _bound(list, len, operator.le)}
+
+
+def structured(schema: Mapping[str, Any], message: str) -> Tuple[Optional[Dict[str, Any]], str]:
+    """(the answer as data, None where it is no object; what is wrong with it, empty where nothing is)."""
+    try:
+        answer = json.loads(message)
+        compact(answer).encode()                # else it could not be sent on
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        return None, "The final message is no JSON object, although `output_schema` asked for one"
+    wrong = Shape(schema).mismatches(answer)
+    return answer, f"The final message does not fit `output_schema`: {'; '.join(wrong)}" if wrong else ""
+
+
 BOUNDS = frozenset({"minLength", "maxLength", "pattern", "minItems", "maxItems", "minimum", "maximum"})
 
 
@@ -885,13 +985,23 @@ class Flag(NamedTuple):
     name: str
     schema: Schema
     words: Optional[Callable[[Any], List[str]]] = None      # None: never in argv
-    before_resume: bool = False     # `resume` rejects it, so it stands before (codex-cli 0.169.0)
-    repeated: bool = True           # kept in the spec; a reply takes it over from the thread's last task
-    file_key: str = ""              # the setting that names a file with the value: others see argv in `ps`
+    before_resume: bool = False     # `resume` and `fork` reject it, so it stands before (codex-cli 0.169.0)
+    repeated: bool = True           # a reply takes it over from the thread's last task
+    file_words: Optional[Callable[[str], List[str]]] = None     # for a file with the value: `ps` shows argv
+    needs: str = ""                 # what `codex exec --help` has to list; empty: what all have
+    rare: bool = False              # codex_async and codex_reply take it, but do not list it
 
 
 def _setting(key: str) -> Callable[[Any], List[str]]:
     return lambda value: ["-c", f"{key}={toml(value)}"]
+
+
+def _each(option: str) -> Callable[[Any], List[str]]:
+    return lambda values: [f"{option}={value}" for value in values]
+
+
+def _switch(option: str) -> Callable[[Any], List[str]]:
+    return lambda wanted: [option] if wanted else []
 
 
 def config_words(config: Mapping[str, Any]) -> List[str]:
@@ -948,17 +1058,33 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("sandbox", string("Default: codex's own configuration; read-only in untrusted directories",
                            enum=SANDBOXES), lambda v: [f"--sandbox={v}"], before_resume=True),
     Flag("approval-policy", string("Accepted for compatibility; always never",
-                                   enum=["untrusted", "on-failure", "on-request", "never"])),
+                                   enum=["untrusted", "on-failure", "on-request", "never"]), rare=True),
     Flag("cwd", string("Working directory", minLength=1), repeated=False),
     Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"],
-         before_resume=True),
+         before_resume=True, rare=True),
     Flag("config", obj(description="Codex settings, as in config.toml"), config_words),
+    Flag("effort", string("Reasoning effort, as low, medium, high, xhigh", pattern="[a-z]{1,20}"),
+         _setting("model_reasoning_effort")),
+    Flag("search", string("Web search", enum=["disabled", "cached", "indexed", "live"]),
+         _setting("web_search"), rare=True),
+    Flag("images", arr(string(minLength=1), "Image files to look at", maxItems=MAX_IMAGES), _each("--image"),
+         repeated=False, needs="--image", rare=True),
+    Flag("output_schema", obj(description="JSON Schema of the final message"), repeated=False,
+         file_words=lambda path: [f"--output-schema={path}"], needs="--output-schema", rare=True),
+    Flag("add_dirs", arr(string(minLength=1), "More directories to write in", maxItems=20),
+         _each("--add-dir"), before_resume=True, needs="--add-dir", rare=True),
+    Flag("approve_for_me", boolean("What the sandbox forbids is put to a reviewing model"),
+         _switch("--approve-for-me"), before_resume=True, repeated=False, needs="--approve-for-me",
+         rare=True),
+    Flag("isolate", boolean("Without the user's config.toml and MCP servers"),
+         _switch("--ignore-user-config"), needs="--ignore-user-config", rare=True),
+    Flag("ephemeral", boolean("Codex keeps no thread: no reply"), repeated=False, rare=True),
     Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions"),
-         file_key="model_instructions_file"),
+         file_words=_setting("model_instructions_file"), rare=True),
     Flag("developer-instructions", string("Added as a developer message"),
-         _setting("developer_instructions")),
+         _setting("developer_instructions"), rare=True),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"),
-         file_key="experimental_compact_prompt_file"),
+         file_words=_setting("experimental_compact_prompt_file"), rare=True),
     Flag("worktree", {**obj(WORKTREE, description="Run in a git worktree and branch of its own; from another "
                             "`base` than HEAD, or with uncommitted changes"), "type": ["boolean", "object"]},
          repeated=False),
@@ -969,6 +1095,8 @@ FLAGS: Tuple[Flag, ...] = (
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
+RARE = frozenset(flag.name for flag in FLAGS if flag.rare)
+KEPT = frozenset(flag.name for flag in FLAGS if flag.repeated or flag.words or flag.file_words)
 
 
 def override(word: str) -> Tuple[str, str]:
@@ -1011,8 +1139,15 @@ def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran
 
 def texts_of(spec: Spec) -> Dict[str, str]:
     """What a run has in files of its task: name -> text. Codex takes no blank one (codex-cli 0.169.0)."""
-    names = (flag.name for flag in FLAGS if flag.file_key)
-    return {name: spec.arguments[name] for name in names if spec.arguments.get(name, "").strip()}
+    given = {flag.name: spec.arguments.get(flag.name, "") for flag in FLAGS if flag.file_words}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    return {name: text for name, text in texts.items() if text.strip()}
+
+
+def needed(spec: Spec) -> Dict[str, str]:
+    """What codex has to know for this run: argument -> the word in the help of `codex exec`."""
+    found = {flag.name: flag.needs for flag in FLAGS if flag.needs and spec.arguments.get(flag.name)}
+    return {**found, "fork": "fork"} if spec.fork_of else found
 
 
 def codex_argv(spec: Spec, directory: str = "") -> List[str]:
@@ -1025,23 +1160,30 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
     after += ["--skip-git-repo-check"] if spec.skip_git_repo_check else []
     after += ["--ephemeral"] if spec.ephemeral else []
     after += [word for setting in spec.overrides for word in ("-c", setting)]
+    texts = texts_of(spec)
     for flag in FLAGS:
-        replaced = flag.name == "sandbox" and spec.permissions
-        if flag.words is not None and flag.name in spec.arguments and not replaced:
-            words = flag.words(spec.arguments[flag.name])
-            if re.search("[\0\ud800-\udfff]", "".join(words)):
-                raise ToolError(f"`{flag.name}` has a character that no command line can hold",
-                                "NUL and halves of surrogate pairs cannot be passed", "Remove it")
-            if flag.name in texts_of(spec):
-                words = _setting(flag.file_key)(f"{directory}/{flag.name}")
-            if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
-                limit = f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes"
-                raise ToolError(f"`{flag.name}` is too long", limit,
-                                "Put the text into the prompt, or into AGENTS.md in the working directory")
-            (before if flag.before_resume else after).extend(words)
+        in_file = flag.file_words if flag.name in texts else None
+        words = in_file(f"{directory}/{flag.name}") if in_file else _words_of(flag, spec)
+        if re.search("[\0\ud800-\udfff]", "".join((*words, texts.get(flag.name, "")))):
+            raise ToolError(f"`{flag.name}` has a character that no command line can hold",
+                            "NUL and halves of surrogate pairs cannot be passed", "Remove it")
+        if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
+            limit = f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes"
+            raise ToolError(f"`{flag.name}` is too long", limit,
+                            "Put the text into the prompt, or into AGENTS.md in the working directory")
+        (before if flag.before_resume else after).extend(words)
     if spec.permissions:
         after += config_words({"default_permissions": PROFILE, "permissions": {PROFILE: spec.permissions}})
-    return before + (["resume"] + after + [spec.thread_id] if spec.thread_id else after) + ["-"]
+    if spec.fork_of or spec.thread_id:
+        after = ["fork" if spec.fork_of else "resume", *after, spec.fork_of or spec.thread_id or ""]
+    return [*before, *after, "-"]
+
+
+def _words_of(flag: Flag, spec: Spec) -> List[str]:
+    mode_is_implied = spec.permissions or spec.arguments.get("approve_for_me")
+    if flag.words is None or flag.name not in spec.arguments or flag.name == "sandbox" and mode_is_implied:
+        return []
+    return flag.words(spec.arguments[flag.name])
 
 
 def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> Dict[str, Any]:
@@ -1051,8 +1193,7 @@ def capped(arguments: Mapping[str, Any], overrides: Sequence[str], cap: str) -> 
     mode = asked(arguments, overrides).sandbox or SANDBOXES[0]
     settings = arguments.get("config", {})
     more = [f"`config.{clip(key, 60)}`" for key in settings if key.split(".")[0] not in HARMLESS]
-    if "profile" in arguments:
-        more.append("`profile`")
+    more += [f"`{name}`" for name in ("profile", "add_dirs", "approve_for_me") if arguments.get(name)]
     if mode not in SANDBOXES[:SANDBOXES.index(cap) + 1]:
         more.append(f"`sandbox` {_show(mode)}")
     if more:
@@ -4169,14 +4310,17 @@ class Supervisor:
         end = advance(self.status, event, outcome=judged, exit_code=code)
         outcome = end.outcome or Outcome.FAILED
         silent = outcome is Outcome.SUCCEEDED and not (p.message or "").strip()
-        self._warn(NO_MESSAGE if silent else "", *self.engine.warnings())
+        data, misfit = None, ""
+        if outcome is Outcome.SUCCEEDED and "output_schema" in self.spec.arguments and p.message:
+            data, misfit = structured(self.spec.arguments["output_schema"], p.message)
+        self._warn(NO_MESSAGE if silent else "", misfit, *self.engine.warnings())
         tree = self._bring_home(outcome, p)
         outside = self._outside(tree, p)
         self._sweep()                           # a filter of the user's may have left something running
         if outcome in (Outcome.CANCELLED, Outcome.TIMED_OUT):
             failed = self._interrupted(outcome, p, tree)
         before, ran = self.spec.usage_before, self.engine.ran
-        whole = self.spec.thread_id is not None and before is None
+        whole = before is None and (self.spec.thread_id or self.spec.fork_of) is not None
         if whole and p.usage:
             self._warn("The usage of this turn is unknown: codex counts its whole thread, begun elsewhere")
         report = Report(
@@ -4184,7 +4328,7 @@ class Supervisor:
             code, p.thread_id or self.spec.thread_id, p.message, thread_usage=p.usage,
             usage=None if p.usage is None or whole else p.usage.since(before or Usage()),
             failure=failed, worktree=tree, warnings=self.warnings, files=() if tree else p.files,
-            outside_write_paths=outside, sandbox=ran.sandbox, model=ran.model)
+            outside_write_paths=outside, sandbox=ran.sandbox, model=ran.model, structured=data)
         self._file(report, end)
 
     def _interrupted(self, outcome: Outcome, p: Progress, tree: Optional[Worktree]) -> Failure:
@@ -4253,7 +4397,8 @@ class Supervisor:
         path = self.task.file("report.json")
         self._ordered()                         # too late, but the reserve is needed
         full = report._replace(warnings=add_warning((), FULL_DISK.format(self.task.path), *report.warnings))
-        for attempt in (report, full, full._replace(content=None, in_events=True)):
+        bare = full._replace(content=None, structured=None, in_events=True)
+        for attempt in (report, full, bare):
             try:
                 write_atomic(path, to_json(attempt))
                 break
@@ -4812,13 +4957,31 @@ def commit_named(at: At, argument: str, name: str) -> str:
     return commit
 
 
+def _image_problem(path: str) -> str:
+    if not os.path.isfile(path):
+        return "is no file" if os.path.lexists(path) else "does not exist"
+    length = os.path.getsize(path)
+    if not 0 < length <= MAX_IMAGE_BYTES:
+        return f"has {length:,} bytes; from 1 to {MAX_IMAGE_BYTES:,} are allowed"
+    try:
+        with open(path, "rb") as f:
+            head = f.read(16)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if re.match(IMAGE, head, re.S) else "is neither PNG, JPEG, GIF nor WebP"
+
+
+def _directory_problem(path: str) -> str:
+    return "" if os.path.isdir(path) else "is no directory" if os.path.lexists(path) else "does not exist"
+
+
 class Bounds(Room):
     """Where this server works, whose configuration git obeys there, and what of ours a task could reach. It
     decides and changes nothing."""
 
     def __init__(self, *ground: Any) -> None:
         super().__init__(*ground)
-        self.versions: Dict[Tuple[str, float], Tuple[int, ...]] = {}     # of (codex, its mtime); only grows
+        self.told: Dict[Tuple[str, float, str], str] = {}       # by a codex, of a time, to a word; only grows
         self.writable: Dict[str, List[str]] = {}         # task id -> where it could write; only grows
 
     def directory(self, given: str) -> str:
@@ -4847,6 +5010,23 @@ class Bounds(Room):
             raise ToolError(f"`cwd`: this server does not work in {path}",
                             f"It was started with --allow-root {' '.join(roots)}",
                             "Pass a directory in there")
+
+    def with_files(self, arguments: Mapping[str, Any], cwd: str) -> Dict[str, Any]:
+        """The arguments with absolute paths. Codex passes over what is not there or what it cannot read
+        (codex-cli 0.169.0), so that is refused here. Raises: ToolError."""
+        found = dict(arguments)
+        for name, wrong in (("images", _image_problem), ("add_dirs", _directory_problem)):
+            if name in found:
+                found[name] = [os.path.normpath(os.path.join(cwd, os.path.expanduser(given)))
+                               for given in found[name]]
+            for i, path in enumerate(found.get(name, ())):
+                inside = any(is_inside(path, root) for root in self.config.allow_roots or [os.sep])
+                why = wrong(path) if inside else "is outside of what --allow-root allows"
+                if why:
+                    raise ToolError(f"`{name}[{i}]`: {clip(path, 300)} {why}",
+                                    "Codex would go on without it, and without a word",
+                                    "Correct it and call again")
+        return found
 
     def check_ours(self, cwd: str) -> None:
         """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no
@@ -4918,7 +5098,7 @@ class Bounds(Room):
         way = dict.fromkeys(sorted(first.difference(reach.writable, ours)), "read")
         files = {**dict.fromkeys(reach.closed, "read"), **way,
                  **dict.fromkeys(reach.writable, "write"), **ours}
-        why = self._no_profile(spec.codex, mode, lost, files)
+        why = self._no_profile(spec, lost, files)
         if why:
             part = f", part of `{within[0][1]}`, which is its to write" if within else ""
             raise ToolError(f"`cwd`: no task is started in {spec.cwd}",
@@ -4931,15 +5111,16 @@ class Bounds(Room):
         profile = {"extends": ":workspace", "network": {"enabled": reach.network}, "filesystem": files}
         return spec._replace(warnings=warnings, permissions=profile)
 
-    def _no_profile(self, executable: str, mode: Optional[str], lost: Sequence[str],
-                    files: Iterable[str]) -> str:
+    def _no_profile(self, spec: Spec, lost: Sequence[str], files: Iterable[str]) -> str:
         """Why no profile helps; empty where one does."""
         patterns = [path for path in files if re.search(r"[][*?]", path)]
         if lost:
             return f"`{lost[0]}` would be its to write"
-        if mode is None:
+        if asked(spec.arguments, spec.overrides).sandbox is None:
             return "nothing says which `sandbox` it gets"
-        if self.codex_version(executable) < PROFILES_SINCE:
+        if spec.arguments.get("approve_for_me"):
+            return "with `approve_for_me` it may leave its sandbox"
+        if self.codex_version(spec.codex) < PROFILES_SINCE:
             return f"to keep them from it takes codex {'.'.join(map(str, PROFILES_SINCE))} or newer"
         return f"codex takes `{patterns[0]}` for a pattern, so it cannot keep it out" if patterns else ""
 
@@ -4973,7 +5154,8 @@ class Bounds(Room):
                 doubtful.append("/")
             else:
                 doubtful += map(os.path.expanduser, found.get("writable_roots", []))
-        roots, closed = [os.path.expanduser(root) for root in given.get("writable_roots", [])], []
+        given_roots = (*given.get("writable_roots", []), *spec.arguments.get("add_dirs", []))
+        roots, closed = [os.path.expanduser(root) for root in given_roots], []
         doubtful += [root for root in roots if not os.path.isabs(root)]
         tmpdir = self.environ.get("TMPDIR", "")
         for own, key, path in ((":slash_tmp", "exclude_slash_tmp", "/tmp"),
@@ -4995,13 +5177,27 @@ class Bounds(Room):
                 if os.path.realpath(path) != home]
 
     def codex_version(self, path: str) -> Tuple[int, ...]:
-        """Of the executable at `path`, which is asked once; empty where it does not tell. Raises: OSError."""
-        key = (path, os.stat(path).st_mtime)
-        if key not in self.versions:
-            told = self.host.run([path, "--version"], "/", timeout_s=10).out
-            found = re.search(r"(\d+)\.(\d+)\.(\d+)", told)
-            self.versions[key] = tuple(map(int, found.groups())) if found else ()
-        return self.versions[key]
+        """Of the executable at `path`; empty where it does not tell. Raises: OSError."""
+        found = re.search(r"(\d+)\.(\d+)\.(\d+)", self._codex_says(path, "--version"))
+        return tuple(map(int, found.groups())) if found else ()
+
+    def check_known(self, spec: Spec) -> None:
+        """Codex ends at a word that it does not know. One whose help tells nothing is left to try it. Raises:
+        ToolError, OSError."""
+        for name, word in needed(spec).items():
+            help_text = self._codex_says(spec.codex, "exec --help")
+            known = re.findall(r"(?m)^ +(?:-\w, +)?(--[\w-]+|[a-z]+)\b", help_text)
+            if known and word not in known:
+                version = ".".join(map(str, self.codex_version(spec.codex))) or "of an unknown version"
+                raise ToolError(f"`{name}` is not possible", f"{spec.codex} is {version}: it has no `{word}`",
+                                "Update codex (`npm install -g @openai/codex`), or leave it out")
+
+    def _codex_says(self, path: str, words: str) -> str:
+        """What the executable at `path` answers, which is asked once. Raises: OSError."""
+        key = (path, os.stat(path).st_mtime, words)
+        if key not in self.told:
+            self.told[key] = self.host.run([path, *words.split()], "/", timeout_s=10).out
+        return self.told[key]
 
 
 class Worktrees(Room):
@@ -5529,24 +5725,32 @@ class Planner(Room):
 
     def plan(self, request: Mapping[str, Any]) -> Plan:
         """Check a request against everything that can be known before it starts. Raises: ToolError."""
-        thread = self._thread(request)
+        thread, forks = self._thread(request), request.get("fork", False)
         config, owner, wanted = self.config, thread.owner, request.get("worktree", False)
-        wants_tree, options = wanted is not False, wanted if isinstance(wanted, dict) else {}
+        options: Mapping[str, Any] = wanted if isinstance(wanted, dict) else {}
+        wants_tree = wanted is not False
         arguments, overrides, unsaid = self._arguments(request, owner, wants_tree)
-        owner = owner and self.worktrees.back_for(owner, request.get("cwd") or owner.cwd)
-        cwd = self.bounds.directory(request.get("cwd") or (owner.cwd if owner else "."))
+        where = request.get("cwd") or (owner.cwd if owner else ".")
+        if forks and owner and owner.worktree and is_inside(where, owner.worktree.path):
+            where, options = self._beside(owner, owner.worktree, where, wants_tree, options)
+        elif owner:
+            owner = self.worktrees.back_for(owner, where)
+        cwd = self.bounds.directory(where)
         if config.allow_roots:
             cwd = os.path.realpath(cwd)             # a link could be turned after the check
             self.bounds.check_allowed(cwd)
-        self._check_place(cwd, thread._replace(owner=owner), wants_tree, "cwd" in request)
+        self._check_place(cwd, thread._replace(owner=owner), wants_tree, "cwd" in request, forks)
         source = self.worktrees.source(cwd, options) if wants_tree else None
+        arguments = self.bounds.with_files(arguments, cwd)
         executable = find_codex(config.codex_bin, self.environ.get("PATH", os.defpath))
         spec = Spec(
             self.host.new_task_id(), self.host.now(), executable, cwd, arguments, overrides,
-            config.skip_git_repo_check, config.ephemeral, request.get("timeout_s"), thread.thread_id,
-            thread.usage, self.worktrees.around(cwd, owner), title_of(request["prompt"]),
-            self._warnings(arguments, unsaid))
+            config.skip_git_repo_check, config.ephemeral or request.get("ephemeral", False),
+            request.get("timeout_s"), None if forks else thread.thread_id, thread.usage,
+            self.worktrees.around(cwd, owner), title_of(request["prompt"]),
+            self._warnings(arguments, unsaid), fork_of=thread.thread_id if forks else None)
         codex_argv(spec)                # what no command line can hold is refused here, not in the supervisor
+        self.bounds.check_known(spec)
         if spec.worktree is not None:
             checkout, setup = (owner.checkout, owner.setup) if owner else ("", "")
             spec = spec._replace(checkout=checkout, since=self._there_now(spec.worktree), setup=setup)
@@ -5558,26 +5762,45 @@ class Planner(Room):
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
 
+    def _beside(self, owner: Spec, tree: Worktree, cwd: str, wants_tree: bool,
+                options: Mapping[str, Any]) -> Tuple[str, Mapping[str, Any]]:
+        """(where, options) for the worktree of a copy of a thread that works in `tree`: it begins with what
+        was committed there. Raises: ToolError."""
+        if not wants_tree:
+            raise ToolError(f"A copy of this thread cannot work in {tree.path}",
+                            "The thread itself works there",
+                            "Pass `worktree` true: the copy gets its own, from what is committed there")
+        seen = self.view.of(owner.task_id)
+        tip = Clearing(self.git, seen.worktree or tree).tip()
+        if tip is None:
+            raise ToolError(f"`{tree.branch}` is gone", "There is nothing that a copy could begin with",
+                            "Pass `cwd`, and with `worktree` a `base`")
+        return os.path.join(owner.checkout, os.path.relpath(cwd, tree.path)), {"base": tip, **options}
+
     def _arguments(self, request: Mapping[str, Any], owner: Optional[Spec],
                    wants_tree: bool) -> Tuple[Dict[str, Any], Tuple[str, ...], bool]:
         """(the arguments of the run, the overrides that go with them, whether no sandbox was given)."""
         capped_at, before = self.config.max_sandbox, owner.arguments if owner else {}
-        arguments = {**before, **{key: value for key, value in request.items() if key in REPEATED}}
+        arguments = {**{key: value for key, value in before.items() if key in REPEATED},
+                     **{key: value for key, value in request.items() if key in KEPT}}
         if "approval_policy" in arguments.get("config", {}):        # codex exec refuses some, obeys none
             config = dict(arguments["config"])
             arguments.update({"approval-policy": config.pop("approval_policy"), "config": config})
         overrides = tuple(o for o in self.config.overrides if override(o)[0] != "approval_policy")
         overrides = owner.overrides if owner and not capped_at else overrides
         unsaid = asked(arguments, overrides).sandbox is None
+        if arguments.get("approve_for_me") and arguments.setdefault("sandbox", SANDBOXES[1]) != SANDBOXES[1]:
+            raise ToolError(f"`approve_for_me` does not go with `sandbox` {arguments['sandbox']}",
+                            f"It means {SANDBOXES[1]}", "Leave one of the two out")
         if wants_tree and unsaid:
-            arguments["sandbox"] = capped_at or SANDBOXES[1]
+            arguments.setdefault("sandbox", capped_at or SANDBOXES[1])
         return capped(arguments, overrides, capped_at) if capped_at else arguments, overrides, unsaid
 
-    def _check_place(self, cwd: str, thread: Thread, wants_tree: bool, named: bool) -> None:
+    def _check_place(self, cwd: str, thread: Thread, wants_tree: bool, named: bool, forks: bool) -> None:
         """`named`: the request says where. Raises: ToolError for a place in which this run cannot be."""
-        if wants_tree and thread.thread_id:
+        if wants_tree and thread.thread_id and not forks:
             raise ToolError("`worktree` is for new threads", "A reply works where its thread worked",
-                            "Leave `worktree` out")
+                            "Leave `worktree` out, or pass `fork` true: a copy of the thread gets its own")
         if thread.thread_id and thread.owner is None and not named:
             raise ToolError(f"There is no record of thread {thread.thread_id} here",
                             "It is another program's, or its tasks ended long ago and were removed, "
@@ -5659,16 +5882,23 @@ class Planner(Room):
 
     def _thread(self, request: Mapping[str, Any]) -> Thread:
         """The thread to continue, if any. Raises: ToolError."""
-        thread_id = self.thread_named(request)
+        thread_id, forks = self.thread_named(request), request.get("fork", False)
         thread = Thread(thread_id)
+        if forks and not thread_id:
+            raise ToolError("`fork` needs the thread to copy", "None is named", "Pass `threadId`")
         for seen in self.watch.of_thread(thread_id) if thread_id else ():
-            if not seen.ended:
+            if not seen.ended and not forks:
                 raise ToolError(f"Thread {thread_id} is busy",
                                 f"Task {seen.task.task_id} is still working in it",
-                                "codex_wait for that task, then reply")
+                                "codex_wait for that task, then reply. Or pass `interrupt` true, which stops "
+                                "its turn first, or `fork` true, which goes on in a copy of the thread")
             owner = thread.owner or (None if seen.damage else seen.spec)
             usage = thread.usage or seen.report and seen.report.thread_usage
             thread = Thread(thread_id, owner, usage or None)
+        if thread.owner and thread.owner.ephemeral and thread.owner.thread_id is None:
+            raise ToolError(f"Thread {thread_id} cannot be continued",
+                            f"Task {thread.owner.task_id} was `ephemeral`: codex kept nothing of it",
+                            "Start a new task with everything it needs in the prompt")
         return thread
 
 
@@ -5692,6 +5922,7 @@ class Starter(Room):
         """See Swarm.start."""
         self._check_depth()
         self.store.prepare()
+        stopped = [self._interrupted(request) for request in requests]
         alone = any("update_from" in one for one in requests)       # files change before others see the task
         with contextlib.ExitStack() as locks:
             # What a plan counts on is not swept away before it runs, and nobody else decides to work in a
@@ -5699,11 +5930,24 @@ class Starter(Room):
             locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
             for thread_id in self._threads_named(requests, label):
                 locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
-            ids = self._start(requests, label)
+            ids = self._start(requests, label, stopped)
         return ids
 
-    def _start(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
+    def _interrupted(self, request: Mapping[str, Any]) -> str:
+        """Stop the turn that runs in the thread of this request, if that is wished for, and say what was lost
+        by it. Raises: ToolError."""
+        thread_id = self.planner.thread_named(request) if request.get("interrupt") else None
+        if thread_id is None:
+            return ""
+        busy = [seen.task.task_id for seen in self.watch.of_thread(thread_id) if not seen.ended]
+        self.watch.stop(busy)
+        self.watch.wait(busy, CANCEL_WAIT_S, Call())
+        lost = "was stopped for this reply, and what its command did not finish is lost"
+        return f"The turn of task {busy[0]} {lost}" if busy else ""
+
+    def _start(self, requests: Sequence[Mapping[str, Any]], label: str, stopped: Sequence[str]) -> List[str]:
         plans = [self._named(label, i, self.planner.plan, request) for i, request in enumerate(requests)]
+        plans = [warned(plan, lost) if lost else plan for plan, lost in zip(plans, stopped)]
         for i, plan in enumerate(plans):
             if plan.worktree_from is not None:
                 try:
@@ -5753,7 +5997,8 @@ class Starter(Room):
     def _threads_named(self, requests: Sequence[Mapping[str, Any]], label: str) -> List[str]:
         """The threads that these requests continue, in the order in which everybody locks them. Raises:
         ToolError."""
-        named = [self._named(label, i, self.planner.thread_named, one) for i, one in enumerate(requests)]
+        named = [self._named(label, i, self.planner.thread_named, one) for i, one in enumerate(requests)
+                 if not one.get("fork")]
         found = sorted(thread_id.lower() for thread_id in named if thread_id)
         if len(set(found)) < len(found):
             raise ToolError("Two of these requests name the same thread",
@@ -5809,7 +6054,7 @@ class Starter(Room):
 
 def _ended_facts(report: Report) -> Dict[str, Any]:
     tree = report.worktree
-    return {"threadId": report.thread_id, "content": report.content,
+    return {"threadId": report.thread_id, "content": report.content, "structured": report.structured,
             "failure": report.failure and to_json(report.failure),
             "sandbox": report.sandbox, "model": report.model,
             "usage": report.usage and report.usage._asdict(),
@@ -6409,6 +6654,13 @@ class Tool(NamedTuple):
     destructive: bool = False
     always_load: bool = False
     waits: bool = False             # as long as the tasks do
+    brief: bool = False             # takes the rare arguments of a run without listing them
+
+    def listed(self) -> Schema:
+        """The arguments as clients are told of them."""
+        known = {name: schema for name, schema in self.args["properties"].items()
+                 if not (self.brief and name in RARE)}
+        return without_bounds({**self.args, "properties": known})
 
     def called(self, swarm: Swarm, arguments: Mapping[str, Any], call: Call) -> Union[Answer, Wait]:
         """Check the arguments, then run it. Raises: ToolError, OSError."""
@@ -6440,8 +6692,9 @@ TASKS = arr(TASK, minItems=1, maxItems=500)
 NAMELESS: Mapping[str, Schema] = {
     name: {key: value for key, value in schema.items() if key != "description"}
     for name, schema in RUN.items()}
+FORK = boolean("Go on in a copy of the thread")
 REPLY: Mapping[str, Schema] = {
-    **{name: schema for name, schema in NAMELESS.items() if name != "worktree"}, "prompt": RUN["prompt"],
+    **NAMELESS, "prompt": RUN["prompt"], "fork": FORK, "interrupt": boolean("Stop its running turn first"),
     "update_from": string("Task or branch to merge into its worktree first", minLength=1, maxLength=1000)}
 RECORD = obj({key: string() for key in ("task_id", "state", "outcome", "threadId", "content")})
 # nothing is required: TypeScript clients check errors, too
@@ -6461,7 +6714,7 @@ def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 @tool("codex_async", "Start Codex",
       "Start a Codex task and return its task_id at once; collect with codex_wait. With `threadId` it "
       "continues that thread. Other arguments as in codex.",
-      obj({**NAMELESS, "threadId": THREAD}, ["prompt"]), RECORD)
+      obj({**NAMELESS, "threadId": THREAD, "fork": FORK}, ["prompt"]), RECORD, brief=True)
 def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({**swarm.record(_started(swarm, [args], call)[0]), "collect": COLLECT})
 
@@ -6487,7 +6740,7 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
 @tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. It keeps the cwd, "
       "sandbox, model, profile and config of the thread's last task; arguments override them.",
-      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD, waits=True)
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD, waits=True, brief=True)
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues",
@@ -7345,7 +7598,7 @@ class Era:
 
     def _listed(self, found: Tool) -> Dict[str, Any]:
         out: Dict[str, Any] = {"name": found.name, "description": found.description,
-                               "inputSchema": without_bounds(found.args)}
+                               "inputSchema": found.listed()}
         if self.since("2025-06-18"):
             out.update(title=found.title, outputSchema=found.returns)
             if found.always_load:
