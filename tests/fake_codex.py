@@ -63,6 +63,7 @@ RESUME_ONLY = [("last", "", None, False), ("all", "", None, False)]
 USAGE = {
     "exec": "Usage: codex exec [OPTIONS] [PROMPT]\n       codex exec [OPTIONS] <COMMAND> [ARGS]",
     "resume": "Usage: codex exec resume [OPTIONS] [SESSION_ID] [PROMPT]",
+    "fork": "Usage: codex exec fork [OPTIONS] <SESSION_ID> [PROMPT]",
 }
 VALUES = {"sandbox": SANDBOXES, "color": ("always", "never", "auto")}
 
@@ -85,13 +86,13 @@ def parse(args):
         if arg == "--" and not literal:
             literal = True
         elif literal or arg == "-" or not arg.startswith("-"):
-            if command == "exec" and not words and not literal and arg == "resume":
-                command = "resume"
+            if command == "exec" and not words and not literal and arg in ("resume", "fork"):
+                command = arg
             else:
                 words.append(arg)
         else:
             i = parse_flag(command, options, arg, args, i)
-    limit = 2 if command == "resume" else 1
+    limit = 1 if command == "exec" else 2
     if len(words) > limit:
         clap_error("unexpected argument '%s' found" % words[limit], USAGE[command])
     return command, options, words
@@ -129,7 +130,8 @@ def parse_flag(command, options, arg, args, i):
 
 
 def show_help(command):
-    print("Run Codex non-interactively\n\n%s\n\nOptions:" % USAGE[command])
+    print("Run Codex non-interactively\n\n%s\n\nCommands:" % USAGE[command])
+    print("  resume  Resume a session\n  fork    Fork a session\n  review  Run a code review\n\nOptions:")
     for name, short, value_name, _ in EVERYWHERE + (EXEC_ONLY if command == "exec" else RESUME_ONLY):
         print("  %s--%s%s" % ("-%s, " % short if short else "    ", name, " <%s>" % value_name if value_name else ""))
 
@@ -214,6 +216,13 @@ class Thread:
             stored = json.load(f)
         thread.prompts, thread.usage = stored["prompts"], stored["usage"]
         return thread
+
+    @classmethod
+    def fork(cls, thread_id, kept):
+        """A new thread with what the stored one holds; another process may be writing that one."""
+        old, new = cls.resume(thread_id), cls.new(kept)
+        new.resumed, new.prompts, new.usage = True, old.prompts, old.usage
+        return new
 
     def lock(self):
         """Hold the thread for as long as this process lives: codex allows one writer."""
@@ -541,15 +550,19 @@ def run_exec(args):
             die(1, "Error: No such file or directory (os error 2)")
         except NotADirectoryError:
             pass                                               # codex silently accepts a file
-    resume_id = words.pop(0) if command == "resume" and words else None
-    prompt = read_prompt(words[0] if words else None, command == "resume")
+    session = words.pop(0) if command != "exec" and words else None
+    prompt = read_prompt(words[0] if words else None, command != "exec")
     bypass = "dangerously-bypass-approvals-and-sandbox"
     if not (inside_git() or "skip-git-repo-check" in options or bypass in options):
         die(1, "Not inside a trusted directory and --skip-git-repo-check was not specified.")
     recording = next((line[5:].strip() for line in prompt.split("\n") if line.startswith("PLAY ")), None)
     if recording:
         play(recording)
-    thread = Thread.resume(resume_id) if resume_id else Thread.new("ephemeral" not in options)
+    kept = "ephemeral" not in options
+    if command == "fork":
+        thread = Thread.fork(session, kept)
+    else:
+        thread = Thread.resume(session) if session else Thread.new(kept)
     thread.lock()
     converse(Stream("json" in options), thread, prompt, config, options)
 

@@ -40,7 +40,8 @@ def ended(swarm, ids):
 
 def run(swarm, *prompt, **arguments):
     """Run one task, whose prompt has these lines, to its end; its record. Arguments have `_` for `-`."""
-    names = {name.replace("-", "_"): name for name in (*cms.RUN, "threadId", "task_id", "update_from")}
+    own = ("threadId", "task_id", "update_from", "fork", "interrupt")
+    names = {name.replace("-", "_"): name for name in (*cms.RUN, *own)}
     request = {names[key]: value for key, value in arguments.items()}
     return ended(swarm, swarm.start([{"prompt": "\n".join(prompt), **request}]))[0]
 

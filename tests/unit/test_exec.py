@@ -1,0 +1,240 @@
+"""What `codex exec` offers beyond a prompt: images, schemas, directories, copies of threads, interrupted turns."""
+import json
+import os
+import stat
+import subprocess
+
+import pytest
+
+import codex_mcp_swarm as cms
+from codex_mcp_swarm import Shape, ToolError
+
+from .helpers import begin, ended, run
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
+ADDRESS = {
+    "type": "object",
+    "properties": {
+        "town": {"type": "string", "minLength": 2, "maxLength": 9},
+        "number": {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]},
+        "kind": {"enum": ["home", "work"]},
+        "past": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/year"}},
+        "inner": {"$ref": "#"},
+    },
+    "required": ["town"],
+    "additionalProperties": False,
+    "$defs": {"year": {"type": "number", "maximum": 2100}},
+}
+
+
+def argv_of(app, **arguments):
+    return json.loads(run(app, "ARGV", **arguments)["content"])["argv"]
+
+
+# -- arguments ----------------------------------------------------------------------------------------
+def test_every_argument_of_exec_reaches_codex_as_its_own_words(swarm, repo):
+    (repo / "shot.png").write_bytes(PNG)
+    (repo / "extra").mkdir()
+    words = argv_of(swarm(), images=["shot.png"], add_dirs=["extra"], effort="high", search="live",
+                    approve_for_me=True, isolate=True, ephemeral=True)
+    assert words[:4] == ["exec", "--add-dir=%s" % (repo / "extra"), "--approve-for-me", "--json"]
+    assert {"--image=%s" % (repo / "shot.png"), "--ignore-user-config", "--ephemeral",
+            'model_reasoning_effort="high"', 'web_search="live"'} < set(words)
+    assert not [word for word in words if word.startswith("--sandbox")]     # codex takes one of the two
+
+
+def test_a_reply_keeps_its_directories_and_effort_and_looks_at_no_image_again(swarm, repo):
+    (repo / "shot.png").write_bytes(PNG)
+    app = swarm()
+    first = run(app, "SAY x", images=["shot.png"], add_dirs=[str(repo)], effort="low")
+    words = argv_of(app, threadId=first["threadId"])
+    assert words.index("--add-dir=%s" % repo) < words.index("resume")
+    assert 'model_reasoning_effort="low"' in words
+    assert not [word for word in words if word.startswith("--image")]
+
+
+@pytest.mark.parametrize("name, content, why", [
+    ("none.png", None, "does not exist"),
+    ("text.png", b"hello", "is neither PNG, JPEG, GIF nor WebP"),
+    ("empty.png", b"", "has 0 bytes"),
+    (".", None, "is no file"),
+])
+def test_an_image_that_codex_would_pass_over_is_refused_before_anything_starts(swarm, repo, root, name,
+                                                                                content, why):
+    if content is not None:
+        (repo / name).write_bytes(content)
+    (repo / "good.png").write_bytes(PNG)
+    with pytest.raises(ToolError) as refused:
+        swarm().start([{"prompt": "x", "images": ["good.png", name]}])
+    assert "`images[1]`" in str(refused.value) and why in str(refused.value)
+    assert not list((root / "tasks").glob("*"))
+
+
+def test_a_huge_image_is_refused(swarm, repo):
+    with open(str(repo / "huge.png"), "wb") as f:
+        f.write(PNG)
+        f.truncate(cms.MAX_IMAGE_BYTES + 1)
+    with pytest.raises(ToolError, match=r"20,971,521 bytes; from 1 to 20,971,520"):
+        swarm().start([{"prompt": "x", "images": ["huge.png"]}])
+
+
+def test_a_directory_that_is_not_there_is_refused(swarm):
+    with pytest.raises(ToolError, match=r"`add_dirs\[0\]`: .*/nowhere does not exist"):
+        swarm().start([{"prompt": "x", "add_dirs": ["nowhere"]}])
+
+
+@pytest.mark.parametrize("name", ["images", "add_dirs"])
+def test_files_outside_of_what_is_allowed_are_refused(swarm, repo, tmp_path, name):
+    (tmp_path / "secret.png").write_bytes(PNG)
+    outside = {"images": tmp_path / "secret.png", "add_dirs": tmp_path}[name]
+    (repo / "link").symlink_to(outside)
+    for path in (str(outside), "../" + outside.name, "link"):
+        with pytest.raises(ToolError, match="outside of what --allow-root allows|does not exist"):
+            swarm(allow_roots=(str(repo),)).start([{"prompt": "x", name: [path]}])
+
+
+@pytest.mark.parametrize("argument", [{"add_dirs": ["."]}, {"approve_for_me": True}])
+def test_under_a_cap_nothing_opens_more(swarm, argument):
+    with pytest.raises(ToolError, match="more than this server gives"):
+        swarm(max_sandbox="workspace-write").start([{"prompt": "x", **argument}])
+
+
+def test_a_directory_above_the_tasks_is_kept_out_like_any_other_place(swarm, repo, root):
+    app = swarm()
+    plan = app.plan({"prompt": "x", "sandbox": "workspace-write", "add_dirs": [str(root.parent)]})
+    assert plan.spec.permissions["filesystem"][str(root)] == "none"
+    with pytest.raises(ToolError, match="`approve_for_me` it may leave its sandbox"):
+        app.plan({"prompt": "x", "approve_for_me": True, "add_dirs": [str(root.parent)]})
+
+
+def test_a_review_by_codex_goes_with_no_other_sandbox(swarm):
+    with pytest.raises(ToolError, match="does not go with `sandbox` read-only"):
+        swarm().start([{"prompt": "x", "approve_for_me": True, "sandbox": "read-only"}])
+
+
+@pytest.mark.parametrize("argument", ["isolate", "fork"])
+def test_what_the_installed_codex_does_not_know_is_refused_by_name(swarm, tmp_path, argument):
+    old = tmp_path / "old-codex"
+    old.write_text("#!/bin/sh\n[ \"$1\" = exec ] && echo '  -m, --model <MODEL>' || echo codex-cli 0.99.1\n")
+    old.chmod(old.stat().st_mode | stat.S_IXUSR)
+    thread = run(swarm(), "SAY x")["threadId"]
+    with pytest.raises(ToolError, match=r"`%s` is not possible. .*old-codex is 0\.99\.1: it has no" % argument):
+        swarm(codex_bin=str(old)).start([{"prompt": "x", "threadId": thread, argument: True}])
+
+
+def test_an_ephemeral_task_has_no_thread_to_continue(swarm):
+    app = swarm()
+    first = run(app, "SAY x", ephemeral=True)
+    for more in ({}, {"fork": True}):
+        with pytest.raises(ToolError, match="Task %s was `ephemeral`" % first["task_id"]):
+            app.start([{"prompt": "y", "task_id": first["task_id"], **more}])
+
+
+# -- the answer as data -------------------------------------------------------------------------------
+@pytest.mark.parametrize("answer, wrong", [
+    ({"town": "Ulm", "number": 3, "kind": "home", "past": [1999, 2001.5], "inner": {"town": "Ulm"}}, []),
+    ({"town": "Ulm", "number": None}, []),
+    ({}, ["the answer.town is missing"]),
+    ({"town": 5}, ["the answer.town is no string"]),
+    ({"town": "U"}, ["the answer.town is beyond 2"]),
+    ({"town": "Ulm", "zip": 1}, ["the answer.zip is none of what is allowed there"]),
+    ({"town": "Ulm", "number": 0}, ["the answer.number fits none of the forms allowed there"]),
+    ({"town": "Ulm", "number": True}, ["the answer.number fits none of the forms allowed there"]),
+    ({"town": "Ulm", "kind": "x"}, ["the answer.kind is none of what is allowed there"]),
+    ({"town": "Ulm", "past": [1, 2, 3]}, ["the answer.past is beyond 2"]),
+    ({"town": "Ulm", "past": [2101]}, ["the answer.past[0] is beyond 2100"]),
+    ({"town": "Ulm", "inner": {}}, ["the answer.inner.town is missing"]),
+])
+def test_an_answer_is_checked_against_its_schema(answer, wrong):
+    assert Shape(ADDRESS).mismatches(answer) == wrong
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"$ref": "#/nowhere"}, {"type": "strange"}, {"required": 5},
+                                    {"properties": []}, {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}])
+def test_a_schema_that_leads_nowhere_ends_the_check_and_not_the_task(schema):
+    assert Shape(schema).mismatches({"a": 1}) == ["the schema was not understood, so nothing was checked"]
+
+
+def test_the_answer_is_in_the_record_as_data(swarm):
+    app = swarm()
+    record = run(app, 'SAY {"town": "Ulm"}', output_schema=ADDRESS)
+    assert record["structured"] == {"town": "Ulm"} == json.loads(record["content"])
+    assert "warnings" not in record
+
+
+@pytest.mark.parametrize("answer, warning", [
+    ("not json at all", "is no JSON object"), ("[1]", "is no JSON object"), ('{"town": NaN}', "is no JSON object"),
+    ('{"a": 1e999}', "is no JSON object"), (r'{"a": "\ud800"}', "is no JSON object"),
+    ('{"town": 1}', "does not fit `output_schema`: the answer.town is no string"),
+])
+def test_an_answer_that_does_not_fit_is_a_warning_and_is_not_lost(swarm, answer, warning):
+    record = run(swarm(), "SAY " + answer, output_schema=ADDRESS)
+    assert record["outcome"] == "succeeded" and record["content"] == answer
+    assert warning in record["warnings"][0]
+
+
+def test_codex_is_given_the_schema_in_a_file_of_the_task(swarm, root):
+    app = swarm()
+    record = run(app, "ARGV", output_schema=ADDRESS)
+    path = root / "tasks" / record["task_id"] / "output_schema"
+    assert "--output-schema=%s" % path in json.loads(record["content"])["argv"]
+    assert json.loads(path.read_text()) == ADDRESS and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+# -- copies of threads --------------------------------------------------------------------------------
+def test_a_fork_is_a_new_thread_that_knows_the_old_one(swarm):
+    app = swarm()
+    first = run(app, "first prompt\nSAY x", model="m", sandbox="read-only")
+    copy = run(app, "RECALL", threadId=first["threadId"], fork=True)
+    assert copy["threadId"] != first["threadId"] and "first prompt" in copy["content"]
+    assert copy["model"] == "m" and copy["sandbox"] == "read-only"
+    assert copy["usage"] == first["usage"]          # of its own turn: codex counts on from the old thread
+    again = run(app, "RECALL", threadId=first["threadId"])
+    assert again["threadId"] == first["threadId"] and "RECALL" not in again["content"].split("first prompt")[0]
+
+
+def test_a_thread_that_is_busy_can_be_copied(swarm, tmp_path):
+    app = swarm()
+    thread = run(app, "SAY x")["threadId"]
+    busy = begin(app, "WAITFILE %s" % (tmp_path / "gate"), threadId=thread)
+    with pytest.raises(ToolError, match="is busy. .*`interrupt` true.*`fork` true"):
+        app.start([{"prompt": "x", "threadId": thread}])
+    assert run(app, "SAY copied", threadId=thread, fork=True)["content"] == "copied"
+    (tmp_path / "gate").touch()
+    ended(app, [busy.task_id])
+
+
+def test_a_fork_in_a_worktree_begins_with_what_the_thread_committed(swarm, repo):
+    app = swarm()
+    first = run(app, "WRITE a.txt one", worktree=True)
+    with pytest.raises(ToolError, match="A copy of this thread cannot work in .*Pass `worktree` true"):
+        app.start([{"prompt": "x", "threadId": first["threadId"], "fork": True}])
+    copy = run(app, "WRITE b.txt two", threadId=first["threadId"], fork=True, worktree=True)
+    assert copy["worktree"]["path"] != first["worktree"]["path"]
+    listed = subprocess.run(["git", "-C", str(repo), "ls-tree", "--name-only", copy["worktree"]["branch"]],
+                            stdout=subprocess.PIPE, check=True).stdout.split()
+    assert listed == [b"README", b"a.txt", b"b.txt"]
+    assert not os.path.exists(os.path.join(first["worktree"]["path"], "b.txt"))
+
+
+def test_a_fork_without_a_thread_says_what_is_missing(swarm):
+    with pytest.raises(ToolError, match="`fork` needs the thread to copy"):
+        swarm().start([{"prompt": "x", "fork": True}])
+
+
+def test_a_worktree_for_a_reply_names_the_fork(swarm):
+    app = swarm()
+    thread = run(app, "SAY x")["threadId"]
+    with pytest.raises(ToolError, match="or pass `fork` true"):
+        app.start([{"prompt": "x", "threadId": thread, "worktree": True}])
+
+
+def test_an_interrupting_reply_stops_the_turn_and_goes_on_in_the_thread(swarm, tmp_path):
+    app = swarm()
+    thread = run(app, "SAY x")["threadId"]
+    busy = begin(app, "WAITFILE %s" % (tmp_path / "never"), threadId=thread)
+    record = run(app, "SAY instead", threadId=thread, interrupt=True)
+    assert (record["content"], record["threadId"]) == ("instead", thread)
+    assert ["The turn of task %s was stopped for this reply" % busy.task_id in warning
+            for warning in record["warnings"]] == [True]
+    assert ended(app, [busy.task_id])[0]["outcome"] == "cancelled"
