@@ -1,4 +1,4 @@
-"""What `codex exec` offers beyond a prompt: images, schemas, directories, copies of threads, interrupted turns."""
+"""What `codex exec` offers beyond a prompt: images, schemas, directories, copies of threads, and more."""
 import json
 import os
 import stat
@@ -118,7 +118,8 @@ def test_what_the_installed_codex_does_not_know_is_refused_by_name(swarm, tmp_pa
     old.write_text("#!/bin/sh\n[ \"$1\" = exec ] && echo '  -m, --model <MODEL>' || echo codex-cli 0.99.1\n")
     old.chmod(old.stat().st_mode | stat.S_IXUSR)
     thread = run(swarm(), "SAY x")["threadId"]
-    with pytest.raises(ToolError, match=r"`%s` is not possible. .*old-codex is 0\.99\.1: it has no" % argument):
+    refusal = r"`%s` is not possible. .*old-codex is 0\.99\.1: it has no" % argument
+    with pytest.raises(ToolError, match=refusal):
         swarm(codex_bin=str(old)).start([{"prompt": "x", "threadId": thread, argument: True}])
 
 
@@ -149,8 +150,10 @@ def test_an_answer_is_checked_against_its_schema(answer, wrong):
     assert Shape(ADDRESS).mismatches(answer) == wrong
 
 
-@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"$ref": "#/nowhere"}, {"type": "strange"}, {"required": 5},
-                                    {"properties": []}, {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}])
+@pytest.mark.parametrize("schema", [
+    {"$ref": "#"}, {"$ref": "#/nowhere"}, {"type": "strange"}, {"required": 5}, {"properties": []},
+    {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]},
+])
 def test_a_schema_that_leads_nowhere_ends_the_check_and_not_the_task(schema):
     assert Shape(schema).mismatches({"a": 1}) == ["the schema was not understood, so nothing was checked"]
 
@@ -163,8 +166,9 @@ def test_the_answer_is_in_the_record_as_data(swarm):
 
 
 @pytest.mark.parametrize("answer, warning", [
-    ("not json at all", "is no JSON object"), ("[1]", "is no JSON object"), ('{"town": NaN}', "is no JSON object"),
-    ('{"a": 1e999}', "is no JSON object"), (r'{"a": "\ud800"}', "is no JSON object"),
+    ("not json at all", "is no JSON object"), ("[1]", "is no JSON object"),
+    ('{"town": NaN}', "is no JSON object"), ('{"a": 1e999}', "is no JSON object"),
+    (r'{"a": "\ud800"}', "is no JSON object"),
     ('{"town": 1}', "does not fit `output_schema`: the answer.town is no string"),
 ])
 def test_an_answer_that_does_not_fit_is_a_warning_and_is_not_lost(swarm, answer, warning):
@@ -190,7 +194,8 @@ def test_a_fork_is_a_new_thread_that_knows_the_old_one(swarm):
     assert copy["model"] == "m" and copy["sandbox"] == "read-only"
     assert copy["usage"] == first["usage"]          # of its own turn: codex counts on from the old thread
     again = run(app, "RECALL", threadId=first["threadId"])
-    assert again["threadId"] == first["threadId"] and "RECALL" not in again["content"].split("first prompt")[0]
+    assert again["threadId"] == first["threadId"]
+    assert json.loads(again["content"][len("earlier: "):]) == ["first prompt\nSAY x"]
 
 
 def test_a_thread_that_is_busy_can_be_copied(swarm, tmp_path):
