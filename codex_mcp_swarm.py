@@ -80,6 +80,7 @@ SWEEP_S = 5.0                       # how long the supervisor tries to kill what
 NESTED_S = 90.0                     # how long tasks inside of it have to stop and to be committed
 GIT_TIMEOUT_S = 120.0               # for one git command
 CHECKOUT_S = 1800.0                 # for one that writes the files of a checkout
+CHECKOUTS = 3                       # so many worktrees of one call are made side by side
 VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
@@ -2668,20 +2669,15 @@ class Trees:
         at `base`. Blocks while another one is made in that repository.
 
         Raises: GitError, OSError; nothing is left then."""
-        at = self.git.at(top)
-        with self._alone(top):
-            kept = again and at.commit_of(f"refs/heads/{branch}") == base
-            mine = "" if os.path.lexists(path) else path
-            new = "" if kept else branch
-            if new:
-                self._make_branch(at, branch, base)
-            try:
-                at("worktree", "add", "--quiet", "--no-checkout", path, branch)
-                at("worktree", "lock", "--reason", LOCK_REASON, path)
-            except GitError:
-                self.discard(top, mine, new)
-                raise
+        at, mine, new = self.git.at(top), "" if os.path.lexists(path) else path, ""
         try:
+            with self._alone(top):
+                if not (again and at.commit_of(f"refs/heads/{branch}") == base):
+                    self._make_branch(at, branch, base)
+                    new = branch
+                at("worktree", "add", "--quiet", "--no-checkout", path, branch)
+                mine = path
+                at("worktree", "lock", "--reason", LOCK_REASON, path)
             there = self.git.at(path)
             tree = Worktree(path, branch, base, there("rev-parse", "--absolute-git-dir"))
             tree = self._carry(at, tree) if carry else tree
@@ -2691,7 +2687,7 @@ class Trees:
             tree = self._submodules(at, tree)
             return self._include(at, tree)
         except (GitError, OSError):
-            self.discard(top, path, new)
+            self.discard(top, mine, new)
             raise
 
     def _alone(self, top: str) -> ContextManager[bool]:
@@ -2722,13 +2718,15 @@ class Trees:
             self.discard(top, path, "")
 
     def discard(self, top: str, path: str, branch: str) -> None:
-        """Remove what was just made, and in which nobody but us can have worked."""
-        if path:
-            with contextlib.suppress(GitError):
-                self.git.at(top)("worktree", "remove", "--force", "--force", path)
-        if branch:
-            with contextlib.suppress(GitError):
-                self.git.at(top)("update-ref", "-d", f"refs/heads/{branch}")
+        """Remove what was just made, and in which nobody but us can have worked. Blocks while one is made in
+        that repository: with its last worktree, git removes the directory in which it registers them."""
+        at = self.git.at(top)
+        with contextlib.suppress(ToolError, OSError), self._alone(top):
+            if path:
+                with contextlib.suppress(GitError):
+                    at("worktree", "remove", "--force", "--force", path)
+            if branch:
+                at("update-ref", "-d", f"refs/heads/{branch}")
 
     def hold(self, tree: Worktree) -> None:
         """Lock the worktree while a task runs in it. A lock of somebody else's serves as well."""
@@ -3771,7 +3769,7 @@ class TaskDir:
                     f.write(text)
             with open(hidden.file("reserve"), "wb", opener=private) as f2:
                 f2.write(b"\0" * RESERVE_BYTES)
-            write_atomic(hidden.file("spec.json"), to_json(spec))
+            hidden.write_spec(spec)
             hidden.write_status(advance(Status(State.QUEUED), "launch"))
             return hidden
         except BaseException:
@@ -3813,8 +3811,7 @@ class TaskDir:
         """Remove all but the answer of a task that has ended, for the holder of its lock. Raises: OSError;
         the answer is whole then, too."""
         if not os.path.exists(self.file("report.json")) or self.report() != report:
-            write_atomic(self.file("report.json"), to_json(report))
-            self.write_status(status)
+            self.end(status, report)
         for name in set(os.listdir(self.path)) - ANSWER:
             os.unlink(self.file(name))
         os.close(private(self.file("kept"), os.O_WRONLY | os.O_CREAT))
@@ -3852,9 +3849,16 @@ class TaskDir:
             raise_if_exhausted(error)
             return Status(State.RUNNING)
 
+    def write_spec(self, spec: Spec) -> None:
+        """Only until it appears; the two below are for the holder of its lock. Each raises OSError."""
+        write_atomic(self.file("spec.json"), to_json(spec))
+
     def write_status(self, status: Status) -> None:
-        """Only for the holder of the lock."""
         write_atomic(self.file("status.json"), to_json(status))
+
+    def end(self, status: Status, report: Report) -> None:
+        write_atomic(self.file("report.json"), to_json(report))
+        self.write_status(status)
 
     def join(self) -> None:
         """Block until nobody supervises the task any more. The kernel wakes us. Raises: OSError."""
@@ -5207,13 +5211,13 @@ class Worktrees(Room):
         super().__init__(*bounds.ground)
         self.bounds = bounds
 
-    def source(self, cwd: str, options: Mapping[str, Any]) -> Tuple[str, str]:
+    def source(self, cwd: str, base: str = "HEAD", carry: bool = False) -> Tuple[str, str]:
         """(top, base commit) for a worktree. Raises: ToolError."""
         try:
             self.bounds.check_ours(cwd)
-            source = self.git.at(cwd).head(options.get("base", "HEAD"))
+            source = self.git.at(cwd).head(base)
             self.bounds.check_allowed(source[0])
-            if options.get("include_changes") and source != self.git.at(cwd).head():
+            if carry and source != self.git.at(cwd).head():
                 raise GitError("`include_changes` does not go with that `base`",
                                "The changes were made on top of HEAD, which is another commit",
                                "Leave one of the two out")
@@ -5252,13 +5256,7 @@ class Worktrees(Room):
 
     def _new(self, top: str, base: str, path: str, branch: str, **how: bool) -> Worktree:
         """Raises: ToolError."""
-        self.prepare()
-        free = free_mb(self.config.worktree_dir)
-        if free < self.config.min_free_mb:
-            raise ToolError(f"No worktree is made: {free:,} MiB are free in `{self.config.worktree_dir}`",
-                            f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
-                            "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
-                            "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
+        self.check_room()
         try:
             return Trees(self.git).add(top, base, path, branch, **how)
         except OSError as error:
@@ -5284,7 +5282,7 @@ class Worktrees(Room):
             raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
                             "There is nothing to go on from",
                             "Start a new task, or pass another directory as `cwd`")
-        top, base = self.source(owner.checkout or self.first_checkout(common_of(tree)), {"base": tip})
+        top, base = self.source(owner.checkout or self.first_checkout(common_of(tree)), tip)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(task.file("kept"))            # so that the next sweep looks at it again
         made = self._new(top, base, tree.path, tree.branch, again=True)
@@ -5294,12 +5292,21 @@ class Worktrees(Room):
                              seal=made.seal)
         return owner._replace(worktree=tree, setup=self.config.worktree_setup)
 
-    def take_back(self, plans: Sequence[Plan]) -> None:
-        """Remove the worktrees that were made for tasks which then never ran."""
-        for plan in plans:
-            if plan.worktree_from is not None and plan.spec.worktree is not None:
-                tree = plan.spec.worktree
-                Trees(self.git).discard(plan.worktree_from[0], tree.path, tree.branch)
+    def check_room(self) -> None:
+        """Make the directory of worktrees if need be. Raises: ToolError, also where too little is free."""
+        self.prepare()
+        free = free_mb(self.config.worktree_dir)
+        if free < self.config.min_free_mb:
+            raise ToolError(f"No worktree is made: {free:,} MiB are free in `{self.config.worktree_dir}`",
+                            f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
+                            "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
+                            "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
+
+    def take_back(self, plan: Plan) -> None:
+        """Remove the worktree, if any, that was made for a task which then never ran."""
+        if plan.worktree_from is not None and plan.spec.worktree is not None:
+            tree = plan.spec.worktree
+            Trees(self.git).discard(plan.worktree_from[0], tree.path, tree.branch)
 
     def prepare(self) -> None:
         """Raises: ToolError."""
@@ -5723,8 +5730,10 @@ class Planner(Room):
         super().__init__(*merger.ground)
         self.merger, self.worktrees, self.bounds = merger, merger.worktrees, merger.bounds
 
-    def plan(self, request: Mapping[str, Any]) -> Plan:
-        """Check a request against everything that can be known before it starts. Raises: ToolError."""
+    def plan(self, request: Mapping[str, Any],
+             source_of: Optional[Callable[[str, str, bool], Tuple[str, str]]] = None) -> Plan:
+        """Check a request against everything that can be known before it starts. `source_of`: what remembers
+        `Worktrees.source` for several. Raises: ToolError."""
         thread, forks = self._thread(request), request.get("fork", False)
         config, owner, wanted = self.config, thread.owner, request.get("worktree", False)
         options: Mapping[str, Any] = wanted if isinstance(wanted, dict) else {}
@@ -5740,7 +5749,8 @@ class Planner(Room):
             cwd = os.path.realpath(cwd)             # a link could be turned after the check
             self.bounds.check_allowed(cwd)
         self._check_place(cwd, thread._replace(owner=owner), wants_tree, "cwd" in request, forks)
-        source = self.worktrees.source(cwd, options) if wants_tree else None
+        carry, base = options.get("include_changes", False), options.get("base", "HEAD")
+        source = (source_of or self.worktrees.source)(cwd, base, carry) if wants_tree else None
         arguments = self.bounds.with_files(arguments, cwd)
         executable = find_codex(config.codex_bin, self.environ.get("PATH", os.defpath))
         spec = Spec(
@@ -5760,7 +5770,7 @@ class Planner(Room):
         new = os.path.join(config.worktree_dir, spec.task_id) if wants_tree else cwd
         spec = self.bounds.kept_out(spec, spec.worktree.path if spec.worktree else new)
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
-        return Plan(spec, request["prompt"], source, options.get("include_changes", False), update)
+        return Plan(spec, request["prompt"], source, carry, update)
 
     def _beside(self, owner: Spec, tree: Worktree, cwd: str, wants_tree: bool,
                 options: Mapping[str, Any]) -> Tuple[str, Mapping[str, Any]]:
@@ -5911,14 +5921,23 @@ def warned(plan: Plan, warning: str) -> Plan:
     return plan._replace(spec=plan.spec._replace(warnings=(*plan.spec.warnings, warning)))
 
 
+class Birth:
+    """A task on its way from its plan to its supervisor."""
+
+    def __init__(self, plan: Plan, task: TaskDir) -> None:
+        self.plan, self.task = plan, task           # hidden, until it may appear
+        self.runs = False
+
+
 class Starter(Room):
-    """Makes tasks of requests: all of them, or none."""
+    """Makes tasks of requests: none where one of these is wrong. After that a worktree which cannot be made
+    fails its own task, as one of several: its record has git's words."""
 
     def __init__(self, planner: Planner) -> None:
         super().__init__(*planner.ground)
         self.planner, self.worktrees = planner, planner.worktrees
 
-    def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
+    def start(self, requests: Sequence[Mapping[str, Any]], label: str, call: Call) -> List[str]:
         """See Swarm.start."""
         self._check_depth()
         self.store.prepare()
@@ -5930,8 +5949,7 @@ class Starter(Room):
             locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
             for thread_id in self._threads_named(requests, label):
                 locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
-            ids = self._start(requests, label, stopped)
-        return ids
+            return self._launch(self._plans(requests, label, stopped), call)
 
     def _interrupted(self, request: Mapping[str, Any]) -> str:
         """Stop the turn that runs in the thread of this request, if that is wished for, and say what was lost
@@ -5945,19 +5963,14 @@ class Starter(Room):
         lost = "was stopped for this reply, and what its command did not finish is lost"
         return f"The turn of task {busy[0]} {lost}" if busy else ""
 
-    def _start(self, requests: Sequence[Mapping[str, Any]], label: str, stopped: Sequence[str]) -> List[str]:
-        plans = [self._named(label, i, self.planner.plan, request) for i, request in enumerate(requests)]
+    def _plans(self, requests: Sequence[Mapping[str, Any]], label: str, stopped: Sequence[str]) -> List[Plan]:
+        source_of = functools.lru_cache(None)(self.worktrees.source)    # git is asked once for each place
+        plans = [self._named(label, i, self.planner.plan, one, source_of) for i, one in enumerate(requests)]
         plans = [warned(plan, lost) if lost else plan for plan, lost in zip(plans, stopped)]
-        for i, plan in enumerate(plans):
-            if plan.worktree_from is not None:
-                try:
-                    plans[i] = self._named(label, i, self.worktrees.made_for, plan)
-                except ToolError:
-                    self.worktrees.take_back(plans[:i])
-                    raise
-            elif plan.update_from is not None:
-                plans[i] = self._merge_into_worktree(plan, plan.update_from)
-        return self._launch(plans)
+        if any(plan.worktree_from for plan in plans):
+            self.worktrees.check_room()
+        return [self._merge_into_worktree(plan, plan.update_from) if plan.update_from else plan
+                for plan in plans]
 
     def _merge_into_worktree(self, plan: Plan, part: Part) -> Plan:
         """Raises: ToolError."""
@@ -6015,41 +6028,91 @@ class Starter(Room):
             what = f"`{label}[{index}]`: {error.what}" if label else error.what
             raise ToolError(what, error.why, error.fix, error.kind)
 
-    def _launch(self, plans: Sequence[Plan]) -> List[str]:
-        """Write every task before the first one starts, so that a full disk is found while nothing runs. A
-        server killed between `appear` and the launch leaves a task that reads as lost before it began."""
-        born: List[TaskDir] = []
-        ids: List[str] = []
+    def _launch(self, plans: Sequence[Plan], call: Call) -> List[str]:
+        """Write every task before the first one starts, so that a full disk is found while nothing runs. Then
+        each starts as soon as its worktree is made, of which several are made side by side."""
+        births: List[Birth] = []
         self.host.prepare_to_launch()
+        begin = functools.partial(self._begin, call=call, lone=len(plans) == 1)
         try:
             for plan in plans:
-                born.append(TaskDir.create(self.store.tasks, plan.spec, plan.prompt))
-            for i, hidden in enumerate(born):
-                if self.watch.closing:
-                    raise OSError(errno.ECANCELED, "The server is ending", self.store.root)
-                born[i], lock, control = hidden.appear()
-                try:
-                    child = self.host.launch_supervisor(self.store.root, born[i].path, (lock, control))
-                finally:
-                    os.close(lock)
-                    os.close(control)
-                ids.append(born[i].task_id)
-                self.host.log("INFO", f"{ids[-1]}: launched in {plans[i].spec.cwd}")
-                with contextlib.suppress(RuntimeError):         # no thread left: a later wait watches it
-                    self.watch.begin(born[i], child)
-            return ids
-        except OSError as error:
-            self.watch.stop(ids)
-            for task in born[len(ids):]:
-                task.discard()
-            self.worktrees.take_back(plans[len(ids):])
-            done = "Nothing was started"
-            if ids:
-                done = f"The first {len(ids)} had started and were stopped again: {', '.join(ids)}"
-            raise ToolError(f"A task could not be written or launched under `{self.store.root}`",
-                            f"{error.strerror}: {error.filename}. {done}",
-                            "Make room there or run fewer tasks at once; "
-                            "CODEX_SWARM_TASK_DIR names another directory")
+                births.append(Birth(plan, TaskDir.create(self.store.tasks, plan.spec, plan.prompt)))
+            with self._hands(plans) as each:
+                collections.deque(each(begin, births), 0)
+        except (ToolError, OSError, RuntimeError) as error:
+            raise self._undone(births, error)
+        return [birth.task.task_id for birth in births]
+
+    @contextlib.contextmanager
+    def _hands(self, plans: Sequence[Plan]) -> Iterator[Callable[..., Iterable[None]]]:
+        """A `map` that is as quick as these plans allow. After an error it begins nothing more."""
+        if sum(plan.worktree_from is not None for plan in plans) < 2:
+            yield map
+        else:
+            from concurrent.futures import ThreadPoolExecutor
+            with ThreadPoolExecutor(CHECKOUTS) as pool:
+                yield pool.map
+
+    def _begin(self, birth: Birth, call: Call, lone: bool) -> None:
+        """Make the worktree, if one is wanted, and launch the task. Raises: ToolError, OSError."""
+        if self.watch.closing or call.abandoned:
+            raise ToolError("Nobody waits for this call any more", "Its client has gone or cancelled it")
+        try:
+            if birth.plan.worktree_from is not None:
+                birth.plan = self.worktrees.made_for(birth.plan)
+                birth.task.write_spec(birth.plan.spec)
+        except ToolError as error:
+            if lone:
+                raise
+            return self._fail(birth, error)
+        self._run(birth)
+
+    def _run(self, birth: Birth) -> None:
+        """A server killed between the two steps leaves a task that reads as lost before it began. Raises:
+        OSError."""
+        birth.task, lock, control = birth.task.appear()
+        task = birth.task
+        try:
+            child = self.host.launch_supervisor(self.store.root, task.path, (lock, control))
+        finally:
+            os.close(lock)
+            os.close(control)
+        birth.runs = True
+        self.host.log("INFO", f"{task.task_id}: launched in {birth.plan.spec.cwd}")
+        with contextlib.suppress(RuntimeError):         # no thread left: a later wait watches it
+            self.watch.begin(task, child)
+
+    def _fail(self, birth: Birth, error: ToolError) -> None:
+        """A task whose worktree cannot be made has ended when it appears. Its `cwd` is the place that is not
+        there: it has done nothing in the checkout. Raises: OSError."""
+        task, spec, now = birth.task, birth.plan.spec, self.host.now()
+        why = failure(FailureKind.SETUP, f"{error.what}: {error.why}", error.fix)
+        os.unlink(task.file("reserve"))                 # the disk may be full
+        task.write_spec(spec._replace(cwd=os.path.join(self.config.worktree_dir, spec.task_id)))
+        report = Report(Outcome.FAILED, now - spec.created_at, now, failure=why, warnings=spec.warnings)
+        task.end(advance(Status(State.STARTING), "spawn_failed"), report)
+        birth.task, *fds = task.appear()
+        for fd in fds:
+            os.close(fd)
+        self.host.log("WARNING", f"{birth.task.task_id}: {error}")
+
+    def _undone(self, births: Sequence[Birth], error: Exception) -> ToolError:
+        """Stop what runs, unless the server ends, and leave nothing of the others. Returns what to tell."""
+        ids = [birth.task.task_id for birth in births if birth.runs]
+        self.watch.stop([] if self.watch.closing else ids)
+        for birth in births:
+            if not birth.runs:
+                birth.task.discard()
+                self.worktrees.take_back(birth.plan)
+        if isinstance(error, ToolError):
+            return error
+        done = "Nothing was started"
+        if ids:
+            done = f"{len(ids)} had started and were stopped again: {', '.join(ids)}"
+        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        return ToolError(f"A task could not be written or launched under `{self.store.root}`",
+                         f"{why}. {done}", "Make room there or run fewer tasks at once; "
+                         "CODEX_SWARM_TASK_DIR names another directory")
 
 
 def _ended_facts(report: Report) -> Dict[str, Any]:
@@ -6491,13 +6554,16 @@ class Swarm:
         self.planner = Planner(self.merger)
         self.starter = Starter(self.planner)
 
-    def start(self, requests: Sequence[Mapping[str, Any]], label: str = "") -> List[str]:
-        """Start one task for each request and return their ids. All or nothing: when one request is wrong, or
-        its worktree cannot be made, nothing is started.
+    def start(self, requests: Sequence[Mapping[str, Any]], label: str = "",
+              call: Optional[Call] = None) -> List[str]:
+        """Start one task for each request and return their ids. When one request is wrong, nothing is
+        started. A worktree that cannot be made after that fails its own task, which has then ended; of a
+        single request it is an error.
 
-        `label` names the list in errors, as in `tasks[2]`. Blocks for a few milliseconds a task, longer for a
-        worktree. Raises: ToolError."""
-        ids = self.starter.start(requests, label)
+        `label` names the list in errors, as in `tasks[2]`. When `call` is cancelled by somebody's wish,
+        nothing more is started, and what was is stopped. Blocks for a few milliseconds a task, longer for a
+        worktree; the first tasks run before the last worktree is made. Raises: ToolError."""
+        ids = self.starter.start(requests, label, call or Call())
         self._sweep_by_itself()
         return ids
 
@@ -6903,7 +6969,7 @@ def one_named(swarm: Swarm, name: str) -> str:
 
 
 def _started(swarm: Swarm, requests: Sequence[Mapping[str, Any]], call: Call, label: str = "") -> List[str]:
-    call.started += swarm.start(requests, label)
+    call.started += swarm.start(requests, label, call)
     return call.started
 
 

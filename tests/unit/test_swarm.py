@@ -1,4 +1,5 @@
 """The application: what is checked before anything starts, what a reply takes over, and where codex is found."""
+import concurrent.futures
 import errno
 import json
 import os
@@ -119,17 +120,137 @@ def test_when_one_entry_is_wrong_nothing_starts_and_the_error_names_it(swarm, ou
     assert left_behind(root, repo) == before
 
 
-def test_when_a_worktree_cannot_be_made_the_others_are_taken_back(swarm, root, repo, tmp_path):
-    app, before = swarm(), left_behind(root, repo)
+@pytest.fixture
+def second_repo(repo, tmp_path):
+    """A clone of it."""
     other = tmp_path / "other"
     subprocess.run(["git", "clone", "-q", str(repo), str(other)], check=True)
-    # so no branch can lie below that name
-    (other / ".git" / "refs" / "heads" / "codex-swarm").write_text(git(repo, "rev-parse", "HEAD")[0] + "\n")
-    with pytest.raises(ToolError) as caught:
-        app.start([{"prompt": "x", "worktree": True}, {"prompt": "x", "worktree": True, "cwd": str(other)}],
-                  "tasks")
-    assert str(caught.value).startswith("`tasks[1]`: ")
+    return other
+
+
+def close_to_branches(repo):
+    """No branch can lie below that name then."""
+    (repo / ".git" / "refs" / "heads" / "codex-swarm").write_text(git(repo, "rev-parse", "HEAD")[0] + "\n")
+
+
+def test_a_worktree_that_cannot_be_made_fails_its_own_task_with_gits_words_and_the_others_run(
+        swarm, root, second_repo):
+    app, before = swarm(), left_behind(root, second_repo)
+    close_to_branches(second_repo)
+    entries = [{"prompt": "SAY one"}, {"prompt": "SAY two", "cwd": str(second_repo)}, {"prompt": "SAY three"}]
+    ids = app.start([{"worktree": True, **entry} for entry in entries], "tasks")
+    one, two, three = ended(app, ids)
+    assert [record.get("content") for record in (one, two, three)] == ["one", None, "three"]
+    assert (two["title"], two["outcome"], two["failure"]["kind"]) == ("SAY two", "failed", "setup")
+    assert "There is a branch `codex-swarm` already" in two["failure"]["message"]
+    assert "git branch -m" in two["failure"]["advice"] and "worktree" not in two
+    assert left_behind(root, second_repo)[2:] == (["codex-swarm", *before[2]], before[3])
+    assert app.live() == {} and left_behind(root, second_repo)[1] == sorted((ids[0], ids[2]))
+
+
+def test_a_task_without_the_worktree_that_it_wanted_is_not_blamed_for_what_lies_in_the_checkout(
+        swarm, second_repo):
+    app = swarm()
+    close_to_branches(second_repo)
+    (second_repo / "mine").write_text("1\n")
+    ids = app.start([{"prompt": "x", "worktree": True, "cwd": str(second_repo)}] * 2)
+    with pytest.raises(ToolError, match="There is nothing to compare"):
+        app.diff(ids[0], None, "files", ())
+    with pytest.raises(ToolError, match="has no thread to continue"):
+        app.start([{"prompt": "x", "task_id": ids[0]}])
+    git(second_repo, "config", "core.pager", "x")           # which a task that could write there may have set
+    git(second_repo, "branch", "-m", "codex-swarm", "other")
+    assert run(app, "SAY x", worktree=True, cwd=str(second_repo))["outcome"] == "succeeded"
+
+
+def test_of_a_single_task_a_worktree_that_cannot_be_made_is_an_error_and_leaves_nothing(swarm, root, repo):
+    app = swarm()
+    close_to_branches(repo)
+    before = left_behind(root, repo)
+    with pytest.raises(ToolError, match="There is a branch `codex-swarm` already"):
+        app.start([{"prompt": "x", "worktree": True}])
     assert left_behind(root, repo) == before
+
+
+def test_worktrees_that_are_taken_back_disturb_none_that_are_made_meanwhile(swarm, root, repo):
+    (repo / "sub").write_text("a file there\n")
+    git(repo, "add", ".")
+    git(repo, "commit", "-q", "-m", "file")
+    git(repo, "branch", "file")
+    git(repo, "rm", "-q", "sub")
+    git(repo, "commit", "-q", "-m", "none")
+    (repo / "sub").mkdir()
+    bad, good = {"worktree": {"base": "file"}}, {"worktree": True}
+    app = swarm()
+    ids = app.start([{"prompt": "SAY x", "cwd": "sub", **one} for one in [bad, good] * 8], "tasks")
+    records = ended(app, ids)
+    assert [record["outcome"] for record in records] == ["failed", "succeeded"] * 8
+    assert all("has no counterpart in the worktree" in record["failure"]["message"] for record in records[::2])
+    assert git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads/codex-swarm/") == sorted(
+        "codex-swarm/" + task_id for task_id in ids[1::2])
+    assert len(git(repo, "worktree", "list")) // 3 >= 9 and left_behind(root, repo)[1] == sorted(ids[1::2])
+
+
+@pytest.fixture
+def held_up(swarm, repo, second_repo, gate):
+    """A server that makes the worktrees of a batch, and waits for another one before all but the first. What
+    it is called with, its future, its first task, and what lets it go on."""
+    app, call = swarm(), cms.Call()
+    lock = cms.open_lock(app.git.lock_of(os.path.realpath(str(second_repo / ".git"))), os.O_CREAT)
+    cms.fcntl.flock(lock, cms.fcntl.LOCK_EX)
+    cwds = [repo, *[second_repo] * 6]
+    requests = [{"prompt": "LINES 1\n" + gate.wait, "worktree": True, "cwd": str(cwd)} for cwd in cwds]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(app.start, requests, "tasks", call)
+        try:
+            task_id, = eventually(app.unended, what="the first task")
+            working(app.store.get(task_id))
+            yield app, call, future, task_id, lambda: cms.fcntl.flock(lock, cms.fcntl.LOCK_UN)
+        finally:
+            os.close(lock)
+
+
+def test_the_first_task_of_a_batch_works_while_the_other_worktrees_are_made(held_up, gate):
+    app, _, future, first, go_on = held_up
+    assert not future.done()
+    go_on()
+    gate.open()
+    ids = future.result(WAIT_S)
+    assert ids[0] == first and [r["outcome"] for r in ended(app, ids)] == ["succeeded"] * 7
+
+
+def test_a_batch_that_is_cancelled_while_worktrees_are_made_stops_what_it_started_and_starts_no_more(
+        held_up, root, second_repo):
+    app, call, future, first, go_on = held_up
+    call.cancelled = True
+    go_on()
+    with pytest.raises(ToolError):
+        future.result(WAIT_S)
+    ids = app.store.ids()
+    assert [r["outcome"] for r in ended(app, ids)] == ["cancelled"] * len(ids) and len(ids) < 7
+    tasks, trees, branches, _ = left_behind(root, second_repo)
+    assert tasks == trees == sorted(ids)
+    assert [name for name in branches if name[-12:] not in ids] == ["main", "origin/HEAD", "origin/main"]
+
+
+def test_a_server_that_ends_while_worktrees_are_made_starts_no_more_and_what_runs_goes_on(held_up, gate):
+    app, _, future, first, go_on = held_up
+    app.watch.close()
+    go_on()
+    with pytest.raises(ToolError):
+        future.result(WAIT_S)
+    gate.open()
+    ids = app.store.ids()
+    assert first in ids and len(ids) < 7
+    assert [r["outcome"] for r in ended(app, ids)] == ["succeeded"] * len(ids)
+
+
+def test_a_batch_whose_client_lost_its_patience_is_started_all_the_same(held_up, gate):
+    app, call, future, _, go_on = held_up
+    call.cancel_reason, call.cancelled = "Request timed out", True
+    go_on()
+    gate.open()
+    assert [r["outcome"] for r in ended(app, future.result(WAIT_S))] == ["succeeded"] * 7
 
 
 def test_when_there_is_no_room_nothing_starts_and_no_worktree_stays(swarm, root, repo):
@@ -142,7 +263,7 @@ def test_when_there_is_no_room_nothing_starts_and_no_worktree_stays(swarm, root,
     assert left_behind(root, repo) == before
 
 
-def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm):
+def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm, root, repo):
     app, launched = swarm(), []
 
     def refuse(event, args):
@@ -151,9 +272,10 @@ def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm):
             if len(launched) == 2:
                 raise BlockingIOError(errno.EAGAIN, "No process left")
     with auditing(refuse), pytest.raises(ToolError) as caught:
-        app.start([{"prompt": "SLEEP 3"}] * 2, "tasks")
+        app.start([{"prompt": "SLEEP 3", "worktree": True}] * 2, "tasks")
     record, = ended(app, app.store.ids())
     assert record["outcome"] == "cancelled" and "stopped again: %s" % record["task_id"] in str(caught.value)
+    assert left_behind(root, repo)[1] == [record["task_id"]]
 
 
 def test_a_missing_codex_is_its_own_kind_and_starts_nothing(swarm, root, repo):
