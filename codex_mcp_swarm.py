@@ -7327,13 +7327,15 @@ def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str
     return _pretty({"tasks": rows, "total": len(ids)})
 
 
+EVENTS_REMOVED = "The events were removed: the task ended longer ago than CODEX_SWARM_TASK_MAX_AGE. " \
+                 "Its record is kept"
+
+
 def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
     """The last whole lines, as many as fit; a first line of our own says how much stands before them."""
     path, room = swarm.store.get(task_id).file("events.jsonl"), RESULT_CHARS - 1_000
     if swarm.store.get(task_id).kept_since():
-        why = "The events were removed: the task ended longer ago than CODEX_SWARM_TASK_MAX_AGE. " \
-              "Its record is kept"
-        return json.dumps({"type": "codex-swarm.removed", "why": why}) + "\n"
+        return json.dumps({"type": "codex-swarm.removed", "why": EVENTS_REMOVED}) + "\n"
     try:
         with open(path, "rb", opener=private) as f:
             total = os.fstat(f.fileno()).st_size
@@ -8203,6 +8205,7 @@ def _number(unit: str, least: float = 0) -> Callable[[str], float]:
 
 
 LISTED_AT_ONCE = 500                # of ended tasks
+LINES_OF_OUTPUT = 5                 # of a command, its last ones
 VARIABLES: Mapping[str, Variable] = {
     "CODEX_SWARM_TASK_DIR": Variable(
         "root", _directory,
@@ -8339,7 +8342,24 @@ def subcommand(name: str, aim: str, help: str, more: str, *arguments: Argument,
     return add
 
 
+def of_tool(tool: str, name: str, *names: str, **how: Any) -> Argument:
+    """An argument of a tool as an option, from its schema."""
+    schema = TOOLS[tool].args["properties"][name]
+    kinds: Mapping[str, Dict[str, Any]] = {
+        "boolean": {"action": "store_true"}, "array": {"action": "append"}, "number": {"type": float}}
+    traits = {"choices": schema["enum"]} if "enum" in schema else kinds.get(schema["type"], {})
+    told = schema.get("description", "")
+    return arg(*names, **{"dest": name, "help": told[:1].lower() + told[1:], **traits, **how})
+
+
 JSON = arg("--json", action="store_true", help="the same as JSON")
+IDS = arg("task_ids", metavar="ID", nargs="+", help="the beginning of it is enough; or a branch, a thread")
+DETACH = arg("-d", "--detach", action="store_true", help="leave it in the background, print the id")
+RUN_OPTIONS = (
+    of_tool("codex", "model", "-m", "--model", metavar="MODEL"),
+    of_tool("codex", "sandbox", "-s", "--sandbox"),
+    of_tool("codex", "profile", "-p", "--profile", metavar="NAME"),
+    of_tool("codex", "timeout_s", "--timeout", metavar="SECONDS"))
 SERVER_FLAGS = (
     arg("-c", dest="overrides", metavar="key=value", action="append", type=_override,
         help="codex configuration for every task, as in `codex -c`; arguments of a call override it "
@@ -8393,6 +8413,8 @@ Run many Codex CLI tasks at once. Without a command it is a server: it speaks MC
 output, and an MCP client starts it. `codex-mcp-swarm COMMAND --help` shows one command with examples."""
 EXAMPLES = """\
 examples:
+  codex-mcp-swarm run -w "Fix issue 12" "Fix issue 15"
+                                        two tasks at once, each in a worktree and branch of its own
   codex-mcp-swarm ls                    what runs now
   codex-mcp-swarm show 2f9c             what became of one task; the beginning of an id is enough
   codex-mcp-swarm config claude         the line that adds the server to Claude Code"""
@@ -8413,30 +8435,86 @@ class Typed:
     def swarm(self) -> Swarm:
         return Swarm(self.config, Host(self.config.log_file, self.config.log_level), self.environ)
 
-    def asks(self, tool: str, **more: Any) -> Union[Answer, Wait]:
+    def asks(self, tool: str, **more: Any) -> Any:
         """What a tool says to those of the options that it knows, and to `more`. Raises: ToolError."""
         known = {name: self[name] for name in TOOLS[tool].args["properties"]}
         given = {name: value for name, value in {**known, **more}.items() if value not in (None, False)}
         return TOOLS[tool].called(self.swarm, given, self.call)
 
-    def show(self, data: Dict[str, Any], lines: Optional[Iterable[str]] = None) -> None:
-        """Print an answer whole, as JSON or for a person; then its results count as collected."""
-        text = _pretty(data) if self["json"] else for_people(render(data) if lines is None else
-                                                             "\n".join(lines))
-        if text:
-            print(text)
-        ended = [r["task_id"] for r in records_of(data) if r.get("state") == State.ENDED.value]
-        if lines is None:
-            self.swarm.collected(ended)
+    def show(self, data: Dict[str, Any], *lines: str) -> None:
+        """Print an answer: as JSON, as these lines, or rendered."""
+        text = _pretty(data) if self["json"] else "\n".join(lines) or render(for_people(data))
+        print(text)
+
+    def collected(self, data: Dict[str, Any]) -> None:
+        """Who typed it has seen these records whole."""
+        self.swarm.collected([r["task_id"] for r in records_of(data) if r["state"] == State.ENDED.value])
+
+    def heed_ctrl_c(self) -> None:
+        """From now on Ctrl-C ends the call: nothing more is started, what was goes on."""
+        def end(*_: Any) -> None:
+            self.call.cancelled = True
+            self.swarm.watch.close()
+        signal.signal(signal.SIGINT, end)
+
+    def see_through(self, wait: Wait) -> int:
+        """Wait for the end of tasks, then print their results. Returns the exit status."""
+        if self["detach"]:
+            self.show({"task_ids": list(wait.task_ids)}, *wait.task_ids)
+            return 0
+        left = tell_ends(self, wait.task_ids)
+        if left:
+            program, names = shell_words(this_program()), " ".join(left)
+            sys.stderr.write(f"{len(left)} still running. To wait for the rest: {program} wait {names}\n"
+                             f"To stop it: {program} stop {names}\n")
+            return 130
+        data = conclude(self.swarm, wait._replace(single=False)).data
+        if len(data["tasks"]) == 1 and not self["json"]:
+            record = dict(data["tasks"][0])
+            answer = record.pop("content", "")
+            sys.stderr.write(render(for_people(record)) + "\n")
+            print(visible(answer))
+        else:
+            self.show(data)
+        self.collected(data)
+        return 0 if all(r["outcome"] == Outcome.SUCCEEDED.value for r in data["tasks"]) else 1
 
 
-def for_people(text: str) -> str:
-    """Text that names tools, with the commands of the same name in their place."""
-    program = shell_words(this_program())
-    named = {f"codex_{name}": name for name in COMMANDS}
-    named.update(codex_cancel="stop", codex_status="ls --all", codex_batch="run", codex_async="run -d")
-    return re.sub(r"\bcodex_[a-z]+\b",
-                  lambda found: f"`{program} {named[found[0]]}`" if found[0] in named else found[0], text)
+def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
+    """Tell on stderr who ended how, when it happens. Returns those that run on when the call is cancelled."""
+    left, look = list(task_ids), Look(sys.stderr, typed.environ)
+    while True:
+        typed.swarm.wait(left, MAX_TIMEOUT_S, typed.call, "any")
+        records = [record_of(typed.swarm, task_id) for task_id in left]
+        ended = [record for record in records if record["state"] == State.ENDED.value]
+        left = [record["task_id"] for record in records if record not in ended]
+        if len(task_ids) > 1:
+            sys.stderr.write("".join(f"{line}\n" for line in look.tasks(ended)))
+        if not left or typed.call.cancelled:
+            return left
+
+
+ADVISING = frozenset({"advice", "blocked", "collect", "how", "note"})
+
+
+def for_people(said: Any, key: str = "advice") -> Any:
+    """The same with the names of commands for those of tools, where it says what to do next."""
+    if isinstance(said, dict):
+        return {name: for_people(value, name) for name, value in said.items()}
+    if isinstance(said, list):
+        return [for_people(entry, "") for entry in said]
+    if not isinstance(said, str) or key not in ADVISING:
+        return said
+    named = {**{f"codex_{name}": name for name in COMMANDS}, "codex_cancel": "stop",
+             "codex_status": "ls --all", "codex_batch": "run", "codex_async": "run -d"}
+    commands = {name: f"`{shell_words(this_program())} {command}`" for name, command in named.items()}
+    return re.sub(r"\bcodex_[a-z]+\b", lambda found: commands.get(found[0], found[0]), said)
+
+
+def typed_in(name: str) -> str:
+    """The text of a file, or of standard input where that is `-`. Raises: OSError."""
+    with open(0 if name == "-" else name, encoding="utf-8", errors="replace", closefd=name != "-") as f:
+        return f.read()
 
 
 class Look:
@@ -8605,6 +8683,78 @@ def show_entry(typed: Typed) -> int:
     return 0
 
 
+@subcommand("run", "Run tasks", "run tasks, each PROMPT one, and wait for their results", """\
+The final message of a single task goes to standard output alone, of several with a heading each; what else
+there is to say goes to standard error. Ctrl-C leaves the tasks running. FILE holds the arguments of the tool
+codex_batch as JSON: {"tasks": [{"prompt": ...}, ...], "defaults": {...}}, or the list of tasks alone.
+
+examples:
+  codex-mcp-swarm run "Explain the build in five lines"
+  codex-mcp-swarm run -w "Fix issue 12" "Fix issue 15"     two tasks, each in a worktree and branch of its own
+  git diff | codex-mcp-swarm run -                         the prompt is what comes in
+  codex-mcp-swarm run -d --file tasks.json                 in the background; `wait ID...` for the results""",
+            arg("prompts", metavar="PROMPT", nargs="*", help="what to do; `-`: it is on standard input"),
+            arg("--file", help="a file of tasks; `-`: standard input"),
+            arg("-w", "--worktree", action="store_true", help="each in a git worktree of its own"),
+            of_tool("codex", "cwd", "-C", "--cwd", metavar="DIR"), *RUN_OPTIONS, DETACH, JSON, flags=True)
+def run_tasks(typed: Typed) -> int:
+    if bool(typed["file"]) == bool(typed["prompts"]):
+        raise UsageError("run needs either a PROMPT (`-`: on standard input) or --file FILE")
+    batch: Any = [{"prompt": typed_in("-") if given == "-" else given} for given in typed["prompts"]]
+    if typed["file"]:
+        try:
+            batch = json.loads(typed_in(typed["file"]))
+        except ValueError as error:
+            raise UsageError(f"{typed['file']} is not JSON: {error}")
+    batch = dict(batch) if isinstance(batch, dict) else {"tasks": batch}
+    shared = {name: typed[name] for name in RUN if typed[name] not in (None, False)}
+    batch["defaults"] = {**batch.get("defaults", {}), **shared}
+    typed.heed_ctrl_c()
+    if typed.swarm.host.linux and len(batch.get("tasks", ())) > 2:
+        typed.swarm.host.forker = Forker(supervisor_main)
+    return typed.see_through(typed.asks("codex_batch", **{**batch, "wait": True}))
+
+
+@subcommand("reply", "Run tasks", "go on with what a task began: in its conversation, and its worktree", """\
+examples:
+  codex-mcp-swarm reply 2f9c "Now add a test for it"
+  codex-mcp-swarm reply 81d0 "Unite both versions" --update-from 2f9c""",
+            arg("task_id", metavar="ID"), arg("prompt", metavar="PROMPT", help="`-`: on standard input"),
+            of_tool("codex_reply", "update_from", "--update-from", metavar="TASK"),
+            *RUN_OPTIONS, DETACH, JSON, flags=True)
+def reply_to_task(typed: Typed) -> int:
+    prompt = typed_in("-") if typed["prompt"] == "-" else typed["prompt"]
+    typed.heed_ctrl_c()
+    return typed.see_through(typed.asks("codex_reply", prompt=prompt))
+
+
+@subcommand("wait", "Run tasks", "wait for tasks that run already, and print their results", """\
+It prints and ends as `run` does.
+
+examples:
+  codex-mcp-swarm wait 2f9c 81d0""", IDS, JSON)
+def wait_for_tasks(typed: Typed) -> int:
+    typed.heed_ctrl_c()
+    return typed.see_through(typed.asks("codex_wait"))
+
+
+@subcommand("stop", "Run tasks", "stop tasks, and everything that they started", """\
+What they did stays: in their worktrees, committed, and in their logs.
+
+examples:
+  codex-mcp-swarm stop 2f9c
+  codex-mcp-swarm stop --all""",
+            arg("task_ids", metavar="ID", nargs="*"),
+            arg("-a", "--all", action="store_true", help="all that run, whoever started them"), JSON)
+def stop_tasks(typed: Typed) -> int:
+    if bool(typed["task_ids"]) == typed["all"]:
+        raise UsageError("stop needs either an ID or --all")
+    ids = typed["task_ids"] or typed.swarm.unended()
+    data = typed.asks("codex_cancel", task_ids=ids).data if ids else {"tasks": []}
+    typed.show(data, *Look(sys.stdout, typed.environ).tasks(data["tasks"]))
+    return 0 if all(record["state"] == State.ENDED.value for record in data["tasks"]) else 1
+
+
 @subcommand("ls", "See what they do and did", "list tasks", """\
 Tasks that have not ended; with --all those that have, too, newest first.
 
@@ -8614,27 +8764,118 @@ examples:
             arg("-a", "--all", action="store_true", help="those that have ended, too"), JSON)
 def list_tasks(typed: Typed) -> int:
     ids = typed.swarm.store.ids()[:LISTED_AT_ONCE] if typed["all"] else None
-    answer = typed.asks("codex_status", task_ids=ids or None)
-    assert isinstance(answer, Answer)
-    typed.show(answer.data, Look(sys.stdout, typed.environ).tasks(answer.data["tasks"]))
-    if not answer.data["tasks"]:
+    data = typed.asks("codex_status", task_ids=ids or None).data
+    if data["tasks"] or typed["json"]:
+        typed.show(data, *Look(sys.stdout, typed.environ).tasks(data["tasks"]))
+    else:
         sys.stderr.write("There is no task.\n" if typed["all"] else
                          "No task is running; `ls --all` lists those that have ended.\n")
     return 0
 
 
 @subcommand("show", "See what they do and did", "show what tasks do, or what became of them", """\
-Outcome, final message, changed files, and what to do where it failed. The beginning of an id is enough; a
-branch or a thread names its task, too.
+Outcome, final message, changed files, and what to do where it failed.
 
 examples:
-  codex-mcp-swarm show 2f9c""",
-            arg("task_ids", metavar="ID", nargs="+"), JSON)
+  codex-mcp-swarm show 2f9c""", IDS, JSON)
 def show_tasks(typed: Typed) -> int:
-    answer = typed.asks("codex_status")
-    assert isinstance(answer, Answer)
-    typed.show(answer.data)
+    data = typed.asks("codex_status").data
+    typed.show(data)
+    typed.collected(data)
     return 0
+
+
+@subcommand("logs", "See what they do and did", "print what a task did, step by step", """\
+Its messages, commands with the end of their output, edits, errors.
+
+examples:
+  codex-mcp-swarm logs 2f9c
+  codex-mcp-swarm logs -f 2f9c              goes on until the task ends
+  codex-mcp-swarm logs --raw 2f9c | jq      the events of codex as they came""",
+            arg("task_id", metavar="ID"),
+            arg("-f", "--follow", action="store_true", help="go on until it ends"),
+            arg("--raw", "--json", action="store_true", help="the events themselves, one line of JSON each"))
+def show_logs(typed: Typed) -> int:
+    task = typed.swarm.store.get(one_named(typed.swarm, typed["task_id"]))
+    if task.kept_since():
+        raise ToolError(EVENTS_REMOVED)
+    for line in events_of(typed, task):
+        text = line.decode("utf-8", "replace").rstrip("\n")
+        for said in [escaped(text)] if typed["raw"] else event_in_words(text):
+            print(visible(said), flush=typed["follow"])
+    return 0
+
+
+def events_of(typed: Typed, task: TaskDir) -> Iterator[bytes]:
+    """The whole lines of events.jsonl; those to come as well where they are to be followed."""
+    at, ended = 0, False
+    while True:
+        ended = task.status().state is State.ENDED or not typed["follow"]
+        with contextlib.suppress(FileNotFoundError), open(task.file("events.jsonl"), "rb",
+                                                          opener=private) as f:
+            f.seek(at)
+            for line in iter(lambda: f.readline(MAX_LINE_BYTES), b""):
+                if line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
+                    at += len(line)
+                    yield line
+        if ended:
+            return
+        typed.swarm.wait([task.task_id], PROGRESS_GAP_S / 2, typed.call)
+
+
+def event_in_words(line: str) -> Iterator[str]:
+    """An event of codex for a person; nothing of most."""
+    try:
+        event = json.loads(line)
+        item, kind = event.get("item", event.get("error")), event.get("type")
+    except (ValueError, RecursionError, AttributeError):
+        item, kind = None, None
+    item = item if isinstance(item, dict) else {}
+    row = ITEMS.get(_text(item.get("type")))
+    if kind == "item.started" and row and row.label(item):
+        yield f"{DOING[row.phase]} `{row.label(item)}`"
+    elif kind == "item.completed":
+        output = _text(item.get("aggregated_output")).splitlines()[-LINES_OF_OUTPUT:]
+        yield from (f"  {text}" for text in output)
+        if item.get("exit_code") or item.get("status") == "failed":
+            yield f"  failed: exit status {item['exit_code']}" if "exit_code" in item else "  failed"
+    yield from filter(None, (_text(item.get("text")), _text(item.get("message"))))
+    if kind == "error":
+        yield _text(event.get("message"))
+
+
+@subcommand("diff", "Bring their work home", "show what a task changed", """\
+examples:
+  codex-mcp-swarm diff 2f9c                     lines per file
+  codex-mcp-swarm diff --patch 2f9c | less
+  codex-mcp-swarm diff 2f9c --against 81d0      how the results of two tasks differ""",
+            arg("task_id", metavar="ID"),
+            arg("--patch", dest="view", action="store_const", const="patch", help="the patch"),
+            arg("--files", dest="view", action="store_const", const="files", help="status per file"),
+            of_tool("codex_diff", "against", "--against", metavar="TASK"),
+            of_tool("codex_diff", "paths", "--path", metavar="GLOB", help="of these files alone"), JSON)
+def show_diff(typed: Typed) -> int:
+    data = typed.asks("codex_diff").data
+    typed.show(data, *([visible(data["content"])] if typed["view"] == "patch" else []))
+    return 0
+
+
+@subcommand("merge", "Bring their work home", "merge the work of tasks, in this order", """\
+Into a new branch, or with --into HEAD into the one that is checked out. Where they conflict it says who,
+where, and what to do; nothing is merged then.
+
+examples:
+  codex-mcp-swarm merge --dry-run 2f9c 81d0     only say whether they fit together
+  codex-mcp-swarm merge --into HEAD 2f9c 81d0""",
+            IDS, of_tool("codex_merge", "dry_run", "--dry-run", help="only say what would be done"),
+            of_tool("codex_merge", "into", "--into", metavar="BRANCH"),
+            of_tool("codex_merge", "base", "--base", metavar="COMMIT"),
+            of_tool("codex_merge", "squash", "--squash"),
+            of_tool("codex_merge", "partial", "--partial", help="merge those before a conflict"), JSON)
+def merge_tasks(typed: Typed) -> int:
+    data = typed.asks("codex_merge").data
+    typed.show(data)
+    return 1 if any(data.get(key) for key in ("not_merged", "conflicts", "blocked")) else 0
 
 
 # The demonstration: real tasks, shown as a client shows them, and the real codex where there is one.
@@ -8768,6 +9009,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     if fcntl is None:
         sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
         return 2
+    typed = None
     try:
         typed = configure(argv, environ)
         if typed.row is None and not os.isatty(0):
@@ -8785,7 +9027,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # what is still in the buffer goes nowhere
     except (ToolError, OSError) as error:
         sys.stderr.write(f"codex-mcp-swarm: {visible(for_people(str(error)))}\n")
-    return 1
+    return 130 if typed and typed.call.cancelled else 1
 
 
 def welcome() -> int:

@@ -1,11 +1,17 @@
 """The commands, as a person types them: what they print where, and how they end."""
 import json
+import os
+import pty
+import select
+import shlex
 import subprocess
+import time
 
 import pytest
 
 import codex_mcp_swarm as cms
-from conftest import command
+from client import eventually
+from conftest import command, git, is_supervised
 
 LIMIT_S = 60
 
@@ -24,12 +30,62 @@ def typed(fake, repo):
 
 
 @pytest.fixture
-def ended(client, repo):
-    """The ids of two tasks that have ended, the second one last."""
-    c = client()
-    ids = [c.ok("codex_async", prompt=prompt)["task_id"] for prompt in ("SAY one\x1b[31m", "FAIL no luck")]
-    c.ok("codex_wait", task_ids=ids)
+def ended(typed):
+    """The ids of two tasks that have ended, the second one failed."""
+    ids = typed("run", "-d", "SAY one\x1b[31m", "FAIL no luck").stdout.split()
+    assert typed("wait", *ids).returncode == 1
     return ids
+
+
+@pytest.fixture
+def terminal(fake, repo):
+    """`terminal(*words)`: a command on a terminal of its own, as `Screen`."""
+    screens = []
+
+    def start(*words, **env):
+        screens.append(Screen(words, dict(fake, TERM="xterm", **env), repo))
+        return screens[-1]
+    yield start
+    for screen in screens:
+        screen.child.kill()
+        screen.child.wait()
+        os.close(screen.ours)
+
+
+class Screen:
+    """A command whose standard streams are a terminal; `text` is what it has written so far."""
+
+    def __init__(self, words, env, cwd):
+        self.ours, theirs = pty.openpty()
+        self.child = subprocess.Popen(command(*words), env=env, cwd=str(cwd), stdin=theirs, stdout=theirs,
+                                      stderr=theirs, preexec_fn=self.own_the_terminal)
+        os.close(theirs)
+        self.text = ""
+
+    @staticmethod
+    def own_the_terminal():
+        os.setsid()
+        os.close(os.open(os.ttyname(0), os.O_RDWR))
+
+    def type(self, keys):
+        os.write(self.ours, keys)
+
+    def end(self):
+        """Its exit status, once it has written all."""
+        limit = time.monotonic() + LIMIT_S
+        while time.monotonic() < limit:
+            if select.select([self.ours], [], [], 0.1)[0]:
+                try:
+                    self.text += os.read(self.ours, 65536).decode()
+                except OSError:                             # Linux: nobody has the other end open any more
+                    break
+            elif self.child.poll() is not None:
+                break
+        return self.child.wait(LIMIT_S)
+
+
+def record(typed, task_id):
+    return json.loads(typed("show", "--json", task_id).stdout)["tasks"][0]
 
 
 @pytest.mark.parametrize("name", cms.COMMANDS)
@@ -47,8 +103,8 @@ def test_an_unknown_command_suggests_the_nearest(typed):
     assert "did you mean `ls`?" in done.stderr
 
 
-def test_what_has_ended_is_listed_newest_first_and_what_runs_alone_without_all(typed, ended, client, gate):
-    running = client().ok("codex_async", prompt=gate.wait + "\nSAY done")["task_id"]
+def test_what_has_ended_is_listed_newest_first_and_what_runs_alone_without_all(typed, ended, gate):
+    running = typed("run", "-d", gate.wait).stdout.strip()
     assert [line.split()[:2] for line in typed("ls").stdout.splitlines()] == [[running, "running"]]
     lines = typed("ls", "--all").stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[running, "running"], [ended[1], "failed"],
@@ -71,3 +127,95 @@ def test_what_is_not_there_is_told_with_the_command_that_lists_what_is(typed):
     assert (done.returncode, done.stdout) == (1, "")
     assert "no task `ffffffffffff`" in done.stderr and "ls --all`" in done.stderr
     assert "codex_status" not in done.stderr
+
+
+def test_the_answer_to_a_single_prompt_stands_alone_on_standard_output(typed, root):
+    done = typed("run", "-", "-s", "read-only", stdin="SAY forty-two\n")
+    assert (done.returncode, done.stdout) == (0, "forty-two\n")
+    (task,) = (root / "tasks").glob("[0-9a-f]*")
+    assert task.name in done.stderr and "sandbox: read-only" in done.stderr
+    assert (task / "collected").exists()
+
+
+def test_a_file_of_tasks_is_a_batch_and_its_status_tells_that_one_failed(typed, repo):
+    tasks = {"tasks": [{"prompt": "SAY a"}, {"prompt": "FAIL no luck", "sandbox": "read-only"}],
+             "defaults": {"sandbox": "workspace-write", "model": "m1"}}
+    done = typed("run", "--file", "-", "-w", "--json", "-m", "m2", stdin=json.dumps(tasks))
+    one, two = json.loads(done.stdout)["tasks"]
+    assert done.returncode == 1 and one["content"] == "a" and two["failure"]["message"] == "no luck"
+    assert [(r["sandbox"], r["model"], r["worktree"]["branch"][:12]) for r in (one, two)] == [
+        ("workspace-write", "m2", "codex-swarm/"), ("read-only", "m2", "codex-swarm/")]
+    assert [line.split()[0] for line in done.stderr.splitlines()] != [] and "no luck" in done.stderr
+
+
+@pytest.mark.parametrize("words, named", [
+    (["run"], "PROMPT"), (["run", "x", "--file", "y"], "--file"), (["run", "--file", "README"], "README"),
+    (["run", "-s", "none", "x"], "read-only"), (["stop"], "--all"), (["stop", "--all", "2f9c"], "--all"),
+    (["show"], "ID"), (["diff", "--path"], "--path"), (["ls", "--frobnicate"], "--frobnicate")])
+def test_a_wrong_command_line_does_nothing_and_says_so_in_one_line_with_status_2(typed, root, words, named):
+    done = typed(*words)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert named in done.stderr and not root.exists()
+
+
+def test_ctrl_c_leaves_the_task_running_and_names_the_command_that_stops_it(typed, terminal, root):
+    screen = terminal("run", "-w", "SLEEP 600", "SAY quick")
+    supervised = lambda: [is_supervised(task) for task in (root / "tasks").glob("[0-9a-f]*")]
+    eventually(lambda: sorted(supervised()) == [False, True], what="the end of one of two tasks")
+    screen.type(b"\x03")
+    assert screen.end() == 130
+    *_, stop, task_id = shlex.split(screen.text.splitlines()[-1])
+    assert stop == "stop"
+    assert record(typed, task_id)["state"] == "running"
+    assert typed("stop", task_id[:5]).stdout.split()[:2] == [task_id, "cancelled"]
+    assert record(typed, task_id)["outcome"] == "cancelled"
+
+
+def test_logs_are_followed_to_the_end_of_the_task(typed, fake, repo, gate):
+    prompt = "TELL first\nSHELL echo seen; exit 3\n%s\nSAY last" % gate.wait
+    task_id = typed("run", "-d", prompt).stdout.strip()
+    with subprocess.Popen(command("logs", "-f", task_id), env=fake, cwd=str(repo), stdout=subprocess.PIPE,
+                          universal_newlines=True) as follower:
+        lines = [follower.stdout.readline().rstrip() for _ in range(4)]
+        assert lines == ["first", "running `echo seen; exit 3`", "  seen", "  failed: exit status 3"]
+        assert follower.poll() is None
+        gate.open()
+        assert follower.communicate(timeout=LIMIT_S)[0].splitlines()[-1] == "last"
+        assert follower.returncode == 0
+    raw = typed("logs", "--raw", task_id).stdout
+    assert [json.loads(line)["type"] for line in raw.splitlines()][-1] == "turn.completed"
+
+
+def test_work_comes_home_from_the_diff_to_the_merge(typed, repo):
+    done = typed("run", "-w", "--json", "WRITE a.txt one", "WRITE a.txt two", "WRITE b.txt three")
+    one, two, three = [r["task_id"] for r in json.loads(done.stdout)["tasks"]]
+    assert "a.txt" in typed("diff", one).stdout and "\n+one" in typed("diff", "--patch", one).stdout
+    conflict = typed("merge", "--dry-run", one, two)
+    assert conflict.returncode == 1 and "conflict in `a.txt`" in conflict.stdout
+    assert " reply` with task_id" in conflict.stdout and "codex_reply" not in conflict.stdout
+    merged = typed("merge", one, three, "--into", "HEAD", "--json")
+    assert merged.returncode == 0 and json.loads(merged.stdout)["merged"] == [one, three]
+    assert (repo / "a.txt").read_text().strip() == "one" and (repo / "b.txt").exists()
+    again = typed("reply", two, "WRITE a.txt united\nSAY done", "--update-from", "main")
+    assert (again.returncode, again.stdout) == (0, "done\n")
+    assert typed("merge", "--into", "HEAD", "--squash", two).returncode == 0
+    assert (repo / "a.txt").read_text().strip() == "united"
+    assert len(git(repo, "log", "--format=%h", "--first-parent").split()) >= 3
+
+
+def test_marks_and_colours_are_for_terminals_and_off_with_no_color(typed, terminal, ended):
+    coloured, plain = terminal("ls", "--all"), terminal("ls", "--all", NO_COLOR="1")
+    assert (coloured.end(), plain.end()) == (0, 0)
+    assert "\033[32m✓" in coloured.text and "\033[31m✗" in coloured.text
+    assert "\033" not in plain.text and "✓" not in plain.text
+    assert [line.split()[0] for line in plain.text.splitlines()] == [ended[1], ended[0]]
+
+
+def test_a_pipe_that_is_closed_ends_it_quietly(typed, fake, repo):
+    task_id = typed("run", "-d", "LINES 20000").stdout.strip()
+    assert typed("wait", task_id).returncode == 0
+    with subprocess.Popen(command("logs", "--raw", task_id), env=fake, cwd=str(repo), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as reader:
+        reader.stdout.readline()
+        reader.stdout.close()
+        assert (reader.stderr.read(), reader.wait(LIMIT_S) in (0, 1)) == (b"", True)
