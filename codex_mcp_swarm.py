@@ -7304,6 +7304,160 @@ CUT_HERE = "… (cut here: codex_wait, for a diff codex_diff, returns the rest w
            "10,000 characters with `max_chars` 10000)"
 
 
+# A report is one page for a browser: it loads nothing and runs nothing, and what a task wrote is text in it.
+REPORT_CHARS = 4_000_000            # of all diffs together
+REPORT_S = 86400.0                  # how far back it looks by itself
+REPORT_STYLE = """\
+:root { color-scheme: light dark; --page: #fff; --text: #1f2328; --soft: #59636e; --line: #d1d9e0;
+  --good: #1a7f37; --bad: #cf222e; --stopped: #9a6700; --runs: #0969da; --plus: #dafbe1; --minus: #ffebe9 }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #0d1117; --text: #e6edf3; --soft: #9198a1; --line: #3d444d;
+  --good: #3fb950; --bad: #f85149; --stopped: #d29922; --runs: #4493f8; --plus: #12361f; --minus: #421e20 } }
+body { background: var(--page); color: var(--text); font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
+  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 0 } p { margin: .3rem 0 }
+.soft { color: var(--soft) }
+section { border-top: 1px solid var(--line); padding: 1rem 0 } svg { width: 100%; display: block }
+svg text { font: 13px system-ui, sans-serif; fill: var(--text) } line { stroke: var(--line) }
+.succeeded { color: var(--good); fill: var(--good) }
+.cancelled { color: var(--stopped); fill: var(--stopped) }
+.failed, .lost, .timed_out { color: var(--bad); fill: var(--bad) } .prepared { fill: var(--soft) }
+.starting, .running, .stopping { color: var(--runs); fill: var(--runs) }
+.text { white-space: pre-wrap; margin: .5rem 0 } summary { cursor: pointer }
+pre { font: 13px/1.4 monospace; overflow-x: auto; border: 1px solid var(--line); padding: .5rem }
+.plus { background: var(--plus) } .minus { background: var(--minus) } .hunk { color: var(--runs) }"""
+
+
+class Card(NamedTuple):
+    """A task as a report shows it; times are Unix seconds."""
+    seen: Seen
+    ready_at: float                     # its worktree was made and set up
+    until: float                        # its end, or now
+    patch: str = ""                     # what it changed, or why that cannot be told
+
+    @property
+    def how(self) -> str:
+        return (self.seen.status.outcome or self.seen.status.state).value
+
+    @property
+    def usage(self) -> Usage:
+        return self.seen.report and self.seen.report.usage or Usage()
+
+
+def cards(swarm: Swarm, task_ids: Sequence[str]) -> List[Card]:
+    """In the order in which they were started, without patches. Raises: ToolError for what is no task."""
+    found = []
+    for seen in map(swarm.view.of, task_ids):
+        until = seen.report.ended_at if seen.report else swarm.host.now()
+        ready_at = max(modified_at(seen.task.file(name)) for name in ("spec.json", "setup.log"))
+        begun = seen.spec.created_at
+        found.append(Card(seen, max(begun, min(ready_at, until)), max(until, begun)))
+    return sorted(found, key=lambda card: card.seen.spec.created_at)
+
+
+def with_patch(swarm: Swarm, card: Card, limit: int) -> Card:
+    """Of one that has a worktree: in another directory nobody can tell whose the changes are."""
+    if card.seen.worktree is None:
+        return card
+    try:
+        patch = swarm.diff(card.seen.task.task_id, None, "patch", ())["content"]
+        return card._replace(patch=shortened(patch, limit))
+    except (ToolError, OSError) as error:
+        return card._replace(patch=str(error))
+
+
+def shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}\n… ({len(text) - limit:,} characters more)"
+
+
+def account(shown: Sequence[Card]) -> str:
+    """`3 tasks: 2 succeeded, 1 failed; 18,234 tokens in, 1,210 out; +41 -7 in 3 files`."""
+    hows = collections.Counter(card.how for card in shown)
+    trees = [card.seen.worktree for card in shown if card.seen.worktree]
+    plus, minus, files = (sum(getattr(tree, key) or 0 for tree in trees)
+                          for key in ("insertions", "deletions", "files_changed"))
+    return (f"{len(shown)} task{'s' * (len(shown) != 1)}: "
+            + ", ".join(f"{count} {how.replace('_', ' ')}" for how, count in hows.items())
+            + f"; {sum(card.usage.input_tokens for card in shown):,} tokens in, "
+            + f"{sum(card.usage.output_tokens for card in shown):,} out; +{plus} -{minus} in {files} files")
+
+
+def web_page(shown: Sequence[Card]) -> str:
+    """The report of these tasks, one or more."""
+    first, last = shown[0].seen.spec.created_at, max(card.until for card in shown)
+    when = " to ".join(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (first, last))
+    when, policy = f"{when}; grey: until codex began", "default-src 'none'; style-src 'unsafe-inline'"
+    return "\n".join((
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{account(shown)}</title>\n<style>\n{REPORT_STYLE}\n</style>\n</head>\n<body>",
+        f'<h1>codex-mcp-swarm</h1>\n<p>{account(shown)}</p>\n<p class="soft">{when}</p>',
+        *_timeline(shown, first, last), *(line for card in shown for line in _section(card)),
+        "</body>\n</html>\n"))
+
+
+def _timeline(shown: Sequence[Card], first: float, last: float) -> Iterator[str]:
+    """A row for each task: its title, and under it when it was prepared, when it ran and how that ended."""
+    span, height = max(last - first, 1.0), 40 * len(shown)
+    yield f'<svg role="img" aria-label="When each task ran" height="{height + 24}">'
+    for quarter, anchor in enumerate(("start", "middle", "middle", "middle", "end")):
+        x = f"{25 * quarter}%"
+        yield f'<line x1="{x}" x2="{x}" y1="0" y2="{height + 4}"/>'
+        yield f'<text x="{x}" y="{height + 20}" text-anchor="{anchor}">{lasting(span * quarter / 4)}</text>'
+    for row, card in enumerate(shown):
+        begin, task_id = card.seen.spec.created_at, card.seen.task.task_id
+        yield f'<a href="#{task_id}"><text x="4" y="{40 * row + 14}">{as_html(_name(card))}</text>'
+        for how, since, until in (("prepared", begin, card.ready_at), (card.how, card.ready_at, card.until)):
+            x, width = 99 * (since - first) / span, 99 * (until - since) / span + (how == card.how)
+            place = f'x="{x:.2f}%" width="{width:.2f}%" y="{40 * row + 20}" height="12" rx="2"'
+            yield f'<rect class="{how}" {place}><title>{how} for {lasting(until - since)}</title></rect>'
+        yield "</a>"
+    yield "</svg>"
+
+
+def _name(card: Card) -> str:
+    return card.seen.spec.title or card.seen.task.task_id
+
+
+def _section(card: Card) -> Iterator[str]:
+    """What became of one task."""
+    seen, report, tree = card.seen, card.seen.report, card.seen.worktree
+    yield f'<section id="{seen.task.task_id}">\n<h2>{as_html(_name(card))}</h2>'
+    how, took = card.how.replace("_", " "), lasting(card.until - seen.spec.created_at)
+    yield f'<p><b class="{card.how}">{how}</b> after {took}</p>'
+    tokens = f"{card.usage.input_tokens:,} tokens in, {card.usage.output_tokens:,} out"
+    facts = [seen.task.task_id, report and report.model, report and report.sandbox, tokens,
+             tree and tree.branch, tree and tree.files_changed and f"+{tree.insertions} -{tree.deletions}"]
+    yield f'<p class="soft">{as_html(" · ".join(filter(None, facts)))}</p>'
+    if report and report.failure:
+        told_of = "\n".join(_failure_lines(to_json(report.failure)))
+        yield f'<p class="text failed">{as_html(told_of)}</p>'
+    message = report.content if report else seen.progress.message
+    if message:
+        yield f'<div class="text">{as_html(shortened(message, RESULT_CHARS))}</div>'
+    for part in re.split(r"(?m)^(?=diff --git )", card.patch):
+        name = part.split("\n")[0].rpartition(" b/")[2]
+        if part:
+            lines = "\n".join(map(_coloured, part.rstrip("\n").split("\n")))
+            yield f"<details><summary>{as_html(name)}</summary>\n<pre>{lines}</pre></details>"
+    yield "</section>"
+
+
+def _coloured(line: str) -> str:
+    """A line of a patch."""
+    kinds = {"+": "plus", "-": "minus", "@": "hunk"}
+    kind = "" if line.startswith(("+++ ", "--- ")) else kinds.get(line[:1], "")
+    return f'<span class="{kind}">{as_html(line)}</span>' if kind else as_html(line)
+
+
+def as_html(text: str) -> str:
+    """Any text in HTML, also in an attribute; what would turn the direction of the rest is shown."""
+    import html
+    turns = lambda mark: f"\\u{ord(mark[0]):04x}"
+    return html.escape(re.sub("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", turns, visible(text)))
+
+
 class Resource(NamedTuple):
     uri: str            # with {task_id}: a template
     name: str
@@ -8943,6 +9097,37 @@ def _tell_demo(swarm: Swarm, task_ids: Sequence[str], real: bool) -> int:
     program = shell_words(this_program())
     print(f"To add the server to a client: `{program} config CLIENT` prints how ({', '.join(CLIENTS)}).")
     return 0 if succeeded == len(records) else 1
+
+
+@subcommand("report", "See what they do and did", "sum up tasks, or write a page about them", """\
+Those that are named, or all of the last 24 hours. The page shows when each ran, how it ended, its tokens, its
+final message and what it changed; it is one file that loads nothing from anywhere.
+
+examples:
+  codex-mcp-swarm report --html report.html""",
+            arg("task_ids", metavar="ID", nargs="*"),
+            arg("--html", metavar="FILE", help="write a page for a browser"))
+def sum_up(typed: Typed) -> int:
+    swarm, since = typed.swarm, time.time() - REPORT_S
+    young = lambda task_id: modified_at(swarm.store.get(task_id).file("spec.json")) > since
+    ids = all_named(swarm, typed["task_ids"]) if typed["task_ids"] else \
+        [*itertools.takewhile(young, swarm.store.ids())][:LISTED_AT_ONCE]
+    if not ids:
+        raise ToolError("No task was started in the last 24 hours", "",
+                        "`codex-mcp-swarm ls --all` lists older ones: name those")
+    shown = cards(swarm, ids)
+    print(account(shown))
+    if typed["html"]:
+        patch_chars = REPORT_CHARS // len(shown)
+        page = web_page([with_patch(swarm, card, patch_chars) for card in shown])
+        with open(os.path.expanduser(typed["html"]), "w", encoding="utf-8", errors="replace") as f:
+            f.write(page)
+        print(f"The page is {os.path.abspath(f.name)}")
+        return 0
+    records = [swarm.record(card.seen.task.task_id) for card in shown]
+    for line in Look(sys.stdout, typed.environ).tasks(records):
+        print(line)
+    return 0
 
 
 @subcommand("doctor", "Set up", "say what tasks stand on, what is broken there, and what to do", """\
