@@ -651,6 +651,14 @@ def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
     return _object_problems(schema, value, at) if kind == "object" else []
 
 
+def refuse(wrong: Sequence[str]) -> None:
+    """Raises: ToolError when there is anything wrong with the arguments."""
+    if wrong:
+        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ToolError(f"Wrong argument: {'; '.join(wrong[:8])}{more}", "Nothing was done",
+                        "Correct that and call again")
+
+
 def _array_problems(schema: Mapping[str, Any], value: Sequence[Any], at: str, name: str) -> List[str]:
     few, many = schema.get("minItems", 0), schema.get("maxItems")
     if len(value) < few or (many is not None and len(value) > many):
@@ -6539,11 +6547,34 @@ class Doctor(Room):
             f"Tasks then go on: codex_wait. {lasting(needs_s)} are better: {fix}" if short else ""
 
 
-class Swarm:
-    """The application, and the Python API. Thread-safe."""
+def default_config(environ: Mapping[str, str]) -> Config:
+    """What holds without flags, but for where tasks are kept, which CODEX_SWARM_TASK_DIR says."""
+    home = os.path.expanduser("~")
+    state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+    given = environ.get("CODEX_SWARM_TASK_DIR") or os.path.join(state, "codex-swarm")
+    root = os.path.abspath(os.path.expanduser(given))
+    return Config(root, os.path.join(root, "worktrees"),
+                  codex_home=environ.get("CODEX_HOME") or os.path.join(home, ".codex"))
 
-    def __init__(self, config: Config, host: Host, environ: Mapping[str, str]) -> None:
+
+class Swarm:
+    """The application, and the Python API. Thread-safe.
+
+        with Swarm() as swarm:
+            for record in swarm.run([{"prompt": "Say hello.", "cwd": "/home/me/project"}]):
+                print(record["outcome"], record.get("content"))
+
+    Without `config` tasks are kept where a server without flags keeps them: each sees those of the other. A
+    block that ends by an exception, Ctrl-C included, stops the tasks that were started in it; all others go
+    on, whatever becomes of this process."""
+
+    def __init__(self, config: Optional[Config] = None, host: Optional[Host] = None,
+                 environ: Optional[Mapping[str, str]] = None) -> None:
+        environ = os.environ if environ is None else environ
+        config = config or default_config(environ)
+        host = host or Host(config.log_file, config.log_level)
         self.config, self.host, self.environ = config, host, environ
+        self.begun: Optional[List[str]] = None          # inside of `with`: the tasks started there
         self.git = Git(host, environ, own=os.path.join(config.root, "git"))
         self.store = Store(config.root)
         self.view = View(self.store)
@@ -6553,6 +6584,32 @@ class Swarm:
         self.merger = Merger(Worktrees(self.bounds))
         self.planner = Planner(self.merger)
         self.starter = Starter(self.planner)
+
+    def __enter__(self) -> "Swarm":
+        self.begun = []
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        begun, self.begun = self.begun or [], None
+        if kind is not None:
+            self.stop(begun)
+            self.wait(begun, CANCEL_WAIT_S, Call())
+
+    def run(self, requests: Iterable[Mapping[str, Any]],
+            timeout_s: float = MAX_TIMEOUT_S) -> List[Dict[str, Any]]:
+        """Start one task for each request, wait until all have ended, and return their records in this order.
+
+        A request has the arguments of the tool `codex`; with `task_id` or `threadId` it goes on with that
+        thread. After `timeout_s` (at most 7 days) the records say what still runs; nothing is stopped.
+        Raises: ToolError when a request is wrong: then nothing was started."""
+        schema = arr(obj({**RUN, "task_id": string(), "threadId": string()}, ["prompt"]))
+        checked = canonical(schema, list(map(dict, requests)), "requests")
+        refuse(problems(schema, checked, "requests"))
+        task_ids = self.start(checked, "requests")
+        self.wait(task_ids, timeout_s, Call())
+        records = [self.record(task_id) for task_id in task_ids]
+        self.collected([record["task_id"] for record in records if record["state"] == State.ENDED.value])
+        return records
 
     def start(self, requests: Sequence[Mapping[str, Any]], label: str = "",
               call: Optional[Call] = None) -> List[str]:
@@ -6564,6 +6621,8 @@ class Swarm:
         nothing more is started, and what was is stopped. Blocks for a few milliseconds a task, longer for a
         worktree; the first tasks run before the last worktree is made. Raises: ToolError."""
         ids = self.starter.start(requests, label, call or Call())
+        if self.begun is not None:
+            self.begun += ids
         self._sweep_by_itself()
         return ids
 
@@ -7015,14 +7074,6 @@ def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:
     timed_out = wait.timeout_s is not None and swarm.host.now() >= since + wait.timeout_s
     enough = bool(ended) if wait.mode == "any" else len(ended) == len(wait.task_ids)
     return enough or timed_out, told, last
-
-
-def refuse(wrong: Sequence[str]) -> None:
-    """Raises: ToolError when there is anything wrong with the arguments."""
-    if wrong:
-        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise ToolError(f"Wrong argument: {'; '.join(wrong[:8])}{more}", "Nothing was done",
-                        "Correct that and call again")
 
 
 # Fitting a result into what a client shows its model. Everything is measured as it goes out: serialised.
@@ -8731,11 +8782,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
             raise UsageError(f"`{clip(name, 60)}` is no command{_suggestion(name, COMMANDS)}")
         row = COMMANDS.get(name)
         options = vars(_parser_of(row).parse_args(words, given) if row else given)
-    home = os.path.expanduser("~")
-    state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
-    fields: Dict[str, Any] = {
-        "root": os.path.abspath(os.path.expanduser(os.path.join(state, "codex-swarm"))),
-        "codex_home": environ.get("CODEX_HOME") or os.path.join(home, ".codex")}
+    fields: Dict[str, Any] = {}
     for name, variable in VARIABLES.items():
         if environ.get(name):
             try:
@@ -8745,8 +8792,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
     for field, value in options.items():
         if field in Config._fields and value is not None:
             fields[field] = tuple(value) if isinstance(value, list) else value
-    fields.setdefault("worktree_dir", os.path.join(fields["root"], "worktrees"))
-    return Typed(row, options, Config(**fields), argv, environ)
+    return Typed(row, options, default_config(environ)._replace(**fields), argv, environ)
 
 
 def _parser_of(row: Command) -> Any:
