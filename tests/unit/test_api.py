@@ -26,7 +26,7 @@ def codex_on_the_path(fake, tmp_path, monkeypatch):
 def test_the_example_of_the_page_runs_as_it_stands(repo, root):
     [example] = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     place = "import sys; sys.path.insert(0, %r)\n" % str(PAGE.parent.parent)
-    done = subprocess.run([sys.executable, "-c", place + example], cwd=str(repo), env=timeout=WAIT_S,
+    done = subprocess.run([sys.executable, "-c", place + example], cwd=str(repo), timeout=WAIT_S,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode().splitlines()
