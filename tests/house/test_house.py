@@ -551,6 +551,37 @@ def test_the_package_has_no_dependency_and_the_oldest_python_of_the_readme():
     assert re.search(r"^codex-mcp-swarm = \"codex_mcp_swarm:main\"$", text, re.M) and callable(cms.main)
 
 
+def packaged(name):
+    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
+PACKAGED = [".claude-plugin/plugin.json", ".claude-plugin/marketplace.json", ".mcp/manifest.json",
+            ".mcp/server.json"]
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_what_is_packaged_has_the_version_of_the_code(name):
+    versions = re.findall(r'"version": "([^"]+)"', page(name))
+    assert versions and set(versions) == {cms.__version__}
+    assert "codex-mcp-swarm-%s.mcpb" % cms.__version__ in page("docs/clients.md")
+
+
+def test_the_bundle_names_the_tools_that_there_are():
+    assert [tool["name"] for tool in packaged(".mcp/manifest.json")["tools"]] == list(cms.TOOLS)
+
+
+def test_the_registry_entry_has_what_its_schema_asks_for():
+    """Of the schema of 2025-12-11: the required fields, the limits, and no others than it knows."""
+    entry = packaged(".mcp/server.json")
+    [package] = entry["packages"]
+    assert entry["$schema"].endswith("/2025-12-11/server.schema.json")
+    assert re.fullmatch(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+", entry["name"]) and len(entry["description"]) <= 100
+    assert set(entry) <= {"$schema", "name", "title", "description", "version", "packages", "repository"}
+    assert package["registryType"] == "mcpb" and package["transport"] == {"type": "stdio"}
+    assert re.fullmatch(r"[a-f0-9]{64}", package["fileSha256"]) and package["identifier"].startswith("https://")
+    assert {v["name"] for v in package["environmentVariables"]} <= set(cms.VARIABLES)
+
+
 def test_what_is_exported_exists():
     assert [name for name in cms.__all__ if not hasattr(cms, name)] == []
 
