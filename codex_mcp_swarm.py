@@ -51,7 +51,7 @@ import sys
 import threading
 import time
 from typing import (IO, Any, Callable, Container, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator,
-                    List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union)
+                    List, Mapping, NamedTuple, Optional, Sequence, Set, TextIO, Tuple, Union)
 
 try:
     import fcntl
@@ -3892,10 +3892,10 @@ class TaskDir:
         """Raises: OSError."""
         os.close(private(self.file("collected"), os.O_WRONLY | os.O_CREAT))
 
-    def tail(self, name: str) -> str:
-        """The last LOG_TAIL_BYTES of a log; nothing when there is none."""
+    def tail(self, name: str, limit: int = LOG_TAIL_BYTES) -> str:
+        """The last `limit` bytes of a log; nothing when there is none."""
         with contextlib.suppress(OSError), open(self.file(name), "rb", opener=private) as f:
-            f.seek(max(0, os.fstat(f.fileno()).st_size - LOG_TAIL_BYTES))
+            f.seek(max(0, os.fstat(f.fileno()).st_size - limit))
             return f.read().decode("utf-8", "replace")
         return ""
 
@@ -8686,7 +8686,10 @@ class Typed:
 
 
 def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
-    """Tell on stderr who ended how, when it happens. Returns those that run on when the call is cancelled."""
+    """Tell on stderr who ended how, when it happens; on a terminal what all do. Returns those that run on
+    when the call is cancelled."""
+    if Terminal.takes(sys.stderr, typed.environ) and not typed.call.cancelled:
+        return watch_live(typed.swarm, task_ids, sys.stderr)
     left, look = list(task_ids), Look(sys.stderr, typed.environ)
     while True:
         typed.swarm.wait(left, MAX_TIMEOUT_S, typed.call, "any")
@@ -8758,17 +8761,18 @@ MARKS: Mapping[str, Tuple[str, str]] = {        # and the colour of the terminal
 
 def _changes(record: Mapping[str, Any]) -> str:
     tree = record.get("worktree", {})
-    return f"+{tree['insertions']} -{tree['deletions']} {tree['files_changed']} files" \
-        if "files_changed" in tree else ""
+    files = tree.get("files_changed")
+    return f"+{tree['insertions']} -{tree['deletions']} {files} file{'s' * (files > 1)}" if files else ""
 
 
 def _does(record: Mapping[str, Any]) -> str:
-    """What one that runs does, and why one failed."""
+    """What one that runs does or last said, and what one that ended came to."""
     live = record.get("progress")
     if live is None:
-        return record["failure"]["message"] if "failure" in record else ""
+        return record["failure"]["message"] if "failure" in record else record.get("content", "")
     doing = DOING.get(Phase(live["phase"]))
-    return f"{doing} `{live['detail']}`" if doing and "detail" in live else live["phase"]
+    said = live.get("last_message") if live["phase"] == Phase.MODEL.value else None
+    return f"{doing} `{live['detail']}`" if doing and "detail" in live else said or live["phase"]
 
 
 def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
@@ -9076,6 +9080,338 @@ def merge_tasks(typed: Typed) -> int:
     data = typed.asks("codex_merge").data
     typed.show(data)
     return 1 if any(data.get(key) for key in ("not_merged", "conflicts", "blocked")) else 0
+
+
+# The live display of `run` and `top`. What stands on it is made of records alone: records in, lines out. The
+# Terminal draws lines: a frame is one write of those that have changed, and whatever happens the terminal is
+# given back as it was. Watching costs a look a second at each task that runs, and stops none.
+RECENT_S = 3600.0                   # how long `top` shows a task that has ended
+FAR = 1 << 40
+MOVES: Mapping[str, int] = {        # what a key sends -> lines
+    "k": -1, "\x1b[A": -1, "\x1bOA": -1, "j": 1, "\x1b[B": 1, "\x1bOB": 1, "\x1b[5~": -10, "\x1b[6~": 10,
+    "g": -FAR, "\x1b[H": -FAR, "G": FAR, "\x1b[F": FAR}
+TOP_HELP = """\
+All tasks that have not ended, whoever started them; below them those that
+ended within the last hour.
+
+keys:
+  up, k, down, j  select a task; on a page such as this, scroll
+  PgUp, PgDn      ten lines at once; g, G: to the first, to the last
+  Enter           show the task: what it does, or what became of it
+  f               follow what it does
+  s               stop it, once you have said yes
+  q, Esc          back; q in the list ends the display, and no task"""
+
+
+def cells(text: str) -> Iterator[Tuple[str, int]]:
+    """The characters of a line, and how many columns of a terminal each takes. What a terminal would obey is
+    a blank; what makes one emoji of two is left out: nobody knows the width of that. Source: Unicode's annex
+    11, as in wcwidth(3)."""
+    import unicodedata
+    for c in unicodedata.normalize("NFC", re.sub("[\u200d\ufe00-\ufe0f\U0001f3fb-\U0001f3ff]", "", text)):
+        c = c if c.isprintable() else " "
+        marks = unicodedata.category(c) in ("Mn", "Me")         # the character before it
+        yield c, 0 if marks else 1 + (unicodedata.east_asian_width(c) in "WF")
+
+
+def columns(text: str) -> int:
+    return sum(wide for _, wide in cells(text))
+
+
+def folded(text: str, width: int) -> Iterator[str]:
+    """The text in lines of at most so many columns."""
+    for line in text.expandtabs(4).split("\n"):
+        part, used = "", 0
+        for c, wide in cells(line):
+            if used + wide > width:
+                yield part
+                part, used = "", 0
+            part, used = part + c, used + wide
+        yield part
+
+
+def fitted(text: str, width: int) -> str:
+    """The text on one line of exactly so many columns, cut or filled."""
+    line = clip(text, 4 * width + 4)
+    first, *more = folded(line, width)
+    first = next(folded(line, width - 1)) + "…" if more else first
+    return first + " " * (width - columns(first))
+
+
+def painted(text: str, colour: str) -> str:
+    return f"\x1b[{colour}m{text}\x1b[39m"
+
+
+def task_table(records: Sequence[Mapping[str, Any]], width: int) -> List[str]:
+    """A line of so many columns for each task; where there is little room, without tokens, or changes too."""
+    facts = [(lasting(int(r.get("elapsed_s", 0))), _changes(r), _tokens(r)) for r in records]
+    widths = [max(map(len, column)) for column in zip(*facts)]
+    left = lambda: width - 12 - sum(wide + 2 for wide in widths if wide)
+    while len(widths) > 1 and left() < 36:
+        del widths[-1]
+    title = min(left() // 2, max((columns(r.get("title", "")) for r in records), default=0))
+    lines = []
+    for record, told_right in zip(records, facts):
+        sign, colour = MARKS[record.get("outcome") or record["state"]]
+        what = f"{fitted(record.get('title', ''), title)}  {fitted(_does(record), left() - title)}"
+        right = "".join(f"  {fact:>{wide}}" for fact, wide in zip(told_right, widths) if wide)
+        right = re.sub(r"[+-]\d+", lambda n: painted(n[0], "32" if n[0][0] == "+" else "31"), right)
+        lines.append(f"{painted(sign, colour)} {record['task_id'][:6]}  {what}{right}")
+    return lines
+
+
+def _tokens(record: Mapping[str, Any]) -> str:
+    usage = record.get("usage", {})
+    tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+    return f"{tokens / 1000:.1f}k" if tokens >= 1000 else str(tokens or "")
+
+
+def tally(records: Sequence[Mapping[str, Any]]) -> str:
+    """`2 running, 1 failed`."""
+    counts = collections.Counter(r.get("outcome") or r["state"] for r in records)
+    return ", ".join(f"{counts[how]} {how.replace('_', ' ')}" for how in reversed([*MARKS]) if counts[how])
+
+
+def overview(records: Sequence[Mapping[str, Any]], width: int, height: int) -> List[str]:
+    """The frame of `run`; where there is no room for all, what has ended is left out first."""
+    room = max(1, height - 2)
+    first = sorted(records, key=lambda r: "outcome" in r)[:room] if len(records) > room else records
+    more = f"; {len(records) - len(first)} are not shown" if len(first) < len(records) else ""
+    return [*task_table(first, width), fitted(tally(records) + more, width)]
+
+
+class Terminal:
+    """A terminal that is drawn on: below the prompt, where the last frame stays, or the `whole` of it, and
+    then it tells of keys. Between frames the cursor stands where they begin: there a resize leaves it. No
+    line is wrapped, so none moves another. Signals only wake it: none finds it half drawn."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH)
+
+    def __init__(self, out: TextIO, environ: Mapping[str, str], whole: bool = False) -> None:
+        self.fd, self.encoding, self.whole = out.fileno(), out.encoding, whole
+        self.colours = not environ.get("NO_COLOR")
+        self.lines: List[str] = []                  # as they stand there
+        self.size = (0, 0)                          # when they were drawn
+
+    @staticmethod
+    def takes(out: TextIO, environ: Mapping[str, str]) -> bool:
+        """Whether frames can be drawn there: it is our terminal, and we are in its foreground."""
+        with contextlib.suppress(OSError):          # not ours
+            obeys = out.isatty() and environ.get("TERM", "dumb") != "dumb"
+            return obeys and os.tcgetpgrp(out.fileno()) == os.getpgrp()
+        return False
+
+    def __enter__(self) -> "Terminal":
+        import termios
+        self.mode = termios.tcgetattr(self.fd)
+        self.handlers = {number: signal.getsignal(number) for number in self.SIGNALS}
+        self.wake = wake_on(*self.SIGNALS)
+        self._own(True)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._own(False)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        for fd in (signal.set_wakeup_fd(-1), self.wake):
+            os.close(fd)
+
+    def _own(self, ours: bool) -> None:
+        """Make it ours, or give it back as it was."""
+        import termios
+        mode, below = list(self.mode), "\x1b[?1049l" if self.whole else "\n" * len(self.lines)
+        codes = below + "\x1b[?7h\x1b[?25h"
+        if ours:
+            mode[0] &= ~termios.IXON                # else a frame may wait for Ctrl-Q
+            mode[3] &= ~(termios.ECHO | termios.ICANON * self.whole)
+            codes = "\x1b[?1049h" * self.whole + "\x1b[?25l\x1b[?7l"
+        with contextlib.suppress(OSError, termios.error):       # it is gone, as the next frame will tell
+            self._write(codes)
+            termios.tcsetattr(self.fd, termios.TCSANOW, mode)
+        self.lines = []
+
+    def _write(self, text: str) -> None:
+        data = text.encode(self.encoding, "replace")
+        while data:
+            data = data[os.write(self.fd, data):]
+
+    def room(self) -> Tuple[int, int]:
+        """Columns and lines for a frame. The last column stays free, else what erases the rest of a line
+        would erase its end."""
+        wide, high = os.get_terminal_size(self.fd)
+        return (wide or 80) - 1, high or 24
+
+    def draw(self, lines: Sequence[str], last: bool = False) -> None:
+        """Bring these lines there, and write none that stands there; the last frame may be longer than the
+        terminal."""
+        up = lambda count: f"\x1b[{count}A\r" if count else "\r"
+        start, end = "\x1b[H" if self.whole else "\r", "\r\n" if last else up(len(lines) - 1)
+        frame = start + "\x1b[K\r\n".join(lines) + "\x1b[J" + end
+        if not last and self.size == self.room() and len(lines) == len(self.lines):
+            changed = [at for at, line in enumerate(lines) if line != self.lines[at]]
+            frame = "".join("\n" * at + lines[at] + "\x1b[K" + up(at) for at in changed)
+        self.lines, self.size = [] if last else list(lines), self.room()
+        if frame:
+            frame = frame if self.colours else re.sub(r"\x1b\[3\dm", "", frame)
+            self._write(f"\x1b[?2026h{frame}\x1b[?2026l")       # where it is known it shows all at once
+
+    def keys(self, timeout_s: float) -> List[str]:
+        """What was typed; nothing after `timeout_s`, or when all is to be drawn anew. Raises:
+        KeyboardInterrupt for Ctrl-C; SystemExit for another signal that ends us, and without a terminal."""
+        ready = select.select([self.wake, *[0] * self.whole], [], [], timeout_s)[0]
+        for number in os.read(self.wake, 100) if self.wake in ready else b"":
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            if number == signal.SIGTSTP:
+                self._pause()
+            elif number != signal.SIGWINCH:
+                raise SystemExit(128 + number)
+        if 0 not in ready:
+            return []
+        typed = os.read(0, 1024).decode("utf-8", "replace")
+        if not typed:
+            raise SystemExit(128 + signal.SIGHUP)
+        return re.findall(r"\x1b[\[O][0-9;]*.|.", typed, re.S)
+
+    def _pause(self) -> None:
+        """Ctrl-Z: it is given back until somebody lets us go on."""
+        self._own(False)
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, handler)
+        self._own(True)
+
+
+def look(swarm: Swarm, task_ids: Iterable[str], known: Dict[str, Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """The records of tasks as a display needs them. What has ended is read once: `known` keeps them."""
+    for task_id in task_ids:
+        if "outcome" not in known.get(task_id, {}):
+            record = record_of(swarm, task_id)
+            known[task_id] = {**record, "content": clip(record.get("content", ""), 400)}
+    return [known[task_id] for task_id in task_ids]
+
+
+def watch_live(swarm: Swarm, task_ids: Sequence[str], out: TextIO) -> List[str]:
+    """Show these tasks on a terminal until all have ended, or Ctrl-C. Returns those that go on. Raises:
+    SystemExit for another signal that ends us."""
+    known: Dict[str, Dict[str, Any]] = {}
+    running = lambda: [r["task_id"] for r in look(swarm, task_ids, known) if "outcome" not in r]
+    with contextlib.suppress(KeyboardInterrupt), Terminal(out, swarm.environ) as terminal:
+        while running():
+            terminal.draw(overview([*known.values()], *terminal.room()))
+            terminal.keys(PROGRESS_GAP_S)
+        terminal.draw(task_table([*known.values()], terminal.room()[0]), last=True)
+    return running()
+
+
+class Top:
+    """What `top` shows, and what its keys do: a list of tasks, and over it a page of text."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self.swarm, self.store = swarm, swarm.store
+        self.records: List[Dict[str, Any]] = []
+        self.known: Dict[str, Dict[str, Any]] = {}
+        self.recent: List[str] = []
+        self.listed_at = -1.0                       # when the directory of the tasks had changed then
+        self.chosen = ""                            # the task that is selected
+        self.page: Optional[Callable[[], str]] = None
+        self.first = self.last = 0                  # the line that the page begins with, and can at most
+        self.asked = self.said = ""                 # the task that a yes stops; what was done
+
+    def show(self, terminal: Terminal) -> None:
+        """Until somebody has had enough. Raises: as Terminal.keys."""
+        clock, look_at = self.swarm.host.monotonic, 0.0
+        while True:
+            if clock() >= look_at:
+                self.look()
+                look_at = clock() + PROGRESS_GAP_S
+            terminal.draw(self.frame(*terminal.room()))
+            if not all(map(self.press, terminal.keys(max(0.0, look_at - clock())))):
+                return
+
+    def look(self) -> None:
+        """At all that have not ended, in the order of starting, then at those that ended within RECENT_S, the
+        last one first. Every task is listed only when one was added or removed."""
+        changed_at, since = modified_at(self.store.tasks), self.swarm.host.now() - RECENT_S
+        if changed_at != self.listed_at:
+            path = lambda task_id: os.path.join(self.store.tasks, task_id)
+            self.recent = [task_id for task_id in self.store.ids() if modified_at(path(task_id)) > since]
+            self.listed_at = changed_at
+        ids = dict.fromkeys([*self.known, *self.swarm.live(), *self.recent])
+        ended_at = lambda r: r.get("started_at", 0) + r.get("elapsed_s", 0) if "outcome" in r else FAR
+        found = [r for r in look(self.swarm, ids, self.known) if ended_at(r) > since]
+        self.records = sorted(found, key=lambda r: (-ended_at(r), r.get("started_at", 0)))
+
+    @property
+    def at(self) -> int:
+        """Which record is selected."""
+        ids = [record["task_id"] for record in self.records]
+        return ids.index(self.chosen) if self.chosen in ids else 0
+
+    def frame(self, width: int, height: int) -> List[str]:
+        room, foot = max(1, height - 2), "Enter show · f follow · s stop · ? help · q quit"
+        if self.page:
+            lines, foot = list(folded(clip_middle(self.page(), RESULT_CHARS), width)), "j, k scroll · q back"
+            self.last = max(0, len(lines) - room)
+            first = max(0, min(self.first, self.last))
+        else:
+            lines = task_table(self.records, width) or ["No task runs, and none ended within the last hour."]
+            first = max(0, min(self.at - room // 2, len(lines) - room))
+            lines[self.at] = f"\x1b[7m{lines[self.at]}\x1b[27m"
+        if self.asked:
+            foot = f"Stop task {self.asked}? y: yes, any other key: no"
+        head = f"codex-mcp-swarm  {tally(self.records)}"
+        lines = (lines[first:] + [""] * room)[:room]
+        return [f"\x1b[1m{fitted(head, width)}\x1b[22m", *lines,
+                f"\x1b[2m{fitted(self.said or foot, width)}\x1b[22m"]
+
+    def press(self, key: str) -> bool:
+        """Whether the display goes on."""
+        task_id = self.records[self.at]["task_id"] if self.records else ""
+        asked, self.asked, self.said = self.asked, "", ""
+        if asked:
+            if key in "yY":
+                self.swarm.stop([asked])
+                self.said = f"Task {asked} was asked to stop"
+        elif key in MOVES and self.page:
+            self.first = max(0, min(self.first, self.last)) + MOVES[key]
+        elif key in MOVES and task_id:
+            at = max(0, min(self.at + MOVES[key], len(self.records) - 1))
+            self.chosen = self.records[at]["task_id"]
+        elif key in ("q", "\x1b"):
+            if not self.page:
+                return key != "q"
+            self.page = None
+        elif key == "?":
+            self._open(lambda: TOP_HELP)
+        elif key in "\r\n" and task_id:
+            self._open(lambda: render({"tasks": [record_of(self.swarm, task_id)]}))
+        elif key == "f" and task_id:
+            self._open(lambda: followed(self.store.get(task_id)), FAR)
+        elif key == "s" and task_id:
+            self.chosen = self.asked = task_id
+        return True
+
+    def _open(self, page: Callable[[], str], first: int = 0) -> None:
+        """`first`: FAR stays at the end."""
+        self.page, self.first, self.last = page, first, first
+
+
+def followed(task: TaskDir) -> str:
+    """The last of what it did."""
+    lines = task.tail("events.jsonl", 1 << 20).split("\n")
+    return "\n".join(text for line in lines for text in told_of(line))
+
+
+@subcommand("top", "See what they do and did", "watch all tasks live, stop, show and follow them", TOP_HELP)
+def watch_all(typed: Typed) -> int:
+    """Raises: ToolError where there is no terminal."""
+    if not (os.isatty(0) and Terminal.takes(sys.stdout, typed.environ)):
+        raise ToolError("`top` draws on a terminal, and this is none", "",
+                        "`ls` says once what it shows; `ls --json` says it to a program")
+    with contextlib.suppress(KeyboardInterrupt), Terminal(sys.stdout, typed.environ, whole=True) as terminal:
+        Top(typed.swarm).show(terminal)
+    return 0
 
 
 # The demonstration: real tasks, shown as a client shows them, and the real codex where there is one.
