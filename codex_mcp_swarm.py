@@ -9387,7 +9387,7 @@ class Top:
         elif key in "\r\n" and task_id:
             self._open(lambda: render({"tasks": [record_of(self.swarm, task_id)]}))
         elif key == "f" and task_id:
-            self._open(lambda: followed(self.store.get(task_id)), FAR)
+            self._open(lambda: told_lately(self.store.get(task_id)), FAR)
         elif key == "s" and task_id:
             self.chosen = self.asked = task_id
         return True
@@ -9397,10 +9397,10 @@ class Top:
         self.page, self.first, self.last = page, first, first
 
 
-def followed(task: TaskDir) -> str:
+def told_lately(task: TaskDir) -> str:
     """The last of what it did."""
     lines = task.tail("events.jsonl", 1 << 20).split("\n")
-    return "\n".join(text for line in lines for text in told_of(line))
+    return "\n".join(text for line in lines for text in event_in_words(line))
 
 
 @subcommand("top", "See what they do and did", "watch all tasks live, stop, show and follow them", TOP_HELP)
