@@ -76,6 +76,8 @@ EXIT_GRACE_S = 0.4                  # at end of input: time for short calls to b
 STOP_STEPS = ((0.0, "SIGINT"), (0.3, "SIGINT"), (2.0, "SIGTERM"), (4.0, "SIGKILL"))
 LOOK_S = 5.0                        # a supervisor looks for orders so often, and is deaf after a false alarm
 HEED_S = 0.2                        # ... and so often while git commits the work
+FOLLOW_S = 1.0                      # ... and at what codex tells, while it tells anything
+FOLLOW_BYTES = 1 << 20              # of that it takes in so much before it listens again
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 NESTED_S = 90.0                     # how long tasks inside of it have to stop and to be committed
 GIT_TIMEOUT_S = 120.0               # for one git command
@@ -1243,8 +1245,14 @@ def _by_pattern(toml_text: str) -> Optional[Dict[str, Any]]:
 
 # To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
 # Source: codex-cli 0.169.0, every event and item type seen in tests/recordings.
+THOUGHT = re.compile(rb'\{"type":"item\.completed","item":\{"id":"[^"\\]*","type":"reasoning","text":'
+                     rb'"[^"\\]*(?:\\.[^"\\]*)*"\}\}\n?')
+
+
 def fold(progress: Progress, line: bytes) -> Progress:
     """Fold one line of events.jsonl into what is known of the run. Never raises: at worst it is counted."""
+    if progress.phase is Phase.MODEL and not progress.open_items and THOUGHT.fullmatch(line):
+        return progress._replace(events=progress.events + 1)    # what a long stream has most of
     try:
         event = json.loads(line)
         row = EVENTS.get(event.get("type"))
@@ -2447,11 +2455,20 @@ class At:
                     found[path] = found[path]._replace(insertions=int(insertions), deletions=int(deletions))
         return list(found.values())
 
-    def patch(self, old: str, new: str, paths: Sequence[str] = ()) -> str:
-        """The same as a patch, with renames. No program that the user's configuration names for showing files
-        is run."""
-        words = ("-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none")
-        return legible(self._differ(*words, old, new, "--", *paths))
+    def patch(self, old: str, new: str, paths: Sequence[str], offset: int, room: int) -> Tuple[str, int]:
+        """(of the same as a patch, with renames, `room` characters from `offset` on; how many it has). Only
+        `aside`; no more than these are ever in memory. No program that the user's configuration names for
+        showing files is run. Raises: GitError, OSError."""
+        file = os.path.join(os.path.dirname(self.index), "patch")
+        words = ("-p", "-M", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", "--output", file)
+        self._differ(*words, old, new, "--", *paths)
+        piece, total, last = "", 0, ""
+        with open(file, encoding="utf-8", errors="replace", newline="", opener=private) as f:
+            for last in iter(lambda: f.read(1 << 20), ""):
+                piece += last[max(0, offset - total):][:room - len(piece)]
+                total += len(last)
+        total -= last.endswith("\n")
+        return piece[:max(0, total - offset)], total
 
     def _differ(self, *words: str) -> str:
         """Without a work tree, so that paths count from its top, and no .gitattributes there is obeyed."""
@@ -4042,8 +4059,9 @@ class Tail:
         self.changed_at = self.phase_at = 0.0
         self._lock = threading.Lock()       # guards all of the above; whoever refreshes takes it; leaf lock
 
-    def refresh(self) -> Progress:
-        """Fold the complete lines that came since the last call. Costs one stat(2) when there are none."""
+    def refresh(self, piece: float = float("inf")) -> Progress:
+        """Fold the complete lines that came since the last call, of more than `piece` bytes the first. Costs
+        one stat(2) when there are none."""
         with self._lock:
             try:
                 there = os.stat(self.path)
@@ -4053,27 +4071,27 @@ class Tail:
                 return self.progress
             before = (self.progress.phase, self.progress.detail)
             with contextlib.suppress(OSError), open(self.path, "rb", 1 << 20, opener=private) as f:
-                self._fold_new(f)
-                self.size = there.st_size
+                self.size = there.st_size if self._fold_new(f, piece) else self.offset
             self.changed_at = there.st_mtime
             if before != (self.progress.phase, self.progress.detail):
                 self.phase_at = there.st_mtime
             return self.progress
 
-    def _fold_new(self, f: IO[bytes]) -> None:
+    def _fold_new(self, f: IO[bytes], piece: float) -> bool:
         """Whole lines; U+2028 and its like stand raw inside them, so only b"\\n" ends one. A huge one is read
-        once, and no more than MAX_LINE_BYTES of it are ever in memory."""
-        f.seek(self.offset)
-        while True:
+        once, and no more than MAX_LINE_BYTES of it are ever in memory. Whether it came to the end."""
+        until = f.seek(self.offset) + piece
+        while self.offset < until:
             line = f.readline(1 << 20 if self.in_huge else MAX_LINE_BYTES)
             ended = line.endswith(b"\n")
             if not line or not (ended or self.in_huge or len(line) == MAX_LINE_BYTES):
-                return
+                return True
             if not self.in_huge:
                 p = self.progress
                 self.progress = fold(p, line) if ended else fold_huge(p, line, self.offset)
             self.offset += len(line)
             self.in_huge = not ended
+        return False
 
 
 # ======================================================================================
@@ -4108,6 +4126,14 @@ class Exec:
             missing = refused and error.filename == self.spec.codex
             kind = FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN
             return failure(kind, f"{error.strerror}: {error.filename}")
+
+    def follow(self) -> float:
+        """Take in a piece of what codex has told, so that little is left to be read at its end. Returns after
+        how many seconds there may be more."""
+        before = self.tail.offset
+        self.tail.refresh(FOLLOW_BYTES)
+        came = self.tail.offset - before
+        return 0.0 if came >= FOLLOW_BYTES else FOLLOW_S if came else LOOK_S
 
     def read(self, until: float) -> Progress:
         """What its events amount to. `ran` is then as codex noted it in the rollout of the thread, if it did,
@@ -4186,11 +4212,13 @@ class Supervisor:
     def _attend(self) -> None:
         """Sleep until the child has ended, and pass on to it what stops the task."""
         assert self.child is not None
+        pause = FOLLOW_S
         while self.exit_code is None:
             limit = self.deadline if self.status.state is not State.STOPPING else float("inf")
             due = min(limit, self.steps[0][0]) if self.steps else limit
-            self._take_orders(max(0.0, due - self.host.monotonic()))
+            self._take_orders(max(0.0, min(pause, due - self.host.monotonic())))
             self._reap()
+            pause = self.engine.follow()
             now = self.host.monotonic()
             if now >= limit:
                 self._stop(Outcome.TIMED_OUT, f"Its limit of {self.spec.timeout_s:g} s (`timeout_s`) passed")
@@ -5365,11 +5393,13 @@ class Compare(Room):
         except (ToolError, *UNREADABLE):
             return None
 
-    def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str]) -> Dict[str, Any]:
+    def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str],
+             offset: int = 0, room: int = sys.maxsize) -> Dict[str, Any]:
         """What a task changed since it began, or, with `against`, how its result differs from that of another
-        task: counts, and as `content` a line a file (`view` stat or files) or the patch. Of a task that runs
-        or was not saved, what lies in its worktree now; of one without a worktree, what is not committed in
-        its directory, whoever changed it. Reads only.
+        task: counts, and as `content` a line a file (`view` stat or files) or the patch, `room` of its
+        `total_chars` characters from `offset` on. Of a task that runs or was not saved, what lies in its
+        worktree now; of one without a worktree, what is not committed in its directory, whoever changed it.
+        Reads only.
 
         Raises: ToolError, OSError."""
         side = self._side(task_id)
@@ -5378,15 +5408,17 @@ class Compare(Room):
             start, end, besides = self._ends(side, aside)
             old = self._compared_with(against, aside) if against else start
             rows = aside.changed(old, end, paths or side.within)
-            content = "\n".join(_row(row, view, globs) for row in rows)
             if view == "patch":
-                content = aside.patch(old, end, paths or side.within)
+                content, total_chars = aside.patch(old, end, paths or side.within, offset, room)
+            else:
+                content = "\n".join(_row(row, view, globs) for row in rows)
+                content, total_chars = content[offset:][:room], len(content)
         if paths and not rows:
             side = side._replace(note="No file that differs is in `paths`")
         facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live,
                  "edited": some(side.edited), "note": side.note, **besides}
         return {"task_id": task_id, "view": view, **{key: value for key, value in facts.items() if value},
-                **counts_of(rows), "content": content}
+                **counts_of(rows), "content": content, "total_chars": total_chars}
 
     def _compared_with(self, name: str, aside: At) -> str:
         """The result of another task, or a branch, tag or commit. Raises: ToolError."""
@@ -6646,9 +6678,10 @@ class Swarm:
         """See Compare.overlaps."""
         return self.compare.overlaps(task_ids)
 
-    def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str]) -> Dict[str, Any]:
+    def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str],
+             offset: int = 0, room: int = sys.maxsize) -> Dict[str, Any]:
         """See Compare.diff."""
-        return self.compare.diff(task_id, against, view, paths)
+        return self.compare.diff(task_id, against, view, paths, offset, room)
 
     def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
         """See Merger.merge."""
@@ -6910,8 +6943,11 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     paths = args.get("paths", ())
     refuse([f"`paths`: {_show(path)}: they are relative to the top of the repository"
             for path in paths if path[0] in "/:"])
-    data = swarm.diff(one_named(swarm, args["task_id"]), args.get("against"), args.get("view", "stat"), paths)
-    return Answer(page(data, args.get("offset", 0), args.get("max_chars")))
+    task_id, offset, room = one_named(swarm, args["task_id"]), args.get("offset", 0), args.get("max_chars")
+    data = swarm.diff(task_id, args.get("against"), args.get("view", "stat"), paths, offset,
+                      room or RESULT_CHARS)         # there is no answer with more
+    total, content = data.pop("total_chars"), data["content"]
+    return Answer(data if offset == 0 and len(content) == total else _cut(data, content, offset, total))
 
 
 @tool("codex_merge", "Merge the work of tasks",

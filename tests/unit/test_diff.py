@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import sys
+import tracemalloc
 
 import pytest
 
@@ -62,6 +63,32 @@ def test_a_rename_is_shown_as_one_in_the_patch(swarm, repo):
     s = swarm()
     record = run(s, "SHELL mv README MOVED", worktree=True)
     assert "rename from README\nrename to MOVED" in s.diff(record["task_id"], None, "patch", ())["content"]
+
+
+@pytest.mark.parametrize("end", ["", "\\n"])
+def test_a_page_of_a_patch_is_what_stands_there_in_the_whole_and_the_rest_is_only_counted(swarm, repo, end):
+    s = swarm()
+    write = "import sys; print('é' * 900_000 + '%s', end='')" % end
+    task_id = run(s, "SHELL %s -c \"%s\" > large; echo x >> README" % (sys.executable, write),
+                  worktree=True)["task_id"]
+    whole = s.diff(task_id, None, "patch", ())
+    text = whole["content"]
+    assert len(text) == whole["total_chars"] > 900_000 and not text.endswith("\n")
+    size = len(text)
+    for offset, room in [(0, 100), (50, 1), (size - 5, 100), (size, 9), (size + 9, 9), (7, 1 << 30)]:
+        part = s.diff(task_id, None, "patch", (), offset, room)
+        assert (part["content"], part["total_chars"]) == (text[offset:offset + room], len(text))
+
+
+def test_of_a_large_patch_no_more_than_the_page_is_in_memory(swarm, repo):
+    s = swarm()
+    task_id = run(s, "SHELL seq 3000000 > large", worktree=True)["task_id"]
+    tracemalloc.start()
+    try:
+        part = s.diff(task_id, None, "patch", (), 1000, 1000)
+        assert tracemalloc.get_traced_memory()[1] < part["total_chars"] / 2
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("globs, names", [(["src/**"], ["src/a.py", "src/deep/b.py"]), (["*.md"], ["top.md"]), (["**/*.py"], ["src/a.py", "src/deep/b.py"]),

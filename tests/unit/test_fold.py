@@ -214,6 +214,41 @@ def test_the_tail_folds_each_line_once_however_the_stream_arrives(tmp_path):
         assert tail.offset == len(stream)
 
 
+THOUGHTS = [item(when, "r", kind, text=text)
+            for when in ("started", "completed") for kind in ("reasoning", "todo_list")
+            for text in ("hm", "", 'a "quoted" \\ \n word', "é\u2028")]
+BROKEN = [line[:end] for line in (item("completed", "r", "reasoning", text="hm"),) for end in (-1, -2, -3, -6, 60)]
+BROKEN += [b'{"type":"item.completed","item":{"id":"r","type":"reasoning","text":"a"b"}}',
+           b'{"type":"item.completed","item":{"id":"r","type":"reasoning","text":"a\\"}}']
+STATES = {"before the turn": [], "in a turn": [event("turn.started")],
+          "in a command": [event("turn.started"), command("started", "a", "make")],
+          "after the turn": [event("turn.started"), event("turn.completed")],
+          "without a network": [event("error", message="Reconnecting... waiting for network")]}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_line_that_is_told_by_its_bytes_counts_as_if_it_were_parsed(state):
+    before = folded(STATES[state])
+    for line in (*THOUGHTS, *BROKEN):
+        for end in (b"", b"\n"):
+            assert cms.fold(before, line + end) == cms.fold(before, b" " + line + end), line
+
+
+def test_a_long_stream_is_taken_in_by_pieces_while_it_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr(cms, "FOLLOW_BYTES", 1000)
+    task = cms.TaskDir(str(tmp_path))
+    engine = cms.Exec(cms.Host(), task, cms.Spec("0" * 12, 0.0, "codex", str(tmp_path)), {})
+    assert engine.follow() == cms.LOOK_S                    # there is no file yet
+    line = item("completed", "r", "reasoning", text="hm") + b"\n"
+    with open(task.file("events.jsonl"), "ab", buffering=0) as f:
+        f.write(event("turn.started") + b"\n" + line * 100)
+        pieces = list(iter(engine.follow, cms.FOLLOW_S))
+        assert set(pieces) == {0.0} and len(pieces) == 100 * len(line) // (1000 + len(line))
+        assert engine.tail.progress.events == 101 and engine.follow() == cms.LOOK_S
+        f.write(line)
+        assert engine.follow() == cms.FOLLOW_S and engine.tail.refresh().events == 102
+
+
 def test_a_line_of_5_mb_is_one_line(tmp_path):
     text, path = "0123456789abcdef" * 327680, tmp_path / "events"
     line = item("completed", "1", "agent_message", text=text)
