@@ -503,10 +503,14 @@ class Part(NamedTuple):
 
 class Merged(NamedTuple):
     """Parts brought together one after the other, on top of a commit."""
-    commit: str
-    tree: str                               # of it; empty where git has not told
+    commits: Sequence[str]                  # that one, and then what each part made of it that is in it
+    tree: str                               # of the last; empty where git has not told
     task_ids: Tuple[str, ...]               # those that are in it
     conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
+
+    @property
+    def commit(self) -> str:
+        return self.commits[-1]
 
 
 # The fields that are records or enums themselves, in whatever record; and what one that must be there is.
@@ -3078,16 +3082,16 @@ class Desk:
     def merge(self, onto: str, parts: Sequence[Part]) -> Merged:
         """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left
         out. Raises: GitError."""
-        at, done, conflicts = onto, [], {}    # type: str, List[str], Dict[str, Sequence[Conflict]]
+        commits, done, conflicts = [onto], [], {}  # type: List[str], List[str], Dict[str, Sequence[Conflict]]
         self._past(onto, parts)
         for part in parts:
-            step = self.steps(at, [part])[0]
+            step = self.steps(commits[-1], [part])[0]
             if step.conflicts:
                 conflicts[part.task_id] = step.conflicts
             else:
-                at = self._made(at, part, step)
+                commits.append(self._made(commits[-1], part, step))
                 done.append(part.task_id)
-        return Merged(at, self.trees.get(at, ""), tuple(done), conflicts)
+        return Merged(commits, self.trees.get(commits[-1], ""), tuple(done), conflicts)
 
     def steps(self, at: str, parts: Sequence[Part]) -> List[Step]:
         """What comes of each of the parts, alone on top of the commit `at`: one process of git's tries them
@@ -3474,6 +3478,15 @@ class Forward:
                 if self.at.commit_of("HEAD") != commit:
                     raise self._not_moved(f"`{name}` was not moved", error.why, commit)
         return name
+
+    def undo(self, name: str, commit: str) -> str:
+        """The shell command that goes back, and does nothing once HEAD or the branch has gone on. What is
+        edited, staged or ignored it keeps, or git refuses: `git reset --keep` would not, of the latter two.
+        Source: git-reset(1), git-checkout(1)."""
+        import shlex
+        git, branch = f"git -C {shlex.quote(self.top)}", shlex.quote(name)
+        back = f"{git} checkout --no-overwrite-ignore -B {branch} {self.onto}"
+        return f"[ \"$({git} rev-parse HEAD refs/heads/{branch} | uniq)\" = {commit} ] && {back}"
 
     def _check(self, rows: Sequence[Changed]) -> str:
         """The name of the branch that can be moved. Raises: GitError."""
@@ -4539,6 +4552,15 @@ class Wish(NamedTuple):
     squash: bool = False
     partial: bool = False
     cwd: str = ""
+    verify: Optional[bool] = None
+
+
+class Place(NamedTuple):
+    """Where a merge is made."""
+    merge_id: str
+    at: At                              # the checkout
+    onto: str                           # the commit there that it goes on top of
+    branch: str                         # to be made; empty: the one that is checked out moves
 
 
 class Side(NamedTuple):
@@ -5479,12 +5501,105 @@ class Compare(Room):
         return began, tree.head, {"ignored": tree.ignored} if os.path.isdir(tree.path) else {}
 
 
+class Proof(Room):
+    """Runs the server's verify command on what was merged, in a worktree that is gone afterwards."""
+
+    def __init__(self, worktrees: Worktrees) -> None:
+        super().__init__(*worktrees.ground)
+        self.worktrees = worktrees
+
+    def check(self, wish: Wish) -> None:
+        """Raises: ToolError where the call wants the verify command, and there is none, or the reverse."""
+        command = self.config.merge_verify
+        if wish.verify and not command:
+            raise ToolError("Nothing can verify this merge", "The server has no verify command",
+                            "Leave `verify` out, or start it with CODEX_SWARM_MERGE_VERIFY")
+        if wish.verify is False and command:
+            raise ToolError("The verify command cannot be left out", "Whoever started this server wants "
+                            f"`{clip(command, 60)}` to pass on all that is merged", "Leave `verify` out")
+
+    def of(self, place: Place, made: Merged, going: Sequence[Part], call: Call) -> Dict[str, Any]:
+        """How the verify command ended on the merge. Where it failed, also on less of it, by halves, within
+        VERIFY_S more: with which task it begins to fail. Raises: ToolError, OSError."""
+        last = self._run(place, made.commit, VERIFY_S, call)
+        if last["exit_status"] == 0 or "note" in last:
+            return last
+        good, bad, tried = -1, len(going), []    # type: int, int, List[Dict[str, int]]
+        until = self.host.monotonic() + VERIFY_S
+        while bad - good > 1:
+            count = (good + bad) // 2 if tried else 0           # at first without any of them
+            one = self._run(place, made.commits[count], until - self.host.monotonic(), call)
+            if "note" in one:
+                return {**last, "tried": tried, "note": "There was no time to tell which task is at fault"}
+            tried.append({"branches": count, "exit_status": one["exit_status"]})
+            if one["exit_status"] == 0:
+                good = count
+            else:
+                bad, last = count, one if count else last
+        if bad == 0:
+            return {**last, "tried": tried, "note": "It fails without these tasks, too: none is at fault"}
+        fault, passed = going[bad - 1], made.commits[good]
+        more = {"passed": passed} if passed != fault.base else {}
+        return {**last, "tried": tried, "fault": fault.task_id, **more}
+
+    def check_wanted(self, call: Call) -> None:
+        """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge
+        is made) or the server ends."""
+        if call.abandoned or self.watch.closing:
+            raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
+
+    def _run(self, place: Place, commit: str, limit_s: float, call: Call) -> Dict[str, Any]:
+        """How the server's verify command ended on this commit, in a worktree that is gone afterwards.
+        What it started is killed at its end, and when the call is abandoned or the server ends: its process
+        group and, on Linux, all that has our mark in its environment. Should the server be killed, the group
+        is. Raises: ToolError, OSError."""
+        import tempfile
+        self.worktrees.prepare()
+        top, merge_id, command = place.at.cwd, place.merge_id, self.config.merge_verify
+        path = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id)
+        with Trees(self.git).scratch(top, commit, path), tempfile.TemporaryFile() as log:
+            environ = {**elsewhere(self.environ), TASK_ENV: merge_id}
+            child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, environ, log)
+
+            def until_the_end() -> None:
+                child.wait()
+                self.watch.wake()
+            try:
+                threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
+                over = lambda: child.returncode is not None or call.abandoned or self.watch.closing
+                self._keep_telling(over, limit_s, call, f"verifying the merge with `{clip(command, 60)}`")
+                status = child.returncode
+            finally:
+                self.host.signal_group(child.pid, signal.SIGKILL)
+                self.host.kill_marked(merge_id)
+                self.host.signal_group(guard.pid, signal.SIGKILL)
+                guard.stdin.close()
+                guard.wait()
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            tail = log.read().decode("utf-8", "replace").strip()[-2_000:]
+        if status is None:
+            self.check_wanted(call)
+        said = {"command": clip(command, LABEL_CHARS), "output": tail, "exit_status": status}
+        late = f"It was killed: it had not ended within {limit_s:.0f} s"
+        return {**said, "exit_status": -signal.SIGKILL, "note": late} if status is None else said
+
+    def _keep_telling(self, done: Callable[[], bool], limit_s: float, call: Call, doing: str) -> None:
+        """Sleep until `done`, which `wake` makes look again, at most `limit_s`, and tell the client every
+        HEARTBEAT_S what goes on."""
+        began = self.host.monotonic()
+        while not done() and self.host.monotonic() < began + limit_s:
+            if call.tell is not None and not call.cancelled:
+                call.tell(f"{doing} for {self.host.monotonic() - began:.0f} s")
+            with self.watch.changed:
+                self.watch.changed.wait_for(done, min(HEARTBEAT_S, limit_s))
+
+
 class Merger(Room):
     """Brings the branches of ended tasks together: first aside, then one ref moves."""
 
     def __init__(self, worktrees: Worktrees) -> None:
         super().__init__(*worktrees.ground)
-        self.worktrees, self.bounds = worktrees, worktrees.bounds
+        self.worktrees, self.bounds, self.proof = worktrees, worktrees.bounds, Proof(worktrees)
 
     def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
         """Bring the branches of ended tasks together on top of `wish.base`, in this order, all or none of
@@ -5494,45 +5609,53 @@ class Merger(Room):
         Blocks for some 30 ms a task, for as many for each pair that may conflict, and as long as the verify
         command runs, up to VERIFY_S. Raises: ToolError, OSError."""
         self.git.check_merge_tree()
+        self.proof.check(wish)
         brought = self.parts(task_ids)
-        checkout = self.bounds.directory(wish.cwd) if wish.cwd else brought.checkout
-        top, onto = self._target(checkout, brought.common, wish)
-        merge_id, branch = self.host.new_task_id(), ""
-        if wish.into != "HEAD":
-            branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}")
-        at = self.git.checkout(self.git.at(top)("rev-parse", "--absolute-git-dir"), top)
-        tried = self._try(onto, brought.parts, wish, at, call)
+        place = self._place(brought, wish)
+        tried = self._try(place, brought.parts, wish, call)
         going, rows = tried.going, tried.rows
         answer: Dict[str, Any] = {
-            "dry_run": wish.dry_run, "onto": onto, **_those(going, brought.parts), **tried.findings,
+            "dry_run": wish.dry_run, "onto": place.onto, **_those(going, brought.parts), **tried.findings,
             **counts_of(rows), "warnings": brought.warnings}
-        if tried.merged.commit == onto and going:
+        if tried.merged.commit == place.onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
-        blocked = Forward(self.git, top, onto).blocked(rows) if wish.into == "HEAD" and going else None
+        moves = going and not place.branch
+        blocked = Forward(self.git, place.at.cwd, place.onto).blocked(rows) if moves else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
             return {**answer, "blocked": str(blocked or "")}
-        with Desk.beside(at, wish.squash, tried.history) as desk:
-            commit, tree = desk.merge(onto, going)[:2]
-        if tree != tried.merged.tree:
+        made = self._make(place, tried, wish.squash)
+        answer["verify"] = self.proof.of(place, made, going, call) if self.config.merge_verify else {}
+        if answer["verify"].get("exit_status", 0) != 0:
+            return {**answer, **_those([], brought.parts), **counts_of([])}
+        self.proof.check_wanted(call)
+        return {**answer, **self._move(place, made.commit)}
+
+    def _make(self, place: Place, tried: Tried, squash: bool) -> Merged:
+        """The same again, now with commits that stay. Raises: ToolError."""
+        with Desk.beside(place.at, squash, tried.history) as desk:
+            made = desk.merge(place.onto, tried.going)
+        if made.commit != tried.merged.commit and made.tree != tried.merged.tree:
             raise ToolError("The merge went otherwise than when it was tried",
                             "A merge driver of your git configuration does not always say the same",
                             "Nothing was moved; call again")
-        answer["verify"] = self._verify(top, commit, merge_id, call) if self.config.merge_verify else {}
-        if answer["verify"].get("exit_status", 0) != 0:
-            return {**answer, **_those([], brought.parts), **counts_of([])}
-        self._still_wanted(call)
-        if wish.into == "HEAD":
-            branch = Forward(self.git, top, onto).move(commit)
-        else:
-            never = "0" * len(commit)
-            at("update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{branch}", commit, never)
-        return {**answer, "branch": branch, "commit": commit}
+        return made
 
-    def _try(self, onto: str, parts: Sequence[Part], wish: Wish, at: At, call: Call) -> Tried:
+    def _move(self, place: Place, commit: str) -> Dict[str, str]:
+        """Move the ref; what to say of it. Raises: ToolError."""
+        if place.branch:
+            words = ("update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{place.branch}")
+            place.at(*words, commit, "0" * len(commit))             # as none that is there already
+            return {"branch": place.branch, "commit": commit}
+        forward = Forward(self.git, place.at.cwd, place.onto)
+        branch = forward.move(commit)
+        return {"branch": branch, "commit": commit, "undo": forward.undo(branch, commit)}
+
+    def _try(self, place: Place, parts: Sequence[Part], wish: Wish, call: Call) -> Tried:
         """The merge, made aside. Raises: ToolError."""
-        with at.aside() as aside, Desk.beside(aside, wish.squash) as desk:
+        onto = place.onto
+        with place.at.aside() as aside, Desk.beside(aside, wish.squash) as desk:
             merged = desk.merge(onto, parts)
             findings = self._conflicts(onto, parts, merged, desk, call)
             fits = lambda part: part.task_id not in merged.conflicts
@@ -5611,24 +5734,30 @@ class Merger(Room):
             tips.append(tip)
         return tips
 
-    def _target(self, checkout: str, common: str, wish: Wish) -> Tuple[str, str]:
-        """(top of the checkout, the commit to merge onto). Raises: ToolError."""
-        checkout = checkout or self.worktrees.first_checkout(common)
+    def _place(self, brought: Brought, wish: Wish) -> Place:
+        """Raises: ToolError."""
+        checkout = self.bounds.directory(wish.cwd) if wish.cwd else brought.checkout
+        checkout = checkout or self.worktrees.first_checkout(brought.common)
         if not os.path.isdir(checkout):
             raise ToolError("The checkout that the tasks came from is not there any more",
                             f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
         self.bounds.check_ours(checkout)
         top, onto = self.git.at(checkout).head(wish.base)
         self.bounds.check_allowed(top)
-        if repository_of(top)[0] != common:
+        if repository_of(top)[0] != brought.common:
             raise ToolError("The tasks belong to another repository",
-                            f"Theirs is {common}, `cwd` is in {repository_of(top)[0]}", "Leave `cwd` out")
-        if wish.into == "HEAD":
-            if wish.base != "HEAD":
-                raise ToolError("`into: \"HEAD\"` does not go with that `base`",
-                                "HEAD can only move forward from where it is", "Leave one of the two out")
-            self.watch.check_idle(top, f"{top} cannot be moved")
-        return top, onto
+                            f"Theirs is {brought.common}, `cwd` is in {repository_of(top)[0]}",
+                            "Leave `cwd` out")
+        at = self.git.checkout(self.git.at(top)("rev-parse", "--absolute-git-dir"), top)
+        merge_id = self.host.new_task_id()
+        if wish.into != "HEAD":
+            branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}")
+            return Place(merge_id, at, onto, branch)
+        if wish.base != "HEAD":
+            raise ToolError("`into: \"HEAD\"` does not go with that `base`",
+                            "HEAD can only move forward from where it is", "Leave one of the two out")
+        self.watch.check_idle(top, f"{top} cannot be moved")
+        return Place(merge_id, at, onto, "")
 
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
@@ -5655,26 +5784,21 @@ class Merger(Room):
         conflict, and which these are. Empty but for `conflicts` where there is none."""
         if not merged.conflicts:
             return {"conflicts": []}
-        alone = {part.task_id: desk.merge(onto, [part]) for part in parts}
-        clean = [part for part in parts if not alone[part.task_id].conflicts]
-        found: List[Dict[str, Any]] = []
-        for task_id, one in alone.items():
-            if one.conflicts:
-                found.append({"tasks": [task_id], "with": onto, "files": one.conflicts[task_id]})
-        for conflict, part in zip(found, (part for part in parts if part not in clean)):
-            conflict.update({"note": UNCOMMITTED_BELOW} if part.squashed else {})
-        found += self._pairs(clean, set(merged.conflicts), alone, desk, call)
-        ids, named = [part.task_id for part in parts], {i for conflict in found for i in conflict["tasks"]}
-        for i in (i for i in merged.conflicts if i not in named):       # no single one, only several together
-            before = [other for other in ids[:ids.index(i)] if other in merged.task_ids]
-            found.append({"tasks": [*before, i], "files": merged.conflicts[i]})
-        order = _order(ids, [conflict["tasks"] for conflict in found])
+        steps = dict(zip(parts, desk.steps(onto, parts)))
+        clean = [part for part in parts if not steps[part].conflicts]
+        found = [_finding([], part, step.conflicts, onto) for part, step in steps.items() if step.conflicts]
+        found += self._pairs(onto, clean, set(merged.conflicts), desk, call)
+        named = {task_id for finding in found for task_id in finding["tasks"]}
+        for part in parts:                              # no single one, only several together
+            if part.task_id in merged.conflicts and part.task_id not in named:
+                before = [other for other in parts[:parts.index(part)] if other.task_id in merged.task_ids]
+                found.append(_finding(before, part, merged.conflicts[part.task_id], onto))
+        order = _order([part.task_id for part in parts], [finding["tasks"] for finding in found])
         tried = desk.merge(onto, sorted(parts, key=lambda part: order.index(part.task_id)))
-        shown = [{**conflict, "files": [to_json(file) for file in conflict["files"]]} for conflict in found]
-        return {"conflicts": shown, "suggested_order": [*tried.task_ids, *tried.conflicts],
+        return {"conflicts": found, "suggested_order": [*tried.task_ids, *tried.conflicts],
                 "fitting": list(tried.task_ids)}
 
-    def _pairs(self, parts: Sequence[Part], suspects: Set[str], alone: Mapping[str, Merged], desk: Desk,
+    def _pairs(self, onto: str, parts: Sequence[Part], suspects: Set[str], desk: Desk,
                call: Call) -> List[Dict[str, Any]]:
         """The conflicts between two, one of them suspect, of the first PAIRS_TRIED that touch the same."""
         paths = lambda part: {row.path for row in desk.at.changed(part.start, part.head)}
@@ -5683,14 +5807,14 @@ class Merger(Room):
                  if {one.task_id, other.task_id} & suspects and meet(touched[one], touched[other])]
         found = []
         for begin in range(0, min(len(pairs), PAIRS_TRIED), PAIRS_AT_ONCE):
-            self._still_wanted(call)
+            self.proof.check_wanted(call)
             if call.tell is not None and begin:
                 call.tell(f"comparing tasks: {begin} of {len(pairs)} pairs")
             some_of = pairs[begin:min(begin + PAIRS_AT_ONCE, PAIRS_TRIED)]
             for one, group in itertools.groupby(some_of, lambda pair: pair[0]):
                 others = [other for _, other in group]
-                steps = desk.steps(alone[one.task_id].commit, others)
-                found += [{"tasks": [one.task_id, other.task_id], "files": step.conflicts}
+                steps = desk.steps(desk.merge(onto, [one]).commit, others)
+                found += [_finding([one], other, step.conflicts, onto)
                           for other, step in zip(others, steps) if step.conflicts]
         return found
 
@@ -5707,60 +5831,6 @@ class Merger(Room):
                         f"or {LIST} still stands",
                         f"codex_reply to {' or '.join(whose or ['the task'])}, for it to unite them, "
                         "then merge again")
-
-    def _still_wanted(self, call: Call) -> None:
-        """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge
-        is made) or the server ends."""
-        if call.abandoned or self.watch.closing:
-            raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
-
-    def _verify(self, top: str, commit: str, merge_id: str, call: Call) -> Dict[str, Any]:
-        """How the server's verify command ended on the merged commit, in a worktree that is gone afterwards.
-        What it started is killed at its end, and when the call is abandoned or the server ends: its process
-        group and, on Linux, all that has our mark in its environment. Should the server be killed, the group
-        is. Raises: ToolError, OSError."""
-        import tempfile
-        self.worktrees.prepare()
-        path = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id)
-        command = self.config.merge_verify
-        with Trees(self.git).scratch(top, commit, path), tempfile.TemporaryFile() as log:
-            environ = {**elsewhere(self.environ), TASK_ENV: merge_id}
-            child, guard = self.host.begin(["/bin/sh", "-c", command, "verify", top], path, environ, log)
-
-            def until_the_end() -> None:
-                child.wait()
-                self.watch.wake()
-            try:
-                threading.Thread(target=until_the_end, name=f"verify-{merge_id}", daemon=True).start()
-                over = lambda: child.returncode is not None or call.abandoned or self.watch.closing
-                self._keep_telling(over, call, f"verifying the merge with `{clip(command, 60)}`")
-                status = child.returncode
-            finally:
-                self.host.signal_group(child.pid, signal.SIGKILL)
-                self.host.kill_marked(merge_id)
-                self.host.signal_group(guard.pid, signal.SIGKILL)
-                guard.stdin.close()
-                guard.wait()
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            tail = log.read().decode("utf-8", "replace").strip()[-2_000:]
-        if status is None:
-            self._still_wanted(call)
-        why = {}
-        if status is None:
-            why = {"note": f"It was killed: it had not ended within {VERIFY_S:.0f} s"}
-        return {"command": clip(command, LABEL_CHARS), "output": tail, **why,
-                "exit_status": -signal.SIGKILL if status is None else status}
-
-    def _keep_telling(self, done: Callable[[], bool], call: Call, doing: str) -> None:
-        """Sleep until `done`, which `wake` makes look again, at most VERIFY_S, and tell the client every
-        HEARTBEAT_S what goes on."""
-        began = self.host.monotonic()
-        while not done() and self.host.monotonic() < began + VERIFY_S:
-            if call.tell is not None and not call.cancelled:
-                call.tell(f"{doing} for {self.host.monotonic() - began:.0f} s")
-            with self.watch.changed:
-                self.watch.changed.wait_for(done, HEARTBEAT_S)
-
 
 class Planner(Room):
     """Checks a request against everything that can be known before it starts. It makes nothing, but for the
@@ -6773,6 +6843,16 @@ def counts_of(rows: Sequence[Changed]) -> Dict[str, int]:
     return {"files_changed": len(rows), "insertions": insertions, "deletions": deletions}
 
 
+def _finding(before: Sequence[Part], part: Part, files: Sequence[Conflict], onto: str) -> Dict[str, Any]:
+    """Where `part` conflicts with these others, or, where there are none, with the commit `onto`."""
+    title = lambda one: f"{one.name}: {one.title}"
+    found: Dict[str, Any] = {"tasks": [one.task_id for one in (*before, part)], "sides": {
+        "before": " and ".join(map(title, before)) or f"commit {onto}", label_of(part): title(part)}}
+    if not before:
+        found.update({"with": onto}, **{"note": UNCOMMITTED_BELOW} if part.squashed else {})
+    return {**found, "files": [to_json(file) for file in files]}
+
+
 def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]:
     """The tasks that go into a merge, and those that do not."""
     ids = lambda some_parts: [task_id for part in some_parts for task_id in part.task_ids]
@@ -6958,11 +7038,15 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       obj({"task_ids": TASKS, "dry_run": boolean(),
            "into": string("New branch, or HEAD", minLength=1, maxLength=200),
            "base": string("Default: HEAD", minLength=1), "squash": boolean("One commit per task"),
-           "partial": boolean(), "cwd": string(minLength=1)}, ["task_ids"]),
+           "partial": boolean(), "verify": boolean("Only if the server's verify command passes"),
+           "cwd": string(minLength=1)}, ["task_ids"]),
       obj({"merged": arr(string()), "conflicts": arr(obj()), "branch": string(), "commit": string()}))
 def codex_merge(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     wish = Wish(**{name: value for name, value in args.items() if name != "task_ids"})
     data = swarm.merge(all_named(swarm, args["task_ids"]), call, wish)
+    for conflict in data["conflicts"]:
+        conflict.update(_uniting(conflict))
+    data.update(_mending(data.get("verify", {})))
     data["advice"] = _next_step(data)
     failed = not data["dry_run"] and bool(data["not_merged"]) and "commit" not in data
     shown, room = list(data["conflicts"]), call.client.result_chars // 3
@@ -6989,14 +7073,39 @@ def _brief(conflicts: Sequence[Dict[str, Any]], budget: int) -> List[Dict[str, A
     return few
 
 
+def _uniting(conflict: Mapping[str, Any]) -> Dict[str, Any]:
+    """What to do about it: the arguments of the codex_reply, or what comes first."""
+    *others, mine = conflict["tasks"]
+    if "note" in conflict:
+        return {}
+    if len(others) > 1:
+        return {"note": f"Merge {', '.join(others)} into a branch; then codex_reply with task_id {mine} and "
+                        "`update_from` that branch"}
+    return {"reply": {"task_id": mine, "update_from": (others or [conflict["with"]])[0],
+                      "prompt": "Unite both versions"}}
+
+
+def _mending(verify: Mapping[str, Any]) -> Dict[str, Any]:
+    """The same for the task with which the verify command begins to fail; what it said is in the prompt."""
+    if "fault" not in verify:
+        return {}
+    told_of = {key: value for key, value in verify.items() if key not in ("output", "passed")}
+    prompt = (f"`{verify['command']}` passes without your work and fails with it (exit status "
+              f"{verify['exit_status']}). Mend that. It ends with:\n{verify['output']}")
+    update = {"update_from": verify["passed"]} if "passed" in verify else {}
+    return {"verify": told_of, "reply": {"task_id": verify["fault"], **update, "prompt": prompt}}
+
+
 def _next_step(data: Mapping[str, Any]) -> str:
     """What to do with the answer to a merge."""
     if data.get("verify", {}).get("exit_status", 0) != 0:
-        return "The verify command did not pass, so nothing was moved. " \
-               "Let codex_reply mend the task at fault, or leave that task out"
+        return "The verify command did not pass, so nothing was moved. " + (
+            f"It begins to fail with task {data['reply']['task_id']}: codex_reply with the arguments in "
+            "`reply` has that mended; then merge again, or leave the task out" if "reply" in data else
+            "Let codex_reply mend the task at fault, or leave that task out")
     holds = f"`{data['branch']}` holds what was merged. " if "commit" in data else ""
     if data["conflicts"]:
-        return holds + (data["conflicts"][0].get("note") or _unite(data, bool(holds)))
+        return holds + _unite(data, bool(holds))
     if holds:
         return holds.strip()
     if data.get("blocked"):
@@ -7008,13 +7117,12 @@ def _next_step(data: Mapping[str, Any]) -> str:
 
 def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
     """How to unite the first conflict."""
-    *others, mine = data["conflicts"][0]["tasks"]
-    other = "that branch" if len(others) > 1 else others[0] if others else data["onto"]
-    first = "Merge the others into a branch; then " if len(others) > 1 and not merged_some else ""
-    fitting = ", ".join(data["fitting"]) if not merged_some else ""
-    return (f"{first}codex_reply with task_id {mine} and `update_from` {other} brings that work into its "
+    first, fitting = data["conflicts"][0], ", ".join(data["fitting"]) if not merged_some else ""
+    if "reply" not in first:
+        return str(first["note"])
+    return ("codex_reply with task_id {task_id} and `update_from` {update_from} brings that work into its "
             "worktree, conflicts marked in the files, and lets the task unite them; then merge again"
-            + (f". Or merge those that fit together: {fitting}" if fitting else ""))
+            .format(**first["reply"]) + (f". Or merge those that fit together: {fitting}" if fitting else ""))
 
 
 @tool("codex_cancel", "Stop tasks",
@@ -7344,6 +7452,7 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
     yield f"{verb} onto {data['onto'][:12]}: {merged}"
     if "commit" in data:
         yield f"branch {data['branch']}, commit {data['commit']}"
+        yield from (f"To go back: {data[key]}" for key in ("undo",) if key in data)
     words = {"blocked": "The call without dry_run would be refused", "already_in": "In there already"}
     yield from (f"{words[key]}: {data[key]}" for key in words if key in data)
     if "not_merged" in data:
@@ -7356,7 +7465,12 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
     if "verify" in data:
         verify = data["verify"]
         ended = f"`{verify['command']}` ended with exit status {verify['exit_status']}"
-        yield f"{ended}\n{verify['output']}".rstrip()
+        yield f"{ended}\n{verify.get('output', '')}".rstrip()
+        yield from (f"With only the first {one['branches']} of the branches: {one['exit_status']}"
+                    for one in verify.get("tried", ()))
+        yield from (verify[key] for key in ("note",) if key in verify)
+    if "reply" in data:
+        yield f"codex_reply {compact(data['reply'])}"
     yield from (f"warning: {text}" for text in data.get("warnings", ()))
     yield data["advice"]
     yield from _tail_lines(data)
@@ -7367,8 +7481,10 @@ def _conflict_lines(conflict: Mapping[str, Any]) -> Iterator[str]:
     if "with" in conflict:
         who = f"Task {conflict['tasks'][0]} conflicts with {conflict['with'][:12]}"
     yield f"{who} in " + ", ".join(f"`{file['path']}` ({file['kind']})" for file in conflict["files"])
+    yield "; ".join(f"{label} = {whose}" for label, whose in conflict["sides"].items())
     yield from (f"`{file['path']}`, line {hunk['line']}:\n{hunk['text']}"
                 for file in conflict["files"] for hunk in file["hunks"])
+    yield f"codex_reply {compact(conflict['reply'])}" if "reply" in conflict else conflict["note"]
 
 
 def present(data: Dict[str, Any], budget: int, structured: bool,

@@ -147,6 +147,32 @@ def test_the_verify_command_comes_from_the_environment_of_the_server(client, rep
     assert "nothing was moved" in text
 
 
+def test_the_task_at_fault_mends_it_with_the_arguments_that_the_answer_holds(client, repo):
+    c = client(env={"CODEX_SWARM_MERGE_VERIFY": "[ ! -e broken ] || { echo is''broken; false; }"})
+    ids = [c.ok("codex", prompt="WRITE %s 1" % name, worktree=True)["task_id"] for name in ("x", "broken", "y")]
+    text = c.refused("codex_merge", {"task_ids": ids, "verify": True})
+    assert "begins to fail with task " + ids[1] in text and text.count("isbroken") == 1, text
+    reply = json.loads(re.search("^codex_reply (\\{.*)$", text, re.M).group(1))
+    assert reply["task_id"] == ids[1] and "isbroken" in reply["prompt"]
+    mended = c.ok("codex_reply", **dict(reply, prompt="SHELL ls > seen; rm broken"))["task_id"]
+    done = c.ok("codex_merge", task_ids=[*ids, mended], into="HEAD")
+    assert (repo / "seen").read_text().split() == ["README", "broken", "seen", "x"]
+    assert subprocess.run(done["undo"], shell=True, cwd="/").returncode == 0
+    assert os.listdir(repo) == [".git", "README"]
+
+
+@pytest.mark.parametrize("how", ["dry run", "merge"])
+def test_every_conflict_comes_with_the_reply_that_unites_it(client, repo, how):
+    c = client()
+    ids = [c.ok("codex", prompt="WRITE same %d" % n, worktree=True)["task_id"] for n in range(3)]
+    arguments = {"task_ids": ids, "dry_run": how == "dry run"}
+    text = text_of(c.call("codex_merge", arguments))
+    replies = [json.loads(found) for found in re.findall("^codex_reply (\\{.*)$", text, re.M)]
+    pairs = [(ids[0], ids[1]), (ids[0], ids[2]), (ids[1], ids[2])]
+    assert [(reply["update_from"], reply["task_id"]) for reply in replies] == pairs
+    assert "task-%s = task %s: WRITE same 1" % (ids[1], ids[1]) in text
+
+
 @pytest.mark.parametrize("arguments, words", [
     ({"task_ids": ["0" * 12]}, ["no task"]), ({"task_ids": []}, ["task_ids"]), ({}, ["task_ids", "required"]), ({"task_ids": ["0" * 12], "verify": "true"}, ["verify"])])
 def test_a_wrong_argument_is_refused_in_words(client, arguments, words):

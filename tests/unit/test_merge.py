@@ -198,11 +198,66 @@ def test_a_conflict_with_what_was_committed_meanwhile_is_told_as_such(swarm, wor
     assert [(c["tasks"], c["with"]) for c in data["conflicts"]] == [(ids, sh(lines, "git", "rev-parse", "HEAD"))]
 
 
+def test_every_finding_says_whose_side_is_whose_and_what_was_there_before(swarm, worked, lines):
+    s = swarm()
+    one, two, three = worked(sed(5, "a"), sed(5, "b"), sed(30, "c"))
+    sh(lines, "sh", "-c", sed(30, "by the user"))
+    onto = commit(lines)
+    for wish in ({"dry_run": True}, {}):
+        base, pair = merge(s, [one, two, three], **wish)["conflicts"]
+        assert base["sides"]["before"] == "commit " + onto
+        assert pair["sides"]["before"].startswith("task %s: SHELL sed" % one)
+        assert pair["sides"]["task-" + two].startswith("task %s: SHELL sed" % two)
+        for finding, old in ((base, "line 30"), (pair, "line 5")):
+            assert "||||||| base\n%s\n=======" % old in finding["files"][0]["hunks"][0]["text"]
+
+
 def test_each_conflicting_pair_is_named_once(swarm, worked, lines):
     s = swarm()
     one, two, three = worked(sed(5, "a"), sed(5, "b"), sed(5, "c"))
     data = merge(s, [one, two, three], dry_run=True)
     assert sorted(p for p, _ in pairs(data)) == sorted(sorted(p) for p in ([one, two], [one, three], [two, three]))
+
+
+@pytest.fixture
+def asked(swarm):
+    """The git commands of this process."""
+    commands = []
+    with auditing(lambda name, args: commands.append(args[1]) if name == "subprocess.Popen" else None):
+        yield commands
+
+
+def test_another_clean_branch_costs_at_most_six_git_processes(swarm, worked, lines, asked):
+    s, cost = swarm(), []
+    ids = worked(*("echo 1 > file%d" % n for n in range(6)))
+    for some_of in (ids[:2], ids):
+        del asked[:]
+        assert merge(s, some_of)["merged"] == some_of
+        cost.append(len(asked))
+    assert 0 < cost[1] - cost[0] <= 6 * 4
+
+
+@pytest.fixture
+def git_that_refuses(lines, tmp_path, monkeypatch):
+    def make(words):
+        wrapper, git = tmp_path / "bin" / "git", sh(lines, "sh", "-c", "command -v git")
+        wrapper.parent.mkdir()
+        wrapper.write_text('#!/bin/sh\ncase "$*" in *"%s"*) exit 129;; esac\nexec %s "$@"\n' % (words, git))
+        wrapper.chmod(0o755)
+        monkeypatch.setenv("PATH", "%s:%s" % (wrapper.parent, os.environ["PATH"]))
+    return make
+
+
+def test_a_git_that_tries_no_two_merges_at_once_finds_the_same(swarm, worked, lines, asked, git_that_refuses):
+    """As 2.38 does, the first with `merge-tree --write-tree`."""
+    ids = worked(*(sed(5, text) for text in "abcd"))
+    del asked[:]
+    said = merge(swarm(), ids, dry_run=True)
+    at_once = len(asked)
+    git_that_refuses("merge-tree --write-tree -z --stdin")
+    del asked[:]
+    assert merge(swarm(), ids, dry_run=True) == said and len(said["conflicts"]) == 6
+    assert len(asked) > at_once
 
 
 def test_a_file_of_any_name_and_any_bytes_may_conflict(swarm, worked, lines):
@@ -458,6 +513,34 @@ def test_into_head_refuses_a_checkout_in_which_something_could_be_lost(swarm, wo
     assert words in str(caught.value) and (snapshot(lines), refs(lines)) == before
 
 
+@pytest.mark.parametrize("since, works", [
+    ("true", True), ("echo mine >> other; echo staged > b; git add b; echo and more >> b; echo 1 > c", True),
+    ("echo mine >> text", False), ("echo mine > old", False), ("git commit -q --allow-empty -m mine", False),
+    ("git checkout -q -b mine", True)],
+    ids=["nothing", "other files", "a merged file", "an ignored file in the way", "a commit",
+         "another branch"])
+def test_the_way_back_from_head_loses_nothing_that_came_since(swarm, lines, since, works):
+    (lines / "old").write_text("old\n")
+    onto = commit(lines)
+    s = swarm()
+    undo = merge(s, work(s, sed(5, "five") + "; echo 1 > a; git rm -q old"), into="HEAD")["undo"]
+    (lines / ".git" / "info" / "exclude").write_text("old\n")
+    sh(lines, "sh", "-c", since)
+    before, head = snapshot(lines)[0], sh(lines, "git", "rev-parse", "HEAD")
+    staged = sh(lines, "git", "diff", "--cached")
+    done = subprocess.run(undo, shell=True, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert (done.returncode == 0) == works
+    if not works:
+        assert (snapshot(lines)[0], sh(lines, "git", "rev-parse", "HEAD")) == (before, head)
+        return
+    assert sh(lines, "git", "rev-parse", "HEAD", "main") == "%s\n%s" % (onto, onto)
+    after = dict(before, text=snapshot(lines)[0]["text"], old=snapshot(lines)[0]["old"])
+    del after["a"]
+    assert snapshot(lines)[0] == after
+    assert sh(lines, "git", "diff", "--cached") == staged
+    assert (lines / "text").read_text() == LINES
+
+
 def test_into_head_with_a_conflict_moves_nothing(four, lines):
     s, ids = four
     before = snapshot(lines), refs(lines)
@@ -552,6 +635,38 @@ def test_a_verify_command_that_fails_leaves_every_ref_where_it_was(swarm, worked
     assert data["merged"] == []
     assert "commit" not in data
     assert (snapshot(lines), refs(lines)) == before and "merge-" not in sh(lines, "git", "worktree", "list")
+
+
+def test_a_verify_command_that_fails_names_the_task_with_which_it_begins_to(swarm, worked, lines, tmp_path):
+    s = swarm(merge_verify='ls >> "%s"; test -e one -a -e three && echo both; ! [ -e three ]' % (tmp_path / "ran"))
+    ids, before = worked(*("echo 1 > " + name for name in ("one", "two", "three", "four", "five"))), refs(lines)
+    data = merge(s, ids)
+    verify, tried = data["verify"], [(one["branches"], one["exit_status"]) for one in data["verify"]["tried"]]
+    assert (verify["fault"], verify["output"], data["merged"]) == (ids[2], "both", [])
+    assert tried == [(0, 0), (2, 0), (3, 1)]
+    assert {"one", "two"} <= set(files_of(lines, verify["passed"])).difference({"three"})
+    assert refs(lines) == before
+    verify = merge(s, ids[2:3])["verify"]
+    assert (verify["fault"], "passed" in verify) == (ids[2], False)
+
+
+def test_no_task_is_blamed_for_what_fails_without_it_or_is_too_slow_to_tell(swarm, worked, lines, monkeypatch):
+    ids = worked("echo 1 > a", "echo 2 > b")
+    verify = merge(swarm(merge_verify="false"), ids)["verify"]
+    assert "fault" not in verify and "none is at fault" in verify["note"]
+    monkeypatch.setattr(cms, "VERIFY_S", 3.0)
+    verify = merge(swarm(merge_verify="[ -e a ] || sleep 1000; false"), ids)["verify"]
+    assert "fault" not in verify and "no time to tell" in verify["note"]
+
+
+@pytest.mark.parametrize("command, verify, words", [
+    ("", True, "no verify command"), ("true", False, "cannot be left out")])
+def test_a_call_insists_on_the_verify_command_and_cannot_leave_it_out(swarm, worked, lines, command, verify, words):
+    ids, before = worked("echo 1 > a"), refs(lines)
+    with pytest.raises(cms.ToolError) as caught:
+        merge(swarm(merge_verify=command), ids, verify=verify)
+    assert words in str(caught.value) and refs(lines) == before
+    assert merge(swarm(merge_verify=command), ids, verify=not verify)["merged"] == ids
 
 
 def test_a_branch_that_somebody_makes_while_the_verify_command_runs_stays_theirs(swarm, worked, lines):
