@@ -1810,7 +1810,9 @@ class Forker:
             with contextlib.suppress(OSError), open(there, "wb", 0):
                 passed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (there, *fds))
                 self.line.sendmsg([os.fsencode(task)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
-            if not select.select([answer], [], [], FORK_S)[0]:
+            answers = select.poll()                         # unlike select(2) for a descriptor of any number
+            answers.register(answer, select.POLLIN)
+            if not answers.poll(1000 * FORK_S):
                 os.kill(self.pid, signal.SIGKILL)           # somebody stopped it; dead, it holds no pipe
             return bool(answer.read(1))
 

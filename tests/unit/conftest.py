@@ -1,7 +1,10 @@
 """Makes the program importable from a checkout, and gives the tests a Swarm whose codex is `fake_codex`."""
+import json
 import os
 import pathlib
 import sys
+import tempfile
+import warnings
 
 import pytest
 
@@ -22,8 +25,42 @@ def environment(fake, monkeypatch):
         monkeypatch.setenv(name, value)
 
 
+class Forker(cms.Forker):
+    """One forks all supervisors of a process that runs tests, as that of a server does.
+
+    A supervisor has the environment that its test had when it started the task.
+    """
+
+    def __init__(self):
+        self.environments = tempfile.TemporaryDirectory()       # removed with its last reference
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)     # xdist has a thread that only reads
+            super().__init__(self.supervise)
+
+    def fork(self, task, fds):
+        with open(self.kept_for(task), "w") as f:
+            json.dump(dict(os.environ), f)
+        return super().fork(task, fds)
+
+    def kept_for(self, task):
+        return os.path.join(self.environments.name, os.path.basename(task))
+
+    def supervise(self, words):
+        with open(self.kept_for(words[0])) as f:
+            environment = json.load(f)
+        os.environ.clear()
+        os.environ.update(environment)
+        return cms.supervisor_main(words)
+
+
+@pytest.fixture(scope="session")
+def forker():
+    """None where supervisors are interpreters of their own."""
+    return Forker() if cms.LINUX else None
+
+
 @pytest.fixture
-def swarm(environment, root, repo, fake, monkeypatch):
+def swarm(forker, environment, root, repo, fake, monkeypatch):
     """A factory: `swarm(**config)` is one more application on the same ROOT, as another server has it."""
     monkeypatch.chdir(repo)
 
@@ -31,7 +68,9 @@ def swarm(environment, root, repo, fake, monkeypatch):
         defaults = {"root": str(root), "worktree_dir": str(root / "worktrees"),
                     "codex_bin": fake["CODEX_SWARM_CODEX_BIN"],
                     "codex_home": os.path.join(fake["HOME"], ".codex")}
-        return cms.Swarm(cms.Config(**dict(defaults, **config)), cms.Host(), os.environ)
+        host = cms.Host()
+        host.forker = forker
+        return cms.Swarm(cms.Config(**dict(defaults, **config)), host, os.environ)
     return make
 
 

@@ -113,6 +113,7 @@ def test_a_reply_in_another_thread_than_asked_for_is_not_taken_for_it(swarm, tmp
 # -- what codex gets ----------------------------------------------------------------------------------
 def test_codex_has_the_umask_of_the_server_no_descriptor_of_ours_and_a_session_of_its_own(swarm, tmp_path, gate):
     app, before = swarm(), os.umask(0o027)
+    app.host.forker = None                          # whose umask was that of this process when it began
     try:
         task = begin(app, "SHELL (umask; ls /dev/fd/; echo $CODEX_SWARM_TASK_ID) >%s" % (tmp_path / "seen"),
                      "LINES 1", gate.wait)
@@ -140,9 +141,12 @@ event(type="turn.completed")
     assert (record["outcome"], record["content"]) == ("succeeded", "exec --json -")
 
 
-def test_a_task_runs_though_python_was_updated_beneath_the_server(swarm, monkeypatch):
-    monkeypatch.setattr(sys, "version", "another one")
-    assert run(swarm(), "SAY done")["content"] == "done"
+@pytest.mark.parametrize("version", [sys.version, "another one"])
+def test_a_task_runs_without_a_forker_though_python_was_updated_beneath_the_server(swarm, monkeypatch, version):
+    monkeypatch.setattr(sys, "version", version)
+    app = swarm()
+    app.host.forker = None
+    assert run(app, "SAY done")["content"] == "done"
 
 
 # -- stopping -----------------------------------------------------------------------------------------
@@ -376,6 +380,7 @@ def test_a_supervisor_that_is_asked_to_end_cancels_its_task_and_says_why(swarm, 
 
 def test_a_supervisor_that_is_asked_to_end_before_it_has_begun_cancels_its_task(swarm):
     app = swarm()
+    app.host.forker = None
     directory, lock, control = born(app)
     child = app.host.launch_supervisor(app.store.root, directory.path, (lock, control))
     child.terminate()

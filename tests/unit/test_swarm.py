@@ -265,6 +265,7 @@ def test_when_there_is_no_room_nothing_starts_and_no_worktree_stays(swarm, root,
 
 def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm, root, repo):
     app, launched = swarm(), []
+    app.host.forker = None
 
     def refuse(event, args):
         if event == "subprocess.Popen" and cms.BOOT in args[1]:
