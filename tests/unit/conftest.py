@@ -28,26 +28,29 @@ def environment(fake, monkeypatch):
 class Forker(cms.Forker):
     """One forks all supervisors of a process that runs tests, as that of a server does.
 
-    A supervisor has the environment that its test had when it started the task.
+    A supervisor has the environment and the umask that its test had when it started the task.
     """
 
     def __init__(self):
-        self.environments = tempfile.TemporaryDirectory()       # removed with its last reference
+        self.kept = tempfile.TemporaryDirectory()       # removed with its last reference
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)     # xdist has a thread that only reads
             super().__init__(self.supervise)
 
     def fork(self, task, fds):
+        umask = os.umask(0o077)
+        os.umask(umask)
         with open(self.kept_for(task), "w") as f:
-            json.dump(dict(os.environ), f)
+            json.dump([umask, dict(os.environ)], f)
         return super().fork(task, fds)
 
     def kept_for(self, task):
-        return os.path.join(self.environments.name, os.path.basename(task))
+        return os.path.join(self.kept.name, os.path.basename(task))
 
     def supervise(self, words):
         with open(self.kept_for(words[0])) as f:
-            environment = json.load(f)
+            umask, environment = json.load(f)
+        os.umask(umask)
         os.environ.clear()
         os.environ.update(environment)
         return cms.supervisor_main(words)

@@ -113,7 +113,6 @@ def test_a_reply_in_another_thread_than_asked_for_is_not_taken_for_it(swarm, tmp
 # -- what codex gets ----------------------------------------------------------------------------------
 def test_codex_has_the_umask_of_the_server_no_descriptor_of_ours_and_a_session_of_its_own(swarm, tmp_path, gate):
     app, before = swarm(), os.umask(0o027)
-    app.host.forker = None                          # whose umask was that of this process when it began
     try:
         task = begin(app, "SHELL (umask; ls /dev/fd/; echo $CODEX_SWARM_TASK_ID) >%s" % (tmp_path / "seen"),
                      "LINES 1", gate.wait)
