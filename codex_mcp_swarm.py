@@ -3539,9 +3539,10 @@ class Clearing:
     left is begun anew. Memory: for TRASH_S a ref below TRASH holds every commit to which the worktree led.
     """
 
-    def __init__(self, git: Git, tree: Worktree, ignored: bool = False) -> None:
-        """`ignored`: ignored files that were made there go as well."""
-        self.git, self.tree, self.ignored = git, tree, ignored
+    def __init__(self, git: Git, tree: Worktree, ignored: bool = False, merged: bool = False) -> None:
+        """`ignored`: ignored files that were made there go as well. `merged`: so does a branch whose changes
+        are in HEAD, though its commits are not."""
+        self.git, self.tree, self.ignored, self.merged = git, tree, ignored, merged
         self.common, self.branch = common_of(tree), f"refs/heads/{tree.branch}"
         self.trash = TRASH + os.path.basename(tree.branch)
         self.at = git.within(self.common).also(GIT_NO_REPLACE_OBJECTS="1")
@@ -3568,6 +3569,19 @@ class Clearing:
         was = "would be" if dry_run else "was"
         said = f"What is not committed ({unsaved} files) {was} committed onto {tree.branch} first"
         return [*([said] if unsaved else []), self._branch(unsaved, dry_run)]
+
+    def is_in_head(self) -> bool:
+        """Whether HEAD of the main checkout has all of it: the commits, or (squashed, picked) what they
+        change, so that a merge would change nothing. Writes nothing. Raises: ToolError, OSError."""
+        tree, at = self.tree, self.at
+        head, tip = at.find("HEAD^{commit}", self.branch + "^{commit}")
+        if not head or not tip or os.path.lexists(tree.path) and self._unsaved(tree.path):
+            return False
+        self.git.check_merge_tree()
+        part = Part((tree.branch,), tree.branch, "", tip, tree.start, tree.base, tree.baseline is not None)
+        with at.aside() as aside, Desk.beside(aside) as desk:
+            step = desk.steps(head, [part])[0]
+            return step.commit == head or not step.conflicts and step.tree == at.tree_of(head)
 
     def _go_on(self) -> None:
         """After a killed sweep: back with it, unless git has forgotten it, which comes after the proof, or a
@@ -3691,9 +3705,10 @@ class Clearing:
         """Let the branch go where git says that it is merged into HEAD. Returns what becomes of it."""
         branch = self.tree.branch
         try:
+            proven = self.merged and not unsaved and self.is_in_head()
             if not dry_run:
-                self.at("branch", "-d", branch)
-            elif unsaved or not self.at.contains("HEAD", self.branch):
+                self.at("branch", "-D" if proven else "-d", branch)
+            elif not proven and (unsaved or not self.at.contains("HEAD", self.branch)):
                 raise GitError("", "it is not merged", "")
             at = self.at("for-each-ref", "--format=%(worktreepath)", self.branch)
             if at and os.path.realpath(at) != os.path.realpath(self.tree.path):
@@ -6257,11 +6272,11 @@ class Sweep(Room):
     """One sweep. A unit is all tasks that worked in one worktree, or one task without; everything of it goes,
     or nothing: first all but the answers, in time those. In between nothing but their age is looked at."""
 
-    def __init__(self, bounds: Bounds, dry_run: bool, ignored: bool, by_itself: bool) -> None:
+    def __init__(self, bounds: Bounds, dry_run: bool, ignored: bool, merged: bool, by_itself: bool) -> None:
         super().__init__(*bounds.ground)
         self.bounds, self.trees = bounds, self.config.worktree_dir
         self.max_age_s, self.result_age_s = self.config.task_max_age_s, self.config.result_max_age_s
-        self.dry_run, self.ignored, self.by_itself = dry_run, ignored, by_itself
+        self.dry_run, self.ignored, self.merged, self.by_itself = dry_run, ignored, merged, by_itself
         self.units: Dict[str, List[TaskDir]] = {}               # worktree, or task directory -> its tasks
         self.made: Dict[str, Worktree] = {}                     # by path, as the newest task knows it
         self.seen: Set[str] = set()                             # every task
@@ -6338,12 +6353,8 @@ class Sweep(Room):
         self._measure(act, *{path, *(task.path for task in tasks)})
         age_s = self.host.now() - max(map(self._ended_at, tasks))
         self._tell(age_s=age_s)
-        if not self._old(age_s):
-            kept = f"for {lasting(self.max_age_s)}" if self.max_age_s else "for ever"
-            raise ToolError(f"What has ended is kept {kept}")
-        if age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
-            raise ToolError("No client has collected the result yet", "", "codex_wait returns it; when it is "
-                            f"{TRASH_S / 86400:.0f} days old it goes all the same")
+        if not (self.merged and self._is_in_head(path)):
+            self._check_due(tasks, age_s)
         over = self._old(age_s, self.result_age_s)
         until = f"until it is {lasting(self.result_age_s)} old" if self.result_age_s else "for ever"
         notes = [] if over else [f"All but the answer, which stays {until}"]
@@ -6351,6 +6362,19 @@ class Sweep(Room):
         if act:
             return notes + self._put_away(tasks, clearing, over)
         return notes + (clearing.run(dry_run=True) if clearing else [])
+
+    def _check_due(self, tasks: Sequence[TaskDir], age_s: float) -> None:
+        """Raises: ToolError for tasks that are too young to go."""
+        if not self._old(age_s):
+            kept = f"for {lasting(self.max_age_s)}" if self.max_age_s else "for ever"
+            raise ToolError(f"What has ended is kept {kept}")
+        if age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
+            raise ToolError("No client has collected the result yet", "", "codex_wait returns it; when it is "
+                            f"{TRASH_S / 86400:.0f} days old it goes all the same")
+
+    def _is_in_head(self, path: str) -> bool:
+        clearing = self._clearing(path)
+        return clearing is not None and clearing.is_in_head()
 
     def _put_away(self, tasks: Sequence[TaskDir], clearing: Optional[Clearing], over: bool) -> List[str]:
         """Raises: ToolError, OSError."""
@@ -6385,7 +6409,7 @@ class Sweep(Room):
             raise ToolError(f"`{trees}` is not there, or not ours", "It may be on a disk that is not mounted",
                             "Mount it; if it was deleted, the next worktree makes it anew")
         self.bounds.check_settings(tree.git_dir, common_of(tree))     # a look runs filters
-        return Clearing(self._git(), tree, self.ignored)
+        return Clearing(self._git(), tree, self.ignored, self.merged)
 
     def _ended_at(self, task: TaskDir) -> float:
         """Raises: ToolError when it has not ended, or its record does not tell."""
@@ -6785,14 +6809,16 @@ class Swarm:
         """See Doctor.findings."""
         return Doctor(self.bounds).findings()
 
-    def sweep(self, dry_run: bool = False, ignored: bool = False, by_itself: bool = False) -> Iterator[Swept]:
+    def sweep(self, dry_run: bool = False, ignored: bool = False, merged: bool = False,
+              by_itself: bool = False) -> Iterator[Swept]:
         """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each
         when it is done; answers stay for CODEX_SWARM_RESULT_MAX_AGE. A dry run only tells. `ignored`: also
-        worktrees with ignored files of their own. `by_itself`: waits for nobody and tells of removals alone.
+        worktrees with ignored files of their own. `merged`: also young worktrees of which HEAD has all.
+        `by_itself`: waits for nobody and tells of removals alone.
         Raises: ToolError when ROOT is not ours; OSError when it cannot be read."""
         if os.path.isdir(self.store.tasks):
             own_directory(self.store.root)
-            yield from Sweep(self.bounds, dry_run, ignored, by_itself).run()
+            yield from Sweep(self.bounds, dry_run, ignored, merged, by_itself).run()
 
     def _sweep_by_itself(self) -> None:
         """Sweep on a thread, once in SWEEP_EVERY_S for all servers together."""
@@ -8670,7 +8696,7 @@ def _allowed_root(given: str) -> str:
 
 
 # The commands. To add one, write one @subcommand function. Help, completion and the tests read COMMANDS.
-Argument = Callable[[Any], Any]     # adds itself to a parser of argparse
+Argument = Tuple[Tuple[str, ...], Dict[str, Any]]       # its names, and the rest of `add_argument`
 
 
 class Command(NamedTuple):
@@ -8688,8 +8714,8 @@ AIMS = ("Run tasks", "See what they do and did", "Bring their work home", "Set u
 
 
 def arg(*names: str, **how: Any) -> Argument:
-    """An argument, in the words of `add_argument`."""
-    return lambda parser: parser.add_argument(*names, **how)
+    """An argument, in the words of argparse."""
+    return names, how
 
 
 def subcommand(name: str, aim: str, help: str, more: str, *arguments: Argument,
@@ -8760,8 +8786,8 @@ def flags() -> Any:
     top = parser("codex-mcp-swarm", usage="codex-mcp-swarm [FLAGS] [COMMAND ...]",
                  description=f"{ABOUT}\n\n{listed}\n\n{EXAMPLES}",
                  epilog=f"{EXIT_STATUSES}\n\nenvironment:\n{variables}")
-    for argument in SERVER_FLAGS:
-        argument(top)
+    for names, how in SERVER_FLAGS:
+        top.add_argument(*names, **how)
     top.add_argument("--version", action="version", version=f"codex-mcp-swarm {__version__}")
     top.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return top
@@ -8956,12 +8982,12 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
 def _parser_of(row: Command) -> Any:
     own = parser(f"codex-mcp-swarm {row.name}", description=f"{row.help[0].upper()}{row.help[1:]}.",
                  epilog=row.more)
-    for argument in row.arguments:
-        argument(own)
+    for names, how in row.arguments:
+        own.add_argument(*names, **how)
     if row.flags:
         group = own.add_argument_group("flags of the server")
-        for argument in SERVER_FLAGS:
-            argument(group)
+        for names, how in SERVER_FLAGS:
+            group.add_argument(*names, **how)
     return own
 
 
@@ -9691,14 +9717,21 @@ def doctor(typed: Typed) -> int:
 Nothing goes that is not in a commit. It needs the same variables as the server.
 
 examples:
-  codex-mcp-swarm sweep --dry-run""",
+  codex-mcp-swarm sweep --dry-run
+  codex-mcp-swarm sweep --merged        what is in HEAD already goes now, squashed or not""",
             arg("--dry-run", action="store_true", help="only say what would be removed"),
+            arg("--merged", action="store_true",
+                help="also remove young worktrees, with their branches, of which HEAD has all"),
             arg("--ignored", action="store_true",
-                help="also remove worktrees in which ignored files were made, with those files"))
+                help="also remove worktrees in which ignored files were made, with those files"), JSON)
 def sweep(typed: Typed) -> int:
     """Remove what is old and say what was done with everything, also when nobody listens any more. Returns 0.
     Raises: ToolError or OSError when ROOT cannot be swept."""
     config = typed.config
+    things = typed.swarm.sweep(typed["dry_run"], typed["ignored"], typed["merged"])
+    if typed["json"]:
+        typed.show({"dry_run": typed["dry_run"], "swept": [thing._asdict() for thing in things]})
+        return 0
     done, total = [0, 0], [0, 0]                # kept, removed
     word = ("keep", "would remove" if typed["dry_run"] else "removed")
 
@@ -9713,7 +9746,7 @@ def sweep(typed: Typed) -> int:
     empty = "" if os.path.isdir(config.root) else ", where nothing was ever run"
     say(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){empty}, kept {kept} (CODEX_SWARM_TASK_MAX_AGE), "
         f"their answers {answers_kept} (CODEX_SWARM_RESULT_MAX_AGE)")
-    for thing in typed.swarm.sweep(typed["dry_run"], typed["ignored"]):
+    for thing in things:
         done[thing.removed] += 1
         total[thing.removed] += thing.bytes
         say(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {thing.path}")
@@ -9722,6 +9755,50 @@ def sweep(typed: Typed) -> int:
             say(" " * 15 + line)
     say(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
     return 0
+
+
+ALL_IDS = "codex-mcp-swarm ls --all 2>/dev/null | cut -d' ' -f1"
+FOR_BASH = """\
+_codex_mcp_swarm() {
+  local known='%s'
+  [ "$COMP_CWORD" -gt 1 ] && case "${COMP_WORDS[1]}" in
+%s
+  esac
+  case "$known" in *ID*) known="${known/ID/} $(%s)";; esac
+  COMPREPLY=($(compgen -W "$known" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _codex_mcp_swarm codex-mcp-swarm"""
+
+
+@subcommand("completion", "Set up", "print what makes a shell complete commands, flags and ids", """\
+examples:
+  source <(codex-mcp-swarm completion bash)           in ~/.bashrc
+  source <(codex-mcp-swarm completion zsh)            in ~/.zshrc
+  codex-mcp-swarm completion fish | source            in ~/.config/fish/config.fish""",
+            arg("shell", metavar="SHELL", choices=["bash", "zsh", "fish"], help="bash, zsh or fish"))
+def print_completion(typed: Typed) -> int:
+    known = {name: " ".join(_known_behind(row)) for name, row in COMMANDS.items()}
+    if typed["shell"] == "fish":
+        for name, words in known.items():
+            print(f"complete -c codex-mcp-swarm -fn __fish_use_subcommand -a {name} "
+                  f"-d {shell_words([COMMANDS[name].help])}")
+            print(f"complete -c codex-mcp-swarm -n '__fish_seen_subcommand_from {name}' "
+                  f"-a \"{words.replace('ID', f'({ALL_IDS})')}\"")
+        return 0
+    if typed["shell"] == "zsh":
+        print("autoload -U +X compinit bashcompinit && compinit && bashcompinit")
+    cases = "\n".join(f"    {name}) known='{words}';;" for name, words in known.items())
+    print(FOR_BASH % (" ".join(known), cases, ALL_IDS))
+    return 0
+
+
+def _known_behind(row: Command) -> Iterator[str]:
+    """What may stand behind a command; ID for all ids."""
+    for names, how in row.arguments + (SERVER_FLAGS if row.flags else ()):
+        if names[0].startswith("-"):
+            yield from names
+        else:
+            yield from how.get("choices", ["ID"] if how.get("metavar") == "ID" else [])
 
 
 def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
@@ -9736,6 +9813,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
         if typed.row is None and not os.isatty(0):
             return serve(typed.config, environ)
         own_signals()
+        sys.stdout.reconfigure(errors="backslashreplace")     # type: ignore[union-attr]  # names are bytes
         code = typed.row.run(typed) if typed.row else welcome()
         sys.stdout.flush()
         return code

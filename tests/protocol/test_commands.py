@@ -219,3 +219,38 @@ def test_a_pipe_that_is_closed_ends_it_quietly(typed, fake, repo):
         reader.stdout.readline()
         reader.stdout.close()
         assert (reader.stderr.read(), reader.wait(LIMIT_S) in (0, 1)) == (b"", True)
+
+
+COMPLETE = """
+source /dev/stdin
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_codex_mcp_swarm
+echo "${COMPREPLY[@]}"
+"""
+
+
+def test_a_shell_completes_commands_flags_and_ids(typed, ended, fake, repo, tmp_path):
+    script = typed("completion", "bash").stdout
+    program = tmp_path / "bin" / "codex-mcp-swarm"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexec %s \"$@\"\n" % shlex.join(command()))
+    program.chmod(0o755)
+    env = dict(fake, PATH="%s:%s" % (program.parent, fake["PATH"]))
+
+    def completed(*words):
+        done = subprocess.run(["bash", "-c", COMPLETE, "bash", program.name, *words], env=env, cwd=str(repo),
+                              input=script.encode(), stdout=subprocess.PIPE, check=True, timeout=LIMIT_S)
+        return done.stdout.decode().split()
+    assert completed("sh") == ["show"] and sorted(completed("")) == sorted(cms.COMMANDS)
+    assert completed("show", ended[0][:6]) == [ended[0]]
+    assert completed("merge", ended[0], "--dry") == ["--dry-run"]
+    assert completed("completion", "f") == ["fish"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_of_other_shells_has_the_same_words(typed, shell):
+    text = typed("completion", shell).stdout
+    for name, row in cms.COMMANDS.items():
+        line = next(line for line in text.splitlines() if name in line and "--json" in line) \
+            if cms.JSON in row.arguments else ""
+        assert name in text and ("ls --all" in line or "ID" in line or cms.IDS not in row.arguments)

@@ -85,6 +85,16 @@ def test_where_nothing_was_ever_started_there_is_nothing_to_sweep(fake, root):
     assert not root.exists()
 
 
+def test_young_work_goes_when_it_is_merged_and_a_human_says_so(three, fake, root, client, repo):
+    record = client().ok("codex", prompt="WRITE b 1", worktree=True)
+    git(repo, "merge", "-q", "--squash", record["worktree"]["branch"])
+    git(repo, "commit", "-q", "-m", "squashed")
+    things = json.loads(sweep(fake, "--merged", "--json"))["swept"]
+    removed = {thing["path"]: thing["removed"] for thing in things}
+    assert removed[record["worktree"]["path"]] and not os.path.exists(record["worktree"]["path"])
+    assert sorted(removed.values()) == [False, False, True, True, True]
+
+
 @pytest.mark.parametrize("args", [["--dry-run"], ["--ignored"], ["demo", "--dry-run"]])
 def test_the_flags_of_the_sweep_are_refused_elsewhere(fake, args):
     done = subprocess.run(command(*args), env=fake, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

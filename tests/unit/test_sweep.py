@@ -251,6 +251,79 @@ def test_a_merged_branch_goes_and_is_remembered(made, repo):
     assert sh(repo, "git", "rev-parse", branch) == tip
 
 
+def merged_with_a_commit(repo, top, branch):
+    sh(repo, "git", "merge", "-q", "--no-ff", "-m", "merge", branch)
+
+
+def squashed(repo, top, branch):
+    sh(repo, "git", "merge", "-q", "--squash", branch)
+    commit(repo, "squashed")
+
+
+def picked_and_gone_on(repo, top, branch):
+    put(repo, other="1\n")
+    commit(repo, "before")
+    sh(repo, "git", "cherry-pick", branch)
+    put(repo, other="2\n", work="1\nand more\n")
+    sh(repo, "git", "checkout", "-q", "HEAD", "work")
+    commit(repo, "after")
+
+
+IN_HEAD = [merged_with_a_commit, squashed, picked_and_gone_on]
+
+
+@pytest.mark.parametrize("act", IN_HEAD, ids=lambda f: f.__name__)
+def test_what_is_in_head_already_goes_on_demand_before_its_time_and_is_remembered(made, repo, act):
+    app, top, branch = made
+    act(repo, top, branch)
+    tip, before = sh(repo, "git", "rev-parse", branch), Before(repo, str(top))
+    assert not one(app, host=Now).removed and top.exists()
+    assert "goes too" in one(app, host=Now, merged=True, dry_run=True).notes[-1] and top.exists()
+    done = one(app, host=Now, merged=True)
+    assert done.removed and "goes too" in done.notes[-1], done
+    assert refs(repo) == [trash_of(repo, branch), "refs/heads/main"] and not top.exists()
+    assert sh(repo, "git", "rev-parse", trash_of(repo, branch) + "^1") == tip
+    before.nothing_is_lost(but=[".env"])
+
+
+def half_of_it(repo, top, branch):
+    put(top, more="1\n")
+    commit(top, "more")
+    put(repo, work=(top / "work").read_text())
+    commit(repo, "half")
+
+
+def squashed_and_reverted(repo, top, branch):
+    squashed(repo, top, branch)
+    sh(repo, "git", "revert", "--no-edit", "HEAD")
+
+
+def squashed_with_a_new_file_there(repo, top, branch):
+    squashed(repo, top, branch)
+    put(top, new="1\n")
+
+
+@pytest.mark.parametrize("act", [nothing, half_of_it, squashed_and_reverted, squashed_with_a_new_file_there],
+                         ids=lambda f: f.__name__)
+def test_what_is_not_whole_in_head_waits_for_its_time(made, repo, act):
+    app, top, branch = made
+    act(repo, top, branch)
+    before, all_refs = Before(repo, str(top)), refs(repo)
+    done = one(app, host=Now, merged=True)
+    assert not done.removed and "kept for 24 h" in done.notes[0]
+    assert top.exists() and refs(repo) == all_refs
+    before.nothing_is_lost()
+
+
+def test_a_squashed_branch_that_is_checked_out_elsewhere_stays(made, repo, tmp_path):
+    app, top, branch = made
+    squashed(repo, top, branch)
+    sh(top, "git", "checkout", "-q", "--detach")
+    sh(repo, "git", "worktree", "add", "-q", str(tmp_path / "mine"), branch)
+    assert "stays" in one(app, host=Now, merged=True).notes[-1]
+    assert "refs/heads/" + branch in refs(repo) and not top.exists()
+
+
 @pytest.mark.parametrize("ref", ["refs/remotes/origin/x", "refs/tags/x", "refs/heads/codex-swarm/merge-x"])
 def test_a_branch_that_is_not_merged_into_head_stays_whatever_else_holds_it(made, repo, ref):
     app, top, branch = made
