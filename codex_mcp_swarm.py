@@ -9075,7 +9075,7 @@ codex_batch as JSON: {"tasks": [{"prompt": ...}, ...], "defaults": {...}}, or th
 examples:
   codex-mcp-swarm run "Explain the build in five lines"
   codex-mcp-swarm run -w "Fix issue 12" "Fix issue 15"     two tasks, each in a worktree and branch of its own
-  git diff | codex-mcp-swarm run -                         the prompt is what comes in
+  codex-mcp-swarm run - < prompt.md
   codex-mcp-swarm run -d --file tasks.json                 in the background; `wait ID...` for the results""",
             arg("prompts", metavar="PROMPT", nargs="*", help="what to do; `-`: it is on standard input"),
             arg("--file", help="a file of tasks; `-`: standard input"),
