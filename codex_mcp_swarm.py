@@ -6160,25 +6160,32 @@ class Starter(Room):
         each starts as soon as its worktree is made, of which several are made side by side."""
         births: List[Birth] = []
         self.host.prepare_to_launch()
-        begin = functools.partial(self._begin, call=call, lone=len(plans) == 1)
         try:
-            for plan in plans:
-                births.append(Birth(plan, TaskDir.create(self.store.tasks, plan.spec, plan.prompt)))
-            with self._hands(plans) as each:
-                collections.deque(each(begin, births), 0)
-        except (ToolError, OSError, RuntimeError) as error:
-            raise self._undone(births, error)
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._undo, births)
+                for plan in plans:
+                    births.append(Birth(plan, TaskDir.create(self.store.tasks, plan.spec, plan.prompt)))
+                self._begin_all(births, call)
+                undo.pop_all()
+        except (OSError, RuntimeError) as error:
+            ids = ", ".join(birth.task.task_id for birth in births if birth.runs)
+            done = f"Some had started and were stopped again: {ids}" if ids else "Nothing was started"
+            why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+            raise ToolError(f"A task could not be written or launched under `{self.store.root}`",
+                            f"{why}. {done}", "Make room there or run fewer tasks at once; "
+                            "CODEX_SWARM_TASK_DIR names another directory")
         return [birth.task.task_id for birth in births]
 
-    @contextlib.contextmanager
-    def _hands(self, plans: Sequence[Plan]) -> Iterator[Callable[..., Iterable[None]]]:
-        """A `map` that is as quick as these plans allow. After an error it begins nothing more."""
-        if sum(plan.worktree_from is not None for plan in plans) < 2:
-            yield map
+    def _begin_all(self, births: Sequence[Birth], call: Call) -> None:
+        """After an error nothing more is begun. Raises: ToolError, OSError, RuntimeError."""
+        begin = functools.partial(self._begin, call=call, lone=len(births) == 1)
+        if sum(birth.plan.worktree_from is not None for birth in births) < 2:
+            for birth in births:
+                begin(birth)
         else:
             from concurrent.futures import ThreadPoolExecutor
             with ThreadPoolExecutor(CHECKOUTS) as pool:
-                yield pool.map
+                list(pool.map(begin, births))
 
     def _begin(self, birth: Birth, call: Call, lone: bool) -> None:
         """Make the worktree, if one is wanted, and launch the task. Raises: ToolError, OSError."""
@@ -6223,23 +6230,13 @@ class Starter(Room):
             os.close(fd)
         self.host.log("WARNING", f"{birth.task.task_id}: {error}")
 
-    def _undone(self, births: Sequence[Birth], error: Exception) -> ToolError:
-        """Stop what runs, unless the server ends, and leave nothing of the others. Returns what to tell."""
-        ids = [birth.task.task_id for birth in births if birth.runs]
-        self.watch.stop([] if self.watch.closing else ids)
+    def _undo(self, births: Sequence[Birth]) -> None:
+        """Stop what runs, unless the server ends, and leave nothing of the others."""
+        self.watch.stop([birth.task.task_id for birth in births if birth.runs and not self.watch.closing])
         for birth in births:
             if not birth.runs:
                 birth.task.discard()
                 self.worktrees.take_back(birth.plan)
-        if isinstance(error, ToolError):
-            return error
-        done = "Nothing was started"
-        if ids:
-            done = f"{len(ids)} had started and were stopped again: {', '.join(ids)}"
-        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
-        return ToolError(f"A task could not be written or launched under `{self.store.root}`",
-                         f"{why}. {done}", "Make room there or run fewer tasks at once; "
-                         "CODEX_SWARM_TASK_DIR names another directory")
 
 
 def _ended_facts(report: Report) -> Dict[str, Any]:
@@ -6712,6 +6709,10 @@ class Swarm:
         self.merger = Merger(Worktrees(self.bounds))
         self.planner = Planner(self.merger)
         self.starter = Starter(self.planner)
+        # what needs nothing more than a room has
+        self.plan, self.merge = self.planner.plan, self.merger.merge
+        self.overlaps, self.diff = self.compare.overlaps, self.compare.diff
+        self.live, self.unended, self.collected = self.watch.live, self.watch.unended, self.watch.collected
 
     def __enter__(self) -> "Swarm":
         self.begun = []
@@ -6754,42 +6755,13 @@ class Swarm:
         self._sweep_by_itself()
         return ids
 
-    def plan(self, request: Mapping[str, Any]) -> Plan:
-        """What `start` would do of a request. Raises: ToolError."""
-        return self.planner.plan(request)
-
     def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
         """See Watch.wait."""
         self.watch.wait(task_ids, timeout_s, call, mode)
 
-    def live(self) -> Dict[str, bool]:
-        """See Watch.live."""
-        return self.watch.live()
-
-    def unended(self) -> List[str]:
-        """See Watch.unended."""
-        return self.watch.unended()
-
-    def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
-        """See Compare.overlaps."""
-        return self.compare.overlaps(task_ids)
-
-    def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str],
-             offset: int = 0, room: int = sys.maxsize) -> Dict[str, Any]:
-        """See Compare.diff."""
-        return self.compare.diff(task_id, against, view, paths, offset, room)
-
-    def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
-        """See Merger.merge."""
-        return self.merger.merge(task_ids, call, wish)
-
     def stop(self, task_ids: Sequence[str]) -> None:
         """See Watch.stop."""
         self.watch.stop(task_ids)
-
-    def collected(self, task_ids: Sequence[str]) -> None:
-        """See Watch.collected."""
-        self.watch.collected(task_ids)
 
     def record(self, task_id: str) -> Dict[str, Any]:
         """The record of a task, as every tool returns it; damaged files of one task make a poorer record of
@@ -7591,14 +7563,14 @@ def with_patch(swarm: Swarm, card: Card, limit: int) -> Card:
     if card.seen.worktree is None:
         return card
     try:
-        patch = swarm.diff(card.seen.task.task_id, None, "patch", ())["content"]
-        return card._replace(patch=shortened(patch, limit))
+        found = swarm.diff(card.seen.task.task_id, None, "patch", (), 0, limit)
+        return card._replace(patch=with_rest(found["content"], found["total_chars"]))
     except (ToolError, OSError) as error:
         return card._replace(patch=str(error))
 
 
-def shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}\n… ({len(text) - limit:,} characters more)"
+def with_rest(shown: str, chars: int) -> str:
+    return shown if len(shown) >= chars else f"{shown}\n… ({chars - len(shown):,} characters more)"
 
 
 def account(shown: Sequence[Card]) -> str:
@@ -7666,7 +7638,7 @@ def _section(card: Card) -> Iterator[str]:
         yield f'<p class="text failed">{as_html(told_of)}</p>'
     message = report.content if report else seen.progress.message
     if message:
-        yield f'<div class="text">{as_html(shortened(message, RESULT_CHARS))}</div>'
+        yield f'<div class="text">{as_html(with_rest(message[:RESULT_CHARS], len(message)))}</div>'
     for part in re.split(r"(?m)^(?=diff --git )", card.patch):
         name = part.split("\n")[0].rpartition(" b/")[2]
         if part:
