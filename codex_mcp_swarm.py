@@ -9271,23 +9271,26 @@ def columns(text: str) -> int:
 
 
 def folded(text: str, width: int) -> Iterator[str]:
-    """The text in lines of at most so many columns."""
+    """The text in lines of at most so many columns, broken between words where it can be."""
     for line in text.expandtabs(4).split("\n"):
         part, used = "", 0
         for c, wide in cells(line):
-            if used + wide > width:
-                yield part
-                part, used = "", 0
             part, used = part + c, used + wide
+            if used > width:
+                cut = part.rfind(" ") + 1 or len(part) - 1
+                yield part[:cut].rstrip()
+                part = part[cut:].lstrip()
+                used = columns(part)
         yield part
 
 
 def fitted(text: str, width: int) -> str:
     """The text on one line of exactly so many columns, cut or filled."""
-    line = clip(text, 4 * width + 4)
-    first, *more = folded(line, width)
-    first = next(folded(line, width - 1)) + "…" if more else first
-    return first + " " * (width - columns(first))
+    line = [*cells(clip(text, 4 * width + 4))]
+    ends = [*itertools.accumulate(wide for _, wide in line)]
+    cut = [c for (c, _), end in zip(line, ends) if end < width] + ["…"]
+    text = "".join(cut if ends[-1:] > [width] else [c for c, _ in line])
+    return text + " " * (width - columns(text))
 
 
 def painted(text: str, colour: str) -> str:
@@ -9304,7 +9307,7 @@ def task_table(records: Sequence[Mapping[str, Any]], width: int) -> List[str]:
     title = min(left() // 2, max((columns(r.get("title", "")) for r in records), default=0))
     lines = []
     for record, told_right in zip(records, facts):
-        sign, colour = MARKS[record.get("outcome") or record["state"]]
+        sign, colour = MARKS.get(record.get("outcome") or record["state"], MARKS["starting"])
         what = f"{fitted(record.get('title', ''), title)}  {fitted(_does(record), left() - title)}"
         right = "".join(f"  {fact:>{wide}}" for fact, wide in zip(told_right, widths) if wide)
         right = re.sub(r"[+-]\d+", lambda n: painted(n[0], "32" if n[0][0] == "+" else "31"), right)
@@ -9337,7 +9340,8 @@ class Terminal:
     then it tells of keys. Between frames the cursor stands where they begin: there a resize leaves it. No
     line is wrapped, so none moves another. Signals only wake it: none finds it half drawn."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT,
+               signal.SIGWINCH)
 
     def __init__(self, out: TextIO, environ: Mapping[str, str], whole: bool = False) -> None:
         self.fd, self.encoding, self.whole = out.fileno(), out.encoding, whole
@@ -9414,8 +9418,8 @@ class Terminal:
         for number in os.read(self.wake, 100) if self.wake in ready else b"":
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            if number == signal.SIGTSTP:
-                self._pause()
+            if number in (signal.SIGTSTP, signal.SIGCONT):
+                self._pause(number)
             elif number != signal.SIGWINCH:
                 raise SystemExit(128 + number)
         if 0 not in ready:
@@ -9425,12 +9429,13 @@ class Terminal:
             raise SystemExit(128 + signal.SIGHUP)
         return re.findall(r"\x1b[\[O][0-9;]*.|.", typed, re.S)
 
-    def _pause(self) -> None:
-        """Ctrl-Z: it is given back until somebody lets us go on."""
+    def _pause(self, number: int) -> None:
+        """Give it back until somebody lets us go on; who did may have changed it meanwhile."""
         self._own(False)
-        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, handler)
+        if number == signal.SIGTSTP:
+            handler = signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            signal.signal(number, handler)
         self._own(True)
 
 
@@ -9505,21 +9510,23 @@ class Top:
         if self.page:
             lines, foot = list(folded(clip_middle(self.page(), RESULT_CHARS), width)), "j, k scroll · q back"
             self.last = max(0, len(lines) - room)
-            first = max(0, min(self.first, self.last))
+            lines = lines[max(0, min(self.first, self.last)):]
         else:
-            lines = task_table(self.records, width) or ["No task runs, and none ended within the last hour."]
-            first = max(0, min(self.at - room // 2, len(lines) - room))
-            lines[self.at] = f"\x1b[7m{lines[self.at]}\x1b[27m"
+            first = max(0, min(self.at - room // 2, len(self.records) - room))
+            lines = task_table(self.records[first:first + room], width)
+            lines = lines or ["No task runs, and none ended within the last hour."]
+            lines[self.at - first] = f"\x1b[7m{lines[self.at - first]}\x1b[27m"
         if self.asked:
             foot = f"Stop task {self.asked}? y: yes, any other key: no"
-        head = f"codex-mcp-swarm  {tally(self.records)}"
-        lines = (lines[first:] + [""] * room)[:room]
+        head = f"codex-mcp-swarm: {tally(self.records) or 'no task'}"
+        lines = (lines + [""] * room)[:room]
         return [f"\x1b[1m{fitted(head, width)}\x1b[22m", *lines,
                 f"\x1b[2m{fitted(self.said or foot, width)}\x1b[22m"]
 
     def press(self, key: str) -> bool:
         """Whether the display goes on."""
-        task_id = self.records[self.at]["task_id"] if self.records else ""
+        record = self.records[self.at] if self.records else {}
+        task_id = self.chosen = record.get("task_id", "")
         asked, self.asked, self.said = self.asked, "", ""
         if asked:
             if key in "yY":
@@ -9539,20 +9546,19 @@ class Top:
         elif key in "\r\n" and task_id:
             self._open(lambda: render({"tasks": [record_of(self.swarm, task_id)]}))
         elif key == "f" and task_id:
-            self._open(lambda: told_lately(self.store.get(task_id)), FAR)
+            self._open(lambda: self.told(task_id), FAR)
         elif key == "s" and task_id:
-            self.chosen = self.asked = task_id
+            self.asked, self.said = ("", "It has ended") if "outcome" in record else (task_id, "")
         return True
 
     def _open(self, page: Callable[[], str], first: int = 0) -> None:
         """`first`: FAR stays at the end."""
         self.page, self.first, self.last = page, first, first
 
-
-def told_lately(task: TaskDir) -> str:
-    """The last of what it did."""
-    lines = task.tail("events.jsonl", 1 << 20).split("\n")
-    return "\n".join(text for line in lines for text in event_in_words(line))
+    def told(self, task_id: str) -> str:
+        """The last of what it did, in words."""
+        events = TaskDir(os.path.join(self.store.tasks, task_id)).tail("events.jsonl", 1 << 20)
+        return "\n".join(text for line in events.split("\n") for text in event_in_words(line))
 
 
 @subcommand("top", "See what they do and did", "watch all tasks live, stop, show and follow them", TOP_HELP)

@@ -15,7 +15,7 @@ import time
 import pyte
 import pytest
 
-from client import eventually
+from client import alive, eventually
 from conftest import START, SERVER, is_supervised, task_dirs
 
 WAIT_S = 60
@@ -93,9 +93,10 @@ class Shell:
         return termios.tcgetattr(self.fd)
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
-        os.close(self.fd)
+        if self.process.poll() is None:
+            os.close(self.fd)
+            self.process.kill()
+            self.process.wait()
 
 
 @pytest.fixture
@@ -176,13 +177,27 @@ def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(shell, three):
     at.type("\x1a")
     at.until(lambda: WHOLE not in at.screen.mode and at.text.rstrip().endswith(PROMPT.strip()), "a prompt")
     assert at.modes() == before and not at.screen.cursor.hidden
-    at.screen.reset()
     at.type("fg\n")
     at.sees("2 running", "Write the parser", "q quit")
-    assert WHOLE in at.screen.mode
+    assert WHOLE in at.screen.mode and at.modes() != before
+    os.kill(os.tcgetpgrp(at.fd), signal.SIGSTOP)            # nobody can give it back before that
+    at.until(lambda: at.text.count(PROMPT.strip()), "a prompt")
+    at.screen.reset()
+    at.type("stty sane; fg\n")
+    at.sees("2 running", "Write the parser", "q quit")
     at.type("q")
     at.until(lambda: WHOLE not in at.screen.mode, "the end")
     eventually(lambda: at.modes() == before, what="the modes of before")
+
+
+def test_a_terminal_that_is_closed_ends_the_display_and_no_task(shell, three, root):
+    at = shell()
+    at.run("top")
+    at.sees("2 running")
+    display = os.tcgetpgrp(at.fd)
+    at.close()
+    eventually(lambda: not alive(display), what="the end of the display")
+    assert {task.name for task in task_dirs(root) if is_supervised(task)} == set(three[:2])
 
 
 def test_it_fits_a_terminal_of_60_columns_and_follows_its_size(shell, three):

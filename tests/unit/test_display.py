@@ -79,6 +79,11 @@ def test_folded_text_loses_nothing_and_fits(columns):
     assert max(map(width, lines)) <= max(columns, 2)
 
 
+def test_folded_text_breaks_between_words_and_indents_nothing_that_was_not():
+    lines = ["  It was an", "index", "and not a", "name"]
+    assert list(cms.folded("  It was an index\nand not a name", 12)) == lines
+
+
 @pytest.fixture
 def top(swarm):
     top = cms.Top(swarm())
@@ -131,6 +136,8 @@ def test_a_stop_wants_a_yes_and_q_leaves_first_the_page_and_then_the_display(top
     top.press("s")
     assert "Stop task %012x?" % 0 in top.frame(79, 24)[-1]
     assert top.press("q") and not top.said and not top.asked
+    top.records[0] = record(0, "failed")
+    assert top.press("s") and not top.asked and "ended" in top.frame(79, 24)[-1]
     assert top.press("?") and top.page and top.press("q") and not top.page
     assert top.press("\x1b") and not top.press("q")
 
