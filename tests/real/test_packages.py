@@ -36,8 +36,8 @@ class Claude:
         self.cwd = cwd
 
     def run(self, *words: str) -> str:
-        done = subprocess.run([str(npm(CLAUDE_PACKAGE) / "claude"), *words], env=self.environment, cwd=self.cwd,
-                              capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run([str(npm(CLAUDE_PACKAGE) / "claude"), *words], env=self.environment,
+                              cwd=self.cwd, capture_output=True, text=True, timeout=LIMIT_S)
         assert done.returncode == 0, done
         return done.stdout
 
@@ -56,7 +56,7 @@ def claude(nothing_left, fake, repo):
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What a clone of the project has, but for the recordings: the checkout of a developer holds gigabytes more."""
+    """What a clone of the project has, but for the tests: the checkout of a developer holds gigabytes more."""
     listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", ":!tests"],
                             cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     for name in listed.split():
@@ -82,8 +82,10 @@ def test_claude_code_finds_nothing_wrong_with_the_plugin_and_starts_its_server(c
 def test_claude_code_starts_the_server_of_the_bundle(claude, bundle, tmp_path):
     place, plugin = tmp_path / "market", {"name": "bundled", "description": "A bundle in a plugin"}
     for directory, name, content in (
-            (place, "marketplace.json", {"name": "market", "owner": {"name": "x"}, "plugins": [{**plugin, "source": "./p"}]}),
-            (place / "p", "plugin.json", {**plugin, "version": "1.0.0", "mcpServers": "./%s" % bundle.name})):
+            (place, "marketplace.json",
+             {"name": "market", "owner": {"name": "x"}, "plugins": [{**plugin, "source": "./p"}]}),
+            (place / "p", "plugin.json",
+             {**plugin, "version": "1.0.0", "mcpServers": "./%s" % bundle.name})):
         (directory / PLUGIN).mkdir(parents=True)
         (directory / PLUGIN / name).write_text(json.dumps(content))
     shutil.copy(bundle, place / "p")
@@ -91,7 +93,7 @@ def test_claude_code_starts_the_server_of_the_bundle(claude, bundle, tmp_path):
     assert shown.startswith("plugin:bundled:codex-mcp-swarm: python3 ") and shown.endswith("Connected")
 
 
-def test_the_bundle_is_one_by_the_rules_of_its_format_and_the_same_content_gives_the_same_bytes(bundle, tmp_path):
+def test_the_bundle_keeps_the_rules_of_its_format_and_the_same_content_gives_the_same_bytes(bundle, tmp_path):
     mcpb = str(npm(BUNDLER_PACKAGE) / "mcpb")
     subprocess.run([mcpb, "validate", str(CHECKOUT / ".mcp" / "manifest.json")], check=True, timeout=LIMIT_S,
                    capture_output=True)

@@ -66,7 +66,8 @@ def test_a_block_that_ends_by_an_exception_stops_what_was_started_in_it(gate, re
     [before] = swarm.start([{"prompt": gate.wait, "cwd": str(repo)}])
     with pytest.raises(KeyboardInterrupt):
         with swarm:
-            [inside] = swarm.start([{"prompt": "WRITE new 1\n" + gate.wait, "cwd": str(repo), "worktree": True}])
+            request = {"prompt": "WRITE new 1\n" + gate.wait, "cwd": str(repo), "worktree": True}
+            [inside] = swarm.start([request])
             eventually(lambda: swarm.record(inside).get("progress", {}).get("last_file"), timeout=WAIT_S,
                        what="the edit of the task")
             raise KeyboardInterrupt
