@@ -369,6 +369,7 @@ class Spec(NamedTuple):
     since: str = ""                             # the commit there when a task began to go on in a worktree
     permissions: Mapping[str, Any] = {}         # the profile in place of `sandbox`; empty: none
     fork_of: Optional[str] = None               # the thread that this one begins as a copy of
+    review: Tuple[str, ...] = ()                # the words that say what `codex exec review` looks at
 
 
 class Status(NamedTuple):
@@ -807,13 +808,15 @@ def structured(schema: Mapping[str, Any], message: str) -> Tuple[Optional[Dict[s
 BOUNDS = frozenset({"minLength", "maxLength", "pattern", "minItems", "maxItems", "minimum", "maximum"})
 
 
-def without_bounds(schema: Any) -> Any:
-    """The schema as it is listed: every model pays for each word, and what is wrong is told in our own."""
+def as_listed(schema: Any, left_out: Container[str] = ()) -> Any:
+    """The schema as it is listed, without its bounds and some properties: every model pays for each word, and
+    what is wrong is told in our own."""
     if not isinstance(schema, dict):
         return schema
-    out = {key: without_bounds(value) for key, value in schema.items() if key not in BOUNDS}
+    out = {key: as_listed(value, left_out) for key, value in schema.items() if key not in BOUNDS}
     if "properties" in schema:              # whose names may be those of bounds
-        out["properties"] = {name: without_bounds(entry) for name, entry in schema["properties"].items()}
+        out["properties"] = {name: as_listed(entry, left_out) for name, entry in schema["properties"].items()
+                             if name not in left_out}
     return out
 
 
@@ -830,9 +833,30 @@ SECRET = rf"""(?:{QUOTED}|\{{(?:{QUOTED}|[^}}"'])*\}}?|\[(?:{QUOTED}|[^]"'])*\]?
          r"""|(?!\d+\b|true\b|false\b|null\b)[^\s"'{[][^,}\]\n]*)"""
 
 
+# What is secret by its looks, with what may be shown before it as a group. To add a kind, add a row.
+SECRET_LOOKS = (
+    r"\b[spr]k[-_][\w-]{16,}",                           # OpenAI, Anthropic, Stripe
+    r"\bgh[oprsu]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}",
+    r"\bxox[a-z]-[\w-]{10,}|\bxapp-[\w-]{10,}",         # Slack
+    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",                   # AWS
+    r"\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}",            # Google
+    r"\bnpm_\w{30,}|\bpypi-[\w-]{40,}|\bhf_\w{20,}",
+    r"\bSG\.[\w-]{16,}\.[\w-]{16,}",                   # SendGrid
+    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",              # JSON Web Tokens
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    r"(\b(?i:bearer|basic)\s{1,9})[\w.~+/=-]{12,}",
+    r"(://[^\s/:@]{1,200}:)[^\s/@]{1,200}(?=@)",        # a password in a URL
+)
+MAY_BE_SECRET = r"[\w-]{16}|://|-----|(?i:key|token|secret|passw|authorization|bearer|basic|credential)"
+
+
 def masked(text: str) -> str:
-    """`text`, as TOML or JSON, without the values of keys that look secret; numbers may count tokens."""
-    return re.sub(rf"""(?i)({SECRET_KEY}["']?\s{{0,9}}[=:]\s{{0,9}}){SECRET}""", r"\1***", text)
+    """`text` without what looks secret, by itself or as the value of a key, as in TOML, JSON or a shell;
+    numbers may count tokens."""
+    if not re.search(MAY_BE_SECRET, text):                  # most are not, and the rest takes long
+        return text
+    text = re.sub(rf"""(?i)({SECRET_KEY}["']?\s{{0,9}}[=:]\s{{0,9}}){SECRET}""", r"\1***", text)
+    return re.sub("|".join(SECRET_LOOKS), lambda found: f"{found[1] or found[2] or ''}***", text)
 
 
 def compact(data: Any) -> str:
@@ -1120,6 +1144,23 @@ def override(word: str) -> Tuple[str, str]:
     return key.strip(), value.strip("\"' ")
 
 
+class Comment(NamedTuple):
+    """One finding of a review."""
+    title: str
+    file: str
+    lines: List[int]                            # the first and the last
+    body: str
+    priority: Optional[int] = None              # 0 is the most urgent
+
+
+def comments_in(message: str) -> List[Comment]:
+    """What codex's rendering of a review holds; it keeps the data itself to itself (codex-cli 0.169.0)."""
+    head = r"^- (?:\[[ x]\] )?(?:\[P(\d)\] )?(.+) — (.+):(\d+)-(\d+)$"
+    rows = re.finditer(rf"(?m){head}((?:\n(?:  .*)?)*)", message)
+    return [Comment(row[2], row[3], [int(row[4]), int(row[5])], re.sub("(?m)^  ", "", row[6]).strip(),
+                    int(row[1]) if row[1] else None) for row in rows]
+
+
 class Ran(NamedTuple):
     """Under what a task ran; None where that is not known."""
     sandbox: Optional[str] = None
@@ -1162,7 +1203,8 @@ def texts_of(spec: Spec) -> Dict[str, str]:
 def needed(spec: Spec) -> Dict[str, str]:
     """What codex has to know for this run: argument -> the word in the help of `codex exec`."""
     found = {flag.name: flag.needs for flag in FLAGS if flag.needs and spec.arguments.get(flag.name)}
-    return {**found, "fork": "fork"} if spec.fork_of else found
+    modes = {"fork": spec.fork_of, "review": spec.review}
+    return {**found, **{mode: mode for mode, wanted in modes.items() if wanted}}
 
 
 def codex_argv(spec: Spec, directory: str = "") -> List[str]:
@@ -1189,6 +1231,8 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
         (before if flag.before_resume else after).extend(words)
     if spec.permissions:
         after += config_words({"default_permissions": PROFILE, "permissions": {PROFILE: spec.permissions}})
+    if spec.review:
+        return [*before, "review", *after, *spec.review]
     if spec.fork_of or spec.thread_id:
         after = ["fork" if spec.fork_of else "resume", *after, spec.fork_of or spec.thread_id or ""]
     return [*before, *after, "-"]
@@ -1297,6 +1341,11 @@ def _error(p: Progress, event: Mapping[str, Any]) -> Progress:
     return p._replace(phase=phase, detail=clip(message, LABEL_CHARS), retries=p.retries + 1)
 
 
+def _label(row: Item, item: Mapping[str, Any]) -> str:
+    """What a status shows of an item; cut twice, since a secret may show by its end that it is one."""
+    return clip(masked(clip(row.label(item), 10 * LABEL_CHARS)), LABEL_CHARS)
+
+
 def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
     item = event.get("item")
     row = ITEMS.get(_text(item.get("type"))) if isinstance(item, dict) else None
@@ -1304,7 +1353,7 @@ def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
         return p._replace(unknown=p.unknown + 1)
     if row.fold is not None:
         return row.fold(p, item) if event["type"] == "item.completed" else p
-    label, ident, kind = clip(row.label(item), LABEL_CHARS), str(item.get("id")), item["type"]
+    label, ident, kind = _label(row, item), str(item.get("id")), item["type"]
     still_open = {k: v for k, v in p.open_items.items() if k != ident}
     new: Dict[str, Any] = {"open_items": still_open}
     if ident not in p.open_items:
@@ -4124,6 +4173,26 @@ class Tail:
         return False
 
 
+def events_from(path: str, cursor: int) -> Iterator[Tuple[Dict[str, Any], int]]:
+    """The events of a file from this byte on, each with the position behind it; a line that is not whole yet
+    comes another time. Raises: OSError; ValueError where no line begins at `cursor`."""
+    with open(path, "rb", opener=private) as f:
+        f.seek(max(0, cursor - 1))
+        if cursor and f.read(1) != b"\n":
+            raise ValueError(cursor)
+        for line in iter(lambda: f.readline(MAX_LINE_BYTES), b""):
+            begin = f.tell() - len(line)
+            while line and not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
+                line = f.readline(MAX_LINE_BYTES)
+            if not line.endswith(b"\n"):
+                return
+            event = None
+            with contextlib.suppress(ValueError, RecursionError):
+                event = json.loads(line) if f.tell() - begin <= MAX_LINE_BYTES else None
+            known = event if isinstance(event, dict) else {"type": "unreadable", "bytes": f.tell() - begin}
+            yield known, f.tell()
+
+
 # ======================================================================================
 # 10. SUPERVISOR  (a process of its own, one thread, the only writer of a task's status)
 # ======================================================================================
@@ -5401,6 +5470,17 @@ class Compare(Room):
         super().__init__(*bounds.ground)
         self.bounds = bounds
 
+    def reviewable(self, task_id: str) -> Tuple[str, str]:
+        """(where, since which commit) the work of an ended task can be reviewed. Raises: ToolError."""
+        what, seen = f"The work of task {task_id} cannot be reviewed", self.view.of(task_id)
+        tree = seen.worktree
+        if tree is None or not os.path.isdir(tree.path):
+            why = "Its worktree was removed" if tree else "It had none, so nothing tells what is its work"
+            raise ToolError(what, why, "Pass `cwd`, and `base` or `commit` for what is committed there")
+        if not seen.ended:
+            raise ToolError(what, "It still works", "codex_wait for it first")
+        return tree.path, tree.start
+
     def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
         """Task id -> other task id -> the files that both touched while both ran, in the same repository. The
         others are those of `task_ids` and whatever runs now. Of a running task, what codex edited with its
@@ -5884,8 +5964,9 @@ class Planner(Room):
             self.host.new_task_id(), self.host.now(), executable, cwd, arguments, overrides,
             config.skip_git_repo_check, config.ephemeral or request.get("ephemeral", False),
             request.get("timeout_s"), None if forks else thread.thread_id, thread.usage,
-            self.worktrees.around(cwd, owner), title_of(request["prompt"]),
-            self._warnings(arguments, unsaid), fork_of=thread.thread_id if forks else None)
+            None if "review" in request else self.worktrees.around(cwd, owner), title_of(request["prompt"]),
+            self._warnings(arguments, unsaid), fork_of=thread.thread_id if forks else None,
+            review=self._reviewed(request, cwd))
         codex_argv(spec)                # what no command line can hold is refused here, not in the supervisor
         self.bounds.check_known(spec)
         if spec.worktree is not None:
@@ -5898,6 +5979,18 @@ class Planner(Room):
         spec = self.bounds.kept_out(spec, spec.worktree.path if spec.worktree else new)
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, carry, update)
+
+    def _reviewed(self, request: Mapping[str, Any], cwd: str) -> Tuple[str, ...]:
+        """The words for what a review looks at: (kind, ref), as `request` has it. Codex takes any word for a
+        ref, and succeeds (codex-cli 0.169.0), so it is looked up here. Raises: ToolError."""
+        if "review" not in request:
+            return ()
+        kind, ref = request["review"]
+        if ref:
+            self.bounds.check_ours(cwd)
+            commit_named(self.git.at(cwd), kind, ref)
+            return (f"--{kind}={ref}",)
+        return ("--uncommitted",) if kind == "uncommitted" else ("-",)
 
     def _beside(self, owner: Spec, tree: Worktree, cwd: str, wants_tree: bool,
                 options: Mapping[str, Any]) -> Tuple[str, Mapping[str, Any]]:
@@ -6255,7 +6348,7 @@ def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
     live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
             "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
             "last_command": p.last_command, "last_file": p.last_file,
-            "last_message": clip(p.message or "", 300), "retries": p.retries,
+            "last_message": clip(masked(clip(p.message or "", 3_000)), 300), "retries": p.retries,
             "unknown_events": p.unknown}
     ran = asked(spec.arguments, spec.overrides)
     return {"threadId": seen.thread_id, "sandbox": ran.sandbox, "model": ran.model,
@@ -6771,6 +6864,9 @@ class Swarm:
         seen = self.view.of(task_id)
         spec, status = seen.spec, seen.status
         facts = _ended_facts(seen.report) if seen.report else _running_facts(seen, self.host.now())
+        if spec.review and seen.report:         # whose usage codex counts as nothing
+            findings = [to_json(comment) for comment in comments_in(seen.report.content or "")]
+            facts = {**facts, "findings": findings, "usage": None}
         record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
                   "outcome": status.outcome and status.outcome.value, **facts,
                   "started_at": round(spec.created_at, 3)}
@@ -6896,9 +6992,7 @@ class Tool(NamedTuple):
 
     def listed(self) -> Schema:
         """The arguments as clients are told of them."""
-        known = {name: schema for name, schema in self.args["properties"].items()
-                 if not (self.brief and name in RARE)}
-        return without_bounds({**self.args, "properties": known})
+        return as_listed(self.args, RARE if self.brief else ())
 
     def called(self, swarm: Swarm, arguments: Mapping[str, Any], call: Call) -> Union[Answer, Wait]:
         """Check the arguments, then run it. Raises: ToolError, OSError."""
@@ -6963,7 +7057,7 @@ def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "If any entry is wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(),
            "wait": boolean("Default true")}, ["tasks"]),
-      RECORDS, always_load=True, waits=True)
+      RECORDS, always_load=True, waits=True, brief=True)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
@@ -6988,6 +7082,32 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
 
+TARGETS = ("task_id", "base", "commit", "instructions")
+
+
+@tool("codex_review", "Review changes",
+      "Let Codex review changes without touching them, and wait: what is not committed in `cwd` (default), "
+      "all since `base`, one `commit`, what a task did in its worktree, or what `instructions` say. The "
+      "result has `content` and `findings` (priority 0 is the most urgent).",
+      obj({"task_id": TASK, "base": string("Branch or commit", minLength=1), "commit": string(minLength=1),
+           "instructions": RUN["prompt"],
+           **{name: NAMELESS[name] for name in ("cwd", "model", "effort", "profile", "config", "isolate",
+                                                "timeout_s")}}),
+      RECORD, waits=True)
+def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
+    given = [name for name in TARGETS if name in args]
+    if len(given) > 1:
+        refuse([f"`{given[0]}` and `{given[1]}` exclude each other"])
+    kind, ref = (given[0], args[given[0]]) if given else ("uncommitted", "")
+    request = {"sandbox": SANDBOXES[0], **{name: args[name] for name in args if name not in TARGETS}}
+    prompt = {"uncommitted": "Review of what is not committed", "base": f"Review of all since {ref}",
+              "commit": f"Review of commit {ref}", "task_id": f"Review of task {ref}"}.get(kind, ref)
+    if kind == "task_id":
+        kind, (request["cwd"], ref) = "base", swarm.compare.reviewable(one_named(swarm, ref))
+    request.update(prompt=prompt, review=(kind, "" if kind == "instructions" else ref))
+    return Wait(tuple(_started(swarm, [request], call)), owned=True, single=True)
+
+
 @tool("codex_status", "See what tasks do",
       "See at once what tasks are doing: state, phase, last command, file and message, seconds since the "
       "last event. Default: all tasks that have not ended, and lost ones not yet told of.",
@@ -6995,6 +7115,65 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     records = [swarm.record(i) for i in all_named(swarm, args.get("task_ids", ())) or swarm.live()]
     return Answer({"tasks": with_overlaps(swarm, records)})
+
+
+@tool("codex_events", "Read events",
+      "Read what a task did, event by event, also while it runs: from `cursor` (0: the beginning) on, at "
+      "most `limit` of these `types` (of events or items). `next_cursor` goes on; `ended`: nothing more "
+      "comes.",
+      obj({"task_id": TASK, "cursor": integer(minimum=0, maximum=1 << 50),
+           "limit": integer("Default 50", minimum=1, maximum=1000), "types": arr(string(), maxItems=50),
+           "max_chars": integer("Of each text, default 500; 0: whole", minimum=0, maximum=RESULT_CHARS)},
+          ["task_id"]),
+      obj({"events": arr(obj()), "next_cursor": integer(), "ended": boolean()}), read_only=True)
+def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
+    task_id, cursor = one_named(swarm, args["task_id"]), args.get("cursor", 0)
+    seen, found, done = swarm.view.of(task_id), Page([], cursor), False
+    path = seen.task.file("events.jsonl")
+    try:
+        found = _page_of_events(path, args, call.client.result_chars - 300)
+        done = seen.ended and found.next_cursor >= os.path.getsize(path)
+    except ValueError:
+        refuse([f"`cursor`: no event of this task begins at {cursor}; pass a `next_cursor`, or 0"])
+    except FileNotFoundError:
+        if seen.ended:
+            raise ToolError(f"There are no events of task {task_id}",
+                            "Codex never began, or it ended so long ago that they were removed",
+                            "codex_wait returns its result")
+    return Answer({"task_id": task_id, **found._asdict(), "ended": done})
+
+
+class Page(NamedTuple):
+    """Some events, and where the next ones begin."""
+    events: List[Any]
+    next_cursor: int
+
+
+def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Page:
+    """Those of the types asked for, as many as `limit` and `room` allow, but one at least. Raises: OSError,
+    ValueError."""
+    wanted, at = set(args.get("types", ())), args.get("cursor", 0)
+    found: List[Any] = []
+    for event, after in events_from(path, at):
+        item = event.get("item")
+        kinds = {event.get("type"), item.get("type") if isinstance(item, dict) else None}
+        if not wanted or wanted & kinds:
+            event = _shortened(event, args.get("max_chars", 500) or room // 2)
+            room -= size(event) + 1
+            if found and (room < 0 or len(found) == args.get("limit", 50)):
+                break
+            found.append(event)
+        at = after
+    return Page(found, at)
+
+
+def _shortened(value: Any, limit: int) -> Any:
+    """JSON data in which every text has at most about `limit` characters and nothing that looks secret."""
+    if isinstance(value, str):
+        return clip_middle(masked(clip_middle(value, 4 * limit)), max(limit, 100))
+    if isinstance(value, dict):
+        return {key: _shortened(entry, limit) for key, entry in value.items()}
+    return [_shortened(entry, limit) for entry in value] if isinstance(value, list) else value
 
 
 @tool("codex_wait", "Wait for tasks",
@@ -7841,9 +8020,9 @@ def _in(arguments: Mapping[str, str]) -> str:
 INSTRUCTIONS = """\
 Runs Codex CLI tasks in parallel; each is a supervised process whose result is kept on disk. \
 One task: codex. Several: ONE codex_batch call, not many codex calls (clients run those one after another). \
-To go on meanwhile: codex_async, or codex_batch with wait=false; then collect with codex_wait. \
-codex_status shows what runs, codex_cancel stops it, codex_reply continues a thread, codex_diff shows \
-changes, codex_merge brings branches together.
+To go on meanwhile: codex_async, or codex_batch with wait=false; codex_wait collects. codex_status and \
+codex_events show what runs, codex_cancel stops it, codex_reply continues a thread, codex_review reviews, \
+codex_diff shows changes, codex_merge unites.
 
 Tasks know nothing of this conversation: put into `prompt` all that Codex needs, and set `cwd`.
 Tasks that change files: `worktree: true` gives each a git worktree and a branch `codex-swarm/<task_id>`, \

@@ -60,10 +60,14 @@ EXEC_ONLY = [
     ("add-dir", "", "DIR", True), ("color", "", "COLOR", False),
 ]
 RESUME_ONLY = [("last", "", None, False), ("all", "", None, False)]
+REVIEW_ONLY = [("uncommitted", "", None, False), ("base", "", "BRANCH", False), ("commit", "", "SHA", False),
+               ("title", "", "TITLE", False)]
+OWN = {"exec": EXEC_ONLY, "resume": RESUME_ONLY, "fork": RESUME_ONLY, "review": REVIEW_ONLY}
 USAGE = {
     "exec": "Usage: codex exec [OPTIONS] [PROMPT]\n       codex exec [OPTIONS] <COMMAND> [ARGS]",
     "resume": "Usage: codex exec resume [OPTIONS] [SESSION_ID] [PROMPT]",
     "fork": "Usage: codex exec fork [OPTIONS] <SESSION_ID> [PROMPT]",
+    "review": "Usage: codex exec review [OPTIONS] [PROMPT]",
 }
 VALUES = {"sandbox": SANDBOXES, "color": ("always", "never", "auto")}
 
@@ -86,13 +90,16 @@ def parse(args):
         if arg == "--" and not literal:
             literal = True
         elif literal or arg == "-" or not arg.startswith("-"):
-            if command == "exec" and not words and not literal and arg in ("resume", "fork"):
+            if command == "exec" and not words and not literal and arg in USAGE:
                 command = arg
             else:
                 words.append(arg)
         else:
             i = parse_flag(command, options, arg, args, i)
-    limit = 1 if command == "exec" else 2
+    targets = [name for name in ("uncommitted", "base", "commit") if name in options]
+    if command == "review" and len(targets + words) > 1:
+        clap_error("the argument '--%s' cannot be used with other targets" % targets[0], USAGE[command])
+    limit = 2 if command in ("resume", "fork") else 1
     if len(words) > limit:
         clap_error("unexpected argument '%s' found" % words[limit], USAGE[command])
     return command, options, words
@@ -100,7 +107,7 @@ def parse(args):
 
 def parse_flag(command, options, arg, args, i):
     """Take one flag and its value; the index of the next argument."""
-    rows = EVERYWHERE + (EXEC_ONLY if command == "exec" else RESUME_ONLY)
+    rows = EVERYWHERE + OWN[command]
     if arg.startswith("--"):
         name, joined, value = arg[2:].partition("=")
         row = next((r for r in rows if r[0] == name), None)
@@ -132,7 +139,7 @@ def parse_flag(command, options, arg, args, i):
 def show_help(command):
     print("Run Codex non-interactively\n\n%s\n\nCommands:" % USAGE[command])
     print("  resume  Resume a session\n  fork    Fork a session\n  review  Run a code review\n\nOptions:")
-    for name, short, value_name, _ in EVERYWHERE + (EXEC_ONLY if command == "exec" else RESUME_ONLY):
+    for name, short, value_name, _ in EVERYWHERE + OWN[command]:
         print("  %s--%s%s" % ("-%s, " % short if short else "    ", name, " <%s>" % value_name if value_name else ""))
 
 
@@ -550,8 +557,11 @@ def run_exec(args):
             die(1, "Error: No such file or directory (os error 2)")
         except NotADirectoryError:
             pass                                               # codex silently accepts a file
-    session = words.pop(0) if command != "exec" and words else None
-    prompt = read_prompt(words[0] if words else None, command != "exec")
+    session = words.pop(0) if command in ("resume", "fork") and words else None
+    if command == "review" and not words:
+        prompt = "ARGV"                                        # for what is reviewed codex has words of its own
+    else:
+        prompt = read_prompt(words[0] if words else None, command != "exec")
     bypass = "dangerously-bypass-approvals-and-sandbox"
     if not (inside_git() or "skip-git-repo-check" in options or bypass in options):
         die(1, "Not inside a trusted directory and --skip-git-repo-check was not specified.")

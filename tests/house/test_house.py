@@ -527,7 +527,8 @@ def test_the_instructions_fit_and_their_beginning_stands_alone():
 
 def test_read_only_tools_say_so_and_no_other():
     hints = {t["name"]: t["annotations"]["readOnlyHint"] for t in tools_list()["tools"]}
-    assert {name for name, read_only in hints.items() if read_only} == {"codex_status", "codex_wait", "codex_diff"}
+    assert {name for name, read_only in hints.items() if read_only} == {"codex_status", "codex_wait", "codex_diff",
+                                                                              "codex_events"}
 
 
 def test_every_tool_and_argument_that_a_text_names_exists():

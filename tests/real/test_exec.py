@@ -101,3 +101,36 @@ async def test_an_ephemeral_task_leaves_no_rollout(lab):
         record = await swarm.call("codex", prompt="@say x", ephemeral=True)
         assert "was `ephemeral`" in await swarm.refused("codex_reply", task_id=record["task_id"], prompt="y")
     assert not list(lab.codex_home.glob("sessions/**/*.jsonl"))
+
+
+async def test_a_review_of_a_tasks_work_tells_its_findings_as_data(lab):
+    place = {"absolute_file_path": str(lab.repo / "story.txt"), "line_range": {"start": 1, "end": 2}}
+    found = {"title": "[P1] Too short", "body": "Tell\nmore.", "confidence_score": 0.9, "priority": 1,
+             "code_location": place}
+    answer = {"findings": [found], "overall_correctness": "patch is incorrect",
+              "overall_explanation": "because", "overall_confidence_score": 0.8}
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex_review", instructions="look\n@say " + json.dumps(answer))
+        task = await swarm.call("codex", prompt="@shell echo more > more.txt", worktree=True)
+        of_task = await swarm.call("codex_review", task_id=task["task_id"])
+        refusal = await swarm.refused("codex_review", base="nowhere")
+    assert record["findings"] == [{"title": "Too short", "file": place["absolute_file_path"], "lines": [1, 2],
+                                   "body": "Tell\nmore.", "priority": 1}]
+    assert record["sandbox"] == "read-only" and "`base`" in refusal
+    assert of_task["outcome"] == "succeeded"
+    assert "git diff %s" % task["worktree"]["base"] in lab.model.requests[-1].prompt
+
+
+async def test_events_of_the_real_codex_are_read_on_from_a_cursor(lab):
+    async with lab.connect() as swarm:
+        task_id = await swarm.start("@shell echo hello\n@hold gate\n@say done", sandbox="read-only")
+        await until(lambda: lab.model.held("gate"), "the model is asked again")
+        first = await swarm.call("codex_events", task_id=task_id)
+        lab.model.release("gate")
+        await swarm.wait(task_id)
+        rest = await swarm.call("codex_events", task_id=task_id, cursor=first["next_cursor"])
+        commands = await swarm.call("codex_events", task_id=task_id, types=["command_execution"])
+    assert not first["ended"] and rest["ended"]
+    kinds = [event["type"] for event in first["events"] + rest["events"]]
+    assert kinds[:2] == ["thread.started", "turn.started"] and kinds[-1] == "turn.completed"
+    assert "hello" in commands["events"][-1]["item"]["aggregated_output"]

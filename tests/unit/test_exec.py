@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 import codex_mcp_swarm as cms
+from client import eventually
 from codex_mcp_swarm import Shape, ToolError
 
 from .helpers import begin, ended, run
@@ -243,3 +244,125 @@ def test_an_interrupting_reply_stops_the_turn_and_goes_on_in_the_thread(swarm, t
     assert ["The turn of task %s was stopped for this reply" % busy.task_id in warning
             for warning in record["warnings"]] == [True]
     assert ended(app, [busy.task_id])[0]["outcome"] == "cancelled"
+
+
+# -- reviews ------------------------------------------------------------------------------------------
+def review(app, **arguments):
+    """The record of a review, called as a client calls it."""
+    wait = cms.codex_review(app, arguments, cms.Call())
+    return ended(app, list(wait.task_ids))[0]
+
+
+@pytest.mark.parametrize("target, words", [
+    ({}, ["--uncommitted"]), ({"base": "main"}, ["--base=main"]), ({"commit": "HEAD"}, ["--commit=HEAD"]),
+])
+def test_a_review_reads_only_and_names_what_it_looks_at(swarm, repo, target, words):
+    record = review(swarm(), effort="low", **target)
+    seen = json.loads(record["content"])["argv"]
+    assert seen[:3] == ["exec", "--sandbox=read-only", "review"] and seen[-1:] == words
+    assert "usage" not in record                    # codex counts nothing of a review
+
+
+def test_own_instructions_of_a_review_go_by_stdin(swarm):
+    record = review(swarm(), instructions="ARGV\nlook at the locks")
+    assert json.loads(record["content"])["argv"][-1] == "-"
+    assert json.loads(record["content"])["prompt_chars"] == len("ARGV\nlook at the locks")
+
+
+@pytest.mark.parametrize("target", [{"base": "nowhere"}, {"commit": "0" * 40}, {"base": "--output=x"}])
+def test_a_review_of_a_ref_that_is_none_is_refused_since_codex_would_succeed(swarm, root, target):
+    with pytest.raises(ToolError, match="`%s`" % list(target)[0]):
+        review(swarm(), **target)
+    assert not list((root / "tasks").glob("*"))
+
+
+def test_a_review_has_one_target(swarm):
+    with pytest.raises(ToolError, match="`base` and `commit` exclude each other"):
+        review(swarm(), base="main", commit="HEAD")
+
+
+def test_the_work_of_a_task_is_reviewed_where_it_was_done_and_nothing_is_committed_there(swarm):
+    app = swarm()
+    task = run(app, "WRITE a.txt one", worktree=True)
+    record = review(app, task_id=task["task_id"])
+    seen = json.loads(record["content"])
+    assert seen["cwd"] == task["worktree"]["path"]
+    assert seen["argv"][-1] == "--base=%s" % task["worktree"]["base"]
+    assert "worktree" not in record and record["title"] == "Review of task %s" % task["task_id"]
+    with pytest.raises(ToolError, match="It had none"):
+        review(app, task_id=record["task_id"])
+
+
+def test_findings_are_read_from_the_text_that_codex_makes_of_them():
+    text = "because\n\nFull review comments:\n\n- [P1] Bug — late — /a b/f.txt:1-2\n  Explain\n\n  more\n" \
+           "\n- No priority — /x:3-3\n  y"
+    assert cms.comments_in(text) == [cms.Comment("Bug — late", "/a b/f.txt", [1, 2], "Explain\n\nmore", 1),
+                                     cms.Comment("No priority", "/x", [3, 3], "y", None)]
+    assert cms.comments_in("- no finding: 3-4\n  — /x") == []
+
+
+# -- events -------------------------------------------------------------------------------------------
+def events(app, task_id, **arguments):
+    return cms.codex_events(app, {"task_id": task_id, **arguments}, cms.Call()).data
+
+
+def test_events_come_in_order_once_and_whole_however_they_are_asked_for(swarm):
+    app = swarm()
+    task_id = run(app, *["TELL %d" % i for i in range(30)])["task_id"]
+    whole = events(app, task_id, limit=1000)
+    assert whole["ended"] and [e["type"] for e in whole["events"]][:2] == ["thread.started", "turn.started"]
+    pieces, cursor = [], 0
+    while not pieces or pieces[-1]["events"]:
+        pieces.append(events(swarm(), task_id, cursor=cursor, limit=7))
+        cursor = pieces[-1]["next_cursor"]
+    assert [e for piece in pieces for e in piece["events"]] == whole["events"]
+    assert cursor == whole["next_cursor"] and [p["ended"] for p in pieces[:2]] == [False, False]
+
+
+def test_events_are_chosen_by_the_type_of_the_event_or_of_its_item(swarm):
+    app = swarm()
+    task_id = run(app, "TELL a", "SAY b")["task_id"]
+    chosen = events(app, task_id, types=["agent_message", "turn.completed"])
+    assert [e["type"] for e in chosen["events"]] == ["item.completed", "item.completed", "turn.completed"]
+    assert chosen["ended"]
+
+
+def test_a_running_task_tells_what_is_new_and_no_half_line(swarm, tmp_path):
+    app = swarm()
+    task = begin(app, "TELL first", "WAITFILE %s" % (tmp_path / "gate"), "SAY last")
+    eventually(lambda: len(events(app, task.task_id)["events"]) >= 3)
+    first = events(app, task.task_id)
+    with open(task.file("events.jsonl"), "ab") as f:
+        f.write(b'{"type": "half')
+    assert events(app, task.task_id, cursor=first["next_cursor"]) == {
+        "task_id": task.task_id, "events": [], "next_cursor": first["next_cursor"], "ended": False}
+
+
+@pytest.mark.parametrize("cursor", [1, 10 ** 12])
+def test_a_cursor_that_is_none_is_refused(swarm, cursor):
+    app = swarm()
+    task_id = run(app, "SAY x")["task_id"]
+    with pytest.raises(ToolError, match="`cursor`: no event of this task begins at %d" % cursor):
+        events(app, task_id, cursor=cursor)
+
+
+def test_events_are_cut_unless_they_are_asked_for_whole_and_secrets_are_masked(swarm):
+    app = swarm()
+    long = "x" * 5000
+    task_id = run(app, "TELL %s" % long, "TELL token=sk-abcdefghijklmnop0123")["task_id"]
+    told = lambda **how: events(app, task_id, types=["agent_message"], **how)["events"]
+    texts = lambda **how: [event["item"]["text"] for event in told(**how)]
+    assert len(texts()[0]) <= 500 and "characters cut here" in texts()[0]
+    assert texts(max_chars=0)[0] == long
+    assert "abcdefgh" not in str(texts(max_chars=0))
+
+
+def test_lines_that_are_no_events_are_named_and_counted(swarm, monkeypatch):
+    app = swarm()
+    task = begin(app, "SAY x")
+    ended(app, [task.task_id])
+    with open(task.file("events.jsonl"), "ab") as f:
+        f.write(b"no json\n[1]\n" + b"y" * 3000 + b"\n")
+    monkeypatch.setattr(cms, "MAX_LINE_BYTES", 1000)
+    found = events(app, task.task_id, types=["unreadable"])
+    assert [e["bytes"] for e in found["events"]] == [8, 4, 3001] and found["ended"]
