@@ -5946,16 +5946,7 @@ class Planner(Room):
         options: Mapping[str, Any] = wanted if isinstance(wanted, dict) else {}
         wants_tree = wanted is not False
         arguments, overrides, unsaid = self._arguments(request, owner, wants_tree)
-        where = request.get("cwd") or (owner.cwd if owner else ".")
-        if forks and owner and owner.worktree and is_inside(where, owner.worktree.path):
-            where, options = self._beside(owner, owner.worktree, where, wants_tree, options)
-        elif owner:
-            owner = self.worktrees.back_for(owner, where)
-        cwd = self.bounds.directory(where)
-        if config.allow_roots:
-            cwd = os.path.realpath(cwd)             # a link could be turned after the check
-            self.bounds.check_allowed(cwd)
-        self._check_place(cwd, thread._replace(owner=owner), wants_tree, "cwd" in request, forks)
+        cwd, options, owner = self._place(request, thread, wants_tree, options)
         carry, base = options.get("include_changes", False), options.get("base", "HEAD")
         source = (source_of or self.worktrees.source)(cwd, base, carry) if wants_tree else None
         arguments = self.bounds.with_files(arguments, cwd)
@@ -5979,6 +5970,23 @@ class Planner(Room):
         spec = self.bounds.kept_out(spec, spec.worktree.path if spec.worktree else new)
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
         return Plan(spec, request["prompt"], source, carry, update)
+
+    def _place(self, request: Mapping[str, Any], thread: Thread, wants_tree: bool, options: Mapping[str, Any],
+               ) -> Tuple[str, Mapping[str, Any], Optional[Spec]]:
+        """(where a run works, the options of its worktree, the last task of its thread with its worktree back).
+        Raises: ToolError."""
+        owner, forks = thread.owner, request.get("fork", False)
+        where = request.get("cwd") or (owner.cwd if owner else ".")
+        if forks and owner and owner.worktree and is_inside(where, owner.worktree.path):
+            where, options = self._beside(owner, owner.worktree, where, wants_tree, options)
+        elif owner:
+            owner = self.worktrees.back_for(owner, where)
+        cwd = self.bounds.directory(where)
+        if self.config.allow_roots:
+            cwd = os.path.realpath(cwd)             # a link could be turned after the check
+            self.bounds.check_allowed(cwd)
+        self._check_place(cwd, thread._replace(owner=owner), wants_tree, "cwd" in request, forks)
+        return cwd, options, owner
 
     def _reviewed(self, request: Mapping[str, Any], cwd: str) -> Tuple[str, ...]:
         """The words for what a review looks at: (kind, ref), as `request` has it. Codex takes any word for a
@@ -7093,7 +7101,7 @@ TARGETS = ("task_id", "base", "commit", "instructions")
            "instructions": RUN["prompt"],
            **{name: NAMELESS[name] for name in ("cwd", "model", "effort", "profile", "config", "isolate",
                                                 "timeout_s")}}),
-      RECORD, waits=True)
+      RECORD, waits=True, brief=True)
 def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     given = [name for name in TARGETS if name in args]
     if len(given) > 1:

@@ -153,3 +153,30 @@ def test_a_wrong_argument_is_shown_without_its_secrets():
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x7f", "\x80", "\x9f"], ids=ascii)
 def test_no_mark_at_which_some_client_ends_a_line_goes_out_raw(mark):
     assert cms.compact({"text": "one%stwo" % mark}) == '{"text":"one\\u%04xtwo"}' % ord(mark)
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("curl -H 'Authorization: Bearer abcdefghijklmnop'", "curl -H 'Authorization: ***"),
+    ("X-Auth: bearer abcdefghijklmnop.qrs", "X-Auth: bearer ***"),
+    ("git push https://joe:s3cret@host/x.git", "git push https://joe:***@host/x.git"),
+    ("echo sk-proj-abcdefghijklmnop0123 done", "echo *** done"),
+    ("ghp_abcdefghijklmnopqrstuvwxyz", "***"), ("github_pat_abcdefghijklmnopqrstuvwxyz", "***"),
+    ("glpat-abcdefghijklmnopqrst", "***"), ("xoxb-1234567890-abc", "***"), ("AKIAIOSFODNN7EXAMPLE", "***"),
+    ("AIzaSyA-1234567890abcdefghijklmnopqrstu", "***"), ("npm_abcdefghijklmnopqrstuvwxyz0123456789", "***"),
+    ("hf_abcdefghijklmnopqrstuvwx", "***"), ("SG.abcdefghijklmnop.abcdefghijklmnop", "***"),
+    ("eyJhbGciOiJIUzI1.eyJzdWIiOiIx.c2ln", "***"),
+    ("a\n-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----\nb", "a\n***\nb"),
+    ("-----BEGIN PRIVATE KEY-----\nabc cut", "***"),
+    ("risk-management-is-important", "risk-management-is-important"),
+    ("pytest -q tests/unit/test_tokens.py::test_a_long_name_of_a_test",
+     "pytest -q tests/unit/test_tokens.py::test_a_long_name_of_a_test"),
+    ("https://example.com/a@b", "https://example.com/a@b"),
+])
+def test_what_looks_secret_by_itself_is_masked(text, shown):
+    assert cms.masked(text) == shown
+
+
+def test_masking_is_quick_on_text_that_is_made_to_be_slow():
+    for text in ("://" * 20_000, "-----BEGIN PRIVATE KEY-----" * 5_000, "sk-" * 30_000, "bearer " * 20_000,
+                 "eyJ" + "a." * 40_000):
+        assert len(cms.masked(text)) <= len(text) + 100_000
