@@ -5973,7 +5973,7 @@ class Planner(Room):
 
     def _place(self, request: Mapping[str, Any], thread: Thread, wants_tree: bool, options: Mapping[str, Any],
                ) -> Tuple[str, Mapping[str, Any], Optional[Spec]]:
-        """(where a run works, the options of its worktree, the last task of its thread with its worktree back).
+        """(where a run works, the options of its worktree, its thread's last task with its worktree back).
         Raises: ToolError."""
         owner, forks = thread.owner, request.get("fork", False)
         where = request.get("cwd") or (owner.cwd if owner else ".")
