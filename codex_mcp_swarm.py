@@ -7000,7 +7000,7 @@ class Tool(NamedTuple):
 
     def listed(self) -> Schema:
         """The arguments as clients are told of them."""
-        return as_listed(self.args, RARE if self.brief else ())
+        return as_listed(self.args, RARE if self.brief else {"approval-policy"})    # which has no effect
 
     def called(self, swarm: Swarm, arguments: Mapping[str, Any], call: Call) -> Union[Answer, Wait]:
         """Check the arguments, then run it. Raises: ToolError, OSError."""
