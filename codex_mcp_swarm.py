@@ -1096,13 +1096,13 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("model", string("Model name", minLength=1), lambda v: [f"--model={v}"]),
     Flag("sandbox", string("Default: codex's own configuration; read-only in untrusted directories",
                            enum=SANDBOXES), lambda v: [f"--sandbox={v}"], before_resume=True),
-    Flag("approval-policy", string("Accepted for compatibility; always never",
+    Flag("approval-policy", string("Has no effect",
                                    enum=["untrusted", "on-failure", "on-request", "never"]), rare=True),
     Flag("cwd", string("Working directory", minLength=1), repeated=False),
     Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"],
          before_resume=True, rare=True),
     Flag("config", obj(description="Codex settings, as in config.toml"), config_words),
-    Flag("effort", string("Reasoning effort, as low, medium, high, xhigh", pattern="[a-z]{1,20}"),
+    Flag("effort", string("Reasoning effort: low, medium, high ...", pattern="[a-z]{1,20}"),
          _setting("model_reasoning_effort")),
     Flag("search", string("Web search", enum=["disabled", "cached", "indexed", "live"]),
          _setting("web_search"), rare=True),
@@ -1112,7 +1112,7 @@ FLAGS: Tuple[Flag, ...] = (
          file_words=lambda path: [f"--output-schema={path}"], needs="--output-schema", rare=True),
     Flag("add_dirs", arr(string(minLength=1), "More directories to write in", maxItems=20),
          _each("--add-dir"), before_resume=True, needs="--add-dir", rare=True),
-    Flag("approve_for_me", boolean("What the sandbox forbids is put to a reviewing model"),
+    Flag("approve_for_me", boolean("A model reviews what the sandbox forbids"),
          _switch("--approve-for-me"), before_resume=True, repeated=False, needs="--approve-for-me",
          rare=True),
     Flag("isolate", boolean("Without the user's config.toml and MCP servers"),
@@ -7000,7 +7000,7 @@ class Tool(NamedTuple):
 
     def listed(self) -> Schema:
         """The arguments as clients are told of them."""
-        return as_listed(self.args, RARE if self.brief else {"approval-policy"})    # which has no effect
+        return as_listed(self.args, RARE if self.brief else ())
 
     def called(self, swarm: Swarm, arguments: Mapping[str, Any], call: Call) -> Union[Answer, Wait]:
         """Check the arguments, then run it. Raises: ToolError, OSError."""

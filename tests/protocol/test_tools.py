@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-TOOLS = ["codex", "codex_async", "codex_batch", "codex_reply", "codex_status", "codex_wait", "codex_diff",
-         "codex_merge", "codex_cancel"]
-READ_ONLY = {"codex_status", "codex_wait", "codex_diff"}
+TOOLS = ["codex", "codex_async", "codex_batch", "codex_reply", "codex_review", "codex_status", "codex_events",
+         "codex_wait", "codex_diff", "codex_merge", "codex_cancel"]
+READ_ONLY = {"codex_status", "codex_wait", "codex_diff", "codex_events"}
 ALWAYS_LOADED = {"codex", "codex_batch"}
 TOOL_MEMBERS = {"name", "title", "description", "inputSchema", "outputSchema", "annotations", "_meta"}
 
@@ -42,7 +42,7 @@ def test_the_entry_tools_are_always_loaded(tools):
 def test_tools_list_is_small(client):
     """Every model pays for it in every session."""
     tools = client().request("tools/list")["result"]
-    assert len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False).encode()) < 11_900
+    assert len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False).encode()) < 12_000
 
 
 def test_a_description_is_sixty_words_at_most_and_does_not_shout(tools):
