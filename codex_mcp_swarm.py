@@ -2314,12 +2314,14 @@ class Git:
         rows = "".join(self.at("/")(*words, file) for file in files if os.path.lexists(file))
         return sorted({name for name in rows.split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
 
+    def version(self) -> List[int]:
+        """Its first two numbers. Raises: GitError."""
+        return [*map(int, re.findall(r"\d+", self.at("/")("version"))[:2])]
+
     def check_merge_tree(self) -> None:
         """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
-        said = self.at("/")("version")
-        found = re.search(r"(\d+)\.(\d+)", said)
-        if found is None or (int(found[1]), int(found[2])) < (2, 38):
-            raise GitError("Merging needs git 2.38 or newer", f"The server has {said}",
+        if self.version() < [2, 38]:
+            raise GitError("Merging needs git 2.38 or newer", f"The server has {self.at('/')('version')}",
                            "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
     def own_directory(self) -> str:
@@ -6569,36 +6571,31 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-class Habit(NamedTuple):
-    """Where a client may have our entry, and how long it lets a call take whose entry has no `timeout`
-    (milliseconds); 0: hours; None: nobody can tell."""
-    files: Sequence[str]                # relative: in the current directory
-    limit_s: Optional[float] = None
-    table: str = "mcpServers"
+# Where clients may have our entry; of codex, which tells itself, no file. Relative: in the current directory.
+SETTINGS: Mapping[str, Sequence[str]] = {
+    "claude": ("~/.claude.json", ".mcp.json"), "codex": (),
+    "cursor": ("~/.cursor/mcp.json", ".cursor/mcp.json"), "vscode": (".vscode/mcp.json",),
+    "gemini": ("~/.gemini/settings.json",),
+    "opencode": ("~/.config/opencode/opencode.json", "opencode.json"),
+    "claude-desktop": ("~/.config/Claude/claude_desktop_config.json",
+                       "~/Library/Application Support/Claude/claude_desktop_config.json")}
+# How long a call may take whose entry names no `timeout`; 0: hours; of the others nobody can tell.
+# Source: Claude Code 2.1.329, codex-cli 0.169.0, the documentation of Gemini CLI.
+LIMITS_S = {"claude": 0.0, "codex": 300.0, "gemini": 600.0}
 
 
-# Source: Claude Code 2.1.329, codex-cli 0.169.0 (which is asked itself), the documentation of the others.
-HABITS: Mapping[str, Habit] = {
-    "claude": Habit(("~/.claude.json", ".mcp.json"), 0),
-    "codex": Habit((), 300),
-    "cursor": Habit(("~/.cursor/mcp.json", ".cursor/mcp.json")),
-    "vscode": Habit((".vscode/mcp.json",), table="servers"),
-    "gemini": Habit(("~/.gemini/settings.json",), 600),
-    "opencode": Habit(("~/.config/opencode/opencode.json", "opencode.json"), table="mcp"),
-    "claude-desktop": Habit(("~/.config/Claude/claude_desktop_config.json",
-                             "~/Library/Application Support/Claude/claude_desktop_config.json"))}
-
-
-def entries_in(text: str, table: str, cwd: str) -> List[Dict[str, Any]]:
-    """Our entries among the settings of a client, each with its whole command as a list. Raises: ValueError,
-    TypeError, AttributeError or RecursionError for what is no plain JSON, or says something else."""
-    data = json.loads(text)
+def our_entries(settings: str, cwd: str) -> List[Dict[str, Any]]:
+    """Our entries in the settings of a client, `command` as one list. Raises: ValueError, TypeError,
+    LookupError, AttributeError or RecursionError for what is no JSON, or says something else."""
+    data = json.loads(settings)
     if isinstance(data, list):                                          # as codex tells it
-        data = {table: {row["name"]: {**row["transport"], "timeout": 1000 * (row["tool_timeout_sec"] or 0)}
+        data = {"mcp": {row["name"]: {**row["transport"], "timeout": 1000 * (row["tool_timeout_sec"] or 0)}
                         for row in data if row["enabled"]}}
-    here = data.get("projects", {}).get(cwd, {})                        # as Claude Code keeps what is local
+    parts = (data, data.get("projects", {}).get(cwd, {}))               # Claude Code's for this directory
+    rows = [row for part in parts for table in ("mcpServers", "servers", "mcp")
+            for row in part.get(table, {}).items()]
     found = []
-    for name, entry in [*data.get(table, {}).items(), *here.get(table, {}).items()]:
+    for name, entry in rows:
         first, more = entry.get("command") or [], entry.get("args") or []
         words = [*([first] if isinstance(first, str) else first), *more]
         if words and re.search(r"codex[-_](mcp[-_])?swarm", " ".join((name, *words))):
@@ -6622,14 +6619,14 @@ class Doctor(Room):
         checks = {"login": self.login, "sandbox": self.sandbox, "reach": self.reach} if there else {}
         checks.update(git=self.git_version, root=self.root, locks=self.locks, space=self.space)
         found += itertools.starmap(self.one, checks.items())
-        clients = [one for name in HABITS if there or name != "codex" for one in self.client(name)]
+        clients = [one for name in SETTINGS if there or name != "codex" for one in self.client(name)]
         none = "no client that is known here starts this server", "`codex-mcp-swarm config CLIENT` prints how"
         return [*found, *(clients or [self.one("clients", lambda: none)])]
 
     def ready(self) -> Tuple[str, str]:
         """(a codex that can work, ""), or ("", why there is none)."""
         found = [self.one("codex", self.codex), self.one("login", self.login)]
-        broken = [f"{one.what} {one.fix}." for one in found if one.health is Health.BROKEN]
+        broken = [str(SwarmError(one.what, "", one.fix)) for one in found if one.health is Health.BROKEN]
         return ("", broken[0]) if broken else (self.path(), "")
 
     @staticmethod
@@ -6705,11 +6702,11 @@ class Doctor(Room):
         return f"`{self.config.root}` {how}", ""
 
     def git_version(self) -> Tuple[str, str]:
-        said = self.git.at("/")("version")
-        version = [*map(int, re.findall(r"\d+", said)[:2])]
+        version = self.git.version()
+        what = f"git {'.'.join(map(str, version))}"
         if version < [2, 18]:
-            raise ToolError(f"{said} is too old", "Worktrees need 2.18, merges 2.38", "Update git")
-        return said, "" if version >= [2, 38] else "codex_merge needs 2.38: update git"
+            raise ToolError(f"{what} is too old", "Worktrees need 2.18, merges 2.38", "Update git")
+        return what, "" if version >= [2, 38] else "codex_merge needs 2.38: update git"
 
     def root(self) -> Tuple[str, str]:
         root = self.config.root
@@ -6744,16 +6741,15 @@ class Doctor(Room):
         return f"{free:,} MiB are free in `{trees}`", ""
 
     def client(self, name: str) -> Iterator[Finding]:
-        """What is right or wrong with each of our entries in the settings of one client."""
-        told = {"`codex mcp list`": lambda: self.ask("mcp", "list", "--json").out} if name == "codex" else {}
-        for path in map(os.path.abspath, map(os.path.expanduser, HABITS[name].files)):
-            if os.path.isfile(path):
-                told[f"`{path}`"] = functools.partial(text_in, path)
-        for where, read in told.items():
+        """Whether a client can start us, by each of our entries, and how long it waits for a call."""
+        told = {"`codex mcp list`": self.ask("mcp", "list", "--json").out} if name == "codex" else {}
+        paths = map(os.path.abspath, map(os.path.expanduser, SETTINGS[name]))
+        told.update((f"`{path}`", text_in(path)) for path in paths if os.path.isfile(path))
+        for where, text in told.items():
             try:
-                for entry in entries_in(read(), HABITS[name].table, os.getcwd()):
+                for entry in our_entries(text, os.getcwd()):
                     yield self.one(f"client {name}", lambda: self.entry(name, where, entry))
-            except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 yield Finding(f"client {name}", Health.WARNING, f"{where} cannot be read as JSON",
                               "See whether the client can, and starts this server")
 
@@ -6763,14 +6759,13 @@ class Doctor(Room):
         lost = [word for word in words if re.match("/.*[.]py$", word) and not os.path.isfile(word)]
         if lost or not shutil.which(words[0], path=self.environ.get("PATH", os.defpath)):
             raise ToolError(f"{where} starts `{[*lost, words[0]][0]}`, which is not there", "", fix)
-        limit_s, needs_s = HABITS[name].limit_s, WAIT_S_CODEX if name == "codex" else WAIT_S
-        limit_s = (entry.get("timeout") or 0) / 1000 or limit_s
+        limit_s = entry["timeout"] / 1000 if entry.get("timeout") else LIMITS_S.get(name)
         if limit_s is None:
             return f"{where} starts us; should it end a call after 60 s, use `wait: false` and codex_wait", ""
-        waits = f"ends a call after {lasting(limit_s)}" if limit_s else "lets a call take hours"
+        needs_s = WAIT_S_CODEX if name == "codex" else WAIT_S
         short = 0 < limit_s < needs_s
-        return f"{where} starts us, and {waits}", \
-            f"Tasks then go on: codex_wait. {lasting(needs_s)} are better: {fix}" if short else ""
+        return f"{where} starts us, and lets a call take {lasting(limit_s) if limit_s else 'hours'}", \
+            f"Its tasks then go on: codex_wait. Better {lasting(needs_s)}: {fix}" if short else ""
 
 
 def default_config(environ: Mapping[str, str]) -> Config:
@@ -7734,26 +7729,22 @@ class Card(NamedTuple):
         return self.seen.report and self.seen.report.usage or Usage()
 
 
-def cards(swarm: Swarm, task_ids: Sequence[str]) -> List[Card]:
-    """In the order in which they were started, without patches. Raises: ToolError for what is no task."""
+def cards(swarm: Swarm, task_ids: Sequence[str], patch_chars: int = 0) -> List[Card]:
+    """In the order in which they were started, with so much of what each changed in a worktree: elsewhere
+    nobody can tell whose the changes are. Raises: ToolError for what is no task."""
     found = []
     for seen in map(swarm.view.of, task_ids):
-        until = seen.report.ended_at if seen.report else swarm.host.now()
+        begun, patch = seen.spec.created_at, ""
+        until = max(begun, seen.report.ended_at if seen.report else swarm.host.now())
         ready_at = max(modified_at(seen.task.file(name)) for name in ("spec.json", "setup.log"))
-        begun = seen.spec.created_at
-        found.append(Card(seen, max(begun, min(ready_at, until)), max(until, begun)))
+        if patch_chars and seen.worktree:
+            try:
+                said = swarm.diff(seen.task.task_id, None, "patch", (), 0, patch_chars)
+                patch = with_rest(said["content"], said["total_chars"])
+            except (ToolError, OSError) as error:
+                patch = str(error)
+        found.append(Card(seen, max(begun, min(ready_at, until)), until, patch))
     return sorted(found, key=lambda card: card.seen.spec.created_at)
-
-
-def with_patch(swarm: Swarm, card: Card, limit: int) -> Card:
-    """Of one that has a worktree: in another directory nobody can tell whose the changes are."""
-    if card.seen.worktree is None:
-        return card
-    try:
-        found = swarm.diff(card.seen.task.task_id, None, "patch", (), 0, limit)
-        return card._replace(patch=with_rest(found["content"], found["total_chars"]))
-    except (ToolError, OSError) as error:
-        return card._replace(patch=str(error))
 
 
 def with_rest(shown: str, chars: int) -> str:
@@ -7792,9 +7783,9 @@ def _timeline(shown: Sequence[Card], first: float, last: float) -> Iterator[str]
     span, height = max(last - first, 1.0), 40 * len(shown)
     yield f'<svg role="img" aria-label="When each task ran" height="{height + 24}">'
     for quarter, anchor in enumerate(("start", "middle", "middle", "middle", "end")):
-        x = f"{25 * quarter}%"
-        yield f'<line x1="{x}" x2="{x}" y1="0" y2="{height + 4}"/>'
-        yield f'<text x="{x}" y="{height + 20}" text-anchor="{anchor}">{lasting(span * quarter / 4)}</text>'
+        at = f"{25 * quarter}%"
+        yield f'<line x1="{at}" x2="{at}" y1="0" y2="{height + 4}"/>'
+        yield f'<text x="{at}" y="{height + 20}" text-anchor="{anchor}">{lasting(span * quarter / 4)}</text>'
     for row, card in enumerate(shown):
         begin, task_id = card.seen.spec.created_at, card.seen.task.task_id
         yield f'<a href="#{task_id}"><text x="4" y="{40 * row + 14}">{as_html(_name(card))}</text>'
@@ -7817,8 +7808,8 @@ def _section(card: Card) -> Iterator[str]:
     how, took = card.how.replace("_", " "), lasting(card.until - seen.spec.created_at)
     yield f'<p><b class="{card.how}">{how}</b> after {took}</p>'
     tokens = f"{card.usage.input_tokens:,} tokens in, {card.usage.output_tokens:,} out"
-    facts = [seen.task.task_id, report and report.model, report and report.sandbox, tokens,
-             tree and tree.branch, tree and tree.files_changed and f"+{tree.insertions} -{tree.deletions}"]
+    facts = [seen.task.task_id, report and report.model, report and report.sandbox, tokens]
+    facts += [tree.branch, f"+{tree.insertions or 0} -{tree.deletions or 0}"] if tree else []
     yield f'<p class="soft">{as_html(" · ".join(filter(None, facts)))}</p>'
     if report and report.failure:
         told_of = "\n".join(_failure_lines(to_json(report.failure)))
@@ -9759,27 +9750,36 @@ def watch_all(typed: Typed) -> int:
     return 0
 
 
-# The demonstration: real tasks, shown as a client shows them, and the real codex where there is one.
-DEMO_PROMPTS = [f"In one sentence: what {what}?" for what in
-                ("is a process group", "does fsync do", "is a FIFO", "does flock do", "is a zombie process")]
+# The demonstration is a story: three tasks at once, of which two change the same line. It plays in a
+# repository that is thrown away, with the real codex where there is one.
+DEMO_STORY = "The quick brown fox jumps over the lazy dog."
+DEMO_PROMPTS = ("In story.txt replace the word `brown` by `red`. Change nothing else.",
+                "Write a file moral.txt with the moral of story.txt in one sentence.",
+                "In story.txt replace the word `brown` by `grey`. Change nothing else.")
 STAND_IN = """#!/bin/sh
+[ "$1" = --version ] && exec echo codex-cli 0.169.0
+prompt=$(cat)
 echo '{"type": "thread.started", "thread_id": "00000000-0000-7000-8000-'$(printf %012x $$)'"}'
-echo '{"type": "item.started", "item": {"id": "1", "type": "command_execution", "command": "man -k process"}}'
+echo '{"type": "item.started", "item": {"id": "1", "type": "command_execution", "command": "cat story.txt"}}'
 sleep $(($$ % 3 + 1))
+case $prompt in
+    *red*) sed s/brown/red/ story.txt > new && mv new story.txt ;;
+    *grey*) sed s/brown/grey/ story.txt > new && mv new story.txt ;;
+    *) echo 'Who is quick need not be careful.' > moral.txt ;;
+esac
 echo '{"type": "item.completed", "item": {"id": "2", "type": "agent_message", "text": "(a stand-in)"}}'
 echo '{"type": "turn.completed", "usage": {}}'
 """
 
 
-@subcommand("demo", "Set up", "run five small tasks, with live status in the terminal", """\
-They put five short questions to your codex; where there is none that could answer, it says so, and a
-stand-in takes its place.""", flags=True)
+@subcommand("demo", "Set up", "tell a story of three tasks, two of which collide", """\
+Three tasks work at once in a throw-away repository, each in a worktree of its own. Two change the same line:
+you see it before anything is merged, and what to do. Your codex does the work, which uses your account; where
+there is none that could, a stand-in takes its place. Nothing of it stays.""", flags=True)
 def demo(typed: Typed) -> int:
-    """Run five tasks and show them live; whatever ends it ends them. Killed itself it leaves them in ROOT,
-    where every server sees them and can stop them. Returns 0 when all five succeeded. Raises: ToolError;
-    OSError."""
+    """Whatever ends it ends its tasks. Killed itself it leaves them in ROOT, where every server sees them and
+    can stop them. Returns 0 when all succeeded. Raises: ToolError; OSError."""
     import tempfile
-    config, environ = typed.config, typed.environ
     call = Call(tell=lambda text: print(f"  {visible(text)}", flush=True))
 
     def end(*_: Any) -> None:
@@ -9787,43 +9787,93 @@ def demo(typed: Typed) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="codex-swarm-demo-") as place:
-        codex, why = Doctor(Swarm(config, Host(), environ).bounds).ready()
-        if codex:
-            print(f"Five small questions for {codex} (this uses your account).", flush=True)
-        else:
-            print(f"{why}\nA STAND-IN that only pretends to work takes its place.", flush=True)
+        codex, why = Doctor(typed.swarm.bounds).ready()
+        print(f"{codex} does the work (this uses your account)." if codex else
+              f"{why}\nA STAND-IN that only pretends to work takes its place.", flush=True)
+        if not codex:
             with open(os.open(os.path.join(place, "codex"), os.O_WRONLY | os.O_CREAT, 0o700), "w") as f:
                 f.write(STAND_IN)
-        config = config._replace(codex_bin=codex or os.path.join(place, "codex"), skip_git_repo_check=True)
-        swarm = Swarm(config, Host(config.log_file, config.log_level), environ)
-        options = {"cwd": place, "sandbox": "read-only", "timeout_s": 300}
+        plain = typed.config._replace(codex_bin=codex or os.path.join(place, "codex"), worktree_setup="",
+                                      merge_verify="", max_sandbox="", allow_roots=())
+        swarm = Swarm(plain, typed.swarm.host, typed.environ)
+        repo = _demo_repository(swarm, place)
         task_ids: List[str] = []
         try:
+            options = {"cwd": repo, "worktree": True, "timeout_s": 300}
             task_ids = swarm.start([{"prompt": prompt, **options} for prompt in DEMO_PROMPTS])
-            swarm.wait(task_ids, WAIT_S, call)
+            if Terminal.takes(sys.stdout, typed.environ):
+                call.cancelled = bool(watch_live(swarm, task_ids, sys.stdout))
+            else:
+                swarm.wait(task_ids, WAIT_S, call)
+            if call.cancelled:
+                print("Stopped, with the three tasks.")
+                return 1
+            code = _tell_demo(swarm, task_ids, Look(sys.stdout, typed.environ))
         finally:
             swarm.stop(task_ids)
             swarm.wait(task_ids, CANCEL_WAIT_S, Call())
-    if call.cancelled:
-        print("Stopped, with the five tasks.")
-        return 1
-    return _tell_demo(swarm, task_ids, bool(codex))
-
-
-def _tell_demo(swarm: Swarm, task_ids: Sequence[str], real: bool) -> int:
-    """What came of it, and what to do next. Returns 0 when all succeeded."""
-    records = [swarm.record(task_id) for task_id in task_ids]
-    swarm.collected(task_ids)
-    print("\n" + render({"tasks": records}))
-    succeeded, longest_s = sum("failure" not in r for r in records), max(r["elapsed_s"] for r in records)
-    said = "succeeded" if real else "pretended to succeed"
-    print(f"\n{succeeded} of {len(records)} {said}, in parallel; the longest took {longest_s} s.")
-    if not real:
+            _forget_demo(swarm, repo, task_ids)
+    if code == 0:
+        print(f"\n3 of 3 {'succeeded' if codex else 'pretended to succeed'}. In a client you only say what "
+              "you want: its model makes these calls.")
+    if not codex:
         print("A STAND-IN did this: no model was asked.\n"
               "Next: `npm install -g @openai/codex` unless it is there, `codex login`, and this demo again.")
-    program = shell_words(this_program())
-    print(f"To add the server to a client: `{program} config CLIENT` prints how ({', '.join(CLIENTS)}).")
-    return 0 if succeeded == len(records) else 1
+    program, others = this_program(), ", ".join(filter("claude".__ne__, CLIENTS))
+    print(f"`{shell_words(program)} config CLIENT` prints the entry for {others}.\n"
+          f"For Claude Code, paste this in your project:\n\n    {entry_for('claude', program)}")
+    return code
+
+
+def _demo_repository(swarm: Swarm, place: str) -> str:
+    """Make it, and say what will be done there. Raises: GitError, OSError."""
+    repo = os.path.join(place, "repository")
+    os.mkdir(repo)
+    with open(os.path.join(repo, "story.txt"), "w") as f:
+        f.write(DEMO_STORY + "\n")
+    at = swarm.git.at(repo)
+    at("init", "-q")
+    for key, value in (("name", "demo"), ("email", "demo@localhost")):
+        at("config", f"user.{key}", value)
+    at("add", "story.txt")
+    at("commit", "-q", "-m", "A story")
+    print(f"A throw-away repository: story.txt says `{DEMO_STORY}` Three tasks at once, each in a worktree:\n"
+          + "\n".join(f"  {number}. {prompt}" for number, prompt in enumerate(DEMO_PROMPTS, 1)), flush=True)
+    return repo
+
+
+def _tell_demo(swarm: Swarm, task_ids: Sequence[str], look: Look) -> int:
+    """What came of it: who collides, what fits, how the rest is united. Returns 0 when all succeeded."""
+    records = [swarm.record(task_id) for task_id in task_ids]
+    print("\nEach has committed its work on a branch of its own:", *look.tasks(records), sep="\n")
+    whys = [record["failure"] for record in records if "failure" in record]
+    if whys:
+        print(visible("\n".join(line for why in whys for line in _failure_lines(why))))
+        return 1
+    merge = lambda **how: codex_merge(swarm, how, Call()).data
+    tried = merge(task_ids=task_ids, dry_run=True)
+    print("\nDo they fit together? `codex_merge` with `dry_run` only tells:\n" + visible(render(tried)))
+    fitting = tried.get("fitting", task_ids)
+    done = merge(task_ids=fitting, into="HEAD")
+    print("\nThose that fit go into the branch that is checked out:\n" + visible(render(done)))
+    for conflict in tried.get("conflicts", ())[:1]:
+        left = next(task_id for task_id in task_ids if task_id not in fitting)
+        other = next(task_id for task_id in conflict["tasks"] if task_id != left)
+        told = {"task_id": left, "update_from": other, "prompt": "Unite both: the fox is reddish grey."}
+        print("\nThe last one is united by its own Codex, which gets both versions; then it merges, too:\n"
+              f"codex_reply {json.dumps(told)}")
+    return 0
+
+
+def _forget_demo(swarm: Swarm, repo: str, task_ids: Sequence[str]) -> None:
+    """Remove what would outlive the repository: worktrees, and the records of tasks that have ended."""
+    swarm.unended()                         # which takes them out of the index of those that have not
+    for task_id in task_ids:
+        Trees(swarm.git).discard(repo, os.path.join(swarm.config.worktree_dir, task_id), "")
+        task = swarm.store.get(task_id)
+        with swarm.store.locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
+            if mine:
+                task.remove()
 
 
 @subcommand("report", "See what they do and did", "sum up tasks, or write a page about them", """\
@@ -9842,18 +9892,15 @@ def sum_up(typed: Typed) -> int:
     if not ids:
         raise ToolError("No task was started in the last 24 hours", "",
                         "`codex-mcp-swarm ls --all` lists older ones: name those")
-    shown = cards(swarm, ids)
-    print(account(shown))
+    shown = cards(swarm, ids, REPORT_CHARS // len(ids) if typed["html"] else 0)
     if typed["html"]:
-        patch_chars = REPORT_CHARS // len(shown)
-        page = web_page([with_patch(swarm, card, patch_chars) for card in shown])
         with open(os.path.expanduser(typed["html"]), "w", encoding="utf-8", errors="replace") as f:
-            f.write(page)
-        print(f"The page is {os.path.abspath(f.name)}")
-        return 0
-    records = [swarm.record(card.seen.task.task_id) for card in shown]
-    for line in Look(sys.stdout, typed.environ).tasks(records):
-        print(line)
+            f.write(web_page(shown))
+        lines = [f"The page is {os.path.abspath(f.name)}"]
+    else:
+        records = [swarm.record(card.seen.task.task_id) for card in shown]
+        lines = [*Look(sys.stdout, typed.environ).tasks(records)]
+    print(account(shown), *lines, sep="\n")
     return 0
 
 

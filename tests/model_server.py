@@ -15,6 +15,8 @@ that message which starts with `@` is a directive; they are carried out from top
     @usage INPUT OUTPUT   the token counts reported with every answer (else 100 and 20)
     @fail NAME            fail as the real service does; the names are the rows of `FAILURES`
 
+What a prompt of a program's own makes it do is told by `does`: words of the prompt -> its script.
+
 A message without an answering directive is answered with its length, SHA-256 and first characters,
 so that a test sees whether a prompt arrived whole.
 
@@ -82,8 +84,9 @@ class Step(NamedTuple):
 class Request:
     """What codex sent for one answer."""
 
-    def __init__(self, body: Dict[str, Any], headers: Dict[str, str]) -> None:
+    def __init__(self, body: Dict[str, Any], headers: Dict[str, str], does: Dict[str, str] = {}) -> None:
         self.body = body
+        self.does = does
         self.headers = headers  # names in lower case
         self.items: List[Dict[str, Any]] = body["input"]
         self._last_user = max(i for i, item in enumerate(self.items) if item.get("role") == "user")
@@ -147,7 +150,8 @@ class Request:
                 calls_done -= 1
 
     def _directives(self) -> Iterator[Step]:
-        for line in self.prompt.split("\n"):
+        told = [script for words, script in self.does.items() if words in self.prompt]
+        for line in "\n".join([self.prompt, *told]).split("\n"):
             if line.startswith("@"):
                 name, _, argument = line[1:].partition(" ")
                 yield Step(name, argument)
@@ -171,6 +175,7 @@ class ModelServer:
 
     def __init__(self, port: int = 0) -> None:
         self.requests: List[Request] = []
+        self.does: Dict[str, str] = {}
         self._changed = threading.Condition()
         self._held: Dict[str, int] = collections.Counter()
         self._open: Set[str] = set()
@@ -243,7 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.model_server.release(self.path[len("/release/") :])
             return self._send_json(200, {})
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(json.loads(body), headers)
+        request = Request(json.loads(body), headers, self.server.model_server.does)
         self.server.model_server.arrived(request)
         try:
             self._answer(request)

@@ -1,5 +1,7 @@
-"""`codex-mcp-swarm demo`, as a person runs it: what it says at the end, and that nothing stays behind, whatever ends it."""
+"""`codex-mcp-swarm demo`, as a person runs it: its story, and that nothing of it stays, whatever ends it."""
+import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -10,20 +12,26 @@ from conftest import FAKE_CODEX, SERVER, eventually, is_supervised, running, tas
 
 WAIT_S = 60
 
-# A codex whose runs wait for the file GATE, with an answer of its own to `login status`.
+# A codex whose runs wait for the file GATE and then do as asked, with an answer of its own to `login status`.
 CODEX = """#!/bin/sh
 case "$*" in
     "login status") exit {login} ;;
     *--help*|--version) exec "{fake}" "$@" ;;
 esac
-{{ echo "WAITFILE $GATE"; cat; }} > "$TMPDIR/prompt-$$"
+asked=$(cat)
+case "$asked" in
+    *red*) work="SHELL sed -i.bak s/brown/red/ story.txt; rm story.txt.bak" ;;
+    *grey*) work="SHELL sed -i.bak s/brown/grey/ story.txt; rm story.txt.bak" ;;
+    *) work="WRITE moral.txt look before you leap" ;;
+esac
+printf '%s\\n' "$asked" "WAITFILE $GATE" "$work" > "$TMPDIR/prompt-$$"
 exec "{fake}" "$@" < "$TMPDIR/prompt-$$"
 """
 
 
 @pytest.fixture
 def codex(tmp_path, gate, fake):
-    """The environment of a demo whose codex waits for the gate; `codex(login=1)`: it says that it is not logged in."""
+    """The environment of a demo whose codex waits for the gate; `codex(login=1)`: it is not logged in."""
     def make(login=0):
         path = tmp_path / "codex"
         path.write_text(CODEX.format(login=login, fake=FAKE_CODEX))
@@ -38,8 +46,9 @@ def demo():
     started = []
 
     def start(env):
-        started.append(subprocess.Popen([sys.executable, str(SERVER), "demo"], env=env, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        command = [sys.executable, str(SERVER), "demo"]
+        started.append(subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE))
         return started[-1]
     yield start
     for process in started:
@@ -47,15 +56,22 @@ def demo():
         process.communicate()
 
 
-def five_run(root):
-    """Wait until five tasks wait for the gate."""
-    eventually(lambda: sum((d / "events.jsonl").exists() and (d / "events.jsonl").stat().st_size > 0 for d in task_dirs(root)) == 5,
-               timeout=WAIT_S, what="five running tasks")
+def three_run(root):
+    """Wait until three tasks wait for the gate."""
+    def look():
+        files = [task / "events.jsonl" for task in task_dirs(root)]
+        return sum(file.exists() and file.stat().st_size > 0 for file in files) == 3
+    eventually(look, timeout=WAIT_S, what="three running tasks")
 
 
 def left(root, tmp_path):
-    """What a demo must not leave: living tasks, and its directory."""
-    return [d.name for d in task_dirs(root) if is_supervised(d)], [p.name for p in pathlib.Path(tmp_path).glob("codex-swarm-demo-*")]
+    """What a demo must not leave: tasks, worktrees, and its directory."""
+    trees = root / "worktrees"
+    return (task_dirs(root), list(trees.glob("[0-9a-f]*")) if trees.is_dir() else [],
+            list(pathlib.Path(tmp_path).glob("codex-swarm-demo-*")))
+
+
+NOTHING = ([], [], [])
 
 
 def said(process):
@@ -67,36 +83,44 @@ def said(process):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_signal_that_ends_the_demo_ends_its_tasks(codex, demo, root, tmp_path, name):
     process = demo(codex())
-    five_run(root)
+    three_run(root)
     process.send_signal(getattr(signal, name))
     assert "succeeded" not in said(process)
-    assert (process.returncode, left(root, tmp_path)) == (1, ([], []))
+    assert (process.returncode, left(root, tmp_path)) == (1, NOTHING)
 
 
 def test_a_closed_pipe_ends_the_demo_and_its_tasks_without_a_word(codex, demo, root, tmp_path):
     process = demo(codex())
-    five_run(root)
+    three_run(root)
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert (process.wait(WAIT_S), left(root, tmp_path)) == (1, ([], []))
+    assert (process.wait(WAIT_S), left(root, tmp_path)) == (1, NOTHING)
 
 
-def test_a_demo_that_is_killed_leaves_its_tasks_where_every_server_sees_and_stops_them(codex, demo, client, root):
+def test_a_demo_that_is_killed_leaves_tasks_that_every_server_sees_and_stops(codex, demo, client, root):
     process = demo(codex())
-    five_run(root)
+    three_run(root)
     process.kill()
     c = client()
-    ids = running(c, 5)
+    ids = running(c, 3)
     assert {record["outcome"] for record in c.ok("codex_cancel", task_ids=ids)["tasks"]} == {"cancelled"}
 
 
-def test_the_demo_runs_five_tasks_and_says_how_to_go_on(codex, demo, gate, root, tmp_path):
+def test_the_demo_tells_who_collides_merges_what_fits_and_how_to_unite_the_rest(codex, demo, gate, root,
+                                                                               tmp_path):
     gate.open()
     process = demo(codex())
     text = said(process)
-    assert (process.returncode, left(root, tmp_path)) == (0, ([], []))
-    assert "5 of 5 succeeded" in text and "STAND-IN" not in text
-    assert "%s %s config CLIENT" % (sys.executable, SERVER) in text.splitlines()[-1]
+    assert (process.returncode, left(root, tmp_path)) == (0, NOTHING), text
+    red, moral, grey = re.findall(r"(?m)^([0-9a-f]{12})  succeeded", text)
+    dry, merged = text.split("Those that fit")
+    assert f"Tasks {red} and {grey} conflict in `story.txt`" in dry and "brown" not in merged
+    assert f": {moral}, {red}, 2 files changed" in merged and "Not merged" not in merged
+    call = json.loads(re.search(r"(?m)^codex_reply (.*)$", merged)[1])
+    assert (call["task_id"], call["update_from"]) == (grey, red)
+    assert "3 of 3 succeeded" in text and "STAND-IN" not in text
+    assert text.splitlines()[-1] == "    claude mcp add codex-swarm -- %s %s" % (sys.executable, SERVER)
+    assert "config CLIENT" in text
 
 
 def test_a_codex_with_a_provider_of_its_own_is_not_called_logged_out(codex, demo, gate, tmp_path):
@@ -104,19 +128,30 @@ def test_a_codex_with_a_provider_of_its_own_is_not_called_logged_out(codex, demo
     (tmp_path / "codex-home").mkdir()
     (tmp_path / "codex-home" / "config.toml").write_text('model = "m"\nmodel_provider = "mine"\n')
     text = said(demo(dict(codex(login=1), CODEX_HOME=str(tmp_path / "codex-home"))))
-    assert "5 of 5 succeeded" in text and "logged in" not in text
+    assert "3 of 3 succeeded" in text and "logged in" not in text
 
 
-def test_a_codex_that_is_not_logged_in_is_said_to_be_so_and_what_a_stand_in_did_is_no_success(codex, demo, root, tmp_path):
+def test_without_a_login_a_stand_in_tells_the_story_and_no_success_is_claimed(codex, demo, root, tmp_path):
     process = demo(codex(login=1))
     text = said(process)
-    assert (process.returncode, left(root, tmp_path)) == (0, ([], []))
-    assert "not logged in" in text.splitlines()[0] and "of 5 succeeded" not in text
-    end = "\n".join(text.splitlines()[-4:])
-    assert "STAND-IN" in end
+    assert (process.returncode, left(root, tmp_path)) == (0, NOTHING)
+    assert "not logged in" in text.splitlines()[0]
+    assert "conflict in `story.txt`" in text and "moral.txt" in text
+    end = text.split("A STAND-IN did this")[1]
     assert "no model was asked" in end
     assert "`codex login`" in end
-    assert "config CLIENT" in end
+    assert "config CLIENT" in end and "claude mcp add" in end.splitlines()[-1]
+
+
+def test_a_task_that_fails_ends_the_story_with_the_reason(codex, demo, gate, root, tmp_path):
+    gate.open()
+    environment = codex()
+    path = pathlib.Path(environment["CODEX_SWARM_CODEX_BIN"])
+    path.write_text(path.read_text().replace('work="WRITE moral.txt', 'work="FAIL no ink; WRITE'))
+    process = demo(environment)
+    text = said(process)
+    assert (process.returncode, left(root, tmp_path)) == (1, NOTHING)
+    assert "no ink" in text and "of 3 succeeded" not in text
 
 
 def test_a_demo_that_cannot_start_says_why_in_one_line(codex, demo, root):

@@ -12,11 +12,17 @@ from .harness import LIMIT_S, SERVER
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_demo_asks_a_codex_that_has_a_provider_of_its_own(lab):
+DOES = {"`red`": "@shell sed -i s/brown/red/ story.txt", "`grey`": "@shell sed -i s/brown/grey/ story.txt",
+        "moral.txt": "@shell echo Look before you leap. > moral.txt"}
+
+
+async def test_the_demo_lets_a_codex_with_a_provider_of_its_own_do_the_work_and_two_collide(lab):
+    lab.model.does.update(DOES)
     with anyio.fail_after(LIMIT_S):
         command = [sys.executable, str(SERVER), "demo"]
         done = await anyio.run_process(command, cwd=lab.repo, env=lab.environment, check=False)
     text = done.stdout.decode()
     assert (done.returncode, done.stderr) == (0, b""), text
-    assert "5 of 5 succeeded" in text and "STAND-IN" not in text
-    assert len(lab.model.requests) == 5
+    assert "3 of 3 succeeded" in text and "STAND-IN" not in text
+    assert "conflict in `story.txt`" in text and "update_from" in text
+    assert len(lab.model.requests) == 6         # each asks for one command, then says so
