@@ -2361,6 +2361,7 @@ class At:
 
     def __init__(self, git: Git, cwd: str, env: Mapping[str, str]) -> None:
         self.git, self.cwd, self.env = git, cwd, env
+        self.identity: Tuple[str, ...] = ()     # ours, once the user turned out to have none here
 
     def also(self, **env: str) -> "At":
         """The same place with more of an environment."""
@@ -2538,10 +2539,10 @@ class At:
         words = ("commit-tree", tree, *(word for parent in parents for word in ("-p", parent)))
         text = message.encode("utf-8", "replace").decode("utf-8")
         try:
-            return self(*words, stdin=text)
+            return self(*self.identity, *words, stdin=text)
         except GitError:
-            ours = ("-c", "user.name=codex-mcp-swarm", "-c", "user.email=codex-mcp-swarm@localhost")
-            return self(*ours, *words, stdin=text)
+            self.identity = ("-c", "user.name=codex-mcp-swarm", "-c", "user.email=codex-mcp-swarm@localhost")
+            return self(*self.identity, *words, stdin=text)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator["At"]:
@@ -3060,17 +3061,16 @@ class History:
 
     def __init__(self, at: At, tips: Set[str]) -> None:
         """Raises: GitError."""
-        self.tips = tips
-        octopus = ("merge-base", "--octopus", "--all", *sorted(tips))
-        self.shared = at.run(*octopus, allowed=(0, 1)).out.split()
+        shared = at.run("merge-base", "--octopus", "--all", *tips, allowed=(0, 1)).out.split()
         form = "--format=%H %P%x09%(trailers:key=Codex-Head,valueonly,separator=%x20)"
-        rows = at("rev-list", "--no-commit-header", form, *tips, "--not", *self.shared).splitlines()
+        rows = at("rev-list", "--no-commit-header", form, *tips, "--not", *shared).splitlines()
+        self.tips = tips
         self.parents: Dict[str, Sequence[str]] = {}
         self.squashes: Dict[str, Sequence[str]] = {}        # commit -> what it brought; the oldest first
         for row in reversed(rows):
             commits, _, heads = row.partition("\t")
             self.add(commits.split(), heads.split())
-        self.attributes: Optional[bool] = None              # whether any commit changes them; None: not asked
+        self.attributes: Optional[bool] = None              # see below; None: not asked
 
     def add(self, commits: Sequence[str], heads: Sequence[str] = ()) -> None:
         """A commit and its parents, and the heads whose work it brought squashed."""
@@ -3097,11 +3097,14 @@ class History:
         return [head for commit in reversed(list(self.squashes)) if commit in there
                 for head in self.squashes[commit]]
 
-    def changes_attributes(self, at: At) -> bool:
-        """Whether some of the commits have another .gitattributes than others. Raises: GitError."""
+    def has_many_attributes(self, at: At) -> bool:
+        """Whether the tips differ in any .gitattributes; if not, what is merged of them has the same. Raises:
+        GitError."""
         if self.attributes is None:
-            words = ("rev-list", "--max-count=1", *self.tips, "--not", *self.shared)
-            self.attributes = len(self.shared) != 1 or bool(at(*words, "--", ":(glob)**/.gitattributes"))
+            first, *others = at.find(*(f"{tip}^{{tree}}" for tip in self.tips))
+            asked = "\n".join(f"{first} {other}" for other in others)
+            words = ("diff-tree", "-r", "--name-only", "--stdin", "--", ":(glob)**/.gitattributes")
+            self.attributes = at(*words, stdin=asked + "\n") != asked      # which git repeats
         return self.attributes
 
 
@@ -3247,7 +3250,7 @@ class Desk:
     def _lay_out(self, commit: str) -> None:
         """Bring the .gitattributes on the desk to those of the commit. Raises: GitError, OSError."""
         before, self.commit = self.commit, commit
-        if before and self.history and not self.history.changes_attributes(self.at):
+        if before and self.history and not self.history.has_many_attributes(self.at):
             return
         before = before or self.at.empty_tree()
         rows = self.at.changed(before, commit, ("**/.gitattributes",))

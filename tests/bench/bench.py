@@ -691,6 +691,64 @@ def worktree(_sides, runs):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Merges
+
+CLEAN, FOES = 10, 50        # branches that touch a file of their own, and that all touch one line
+
+
+def branches(server, repository, prompts):
+    """The ids of tasks that have done this in worktrees of their own."""
+    run = {"worktree": True, "cwd": repository, "sandbox": "workspace-write"}
+    return server.side.started_ids(server.tool("codex_batch", tasks=[{"prompt": each} for each in prompts],
+                                               defaults=run))
+
+
+def merged_by_git_ms(repository, ids):
+    """git's own merge of these branches, one after the other; nothing is left of it."""
+    checkout = os.path.join(os.path.dirname(repository), os.urandom(6).hex())
+    plain_git(repository, "worktree", "add", "-q", "--detach", checkout)
+    try:
+        return timed_ms(lambda: [plain_git(checkout, "merge", "-q", "--no-edit", "codex-swarm/" + task_id)
+                                 for task_id in ids])
+    finally:
+        plain_git(repository, "worktree", "remove", "--force", checkout)
+
+
+@bench("merge", runs=5)
+def merge(sides, runs):
+    sys.path.insert(0, rig.CHECKOUT)
+    import codex_mcp_swarm as cms
+    processes = []
+    sys.addaudithook(lambda name, args: processes.append(args[1]) if name == "subprocess.Popen" else None)
+
+    def merged(swarm, ids, **wish):
+        """(processes, milliseconds)"""
+        del processes[:]
+        took = timed_ms(swarm.merge, ids, cms.Call(), cms.Wish(**wish))
+        return len(processes), took
+
+    with Server(sides[0], rig.fake_codex()) as server, tempfile.TemporaryDirectory(dir=rig.CACHE) as scratch:
+        repository = os.path.join(scratch, "repository")
+        plain_git(scratch, "init", "-q", "-b", "main", repository)
+        plain_git(repository, "commit", "-q", "--allow-empty", "-m", "first")
+        clean = branches(server, repository, [f"SHELL echo 1 > file{number}" for number in range(CLEAN)])
+        foes = branches(server, repository, [f"SHELL echo {number} > file" for number in range(FOES)])
+        config = cms.Config(server.env["CODEX_SWARM_TASK_DIR"], server.env["CODEX_SWARM_WORKTREE_DIR"])
+        swarm = cms.Swarm(config, cms.Host(), server.env)
+        few, many = merged(swarm, clean[:2])[0], merged(swarm, clean)[0]
+        samples = interleaved(runs, {"ours": lambda: merged(swarm, clean)[1],
+                                     "base": lambda: merged_by_git_ms(repository, clean)})
+        among_foes, took = merged(swarm, foes, dry_run=True)
+    each = (many - few) / (CLEAN - 2)
+    return [Row("git processes of a merge, each clean branch", "processes", {"ours": [each]}, "<= 6",
+                lambda ours, peer, base: ours <= 6),
+            Row(f"a merge of {CLEAN} clean branches (bare: git merge of each)", "ms", samples),
+            Row(f"git processes to tell {FOES} branches apart that change one line", "processes",
+                {"ours": [among_foes]}, "<= 500", lambda ours, peer, base: ours <= 500),
+            Row("the same", "ms", {"ours": [took]})]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The table
 
 def cell(samples):

@@ -87,21 +87,28 @@ def test_conflicting_tasks_are_united_by_a_reply_and_then_merged(two, repo):
 
 @pytest.fixture
 def git_that(tmp_path):
-    """A factory: the environment in which git, at the moment of its own merge into the checkout, first runs this command."""
+    """A factory: the environment in which git, at the moment of its own merge into the checkout, first runs
+    this command."""
     def make(command):
         wrapper = tmp_path / "bin" / "git"
         wrapper.parent.mkdir()
-        wrapper.write_text('#!/bin/sh\ncase "$*" in *" merge --ff-only "*) %s;; esac\nexec %s "$@"\n' % (command, shutil.which("git")))
+        script = '#!/bin/sh\ncase "$*" in *" merge --ff-only "*) %s;; esac\nexec %s "$@"\n'
+        wrapper.write_text(script % (command, shutil.which("git")))
         wrapper.chmod(0o755)
         return {"PATH": "%s:%s" % (wrapper.parent, os.environ["PATH"])}
     return make
 
 
-@pytest.mark.parametrize("name, make", [("README", "tracked and edited"), ("new", "untracked"), ("kept", "ignored"), ("late", "staged")])
-def test_a_file_that_is_saved_between_the_check_and_gits_own_merge_survives(client, repo, git_that, name, make):
+@pytest.mark.parametrize("name, make", [
+    ("README", "tracked and edited"), ("new", "untracked"), ("kept", "ignored"), ("late", "staged")])
+def test_a_file_that_is_saved_between_the_check_and_gits_own_merge_survives(
+        client, repo, git_that, name, make):
     (repo / ".git" / "info" / "exclude").write_text("kept\n")
-    c = client(env=git_that("echo 'of the user' > %s%s" % (name, "; git add late" if make == "staged" else "")))
-    task_id = c.ok("codex", prompt="SHELL for f in README new late kept zzz; do echo task > $f; done; git add -f kept; git commit -qm x", worktree=True)["task_id"]
+    stage = "; git add late" if make == "staged" else ""
+    c = client(env=git_that("echo 'of the user' > %s%s" % (name, stage)))
+    write = "SHELL for f in README new late kept zzz; do echo task > $f; done"
+    prompt = write + "; git add -f kept; git commit -qm x"
+    task_id = c.ok("codex", prompt=prompt, worktree=True)["task_id"]
     before = git(repo, "rev-parse", "HEAD")
     text = c.refused("codex_merge", {"task_ids": [task_id], "into": "HEAD"})
     assert "`main` was not moved" in text and name in text and "stays as it is" in text, text
@@ -110,7 +117,8 @@ def test_a_file_that_is_saved_between_the_check_and_gits_own_merge_survives(clie
     assert not (repo / "zzz").exists()
 
 
-def test_a_git_that_fails_half_way_is_told_file_by_file_and_the_way_back_loses_no_edit(client, repo, tmp_path):
+def test_a_git_that_fails_half_way_is_told_file_by_file_and_the_way_back_loses_no_edit(
+        client, repo, tmp_path):
     for name in ("a", "edited", "gone"):
         (repo / name).write_text("old\n")
     git(repo, "add", ".")
@@ -122,11 +130,13 @@ def test_a_git_that_fails_half_way_is_told_file_by_file_and_the_way_back_loses_n
     git(repo, "config", "filter.f.required", "true")
     (repo / ".git" / "info" / "attributes").write_text("*.bin filter=f\n")
     c = client()
-    task_id = c.ok("codex", prompt="SHELL rm gone; for f in a edited d.bin zzz; do echo task > $f; done", worktree=True)["task_id"]
-    old, new = git(repo, "rev-parse", "HEAD").strip(), git(repo, "rev-parse", "codex-swarm/" + task_id).strip()
+    prompt = "SHELL rm gone; for f in a edited d.bin zzz; do echo task > $f; done"
+    task_id = c.ok("codex", prompt=prompt, worktree=True)["task_id"]
+    old, new = git(repo, "rev-parse", "HEAD", "codex-swarm/" + task_id).split()
     text = c.refused("codex_merge", {"task_ids": [task_id], "into": "HEAD"})
     assert "HEAD of %s is %s, and not %s" % (repo, old, new) in text and "smudge filter f failed" in text
-    assert "the merged version is in `a`, `gone`; neither the old nor the merged one is in `edited`, `zzz`" in text, text
+    assert "the merged version is in `a`, `gone`; " in text, text
+    assert "; neither the old nor the merged one is in `edited`, `zzz`" in text, text
     assert (repo / "edited").read_text() == (repo / "zzz").read_text() == "of the user\n"
     assert (repo / "a").read_text() == "task\n"
     subprocess.run(re.search(r"run `(.+?)`", text).group(1), shell=True, cwd=str(repo), check=True)
@@ -149,7 +159,8 @@ def test_the_verify_command_comes_from_the_environment_of_the_server(client, rep
 
 def test_the_task_at_fault_mends_it_with_the_arguments_that_the_answer_holds(client, repo):
     c = client(env={"CODEX_SWARM_MERGE_VERIFY": "[ ! -e broken ] || { echo is''broken; false; }"})
-    ids = [c.ok("codex", prompt="WRITE %s 1" % name, worktree=True)["task_id"] for name in ("x", "broken", "y")]
+    ids = [c.ok("codex", prompt="WRITE %s 1" % name, worktree=True)["task_id"]
+           for name in ("x", "broken", "y")]
     text = c.refused("codex_merge", {"task_ids": ids, "verify": True})
     assert "begins to fail with task " + ids[1] in text and text.count("isbroken") == 1, text
     reply = json.loads(re.search("^codex_reply (\\{.*)$", text, re.M).group(1))
@@ -174,7 +185,8 @@ def test_every_conflict_comes_with_the_reply_that_unites_it(client, repo, how):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ({"task_ids": ["0" * 12]}, ["no task"]), ({"task_ids": []}, ["task_ids"]), ({}, ["task_ids", "required"]), ({"task_ids": ["0" * 12], "verify": "true"}, ["verify"])])
+    ({"task_ids": ["0" * 12]}, ["no task"]), ({"task_ids": []}, ["task_ids"]),
+    ({}, ["task_ids", "required"]), ({"task_ids": ["0" * 12], "verify": "true"}, ["verify"])])
 def test_a_wrong_argument_is_refused_in_words(client, arguments, words):
     text = client().refused("codex_merge", arguments)
     assert [w for w in words if w not in text] == []
