@@ -7655,7 +7655,7 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
                     for one in verify.get("tried", ()))
         yield from (verify[key] for key in ("note",) if key in verify)
     if "reply" in data:
-        yield f"codex_reply {compact(data['reply'])}"
+        yield _reply_line(data["reply"])
     yield from (f"warning: {text}" for text in data.get("warnings", ()))
     yield data["advice"]
     yield from _tail_lines(data)
@@ -7669,7 +7669,12 @@ def _conflict_lines(conflict: Mapping[str, Any]) -> Iterator[str]:
     yield "; ".join(f"{label} = {whose}" for label, whose in conflict["sides"].items())
     yield from (f"`{file['path']}`, line {hunk['line']}:\n{hunk['text']}"
                 for file in conflict["files"] for hunk in file["hunks"])
-    yield f"codex_reply {compact(conflict['reply'])}" if "reply" in conflict else conflict["note"]
+    yield _reply_line(conflict["reply"]) if "reply" in conflict else conflict["note"]
+
+
+def _reply_line(reply: Any) -> str:
+    """The call that has something mended; for people it is a command already."""
+    return reply if isinstance(reply, str) else f"codex_reply {compact(reply)}"
 
 
 def present(data: Dict[str, Any], budget: int, structured: bool,
@@ -9040,6 +9045,9 @@ ADVISING = frozenset({"advice", "blocked", "collect", "how", "note"})
 
 def for_people(said: Any, key: str = "advice") -> Any:
     """The same with the names of commands for those of tools, where it says what to do next."""
+    if key == "reply":
+        update = ("--update-from", said["update_from"]) if "update_from" in said else ()
+        return shell_words([*this_program(), key, said["task_id"], said["prompt"], *update])
     if isinstance(said, dict):
         return {name: for_people(value, name) for name, value in said.items()}
     if isinstance(said, list):

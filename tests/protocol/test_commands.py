@@ -193,6 +193,7 @@ def test_work_comes_home_from_the_diff_to_the_merge(typed, repo):
     conflict = typed("merge", "--dry-run", one, two)
     assert conflict.returncode == 1 and "conflict in `a.txt`" in conflict.stdout
     assert " reply` with task_id" in conflict.stdout and "codex_reply" not in conflict.stdout
+    assert " reply %s 'Unite both versions' --update-from %s\n" % (two, one) in conflict.stdout
     merged = typed("merge", one, three, "--into", "HEAD", "--json")
     assert merged.returncode == 0 and json.loads(merged.stdout)["merged"] == [one, three]
     assert (repo / "a.txt").read_text().strip() == "one" and (repo / "b.txt").exists()
