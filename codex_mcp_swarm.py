@@ -9090,7 +9090,7 @@ class Look:
             line = f"{record['task_id']}  {how:9}  {took:>{for_ages}}  "
             line += f"{changes:{for_changes}}  " if for_changes else ""
             what = " · ".join(filter(None, (record.get("title"), _does(record))))
-            yield self.mark(how) + line + visible(clip(what, max(12, self.width - len(line) - 3)))
+            yield self.mark(how) + line + fitted(what, max(12, self.width - len(line) - 3)).rstrip()
 
 
 MARKS: Mapping[str, Tuple[str, str]] = {        # and the colour of the terminal
@@ -9433,7 +9433,8 @@ MOVES: Mapping[str, int] = {        # what a key sends -> lines
     "g": -FAR, "\x1b[H": -FAR, "G": FAR, "\x1b[F": FAR}
 TOP_HELP = """\
 All tasks that have not ended, whoever started them; below them those that
-ended within the last hour.
+ended within the last hour. A line tells what the task does or came to, for
+how long, what it changed, and how many tokens it took.
 
 keys:
   up, k, down, j  select a task; on a page such as this, scroll

@@ -23,7 +23,7 @@ def record(n=1, how="running", title="title", **more):
 
 def bare(line):
     """Without colours; nothing else that a terminal obeys may be left."""
-    text = re.sub(r"\x1b\[\d+m", "", line)
+    text = re.sub(r"\x1b\[\d*m", "", line)
     assert text.isprintable(), text
     return text
 
@@ -57,6 +57,19 @@ def test_where_there_is_little_room_tokens_go_first_and_then_changes():
     assert ["12.3k" in line for line in lines] == [True, False, False]
     assert ["+41 -7 3 files" in line for line in lines] == [True, True, False]
     assert all("title" in line and "41 s" in line for line in lines)
+
+
+def test_ls_fits_the_terminal_and_is_whole_elsewhere(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    records = [record(n, title=title) for n, title in enumerate(EVIL)]
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as out:
+        assert max(width(line) for line in cms.Look(out, {}).tasks(records)) in (68, 69, 70)
+    os.close(ours)
+    with open(os.devnull, "w") as out:
+        lines = list(cms.Look(out, {}).tasks(records))
+    assert EVIL[1] in lines[1]
+    assert [line.split()[:2] for line in lines] == [[r["task_id"], "running"] for r in records]
 
 
 def test_what_the_model_said_last_is_shown_while_it_thinks():
