@@ -7,17 +7,21 @@ import codex_mcp_swarm as cms
 from codex_mcp_swarm import ToolError
 
 from .helpers import run
+from .prepared import prepared
 
 HANDLE = "0123456789abcdef" * 2
 
 
 @pytest.fixture
-def two(swarm, repo):
+def two(swarm, repo, tmp_path):
     """(application, the records of two tasks that have ended, each in a worktree)."""
-    app = swarm()
-    records = [run(app, "WRITE made %d" % number, worktree=True) for number in (1, 2)]
-    app.store.write_handle(cms.Handle(HANDLE, 1.0, cms.Wait(tuple(r["task_id"] for r in records))))
-    return app, records
+    def make():
+        app = swarm()
+        ids = [run(app, "WRITE made %d" % number, worktree=True)["task_id"] for number in (1, 2)]
+        app.store.write_handle(cms.Handle(HANDLE, 1.0, cms.Wait(tuple(ids))))
+        return ids
+    ids, app = prepared(tmp_path, "two", make), swarm()
+    return app, [app.record(task_id) for task_id in ids]
 
 
 def named(app, tool, **arguments):

@@ -559,18 +559,20 @@ def test_a_submodule_that_the_task_added_keeps_its_worktree(made, repo, tmp_path
 @pytest.fixture
 def made_with_submodule(swarm, repo, tmp_path):
     """The same as `made`, with the submodule `lib/sub`, which the server checked out."""
-    sh(tmp_path, "git", "init", "-q", "-b", "main", "library")
-    put(tmp_path / "library", inside="1\n", _gitignore="*.log\n")
-    for key, value in (("user.name", "Test"), ("user.email", "test@example.invalid")):
-        sh(tmp_path / "library", "git", "config", key, value)
-    commit(tmp_path / "library")
-    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name", "a/library",
-       str(tmp_path / "library"), "lib/sub")
-    commit(repo)
-    app = swarm()
-    tree = run(app, "WRITE work 1", worktree=True)["worktree"]
-    assert tree["submodules"] == ["lib/sub"]
-    return app, pathlib.Path(tree["path"]), tree["branch"]
+    def make():
+        sh(tmp_path, "git", "clone", "-q", str(repo), "library")
+        put(tmp_path / "library", inside="1\n", _gitignore="*.log\n")
+        sh(tmp_path / "library", "git", "add", "-A")
+        sh(tmp_path / "library", "git", *ME.split(), "commit", "-q", "-m", "library")
+        sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name",
+           "a/library", str(tmp_path / "library"), "lib/sub")
+        commit(repo)
+        record = run(swarm(), "WRITE work 1", worktree=True)
+        assert record["worktree"]["submodules"] == ["lib/sub"]
+        return record["task_id"]
+    task_id, app = prepared(tmp_path, "made with a submodule", make), swarm()
+    tree = app.store.get(task_id).spec().worktree
+    return app, pathlib.Path(tree.path), tree.branch
 
 
 def test_a_submodule_that_is_as_it_was_checked_out_goes_with_its_worktree(made_with_submodule, repo):
