@@ -4,9 +4,12 @@
         c.initialize("2025-11-25")
         record = c.ok("codex", prompt="hello")
 
-It is strict so that the tests need not be: every line that the server writes is checked as it arrives (one JSON-RPC message
-per line, nothing else; valid for the method it answers; no field that the negotiated revision does not know), and the first
-violation fails the next wait. Where the package `mcp-types` is installed, its models check every message as well; without it
+It is strict so that the tests need not be: every line that the server writes is checked as it arrives (one
+JSON-RPC message
+per line, nothing else; valid for the method it answers; no field that the negotiated revision does not know),
+and the first
+violation fails the next wait. Where the package `mcp-types` is installed, its models check every message as
+well; without it
 (Python 3.8) only the checks written here run. Every wait is bounded and blocks on a condition.
 
 `log` is everything received, in order of arrival; that is how tests tell what came before what.
@@ -41,7 +44,8 @@ def eventually(predicate, timeout=WAIT_S, what=None):
 
 
 def envelope(tasks=False, name="test-client", version=MODERN):
-    """What every request of the stateless era carries in `_meta`; with `tasks` it declares the Tasks extension."""
+    """What every request of the stateless era carries in `_meta`; with `tasks` it declares the Tasks
+    extension."""
     return {VENDOR + "protocolVersion": version, VENDOR + "clientInfo": {"name": name, "version": "1"},
             VENDOR + "clientCapabilities": {"extensions": {TASKS: {}}} if tasks else {}}
 
@@ -54,14 +58,17 @@ def alive(pid):
     except OSError:
         if os.path.isdir("/proc/self"):
             return False
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], stdout=subprocess.PIPE).stdout.strip()   # macOS
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)],
+                           stdout=subprocess.PIPE).stdout.strip()   # macOS
     return bool(state) and not state.startswith(b"Z")
 
 
 class Client:
-    """One server process and the conversation with it. A context manager: leaving it closes the server's stdin.
+    """One server process and the conversation with it. A context manager: leaving it closes the server's
+    stdin.
 
-    `envelope`, when set, is merged into `params._meta` of every request (the per-request metadata of the 2026-07-28 era);
+    `envelope`, when set, is merged into `params._meta` of every request (the per-request metadata of the
+    2026-07-28 era);
     `envelope=None` of `start` and `request` sends one without it.
     """
 
@@ -81,7 +88,8 @@ class Client:
         self._ended = False
         self._stderr = bytearray()
         self._news = threading.Condition()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._read_stdout, self._read_stderr)]
+        self._threads = [threading.Thread(target=work, daemon=True)
+                         for work in (self._read_stdout, self._read_stderr)]
         for thread in self._threads:
             thread.start()
 
@@ -181,7 +189,8 @@ class Client:
 
     # -- waiting -----------------------------------------------------------------------------------
     def wait_for(self, predicate, timeout=WAIT_S, since=0, what="a message"):
-        """The first received message, from index `since` on, for which `predicate` holds. Fails when the server is gone."""
+        """The first received message, from index `since` on, for which `predicate` holds. Fails when the
+        server is gone."""
         seen, give_up = since, time.monotonic() + timeout
         with self._news:
             while True:
@@ -191,7 +200,8 @@ class Client:
                         return self.log[seen]
                     seen += 1
                 left = give_up - time.monotonic()
-                assert not self._ended, "the server closed its stdout while %s was awaited\n%s" % (what, self.stderr)
+                closed = "the server closed its stdout while %s was awaited\n%s"
+                assert not self._ended, closed % (what, self.stderr)
                 assert left > 0, "%s did not come within %s s\n%s" % (what, timeout, self.stderr)
                 self._news.wait(left)
 
@@ -207,7 +217,8 @@ class Client:
         """Send bytes; the next response or array of responses that comes."""
         since = len(self.log)
         self.send_raw(data)
-        return self.wait_for(lambda m: isinstance(m, list) or is_response(m), timeout, since, "an answer to %r" % data[:80])
+        return self.wait_for(lambda m: isinstance(m, list) or is_response(m), timeout, since,
+                             "an answer to %r" % data[:80])
 
     def assert_silent(self, *data):
         """Send bytes and prove that nothing answers them: the answer to a later ping comes first."""
@@ -272,7 +283,8 @@ class Client:
 
     def get_end(self, task_id, timeout=WAIT_S):
         """The task, once it is in a terminal state."""
-        return eventually(lambda: (lambda t: t["status"] != "working" and t)(self.get(task_id)), timeout, "the end of the MCP task " + task_id)
+        return eventually(lambda: (lambda t: t["status"] != "working" and t)(self.get(task_id)), timeout,
+                          "the end of the MCP task " + task_id)
 
     # -- looking back ------------------------------------------------------------------------------
     def index(self, predicate):
@@ -307,7 +319,8 @@ class Client:
                     self._receive(bytes(line))
         with self._news:
             if buffer:
-                self._problem = self._problem or "stdout ended in the middle of a line: %r" % bytes(buffer[:200])
+                self._problem = self._problem or "stdout ended in the middle of a line: %r" % bytes(
+                    buffer[:200])
             self._ended = True
             self._news.notify_all()
 
@@ -319,7 +332,8 @@ class Client:
             check_line(text, message)
             for one in message if isinstance(message, list) else [message]:
                 check_message(one, *self._expected(one))
-        except Exception as e:      # whatever is wrong with the line is the server's: report it where the test waits
+        # whatever is wrong with the line is the server's: report it where the test waits
+        except Exception as e:
             problem = "%s: %s\nin %r" % (type(e).__name__, e, line[:600])
         with self._news:
             self._problem = self._problem or problem
@@ -331,7 +345,8 @@ class Client:
 
     def _expected(self, message):
         """(revision, method) that a received message belongs to."""
-        method, version = self._sent.get(_key(message.get("id")) if isinstance(message, dict) and "id" in message else None, (None, None))
+        method, version = self._sent.get(_key(message.get("id")) if isinstance(message, dict)
+                                         and "id" in message else None, (None, None))
         params = message.get("params", {}) if isinstance(message, dict) else {}
         if _key(params.get("progressToken", [])) in self._modern_tokens:
             version = MODERN
@@ -391,16 +406,20 @@ def _unique_keys(pairs):
 
 
 def check_message(message, version, method):
-    """`method` is the one of the request that this message answers, when it answers one that the client knows."""
+    """`method` is the one of the request that this message answers, when it answers one that the client
+    knows."""
     assert isinstance(message, dict) and message.get("jsonrpc") == "2.0", "not a JSON-RPC message"
     if "method" in message:
-        assert set(message) <= {"jsonrpc", "method", "params"}, "a request, or a member too many: %s" % sorted(message)
+        assert set(message) <= {"jsonrpc", "method",
+                                "params"}, "a request, or a member too many: %s" % sorted(message)
     elif "error" in message:
         assert set(message) == {"jsonrpc", "id", "error"}, sorted(message)
         assert set(message["error"]) <= {"code", "message", "data"} and type(message["error"]["code"]) is int
-        assert isinstance(message["error"]["message"], str) and message["error"]["message"], "an error without a message"
+        assert isinstance(message["error"]["message"],
+                          str) and message["error"]["message"], "an error without a message"
     else:
-        assert set(message) == {"jsonrpc", "id", "result"} and isinstance(message["result"], dict), sorted(message)
+        assert set(message) == {"jsonrpc", "id",
+                                "result"} and isinstance(message["result"], dict), sorted(message)
         assert message["id"] is not None, "a result for nobody"
     if version in LEGACY_REVISIONS:
         check_gates(message, version, method)
@@ -428,8 +447,10 @@ GATES = [
 MODERN_ONLY = ("resultType", "ttlMs", "cacheScope")
 
 
-CACHED = ("server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read")
-TASK_MEMBERS = {"taskId": str, "status": str, "statusMessage": str, "createdAt": str, "lastUpdatedAt": str, "ttlMs": int, "pollIntervalMs": int}
+CACHED = ("server/discover", "tools/list", "prompts/list", "resources/list", "resources/templates/list",
+          "resources/read")
+TASK_MEMBERS = {"taskId": str, "status": str, "statusMessage": str, "createdAt": str, "lastUpdatedAt": str,
+                "ttlMs": int, "pollIntervalMs": int}
 
 
 def check_modern(message, method):
@@ -440,7 +461,8 @@ def check_modern(message, method):
     if result is None:
         return
     assert result["_meta"][VENDOR + "serverInfo"]["name"] == "codex-mcp-swarm", "no serverInfo in %s" % method
-    assert result["resultType"] == ("task" if method == "tools/call" and "taskId" in result else "complete"), "the resultType of %s" % method
+    assert result["resultType"] == ("task" if method == "tools/call" and "taskId" in result
+                                    else "complete"), "the resultType of %s" % method
     for key, kind in (("ttlMs", int), ("cacheScope", str)):
         if method in CACHED:
             assert type(result[key]) is kind, "%s of %s" % (key, method)
@@ -455,7 +477,8 @@ def check_modern(message, method):
 def check_task(task, around):
     for key, kind in TASK_MEMBERS.items():
         assert type(task[key]) is kind or (key == "ttlMs" and task[key] is None), "%s of a task" % key
-    assert re.match(r"[!-~]{1,128}$", task["taskId"]) and (task["ttlMs"] or 0) >= 0 and task["pollIntervalMs"] > 0, task
+    assert re.match(r"[!-~]{1,128}$",
+                    task["taskId"]) and (task["ttlMs"] or 0) >= 0 and task["pollIntervalMs"] > 0, task
     assert task["status"] in ("working", "completed", "failed", "cancelled"), task["status"]
     for key in ("createdAt", "lastUpdatedAt"):
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", task[key]), task[key]
@@ -495,7 +518,8 @@ def check_with_models(message, version, method):
         jsonrpc.JSONRPCError.model_validate(message)
     else:
         jsonrpc.JSONRPCResponse.model_validate(message)
-        if method is not None and not method.startswith("tasks/") and message["result"].get("resultType") != "task":
+        if method is not None and not method.startswith("tasks/") and message["result"].get(
+            "resultType") != "task":
             methods.validate_server_result(method, version, message["result"])
 
 

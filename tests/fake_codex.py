@@ -1,12 +1,14 @@
 """A stand-in for the `codex` binary of version 0.169.0, for tests that need no model.
 
-It reads its command line as strictly as the real one and speaks the same JSONL, stderr and exit codes (all seen with the
+It reads its command line as strictly as the real one and speaks the same JSONL, stderr and exit codes (all
+seen with the
 real binary). What a run does is written in its prompt, one directive per line; every other line is only text:
 
     SAY text             the final message (default: `echo: ` and the start of the prompt)
     TELL text            a message before the final one
     MESSAGE n            a final message of exactly n characters, varied and never repeating
-    ARGV                 the final message is JSON: argv, cwd, config, environment, length and digest of the prompt
+    ARGV                 the final message is JSON: argv, cwd, config, environment, length and digest of the
+                         prompt
     RECALL               in a resumed thread: the final message lists the earlier prompts
     SLEEP s              wait
     WAITFILE path        wait until the path exists, at most 300 s
@@ -23,7 +25,8 @@ real binary). What a run does is written in its prompt, one directive per line; 
     BOTH                 `turn.completed`, then exit 3
     PLAY name            replay recordings/NAME.* byte for byte instead of everything above
 
-Threads are kept in $FAKE_CODEX_HOME, one JSON file each; without it nothing is kept and nothing can be resumed. The rollout
+Threads are kept in $FAKE_CODEX_HOME, one JSON file each; without it nothing is kept and nothing can be
+resumed. The rollout
 of a kept thread is where codex has it, with what a turn began under; without a word about the sandbox that is
 $FAKE_CODEX_SANDBOX, else workspace-write as for a trusted directory.
 """
@@ -50,12 +53,14 @@ EVERYWHERE = [
     ("dangerously-bypass-hook-trust", "", None, False), ("worktree", "", None, False),
     ("thread-source", "", "SOURCE", False), ("cyber-access-program", "", "PROGRAM", False),
     ("skip-git-repo-check", "", None, False), ("trust", "", None, False), ("ephemeral", "", None, False),
-    ("ignore-user-config", "", None, False), ("ignore-rules", "", None, False), ("output-schema", "", "FILE", False),
+    ("ignore-user-config", "", None, False), ("ignore-rules", "", None, False),
+    ("output-schema", "", "FILE", False),
     ("json", "", None, False), ("output-last-message", "o", "FILE", False), ("help", "h", None, False),
     ("version", "V", None, False),
 ]
 EXEC_ONLY = [
-    ("oss", "", None, False), ("local-provider", "", "OSS_PROVIDER", False), ("profile", "p", "CONFIG_PROFILE_V2", False),
+    ("oss", "", None, False), ("local-provider", "", "OSS_PROVIDER", False),
+    ("profile", "p", "CONFIG_PROFILE_V2", False),
     ("sandbox", "s", "SANDBOX_MODE", False), ("approve-for-me", "", None, False), ("cd", "C", "DIR", False),
     ("add-dir", "", "DIR", True), ("color", "", "COLOR", False),
 ]
@@ -140,13 +145,15 @@ def show_help(command):
     print("Run Codex non-interactively\n\n%s\n\nCommands:" % USAGE[command])
     print("  resume  Resume a session\n  fork    Fork a session\n  review  Run a code review\n\nOptions:")
     for name, short, value_name, _ in EVERYWHERE + OWN[command]:
-        print("  %s--%s%s" % ("-%s, " % short if short else "    ", name, " <%s>" % value_name if value_name else ""))
+        print("  %s--%s%s"
+              % ("-%s, " % short if short else "    ", name, " <%s>" % value_name if value_name else ""))
 
 
 # ----------------------------------------------------------------------------------------------------
 # Configuration: as much of TOML as it takes to notice a value that is not the string it should be
 # ----------------------------------------------------------------------------------------------------
-STRING_KEYS = ("model", "model_provider", "model_reasoning_effort", "model_reasoning_summary", "model_verbosity",
+STRING_KEYS = ("model", "model_provider", "model_reasoning_effort", "model_reasoning_summary",
+               "model_verbosity",
                "sandbox_mode", "instructions", "developer_instructions", "compact_prompt", "review_model")
 
 
@@ -173,7 +180,8 @@ def read_config(options):
         if not equals:
             die(1, "Error parsing -c overrides: Invalid override (missing '='): " + override)
         config[key] = toml(value)
-    for key, file_key in (("instructions", "model_instructions_file"), ("compact_prompt", "experimental_compact_prompt_file")):
+    for key, file_key in (("instructions", "model_instructions_file"),
+                          ("compact_prompt", "experimental_compact_prompt_file")):
         if file_key in config:
             with open(config[file_key], encoding="utf-8", newline="") as f:
                 config[key] = f.read()
@@ -192,12 +200,14 @@ def read_config(options):
 # ----------------------------------------------------------------------------------------------------
 # Threads: what a later resume remembers
 # ----------------------------------------------------------------------------------------------------
-USAGE_OF_A_TURN = {"input_tokens": 100, "cached_input_tokens": 10, "cache_write_input_tokens": 0, "output_tokens": 20,
+USAGE_OF_A_TURN = {"input_tokens": 100, "cached_input_tokens": 10, "cache_write_input_tokens": 0,
+                   "output_tokens": 20,
                    "reasoning_output_tokens": 5}
 
 
 class Thread:
-    """One conversation: its id, its earlier prompts, and the usage that codex counts up over its whole life."""
+    """One conversation: its id, its earlier prompts, and the usage that codex counts up over its whole
+    life."""
 
     def __init__(self, thread_id, resumed, kept):
         self.id, self.resumed, self.prompts, self.usage = thread_id, resumed, [], {}
@@ -218,7 +228,9 @@ class Thread:
             return cls.new(True)
         thread = cls(thread_id.lower(), True, True)
         if thread.path is None or not os.path.exists(thread.path):
-            die(1, "Error: thread/resume: thread/resume failed: no rollout found for thread id %s (code -32600)" % thread_id)
+            die(1,
+                "Error: thread/resume: thread/resume failed: no rollout found for thread id %s (code -32600)"
+                % thread_id)
         with open(thread.path, encoding="utf-8") as f:
             stored = json.load(f)
         thread.prompts, thread.usage = stored["prompts"], stored["usage"]
@@ -239,7 +251,9 @@ class Thread:
             try:
                 fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                die(1, "Error: thread/resume: thread/resume failed: thread %s already has an active writer (code -32600)" % self.id)
+                die(1,
+                    "Error: thread/resume: thread/resume failed: "
+                    "thread %s already has an active writer (code -32600)" % self.id)
 
     def save(self, prompt):
         if self.path:
@@ -251,7 +265,9 @@ class Thread:
         """Begin a turn in the rollout."""
         if self.path:
             now = time.time()
-            sandbox = options.get("sandbox", [config.get("sandbox_mode", os.environ.get("FAKE_CODEX_SANDBOX", SANDBOXES[1]))])[0]
+            sandbox = options.get("sandbox",
+                                  [config.get("sandbox_mode",
+                                              os.environ.get("FAKE_CODEX_SANDBOX", SANDBOXES[1]))])[0]
             turn = {"model": options.get("model", [config.get("model", "gpt-5.5")])[0],
                     "sandbox_policy": {"type": sandbox}}
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + ".%03dZ" % (now % 1 * 1000)
@@ -259,7 +275,9 @@ class Thread:
             folder = os.path.join(home, "sessions", "2026", "11", "21")
             os.makedirs(folder, exist_ok=True)
             with open(os.path.join(folder, "rollout-2026-11-21T10-00-00-%s.jsonl" % self.id), "a") as f:
-                f.write(json.dumps({"timestamp": stamp, "type": "turn_context", "payload": turn}, separators=(",", ":")) + "\n")
+                f.write(
+                    json.dumps({"timestamp": stamp, "type": "turn_context", "payload": turn},
+                               separators=(",", ":")) + "\n")
 
     def count_turn(self):
         self.usage = {key: n + self.usage.get(key, 0) for key, n in USAGE_OF_A_TURN.items()}
@@ -302,10 +320,12 @@ class Stream:
 
 
 def message(n):
-    """Exactly n characters, deterministic, no two lines alike; quotes, escapes and non-ASCII in every one of them."""
+    """Exactly n characters, deterministic, no two lines alike; quotes, escapes and non-ASCII in every one of
+    them."""
     lines, length, i = [], 0, 0
     while length < n:
-        lines.append('%d "quoted" \\ back\tslash, \u00e4\u00f6 \u20ac \u6f22\u5b57 \U0001f41d \u2028 %x\n' % (i, i * i * 2654435761))
+        lines.append('%d "quoted" \\ back\tslash, \u00e4\u00f6 \u20ac \u6f22\u5b57 \U0001f41d \u2028 %x\n'
+                     % (i, i * i * 2654435761))
         length, i = length + len(lines[-1]), i + 1
     return "".join(lines)[:n]
 
@@ -372,7 +392,8 @@ class Turn:
         import hashlib
         shown = {k: v for k, v in os.environ.items() if k.startswith(("CODEX", "FAKE", "TEST"))}
         digest = hashlib.sha256(self.prompt.encode("utf-8")).hexdigest()
-        self.text = json.dumps(dict(self.facts, argv=sys.argv[1:], cwd=os.getcwd(), env=shown, thread=self.thread.id,
+        self.text = json.dumps(
+            dict(self.facts, argv=sys.argv[1:], cwd=os.getcwd(), env=shown, thread=self.thread.id,
                                     prompt_chars=len(self.prompt), prompt_sha256=digest), ensure_ascii=False)
 
     def do_recall(self, _):
@@ -392,11 +413,13 @@ class Turn:
         item = self.stream.item("command_execution", started={
             "command": shown, "aggregated_output": "", "exit_code": None, "status": "in_progress"})
         status, output = self.shell(command)
-        self.stream.completed(item, "command_execution", command=shown, aggregated_output=output, exit_code=status,
+        self.stream.completed(item, "command_execution", command=shown, aggregated_output=output,
+                              exit_code=status,
                               status="failed" if status else "completed")
 
     def shell(self, command):
-        """(exit status, output). The output goes through a nameless file: a survivor may hold it without holding us up."""
+        """(exit status, output). The output goes through a nameless file: a survivor may hold it without
+        holding us up."""
         name = os.path.join(os.environ.get("TMPDIR", "/tmp"),
                             ".fake_codex-%d-%d" % (os.getpid(), len(self.groups)))
         out = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -441,7 +464,9 @@ class Turn:
 
     def do_reconnect(self, n):
         for _ in range(int(n)):
-            self.stream.event("error", message="Reconnecting... waiting for network (Connection failed: error sending request)")
+            self.stream.event("error",
+                              message="Reconnecting... waiting for network (Connection failed: "
+                                      "error sending request)")
 
     def do_stderr(self, text):
         sys.stderr.write(text + "\n")
@@ -514,7 +539,8 @@ def play(name):
 # The run
 # ----------------------------------------------------------------------------------------------------
 def read_prompt(argument, resuming):
-    """`-` or nothing: the whole of stdin. In plain exec a prompt in argv still waits for stdin and appends it."""
+    """`-` or nothing: the whole of stdin. In plain exec a prompt in argv still waits for stdin and appends
+    it."""
     if argument is None:
         sys.stderr.write("Reading prompt from stdin...\n")
     if argument not in (None, "-"):
@@ -527,7 +553,9 @@ def read_prompt(argument, resuming):
     try:
         prompt = raw.decode("utf-8")
     except UnicodeDecodeError as e:
-        die(1, "Failed to read prompt from stdin: input is not valid UTF-8 (invalid byte at offset %d). Convert it to UTF-8"
+        die(1,
+            "Failed to read prompt from stdin: "
+            "input is not valid UTF-8 (invalid byte at offset %d). Convert it to UTF-8"
             " and retry (e.g., `iconv -f <ENC> -t UTF-8 prompt.txt`)." % e.start)
     if not prompt.strip():
         die(1, "No prompt provided via stdin.")
@@ -559,7 +587,8 @@ def run_exec(args):
             pass                                               # codex silently accepts a file
     session = words.pop(0) if command in ("resume", "fork") and words else None
     if command == "review" and not words:
-        prompt = "ARGV"                                        # for what is reviewed codex has words of its own
+        # for what is reviewed codex has words of its own
+        prompt = "ARGV"
     else:
         prompt = read_prompt(words[0] if words else None, command != "exec")
     bypass = "dangerously-bypass-approvals-and-sandbox"
@@ -580,11 +609,16 @@ def run_exec(args):
 def converse(stream, thread, prompt, config, options):
     stream.event("thread.started", thread_id=thread.id)
     if len(prompt) > MAX_PROMPT_CHARS:
-        die(1, "Error: turn/start: turn/start failed: Input exceeds the maximum length of %d characters. (code -32602), data: "
-            % MAX_PROMPT_CHARS + json.dumps({"input_error_code": "input_too_large", "max_chars": MAX_PROMPT_CHARS,
+        die(1,
+            "Error: turn/start: turn/start failed: "
+            "Input exceeds the maximum length of %d characters. (code -32602), data: "
+            % MAX_PROMPT_CHARS
+            + json.dumps({"input_error_code": "input_too_large", "max_chars": MAX_PROMPT_CHARS,
                                              "actual_chars": len(prompt)}, separators=(",", ":")))
     if "base_instructions" in config:
-        stream.item("error", message="Codex is ignoring 1 unrecognized configuration setting. Check for typos or deprecated"
+        stream.item("error",
+                    message="Codex is ignoring 1 unrecognized configuration setting. Check for typos or "
+                            "deprecated"
                     " settings.\n  session-flags: `base_instructions` is ignored.")
     stream.event("turn.started")
     thread.note(config, options)
@@ -599,7 +633,9 @@ def main():
     elif args[:1] in (["exec"], ["e"]):
         run_exec(args[1:])
     elif args == ["--help"]:
-        print("Codex CLI\n\nUsage: codex [OPTIONS] [PROMPT]\n\nCommands:\n  exec  Run Codex non-interactively [aliases: e]")
+        print(
+            "Codex CLI\n\nUsage: codex [OPTIONS] [PROMPT]\n\nCommands:\n"
+            "  exec  Run Codex non-interactively [aliases: e]")
     elif args == ["login", "status"]:
         die(0, "Logged in using ChatGPT")
     else:

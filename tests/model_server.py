@@ -58,11 +58,15 @@ def _error(**fields: Any) -> Dict[str, Any]:
 
 # Source: the bodies that codex 0.169.0 was seen to tell apart.
 FAILURES = {
-    "unauthorized": Failure(401, _error(message="Incorrect API key provided: sk-none", code="invalid_api_key")),
+    "unauthorized": Failure(401,
+                            _error(message="Incorrect API key provided: sk-none", code="invalid_api_key")),
     "bad_model": Failure(
-        400, _error(message="The requested model 'none' does not exist.", param="model", code="model_not_found")
+        400,
+        _error(message="The requested model 'none' does not exist.", param="model", code="model_not_found")
     ),
-    "bad_value": Failure(400, _error(message="Unsupported value: 'none'", param="model", code="unsupported_value")),
+    "bad_value": Failure(400,
+                         _error(message="Unsupported value: 'none'", param="model",
+                                code="unsupported_value")),
     "rate_limit": Failure(429, _error(message="slow down please", code="rate_limit_exceeded")),
     "usage_limit": Failure(
         429, _error(type="usage_limit_reached", message="The usage limit has been reached", plan_type="plus")
@@ -70,7 +74,8 @@ FAILURES = {
     "server_error": Failure(500, "<html>Internal Server Error</html>"),
     "overloaded": Failure(503, _error(message="overloaded", code="server_is_overloaded")),
     "context_overflow": Failure(
-        event={"code": "context_length_exceeded", "message": "Your input exceeds the context window of this model."}
+        event={"code": "context_length_exceeded",
+               "message": "Your input exceeds the context window of this model."}
     ),
     "dropped_stream": Failure(),
 }

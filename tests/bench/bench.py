@@ -3,9 +3,11 @@
 
     python3 tests/bench/bench.py [NAME ...] [--runs N] [--without-peer]
 
-Prints one table: medians, with (least to most) behind them. The sides take turns (A/B/A/B), so that the machine's moods
+Prints one table: medians, with (least to most) behind them. The sides take turns (A/B/A/B), so that the
+machine's moods
 fall on all of them. It judges nothing and exits 0; a figure that misses its target is marked.
-The first run installs what it needs under `.cache/bench/`: two virtual environments and the real codex from npm.
+The first run installs what it needs under `.cache/bench/`: two virtual environments and the real codex from
+npm.
 
 Where do I add a figure? One function with a `@bench` line, returning Rows. `rig.py` holds the machinery.
 """
@@ -60,7 +62,8 @@ def bench(name, runs):
 
 
 def interleaved(runs, measures):
-    """{name: function} -> {name: [its results]}, taking turns. One round more than asked goes first, to warm caches."""
+    """{name: function} -> {name: [its results]}, taking turns. One round more than asked goes first, to warm
+    caches."""
     samples = {name: [] for name in measures}
     for number in range(runs + 1):
         for name, measure in measures.items():
@@ -83,7 +86,7 @@ def one_server_each(sides, codex_dir, **env):
         yield {side.name: stack.enter_context(Server(side, codex_dir, **env)) for side in sides}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # Start
 
 def start_ms(side, command=None):
@@ -111,11 +114,12 @@ def start(sides, runs):
             Row("the file as a script to first tools/list", "ms", as_script)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # Waiting
 
 def end_to_answer_ms(server, first=""):
-    """From the end of the codex process, as the kernel tells it, to the answer of the codex_wait that waits for it."""
+    """From the end of the codex process, as the kernel tells it, to the answer of the codex_wait that waits
+    for it."""
     gate = os.path.join(server.scratch, "gate")
     task_id = server.start(f"{first}\nWAITFILE {gate}\nSAY done")
     codex, = until(server.codex_processes, "the task's codex")
@@ -147,14 +151,17 @@ def wait(sides, runs):
     with one_server_each(sides, rig.fake_codex()) as servers:
         short = interleaved(runs, {name: lambda server=server: end_to_answer_ms(server)
                                    for name, server in servers.items()})
-        long = interleaved(max(1, runs // 5), {name: lambda server=server: end_to_answer_ms(server, "FLOOD 100")
+        long = interleaved(max(1, runs // 5),
+                           {name: lambda server=server: end_to_answer_ms(server, "FLOOD 100")
                                                for name, server in servers.items()})
-    return [Row("end of codex to answer of codex_wait", "ms", short, "<= 20", lambda ours, peer, base: ours <= 20),
+    return [Row("end of codex to answer of codex_wait", "ms", short, "<= 20", lambda ours, peer,
+                base: ours <= 20),
             Row("... after 100 MB of events", "ms", long)]
 
 
 def cpu_percent(servers, progress_token):
-    """While one codex_wait per server waits: ({name: [% of a core of the server]}, {name: [that of its helpers]})"""
+    """While one codex_wait per server waits: ({name: [% of a core of the server]}, {name: [that of its
+    helpers]})"""
     requests = {}
     for name, server in servers.items():
         requests[name] = server.send_tool("codex_wait", progress_token, task_ids=server.started)
@@ -166,7 +173,8 @@ def cpu_percent(servers, progress_token):
     used = {name: [(then - now) / IDLE_WINDOW_S * 100 for now, then in zip(before[name], cpu_s(group))]
             for name, group in groups.items()}
     for name, server in servers.items():
-        server.write({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": requests[name]}})
+        server.write(
+            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": requests[name]}})
     return ({name: [own] for name, (own, _) in used.items()},
             {name: [rest] for name, (_, rest) in used.items()})
 
@@ -198,18 +206,20 @@ def cpu(sides, _runs):
     return rows
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # Requests
 
 ECHO = "import sys\nfor line in sys.stdin.buffer: sys.stdout.buffer.write(line); sys.stdout.buffer.flush()"
 STATELESS = {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
-             "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
+             "io.modelcontextprotocol/clientCapabilities": {
+                 "extensions": {"io.modelcontextprotocol/tasks": {}}}}
 WAITS_BLOCKED = 50
 REQUESTS_EACH = 20  # in one sample, so that one is not all scheduling
 
 
 def round_trip_ms(server, method, **params):
-    return timed_ms(lambda: [server.answer(server.send(method, **params)) for _ in range(REQUESTS_EACH)]) / REQUESTS_EACH
+    return timed_ms(
+        lambda: [server.answer(server.send(method, **params)) for _ in range(REQUESTS_EACH)]) / REQUESTS_EACH
 
 
 def echo_ms(process):
@@ -223,7 +233,8 @@ def echo_ms(process):
 @bench("requests", runs=51)
 def requests(sides, runs):
     with one_server_each(sides, rig.fake_codex()) as servers, \
-            subprocess.Popen([sides[0].python, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as echo:
+            subprocess.Popen([sides[0].python, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             bufsize=0) as echo:
         try:
             ours = servers["ours"]
             base = {"base": lambda: echo_ms(echo)}
@@ -231,8 +242,11 @@ def requests(sides, runs):
             lists = interleaved(runs, {**{name: lambda server=server: round_trip_ms(server, "tools/list")
                                           for name, server in servers.items()}, **base})
             handle = ours.answer(ours.send("tools/call", name="codex", _meta=STATELESS,
-                                           arguments={"prompt": "SLEEP 3600", **ours.run_arguments()}))["taskId"]
-            task_get = interleaved(runs, {"ours": lambda: round_trip_ms(ours, "tasks/get", taskId=handle, _meta=STATELESS), **base})
+                                           arguments={"prompt": "SLEEP 3600",
+                                                      **ours.run_arguments()}))["taskId"]
+            task_get = interleaved(runs,
+                                   {"ours": lambda: round_trip_ms(
+                                       ours, "tasks/get", taskId=handle, _meta=STATELESS), **base})
         finally:
             echo.stdin.close()
     quick = "< 1", lambda ours, peer, base: ours < 1
@@ -244,7 +258,8 @@ def requests(sides, runs):
 def waits(sides, runs):
     """What blocked calls cost others: codex_status without any and with many under way, in turns."""
     with contextlib.ExitStack() as stack:
-        free, blocked = ({side.name: stack.enter_context(Server(side, rig.fake_codex())) for side in sides} for _ in range(2))
+        free, blocked = ({side.name: stack.enter_context(Server(side, rig.fake_codex())) for side in sides}
+                         for _ in range(2))
         for server in (*free.values(), *blocked.values()):
             server.start("SLEEP 3600")
         for server in blocked.values():
@@ -253,12 +268,14 @@ def waits(sides, runs):
             server.answer(server.send("tools/list"))
         alone = interleaved(runs,
                             {name: lambda server=server: status_ms(server) for name, server in free.items()})
-        beside = interleaved(runs, {name: lambda server=server: status_ms(server) for name, server in blocked.items()})
+        beside = interleaved(runs,
+                             {name: lambda server=server: status_ms(server)
+                              for name, server in blocked.items()})
     return [Row("codex_status", "ms", alone),
             Row(f"codex_status beside {WAITS_BLOCKED} blocked codex_wait", "ms", beside)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # End
 
 @bench("end", runs=11)
@@ -278,12 +295,13 @@ def end_ms(side, how):
         return timed_ms(lambda: (how(server.process), server.process.wait(rig.ANSWER_S)))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # Status of a long stream
 
 @bench("status", runs=11)
 def status(sides, runs):
-    return [row for what, directive, size in STREAMS for row in status_rows(sides, runs, what, directive, size)]
+    return [row for what, directive,
+            size in STREAMS for row in status_rows(sides, runs, what, directive, size)]
 
 
 STREAMS = [("1 MB of events", "FLOOD 1", 1e6), ("100 MB of events", "FLOOD 100", 100e6),
@@ -324,13 +342,15 @@ def unchanged(reading):
     return before == reading()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # Launch
 
 @bench("launch", runs=15)
 def launch(sides, runs):
     with one_server_each(sides, rig.fake_codex()) as servers:
-        one = interleaved(runs, {name: lambda server=server: launch_ms(server, 1) for name, server in servers.items()})
+        one = interleaved(runs,
+                          {name: lambda server=server: launch_ms(server, 1)
+                           for name, server in servers.items()})
         many = interleaved(max(1, runs // 3), {name: lambda server=server: launch_ms(server, TASKS_BATCH)
                                                for name, server in servers.items()})
     return [Row("codex_async to its answer", "ms", one, "<= 60", lambda ours, peer, base: ours <= 60),
@@ -373,7 +393,8 @@ def telling_servers(sides, **env):
         told = os.open(first, os.O_RDWR)
         stack.callback(os.close, told)
         kinds = {**{side.name: (Server, side) for side in sides}, "base": (Interpreters, sides[0])}
-        yield told, codex, {name: stack.enter_context(kind(side, scratch, **env)) for name, (kind, side) in kinds.items()}
+        yield told, codex, {name: stack.enter_context(kind(side, scratch, **env)) for name,
+                            (kind, side) in kinds.items()}
 
 
 def first_instruction_ms(told, count, ask):
@@ -400,13 +421,15 @@ def program_ms(codex, told):
 
 @bench("request", runs=21)
 def request(sides, runs):
-    """What stands between a request and Codex's first instruction, beside the same with an interpreter a supervisor."""
+    """What stands between a request and Codex's first instruction, beside the same with an interpreter a
+    supervisor."""
     with telling_servers(sides) as (told, codex, servers):
         samples = interleaved(runs, {"program": lambda: program_ms(codex, told), **{
             name: lambda server=server: request_ms(server, told) for name, server in servers.items()}})
     alone = samples.pop("program")
     beyond = {name: [taken - bare for taken, bare in zip(took, alone)] for name, took in samples.items()}
-    return [Row("request to codex's first instruction, beyond the start of that program", "ms", beyond, "<= 12",
+    return [Row("request to codex's first instruction, beyond the start of that program", "ms", beyond,
+                "<= 12",
                 lambda ours, peer, base: ours <= 12)]
 
 
@@ -426,16 +449,18 @@ def many(sides, runs):
                 took.setdefault(name, []).append(taken)
                 memory.setdefault(name, []).append(statistics.median(each))
                 until(server.kill_what_is_left, "the end of everything")
-    return [Row(f"{TASKS_MANY} tasks, from the request to the first instruction of all", "ms", took, "<= 1500",
+    return [Row(f"{TASKS_MANY} tasks, from the request to the first instruction of all", "ms", took,
+                "<= 1500",
                 lambda ours, peer, base: ours <= 1500),
             Row("... PSS of a supervisor", "MiB", memory, "<= 3", lambda ours, peer, base: ours <= 3)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # An old task directory
 
 def keep_old(server, count):
-    """Fill a task directory with `count` ended tasks, copies of one with a thread each. (its id, its thread)"""
+    """Fill a task directory with `count` ended tasks, copies of one with a thread each. (its id, its
+    thread)"""
     tasks = os.path.join(server.env["CODEX_SWARM_TASK_DIR"], "tasks")
     first = server.start("SAY old")
     thread = server.wait()["structuredContent"]["tasks"][0]["threadId"]
@@ -503,11 +528,12 @@ def old(sides, runs):
         samples = {what: interleaved(runs, {
             name: lambda name=name, cost=cost: cost(servers[name], *kept[name]) for name in servers})
             for what, cost in costs.items()}
-    return [Row(f"CPU of {what}, {TASKS_OLD:,} ended tasks kept (bare: {TASKS_FRESH})", "ms", each, "<= 2 x bare",
+    return [Row(f"CPU of {what}, {TASKS_OLD:,} ended tasks kept (bare: {TASKS_FRESH})", "ms", each,
+                "<= 2 x bare",
                 lambda ours, peer, base: ours <= 2 * base) for what, each in samples.items()]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # The real codex
 
 @contextlib.contextmanager
@@ -587,7 +613,8 @@ def bare_ms(native, env, count):
     """So many bare `codex exec --json` at once, from the first start to the last end."""
     command = [native, "exec", "--json", "-s", "read-only", "-"]
     began = time.perf_counter()
-    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                stderr=subprocess.DEVNULL,
                                 env=env, cwd=rig.git_repository()) for _ in range(count)]
     for process in running:
         process.stdin.write(b"@say ok")
@@ -610,18 +637,21 @@ def parallel_through(server):
 
 @bench("real", runs=11)
 def real(sides, runs):
-    with real_codex() as (_model, launcher_dir, native, env), one_server_each(sides, launcher_dir, **env) as servers:
+    with real_codex() as (_model, launcher_dir, native,
+                          env), one_server_each(sides, launcher_dir, **env) as servers:
         bare_env = rig.environment(launcher_dir, **env)
         one = interleaved(runs, {"base": lambda: bare_ms(native, bare_env, 1), **{
-            name: lambda server=server: timed_ms(server.tool, "codex", prompt="@say ok", **server.run_arguments())
+            name: lambda server=server: timed_ms(server.tool, "codex", prompt="@say ok",
+                                                 **server.run_arguments())
             for name, server in servers.items()}})
         many = interleaved(max(1, runs // 3), {"base": lambda: bare_ms(native, bare_env, TASKS_PARALLEL), **{
-            name: lambda server=server: timed_ms(parallel_through, server) for name, server in servers.items()}})
+            name: lambda server=server: timed_ms(parallel_through, server)
+            for name, server in servers.items()}})
     return [Row("a trivial task of the real codex, end to end", "ms", one),
             Row(f"{TASKS_PARALLEL} of them in parallel", "ms", many)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # Worktrees
 
 FILES, FILES_PER_DIRECTORY, FILES_CHANGED = 50_000, 100, 100
@@ -640,7 +670,9 @@ def big_repository(path):
 
 
 def plain_git(cwd, *words):
-    subprocess.run(("git", "-c", "gc.auto=0", "-c", "user.name=B", "-c", "user.email=b@example.invalid", *words), cwd=cwd, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ("git", "-c", "gc.auto=0", "-c", "user.name=B", "-c", "user.email=b@example.invalid", *words),
+        cwd=cwd, check=True, stdout=subprocess.DEVNULL)
 
 
 def change(path):
@@ -682,15 +714,20 @@ def worktree(_sides, runs):
         make = lambda path: cms.Trees(git).add(*git.at(repository).head(), path, "swarm/" + name(path))
         samples = interleaved(runs, {
             "ours": lambda: worktree_ms(repository, make, lambda tree: cms.Snapshot(git, tree).take("x")),
-            "base": lambda: worktree_ms(repository, lambda path: plain_git(repository, "worktree", "add", "-q", "-b", name(path), path),
-                                        lambda path: (plain_git(path, "add", "-A"), plain_git(path, "commit", "-q", "-m", "x")))})
+            "base": lambda: worktree_ms(repository,
+                                        lambda path: plain_git(
+                                            repository, "worktree", "add", "-q", "-b", name(path), path),
+                                        lambda path: (plain_git(path, "add", "-A"),
+                                                      plain_git(path, "commit", "-q", "-m", "x")))})
     each = lambda index: {side: [both[index] for both in pairs] for side, pairs in samples.items()}
     met = lambda ours, peer, base: ours <= 1.2 * base
-    return [Row(f"a worktree of {FILES:,} files (bare: git worktree add)", "ms", each(0), "<= 1.2 x git", met),
-            Row(f"the snapshot of {2 * FILES_CHANGED} changes there (bare: git add -A, git commit)", "ms", each(1), "<= 1.2 x git", met)]
+    return [Row(f"a worktree of {FILES:,} files (bare: git worktree add)", "ms", each(0), "<= 1.2 x git",
+                met),
+            Row(f"the snapshot of {2 * FILES_CHANGED} changes there (bare: git add -A, git commit)", "ms",
+                each(1), "<= 1.2 x git", met)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # Merges
 
 CLEAN, FOES = 10, 50        # branches that touch a file of their own, and that all touch one line
@@ -748,7 +785,7 @@ def merge(sides, runs):
             Row("the same", "ms", {"ours": [took]})]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # The table
 
 def cell(samples):
@@ -797,7 +834,8 @@ def main():
         say(f"{name} ...")
         rows += function(sides, options.runs or runs)
     print(table(rows))
-    print(f"\n{os.cpu_count()} cores, Python {sys.version.split()[0]}, load average as each began: {', '.join(load)}")
+    print(f"\n{os.cpu_count()} cores, Python {sys.version.split()[0]}, "
+          f"load average as each began: {', '.join(load)}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """What the bench stands on: installs, MCP servers to be measured, readings from /proc.
 
-Nothing here knows a figure. Linux and Python 3.9+ only: ends of processes come from pidfds, memory and CPU from /proc.
-Everything is installed once under the checkout's `.cache/bench/`; every server runs on a scratch directory of its own
-there, and that directory's path, present in the environment of all that the server starts, is how its processes are
+Nothing here knows a figure. Linux and Python 3.9+ only: ends of processes come from pidfds, memory and CPU
+from /proc.
+Everything is installed once under the checkout's `.cache/bench/`; every server runs on a scratch directory of
+its own
+there, and that directory's path, present in the environment of all that the server starts, is how its
+processes are
 found again: to read their memory, and to end them.
 """
 import glob
@@ -42,7 +45,7 @@ def until(condition, what, timeout_s=ANSWER_S):
     raise TimeoutError(f"waited {timeout_s} s in vain for {what}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # Installs
 
 def install_once(name, stamp, commands):
@@ -62,7 +65,8 @@ def install_once(name, stamp, commands):
 
 
 def venv_with(name, requirement, stamp):
-    """A virtual environment that holds one package, installed as a user would: not editable, bytecode compiled."""
+    """A virtual environment that holds one package, installed as a user would: not editable, bytecode
+    compiled."""
     return install_once(name, f"{sys.version} {stamp}", lambda directory: [
         [sys.executable, "-m", "venv", directory],
         [os.path.join(directory, "bin", "pip"), "install", "--quiet", requirement]])
@@ -90,7 +94,8 @@ def npm_codex():
 def fake_codex():
     """A directory with a `codex` that is tests/fake_codex, and with the `python3` that runs it.
 
-    The latter because a `python3` on PATH may be a shell script (pyenv's is) that takes longer than what is measured.
+    The latter because a `python3` on PATH may be a shell script (pyenv's is) that takes longer than what is
+    measured.
     """
     return install_once("fake", sys.executable, lambda directory: [
         ["ln", "-s", os.path.join(CHECKOUT, "tests", "fake_codex"), os.path.join(directory, "codex")],
@@ -98,7 +103,8 @@ def fake_codex():
 
 
 def environment(codex_dir, **more):
-    """For a server or a bare codex. HOME is an empty one: codex starts a login shell in every run, and what that does
+    """For a server or a bare codex. HOME is an empty one: codex starts a login shell in every run, and what
+    that does
     in a developer's home (pyenv takes a lock and waits up to a minute for it) drowns everything else."""
     home = os.path.join(CACHE, "home")
     os.makedirs(home, exist_ok=True)
@@ -110,12 +116,13 @@ def git_repository():
     directory = os.path.join(CACHE, "repository")
     if not os.path.isdir(os.path.join(directory, ".git")):
         subprocess.run(["git", "init", "--quiet", directory], check=True)
-        subprocess.run(["git", "-C", directory, "-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit",
+        subprocess.run(
+            ["git", "-C", directory, "-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit",
                         "--quiet", "--allow-empty", "-m", "empty"], check=True)
     return directory
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # The two servers under test
 
 class Side:
@@ -137,7 +144,8 @@ class Side:
 
 
 class Server:
-    """A running server and an MCP client for it, single-threaded, so that a time taken here is the server's own.
+    """A running server and an MCP client for it, single-threaded, so that a time taken here is the server's
+    own.
 
     A context manager; leaving it ends the server and everything that it started.
     """
@@ -153,7 +161,8 @@ class Server:
         self.answers, self.buffer, self.notifications, self.last_id = {}, b"", 0, 0
         self.started = []  # the ids of tasks, in order
         self.began = time.perf_counter()
-        self.process = subprocess.Popen(command or side.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen(command or side.command, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE,
                                         stderr=open(os.path.join(self.scratch, "stderr"), "wb"), bufsize=0,
                                         env=self.env, cwd=self.cwd)
 
@@ -271,7 +280,8 @@ class Server:
     def forker(self):
         """What forks its supervisors, where there is such a process."""
         return next((each for each in self.processes()
-                     if each.parent == self.process.pid and each.argv == Process(self.process.pid).argv), None)
+                     if each.parent == self.process.pid and each.argv == Process(self.process.pid).argv),
+                    None)
 
     def at_rest(self):
         """Whether no process of a task is left."""
@@ -285,7 +295,7 @@ class Server:
         return [each for each in self.processes() if each.is_codex]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------
 # /proc
 
 class Process:
@@ -318,7 +328,8 @@ class Process:
     def memory_mb(self, field):
         """MiB of a field of smaps_rollup (Rss, Pss) or of status (VmHWM)."""
         name = "status" if field.startswith("Vm") else "smaps_rollup"
-        return int(re.search(rb"^%s:\s+(\d+) kB" % field.encode(), read_proc(self.pid, name), re.M).group(1)) / 1024
+        return int(
+            re.search(rb"^%s:\s+(\d+) kB" % field.encode(), read_proc(self.pid, name), re.M).group(1)) / 1024
 
 
 def read_proc(pid, name):

@@ -21,13 +21,15 @@ FILE = ROOT / "codex_mcp_swarm.py"
 SOURCE = FILE.read_text(encoding="utf-8")
 TITLES = ["VOCABULARY", "ERRORS", "RECORDS", "LIFE OF A TASK", "SCHEMA", "CODEX", "HOST", "GIT", "STORE",
           "SUPERVISOR", "SWARM", "TOOLS", "MCP", "COMMAND LINE"]
-BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, int(m.group(1)), m.group(2)) for m in re.finditer(r"^# =+\n# (\d+)\. ([A-Z ]+?) *(?:\(.*\))?\n# =+$", SOURCE, re.M)]
+BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, int(m.group(1)), m.group(2))
+           for m in re.finditer(r"^# =+\n# (\d+)\. ([A-Z ]+?) *(?:\(.*\))?\n# =+$", SOURCE, re.M)]
 HOUSE_OF_PYTHON_3_8 = (3, 8)
 
 
 @functools.lru_cache(maxsize=None)
 def tree():
-    """Parsed when the first test asks: every process of the tests reads this file, and starts others the faster the less it holds."""
+    """Parsed when the first test asks: every process of the tests reads this file, and starts others the
+    faster the less it holds."""
     return ast.parse(SOURCE)
 
 
@@ -36,11 +38,14 @@ def functions():
 
 
 def tracked():
-    """Every file that belongs to the project: what git knows, and what it would be told of. Without git, everything but caches."""
+    """Every file that belongs to the project: what git knows, and what it would be told of. Without git,
+    everything but caches."""
     done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                           cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    names = done.stdout.decode().split("\0") if done.returncode == 0 else [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")]
-    return [ROOT / name for name in names if name and (ROOT / name).is_file() and not re.search(r"(^|/)(\.git|\.cache|__pycache__|\.venv|build|dist)/", name)]
+    names = done.stdout.decode().split(
+        "\0") if done.returncode == 0 else [str(p.relative_to(ROOT)) for p in ROOT.rglob("*")]
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()
+            and not re.search(r"(^|/)(\.git|\.cache|__pycache__|\.venv|build|dist)/", name)]
 
 
 def where(node):
@@ -56,7 +61,9 @@ def bound(node):
     """The names that a statement at the top of the file defines."""
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
         return {node.name}
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    targets = node.targets if isinstance(node,
+                                         ast.Assign) else [node.target] if isinstance(
+                                             node, ast.AnnAssign) else []
     return {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
 
 
@@ -73,7 +80,9 @@ def test_the_floors_are_those_of_the_plan_in_order():
 
 
 def test_the_module_docstring_names_every_floor():
-    assert [t for n, t in enumerate(TITLES, 1) if not re.search(r"\b%d %s\b" % (n, t), ast.get_docstring(tree()))] == []
+    assert [t
+            for n, t in enumerate(TITLES, 1)
+            if not re.search(r"\b%d %s\b" % (n, t), ast.get_docstring(tree()))] == []
 
 
 def recipes():
@@ -101,7 +110,8 @@ def test_a_floor_uses_only_itself_and_the_floors_below():
     home = home_of_names()
     assert len(home) > 150
     upward = [(node.lineno, name.id) for node in tree().body for name in ast.walk(node)
-              if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load) and home.get(name.id, 0) > floor_of(node.lineno)]
+              if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)
+              and home.get(name.id, 0) > floor_of(node.lineno)]
     assert upward == []
 
 
@@ -126,7 +136,9 @@ def test_the_floors_1_to_6_do_no_io():
             if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and n.id in FORBIDDEN_BELOW_7:
                 found.append((n.lineno, n.id))
             if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name):
-                if (n.value.id == "os" and n.attr not in PURE_OF_OS) or (n.value.id == "signal" and n.attr not in PURE_OF_SIGNAL):
+                if (n.value.id == "os"
+                    and n.attr not in PURE_OF_OS) or (n.value.id == "signal"
+                                                      and n.attr not in PURE_OF_SIGNAL):
                     found.append((n.lineno, "%s.%s" % (n.value.id, n.attr)))
     assert found == []
 
@@ -142,7 +154,8 @@ def test_process_calls_stand_on_the_host_floor_or_in_the_one_reaper():
     for node in tree().body:
         if floor_of(node.lineno) == 7 or getattr(node, "name", "") in ALLOWED:
             continue
-        found += [where(n) for n in ast.walk(node) if isinstance(n, ast.Attribute) and n.attr in PROCESS_CALLS and isinstance(n.value, ast.Name) and n.value.id in ("os", "subprocess")]
+        found += [where(n) for n in ast.walk(node) if isinstance(n, ast.Attribute) and n.attr in PROCESS_CALLS
+                  and isinstance(n.value, ast.Name) and n.value.id in ("os", "subprocess")]
     assert found == []
 
 
@@ -152,7 +165,11 @@ def test_only_the_command_line_reads_argv_and_the_environment():
     found = []
     for node in tree().body:
         for n in ast.walk(node):
-            if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and (n.value.id, n.attr) in (("os", "environ"), ("sys", "argv"), ("os", "getenv")):
+            if isinstance(n, ast.Attribute) and isinstance(n.value,
+                                                           ast.Name) and (n.value.id,
+                                                                          n.attr) in (("os", "environ"),
+                                                                                      ("sys", "argv"),
+                                                                                      ("os", "getenv")):
                 found.append(getattr(node, "name", "the module"))
     assert set(found) <= allowed
 
@@ -190,12 +207,15 @@ def test_no_class_is_longer_than_300_lines_or_has_more_than_25_methods():
 def handlers():
     """(function that holds it, handler) for every `except`."""
     for function in functions():
-        inner = {id(n) for f in ast.walk(function) if f is not function and isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
-        yield from ((function.name, n) for n in ast.walk(function) if isinstance(n, ast.ExceptHandler) and id(n) not in inner)
+        inner = {id(n) for f in ast.walk(function) if f is not function and isinstance(f, ast.FunctionDef)
+                 for n in ast.walk(f)}
+        yield from ((function.name, n) for n in ast.walk(function) if isinstance(n, ast.ExceptHandler)
+                    and id(n) not in inner)
 
 
 def test_everything_is_caught_only_at_the_boundary_of_each_kind_of_thread_and_process():
-    broad = [name for name, h in handlers() if h.type is None or (isinstance(h.type, ast.Name) and h.type.id == "Exception")]
+    broad = [name for name, h in handlers()
+             if h.type is None or (isinstance(h.type, ast.Name) and h.type.id == "Exception")]
     assert sorted(broad) == ["answer", "supervisor_main", "sweep_and_log", "until_the_end"]
 
 
@@ -209,22 +229,30 @@ def test_the_code_has_no_to_do_list_and_nothing_commented_out():
     marks = [w for w in re.findall(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b", SOURCE)]
     assert marks == []
     comments = [line.strip()[2:] for line in SOURCE.splitlines() if line.strip().startswith("# ")]
-    assert [c for c in comments if re.match(r"(if|for|while|def|class|return|import|from|try|with) .*(:|\))$|\w+\(.*\)$|\w+ = ", c)] == []
+    assert [c for c in comments
+            if re.match(r"(if|for|while|def|class|return|import|from|try|with) .*(:|\))$|\w+\(.*\)$|\w+ = ",
+                        c)] == []
 
 
 def test_no_state_lives_in_the_module():
-    """Tables are filled while the module is made (tools and commands by their decorators), and never after."""
-    tables = {name for node in tree().body for name in bound(node) if isinstance(getattr(cms, name, None), (dict, list, set))}
-    changed, decorator = set(), {id(n) for f in functions() if f.name in ("tool", "subcommand") for n in ast.walk(f)}
+    """Tables are filled while the module is made (tools and commands by their decorators), and never
+    after."""
+    tables = {name for node in tree().body for name in bound(node)
+              if isinstance(getattr(cms, name, None), (dict, list, set))}
+    changed, decorator = set(), {id(n) for f in functions() if f.name in ("tool", "subcommand")
+                                 for n in ast.walk(f)}
     for function in functions():
         for n in ast.walk(function):
             if id(n) in decorator:
                 continue
             if isinstance(n, ast.Global):
                 changed |= set(n.names)
-            if isinstance(n, ast.Subscript) and isinstance(n.ctx, (ast.Store, ast.Del)) and isinstance(n.value, ast.Name):
+            if (isinstance(n, ast.Subscript) and isinstance(n.ctx, (ast.Store, ast.Del))
+                    and isinstance(n.value, ast.Name)):
                 changed |= {n.value.id} & tables
-            if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and isinstance(n.func.value, ast.Name) and n.func.attr in ("append", "add", "update", "pop", "clear", "setdefault"):
+            if (isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+                    and isinstance(n.func.value, ast.Name)
+                    and n.func.attr in ("append", "add", "update", "pop", "clear", "setdefault")):
                 changed |= {n.func.value.id} & tables
     assert changed == set()
 
@@ -237,14 +265,19 @@ def test_a_comment_or_a_docstring_stands_for_every_lock():
 
 
 def standard_library():
-    """Names of modules that come with Python: asked of the interpreter, or (3.8, 3.9) looked up where it keeps them."""
+    """Names of modules that come with Python: asked of the interpreter, or (3.8, 3.9) looked up where it
+    keeps them."""
     names = set(getattr(sys, "stdlib_module_names", ())) | set(sys.builtin_module_names)
     place = pathlib.Path(os.__file__).parent
-    return names | {p.stem for p in place.glob("*.py")} | {p.name for p in place.iterdir() if (p / "__init__.py").exists()} | {p.name.split(".")[0] for p in (place / "lib-dynload").glob("*")}
+    names |= {p.stem for p in place.glob("*.py")}
+    names |= {p.name for p in place.iterdir() if (p / "__init__.py").exists()}
+    return names | {p.name.split(".")[0] for p in (place / "lib-dynload").glob("*")}
+
 
 
 def test_it_needs_nothing_but_the_standard_library():
-    imported = {alias.name.split(".")[0] for n in ast.walk(tree()) if isinstance(n, ast.Import) for alias in n.names}
+    imported = {alias.name.split(".")[0] for n in ast.walk(tree()) if isinstance(n, ast.Import)
+                for alias in n.names}
     imported |= {n.module.split(".")[0] for n in ast.walk(tree()) if isinstance(n, ast.ImportFrom)}
     newer = {"tomllib"}             # of 3.11; what an older Python does without it is tested
     assert imported - standard_library() - newer - {"__future__"} == set() and "json" in imported
@@ -255,15 +288,19 @@ IMPORT = """
 import os, signal, sys, threading
 sys.path.insert(0, sys.argv[1])
 import ast, encodings.idna, json, tokenize      # what the machinery of import itself may open
-names = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.chown",
-         "os.link", "os.symlink", "os.truncate", "os.utime", "os.kill", "os.killpg", "os.putenv", "os.unsetenv", "os.chdir", "shutil.", "socket.", "fcntl.", "signal.",
-         "tempfile.", "ctypes.", "_thread.start", "webbrowser.", "urllib.", "glob.")
+names = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.mkdir",
+         "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink", "os.truncate",
+         "os.utime", "os.kill", "os.killpg", "os.putenv", "os.unsetenv", "os.chdir", "shutil.", "socket.",
+         "fcntl.", "signal.", "tempfile.", "ctypes.", "_thread.start", "webbrowser.", "urllib.", "glob.")
 bad = []
 def hook(name, args):
-    writes = name == "open" and ((isinstance(args[1], str) and set(args[1]) & set("wax+")) or (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)))
+    mode, flags = args[1:] if name == "open" else (None, None)
+    writes = (isinstance(mode, str) and set(mode) & set("wax+")
+              or isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
     if writes or name.startswith(names):
         bad.append((name, args))
-look = lambda: (dict(os.environ), os.getcwd(), [signal.getsignal(n) for n in range(1, 32)], threading.active_count(), sys.excepthook, sys.path[:], sys.stdout, sys.stderr,
+look = lambda: (dict(os.environ), os.getcwd(), [signal.getsignal(n) for n in range(1, 32)],
+                threading.active_count(), sys.excepthook, sys.path[:], sys.stdout, sys.stderr,
                 sorted(os.listdir("/dev/fd")), sys.getrecursionlimit())
 before = look()
 sys.addaudithook(hook)
@@ -273,7 +310,9 @@ assert look() == before, "the import changed the process"
 assert seen == [], seen
 open(os.devnull, "w").close()
 assert bad != seen, "the hook hears nothing"
-print(sorted(set(sys.modules) & {"subprocess", "argparse", "logging", "ctypes", "asyncio", "dataclasses", "tempfile", "shutil", "socket", "difflib", "shlex"}))
+late = {"subprocess", "argparse", "logging", "ctypes", "asyncio", "dataclasses", "tempfile", "shutil",
+        "socket", "difflib", "shlex"}
+print(sorted(set(sys.modules) & late))
 """
 
 
@@ -297,7 +336,8 @@ def test_importing_it_imports_nothing_that_only_some_work_needs(imported):
 
 # -- Python 3.8 ---------------------------------------------------------------------------------------
 def pythons_files():
-    return [p for p in tracked() if p.suffix == ".py" or (p.parent == ROOT / "tests" and p.read_bytes()[:24].startswith(b"#!/usr/bin/env python3"))]
+    return [p for p in tracked() if p.suffix == ".py"
+            or (p.parent == ROOT / "tests" and p.read_bytes()[:24].startswith(b"#!/usr/bin/env python3"))]
 
 
 def test_every_python_file_has_the_syntax_of_python_3_8():
@@ -311,7 +351,9 @@ def test_the_oldest_python_of_this_machine_compiles_every_file():
     names = ["python3.%d" % minor for minor in range(8, 14)]
     places = [os.environ.get("PATH", ""),
               *map(str, sorted((pathlib.Path.home() / ".pyenv" / "versions").glob("3.*/bin")))]
-    oldest = next((found for found in (shutil.which(name, path=os.pathsep.join(places)) for name in names) if found and works(found)), sys.executable)
+    oldest = next(
+        (found for found in (shutil.which(name, path=os.pathsep.join(places)) for name in names) if found
+         and works(found)), sys.executable)
     code = "import sys\nfor name in sys.argv[1:]: compile(open(name, encoding='utf-8').read(), name, 'exec')"
     done = subprocess.run([oldest, "-c", code, *map(str, pythons_files())], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, timeout=60)
@@ -319,7 +361,8 @@ def test_the_oldest_python_of_this_machine_compiles_every_file():
 
 
 def works(python):
-    return subprocess.run([python, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    return subprocess.run([python, "-c", ""], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0
 
 
 # -- README and docs ----------------------------------------------------------------------------------
@@ -357,7 +400,8 @@ def test_the_readme_lists_the_tools_in_the_order_of_the_code():
 
 def test_the_page_of_commands_lists_the_flags_of_the_parser():
     options = {o for action in cms.flags()._actions for o in action.option_strings} - {"-h"}
-    assert sorted(name.split()[0] for name in first_column("docs/command-line.md", "Flags")) == sorted(options)
+    assert sorted(name.split()[0]
+                  for name in first_column("docs/command-line.md", "Flags")) == sorted(options)
 
 
 def test_the_page_of_commands_lists_the_environment_in_the_order_of_the_code():
@@ -431,7 +475,8 @@ def test_every_link_of_a_page_leads_somewhere(name):
 
 
 def test_the_readme_leads_to_every_page():
-    pages = {"docs/" + path.name for path in (ROOT / "docs").glob("*.md")} | {"CONTRIBUTING.md", "CHANGELOG.md"}
+    pages = {"docs/" + path.name
+             for path in (ROOT / "docs").glob("*.md")} | {"CONTRIBUTING.md", "CHANGELOG.md"}
     assert [name for name in sorted(pages) if "(%s)" % name not in page("README.md")] == []
     assert pages - {"CHANGELOG.md"} | {"README.md"} == set(PAGES_NAMED)
 
@@ -483,7 +528,8 @@ def json_examples():
 
 def test_every_call_that_a_page_shows_is_one_that_its_tool_takes():
     calls = [(name, call) for name, call in json_examples() if "arguments" in call]
-    bare = [({"tasks"} <= set(call) and "codex_batch" or "codex_merge", call) for name, call in json_examples()
+    bare = [({"tasks"} <= set(call) and "codex_batch" or "codex_merge", call)
+            for name, call in json_examples()
             if name == "README.md" and "arguments" not in call]
     found = [(call["name"], call["arguments"]) for _, call in calls] + [(tool, call) for tool, call in bare]
     assert len(found) > 15 and {tool for tool, _ in found} == set(cms.TOOLS)
@@ -527,7 +573,8 @@ def test_the_instructions_fit_and_their_beginning_stands_alone():
 
 def test_read_only_tools_say_so_and_no_other():
     hints = {t["name"]: t["annotations"]["readOnlyHint"] for t in tools_list()["tools"]}
-    assert {name for name, read_only in hints.items() if read_only} == {"codex_status", "codex_wait", "codex_diff",
+    assert {name
+            for name, read_only in hints.items() if read_only} == {"codex_status", "codex_wait", "codex_diff",
                                                                               "codex_events"}
 
 
@@ -579,7 +626,8 @@ def test_the_registry_entry_has_what_its_schema_asks_for():
     assert re.fullmatch(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+", entry["name"]) and len(entry["description"]) <= 100
     assert set(entry) <= {"$schema", "name", "title", "description", "version", "packages", "repository"}
     assert package["registryType"] == "mcpb" and package["transport"] == {"type": "stdio"}
-    assert re.fullmatch(r"[a-f0-9]{64}", package["fileSha256"]) and package["identifier"].startswith("https://")
+    assert re.fullmatch(r"[a-f0-9]{64}", package["fileSha256"])
+    assert package["identifier"].startswith("https://")
     assert {v["name"] for v in package["environmentVariables"]} <= set(cms.VARIABLES)
 
 
@@ -593,8 +641,10 @@ def test_no_file_holds_a_path_of_the_machine_it_was_written_on():
     found = []
     for path in tracked():
         text = path.read_bytes().decode("utf-8", "replace")
-        found += ["%s: %s" % (path.relative_to(ROOT), text[max(0, m.start() - 20):m.end() + 30]) for m in general.finditer(text)]
-        found += ["%s: %s" % (path.relative_to(ROOT), name) for name in own if re.search(re.escape(name) + r"\b", text)]
+        found += ["%s: %s" % (path.relative_to(ROOT), text[max(0, m.start() - 20):m.end() + 30])
+                  for m in general.finditer(text)]
+        found += ["%s: %s" % (path.relative_to(ROOT), name) for name in own
+                  if re.search(re.escape(name) + r"\b", text)]
     assert found == []
 
 
@@ -633,6 +683,14 @@ NARROW = ("conftest.py", "fake_codex", "protocol/test_arguments.py", "protocol/t
           "unit/prepared.py", "unit/test_merge.py", "unit/test_names.py", "unit/test_server.py")
 
 
+# Others are at work on these; who has finished one names it above.
+STILL_WIDE = ("protocol/test_command_line.py", "protocol/test_demo.py", "protocol/test_merge.py",
+              "unit/test_merge.py", "unit/test_results.py")
+
+
 def test_no_line_of_these_tests_is_wider_than_110_columns():
-    texts = {name: (ROOT / "tests" / name).read_text(encoding="utf-8") for name in NARROW}
-    assert [name for name, text in texts.items() if max(map(len, text.splitlines())) > 110] == []
+    tests = ROOT / "tests"
+    every = {str(path.relative_to(tests)) for path in tests.rglob("*.py")}
+    texts = {name: (tests / name).read_text(encoding="utf-8")
+             for name in (every - set(STILL_WIDE)) | set(NARROW)}
+    assert [name for name, text in texts.items() if max(map(len, text.splitlines()), default=0) > 110] == []

@@ -1,4 +1,5 @@
-"""Pipes that are full, closed or set non-blocking by whoever holds the other end: the server serves, or ends quietly, and no task suffers."""
+"""Pipes that are full, closed or set non-blocking by whoever holds the other end: the server serves, or ends
+quietly, and no task suffers."""
 import json
 import os
 import signal
@@ -14,7 +15,9 @@ from conftest import command, running
 
 MIB = 1 << 20
 MAX_UNREAD_BYTES = 64 * MIB
-INITIALIZE = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "mute", "version": "1"}}}
+INITIALIZE = {"jsonrpc": "2.0", "id": 0, "method": "initialize",
+              "params": {"protocolVersion": "2025-11-25", "capabilities": {},
+                         "clientInfo": {"name": "mute", "version": "1"}}}
 FILL_STDERR = """
 r, w = os.pipe()
 os.set_blocking(w, False)
@@ -29,7 +32,8 @@ os.set_inheritable(r, True)     # open for as long as the server lives, and neve
 
 
 class Mute:
-    """A client that writes and does not read. What it writes goes out on a thread, so that no server can hold up a test."""
+    """A client that writes and does not read. What it writes goes out on a thread, so that no server can hold
+    up a test."""
 
     def __init__(self, env, cwd):
         self.process = subprocess.Popen(command(), env=env, cwd=str(cwd), stdin=subprocess.PIPE,
@@ -52,11 +56,15 @@ class Mute:
 
     def call(self, tool, id=1, token=None, **arguments):
         meta = {} if token is None else {"_meta": {"progressToken": token}}
-        self.send({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments, **meta}})
+        self.send(
+            {"jsonrpc": "2.0", "id": id, "method": "tools/call",
+             "params": {"name": tool, "arguments": arguments, **meta}})
 
     def ask(self, mib):
         """Requests whose answers take that many MiB."""
-        return self.write(b"".join(b'{"jsonrpc":"2.0","id":"%d%s","method":"ping"}\n' % (n, b"x" * MIB) for n in range(mib)))
+        return self.write(
+            b"".join(b'{"jsonrpc":"2.0","id":"%d%s","method":"ping"}\n' % (n, b"x" * MIB)
+                     for n in range(mib)))
 
     def ended(self):
         """The exit code and stderr, once the process has ended."""
@@ -96,8 +104,9 @@ def prepared(fake, repo):
         c.__exit__(None, None, None)
 
 
-# -- stdout that is not read -------------------------------------------------------------------------------------------------
-def test_a_client_that_never_reads_is_given_up_at_the_bound_and_another_server_collects_its_tasks(mute, client, gate):
+# -- stdout that is not read ---------------------------------------------------------------------------
+def test_a_client_that_never_reads_is_given_up_at_the_bound_and_another_server_collects_its_tasks(
+        mute, client, gate):
     mute.call("codex_async", prompt=gate.wait + "\nSAY survived")
     c = client()
     tasks = running(c, 1)
@@ -108,12 +117,15 @@ def test_a_client_that_never_reads_is_given_up_at_the_bound_and_another_server_c
     assert c.collect(*tasks)[0]["content"] == "survived"
 
 
-def test_a_client_that_does_not_read_for_a_while_is_served_and_then_gets_everything_in_order(mute, client, gate):
+def test_a_client_that_does_not_read_for_a_while_is_served_and_then_gets_everything_in_order(
+        mute, client, gate):
     mute.ask(8).join(60)
     mute.call("codex_async", id=2, prompt=gate.wait)
     tasks = running(client(), 1)
     answers = []
-    reader = threading.Thread(target=lambda: answers.extend(json.loads(mute.process.stdout.readline()) for _ in range(10)), daemon=True)
+    reader = threading.Thread(
+        target=lambda: answers.extend(json.loads(mute.process.stdout.readline()) for _ in range(10)),
+        daemon=True)
     reader.start()
     reader.join(60)
     assert [str(m["id"]).rstrip("x") for m in answers] == ["0"] + [str(n) for n in range(8)] + ["2"]
@@ -138,7 +150,8 @@ def test_a_full_stdout_does_not_keep_the_server_from_ending_and_its_tasks_go_on(
     assert c.collect(*tasks)[0]["content"] == "survived"
 
 
-def test_a_stdout_closed_under_a_waiting_call_ends_the_server_at_its_next_word_and_the_task_goes_on(mute, client, tmp_path, gate):
+def test_a_stdout_closed_under_a_waiting_call_ends_the_server_at_its_next_word_and_the_task_goes_on(
+        mute, client, tmp_path, gate):
     on = tmp_path / "on"
     mute.call("codex", token="t", prompt="WAITFILE %s\nSHELL true\n%s\nSAY survived" % (on, gate.wait))
     c = client()
@@ -150,7 +163,7 @@ def test_a_stdout_closed_under_a_waiting_call_ends_the_server_at_its_next_word_a
     assert c.collect(*tasks)[0]["content"] == "survived"
 
 
-# -- stderr that is not read -------------------------------------------------------------------------------------------------
+# -- stderr that is not read ---------------------------------------------------------------------------
 if sys.platform == "linux":     # finds the supervisor as the parent of codex's parent
     @each_end
     def test_a_full_stderr_blocks_neither_what_is_logged_nor_the_end(prepared, tmp_path, end):
@@ -179,7 +192,7 @@ if sys.platform == "linux":     # finds the supervisor as the parent of codex's 
                    what="the line in the log")
 
 
-# -- descriptors in a strange state ------------------------------------------------------------------------------------------
+# -- descriptors in a strange state --------------------------------------------------------------------
 def test_pipes_that_are_set_non_blocking_are_read_and_written_all_the_same(prepared):
     c = prepared("for fd in (0, 1, 2):\n    os.set_blocking(fd, False)")
     c.initialize()
@@ -218,7 +231,9 @@ def test_a_non_blocking_socket_for_both_ends_is_read_and_written_all_the_same(fa
 def test_a_server_started_without_stdout_or_stderr_works_until_its_end(prepared, client, gate, closed, end):
     c = prepared("for fd in (%s,):\n    os.close(fd)" % closed)
     c.send(INITIALIZE)
-    c.send({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "codex", "arguments": {"prompt": gate.wait + "\nSAY survived"}}})
+    c.send(
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+         "params": {"name": "codex", "arguments": {"prompt": gate.wait + "\nSAY survived"}}})
     other = client()
     tasks = running(other, 1)
     ENDS[end](c.process)

@@ -57,11 +57,14 @@ def test_a_call_cancelled_before_its_tasks_exist_leaves_none_running(client, roo
     c.ping()
     eventually(lambda: len(task_dirs(root)) == 3 * OWNERS[tool][0], what="the tasks")
     eventually(lambda: c.ok("codex_status")["tasks"] == [], what="the end of all tasks")
-    assert [t["outcome"] for t in c.collect(*[d.name for d in task_dirs(root)])] == ["cancelled"] * len(task_dirs(root))
+    assert [t["outcome"]
+            for t in c.collect(*[d.name for d in task_dirs(root)])] == ["cancelled"] * len(task_dirs(root))
 
 
 @pytest.mark.parametrize("tool", sorted(OWNERS))
-@pytest.mark.parametrize("reason", ["Request timed out", "SdkError: Request timed out", "McpError: MCP error -32001: Request timed out"])
+@pytest.mark.parametrize("reason",
+                         ["Request timed out", "SdkError: Request timed out",
+                          "McpError: MCP error -32001: Request timed out"])
 def test_when_the_clients_time_ran_out_the_tasks_go_on(client, gate, tool, reason):
     c = client()
     call, tasks = begin_call(c, tool, gate)
@@ -138,7 +141,8 @@ def test_codex_cancel_returns_the_final_state_of_each_task(client, gate):
     c = client()
     tasks = [c.begin(gate.wait), c.begin(gate.wait)]
     found = c.ok("codex_cancel", task_ids=tasks)["tasks"]
-    assert [(t["task_id"], t["state"], t["outcome"]) for t in found] == [(t, "ended", "cancelled") for t in tasks]
+    assert [(t["task_id"], t["state"], t["outcome"])
+            for t in found] == [(t, "ended", "cancelled") for t in tasks]
 
 
 def test_cancelling_an_ended_task_says_so_and_changes_nothing(client):
@@ -147,7 +151,8 @@ def test_cancelling_an_ended_task_says_so_and_changes_nothing(client):
     before = c.collect(task)[0]
     result = c.call("codex_cancel", {"task_ids": [task]})
     after = c.good(result)["tasks"][0]
-    assert (after["outcome"], after["content"], after["elapsed_s"]) == (before["outcome"], before["content"], before["elapsed_s"])
+    assert (after["outcome"], after["content"],
+            after["elapsed_s"]) == (before["outcome"], before["content"], before["elapsed_s"])
     assert "already" in str(result).lower() or "had ended" in str(result).lower()
 
 
@@ -186,9 +191,11 @@ if sys.platform == "linux":     # macOS has no subreaper (the README says so), a
         alive = tmp_path / "alive"          # every one of them has it open, so its end is the end of all
         os.mkfifo(str(alive))
         reader = os.open(str(alive), os.O_RDONLY | os.O_NONBLOCK)
-        (tmp_path / "hop.py").write_text("import os\nwhile 1:\n    if os.fork(): os._exit(0)\n    os.setsid()\n")
+        (tmp_path / "hop.py").write_text(
+            "import os\nwhile 1:\n    if os.fork(): os._exit(0)\n    os.setsid()\n")
         c = client()
-        task = c.begin("SHELL exec 3>%s; %s %s & echo hop >&3; sleep 1000" % (alive, sys.executable, tmp_path / "hop.py"))
+        task = c.begin("SHELL exec 3>%s; %s %s & echo hop >&3; sleep 1000"
+                       % (alive, sys.executable, tmp_path / "hop.py"))
         eventually(lambda: select.select([reader], [], [], 0)[0] and os.read(reader, 10), what="the forker")
         record, = c.ok("codex_cancel", task_ids=[task])["tasks"]
         assert os.read(reader, 10) == b""
@@ -198,7 +205,8 @@ if sys.platform == "linux":     # macOS has no subreaper (the README says so), a
     def test_cancel_reaches_a_grandchild_in_its_own_session(client, tmp_path):
         c = client()
         inner, outer = tmp_path / "inner", tmp_path / "outer"
-        task = c.begin("SHELL setsid bash -c 'echo $$ > %s; sleep 1000' & echo $$ > %s; sleep 1000" % (inner, outer))
+        task = c.begin("SHELL setsid bash -c 'echo $$ > %s; sleep 1000' & echo $$ > %s; sleep 1000"
+                       % (inner, outer))
         pids = read_pid(inner), read_pid(outer)
         c.ok("codex_cancel", task_ids=[task])
         assert [alive(pid) for pid in pids] == [False, False]

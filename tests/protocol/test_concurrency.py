@@ -32,7 +32,9 @@ def test_blocking_runs_go_on_beside_each_other(client, tmp_path):
 def test_the_tasks_of_a_batch_run_beside_each_other(client, tmp_path):
     marks = [tmp_path / ("mark%d" % i) for i in range(3)]
     waits = "\n".join("WAITFILE %s" % m for m in marks)
-    batch = client().ok("codex_batch", tasks=[{"prompt": "SHELL touch %s\n%s\nSAY %d" % (m, waits, i)} for i, m in enumerate(marks)])
+    batch = client().ok("codex_batch",
+                        tasks=[{"prompt": "SHELL touch %s\n%s\nSAY %d" % (m, waits, i)}
+                               for i, m in enumerate(marks)])
     assert [t["content"] for t in batch["tasks"]] == ["0", "1", "2"]
 
 
@@ -80,7 +82,8 @@ def test_many_requests_at_once_are_each_answered_once(client):
     assert len([m for m in c.log if is_response(m) and m["id"] in ids]) == len(ids)
 
 
-def test_waiting_calls_can_be_so_many_that_no_more_are_taken_but_never_keep_a_status_or_a_cancel_out(client, gate):
+def test_waiting_calls_can_be_so_many_that_no_more_are_taken_but_never_keep_a_status_or_a_cancel_out(
+        client, gate):
     c = client()
     task = c.begin(gate.wait)
     waiting = [c.start_call("codex_wait", {"task_ids": [task]}) for _ in range(257)]
@@ -108,8 +111,10 @@ def test_of_two_replies_to_one_thread_at_the_same_instant_exactly_one_starts(cli
     thread = clients[0].ok("codex", prompt="SAY begun")["threadId"]
     for turn in range(15):
         gate = tmp_path / ("gate%d" % turn)
-        names = [{"threadId": thread}, {"threadId": thread.upper()}] if turn % 2 else [{"threadId": thread}] * 2
-        calls = [(c, c.start_call("codex_async", dict(name, prompt="WAITFILE %s" % gate))) for c, name in zip(clients, names)]
+        names = [{"threadId": thread},
+                 {"threadId": thread.upper()}] if turn % 2 else [{"threadId": thread}] * 2
+        calls = [(c, c.start_call("codex_async", dict(name, prompt="WAITFILE %s" % gate)))
+                 for c, name in zip(clients, names)]
         good, bad = sorted((c.tool_result(call) for c, call in calls), key=lambda result: result["isError"])
         assert (good["isError"], bad["isError"]) == (False, True)
         task = good["structuredContent"]["task_id"]

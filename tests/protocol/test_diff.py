@@ -8,20 +8,24 @@ from client import text_of
 def done(client, repo):
     """A client, and a task that wrote a long file and a short one."""
     c = client()
-    return c, c.ok("codex", prompt="SHELL i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done > long; echo 1 > short", worktree=True)["task_id"]
+    return c, c.ok("codex",
+                   prompt="SHELL i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done > long; "
+                          "echo 1 > short", worktree=True)["task_id"]
 
 
 def test_the_stat_is_what_one_gets_without_asking_for_more(done):
     c, task_id = done
     data = c.ok("codex_diff", task_id=task_id)
     assert data["view"] == "stat"
-    assert [line.split() for line in data["content"].splitlines()] == [["+3000", "-0", "long"], ["+1", "-0", "short"]]
+    assert [line.split()
+            for line in data["content"].splitlines()] == [["+3000", "-0", "long"], ["+1", "-0", "short"]]
 
 
 @pytest.mark.parametrize("max_chars", [None, 7000])
 def test_the_pages_of_a_long_patch_make_the_whole(done, repo, max_chars):
     c, task_id = done
-    arguments, pages, offset = {"task_id": task_id, "view": "patch", **({"max_chars": max_chars} if max_chars else {})}, [], 0
+    arguments, pages, offset = {"task_id": task_id, "view": "patch",
+                                **({"max_chars": max_chars} if max_chars else {})}, [], 0
     while offset is not None:
         data = c.ok("codex_diff", offset=offset, **arguments)
         pages.append(data["content"])
@@ -38,7 +42,8 @@ def test_the_text_says_the_same(client):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ({"task_id": "0" * 12}, ["no task"]), ({"task_id": "x"}, ["no task `x`"]), ({}, ["task_id", "required"]), ({"task_id": "0" * 12, "view": "html"}, ["view", "stat"])])
+    ({"task_id": "0" * 12}, ["no task"]), ({"task_id": "x"}, ["no task `x`"]), ({}, ["task_id", "required"]),
+    ({"task_id": "0" * 12, "view": "html"}, ["view", "stat"])])
 def test_a_wrong_argument_is_refused_in_words(client, arguments, words):
     text = client().refused("codex_diff", arguments)
     assert [w for w in words if w not in text] == []

@@ -1,7 +1,10 @@
-"""Ten thousand requests whose progress, cancellation and completion are interleaved at random, in both eras on one pipe.
+"""Ten thousand requests whose progress, cancellation and completion are interleaved at random, in both eras
+on one pipe.
 
-What a client may conclude is what it can see: an answer may cross its cancellation on the way. So every claim about a cancelled
-request is made after a barrier: a ping sent later on the same pipe. Its answer shows that the server had read the cancellation,
+What a client may conclude is what it can see: an answer may cross its cancellation on the way. So every claim
+about a cancelled
+request is made after a barrier: a ping sent later on the same pipe. Its answer shows that the server had read
+the cancellation,
 and what the server says after that answer it said knowing of it.
 """
 import json
@@ -42,12 +45,17 @@ class Storm:
         id, modern = (FIRST + n, str(FIRST + n - 1))[n % 2], r.random() < 0.5
         task = r.choice([self.held, self.finite])
         kind, method, params = r.choice([
-            ("wait", "tools/call", {"name": "codex_wait", "arguments": {"task_ids": [task], "timeout_s": r.choice([0, 0.001, 0.01, 0.05])}}),
-            ("wait", "tools/call", {"name": "codex_wait", "arguments": {"task_ids": [self.held, self.finite], "mode": "any"}}),
-            ("held", "tools/call", {"name": "codex_wait", "arguments": {"task_ids": [self.held], "timeout_s": 3600}}),
+            ("wait", "tools/call",
+             {"name": "codex_wait",
+              "arguments": {"task_ids": [task], "timeout_s": r.choice([0, 0.001, 0.01, 0.05])}}),
+            ("wait", "tools/call",
+             {"name": "codex_wait", "arguments": {"task_ids": [self.held, self.finite], "mode": "any"}}),
+            ("held", "tools/call",
+             {"name": "codex_wait", "arguments": {"task_ids": [self.held], "timeout_s": 3600}}),
             ("status", "tools/call", {"name": "codex_status", "arguments": {"task_ids": [task]}}),
             ("refused", "tools/call", {"name": "codex", "arguments": {}}),
-            ("get", "tasks/get", {"taskId": "0" * 32}) if modern else ("read", "resources/read", {"uri": "codex-swarm:///config"}),
+            ("get", "tasks/get", {"taskId": "0" * 32}) if modern
+            else ("read", "resources/read", {"uri": "codex-swarm:///config"}),
             ("list", "tools/list", {}),
         ])
         meta = envelope(tasks=kind == "get") if modern else {}
@@ -88,7 +96,9 @@ class Storm:
                     if r.random() < 0.5:
                         self.barrier()
                 if r.random() < 0.2:
-                    self.put({"method": "notifications/cancelled", "params": {"requestId": r.choice([1, "nobody", -n])}})
+                    self.put(
+                        {"method": "notifications/cancelled",
+                         "params": {"requestId": r.choice([1, "nobody", -n])}})
                 if r.random() < 0.1:
                     self.flush()
             if burst == BURSTS // 2:
@@ -124,15 +134,19 @@ class Storm:
         answers, said, pings = self.seen()
         assert {key: len(at) for key, at in answers.items() if len(at) != 1} == {}, "answered twice"
         assert [key for key in wanted if key not in answers] == [], "not answered, and not cancelled"
-        assert [key for key, at in answers.items() if max(said[key]) > at[0]] == [], "something was said after the answer"
-        assert [key for key in answers if self.sent[key]["kind"] == "held"] == [], "answered, though it cannot have ended before its cancellation"
+        late = [key for key, at in answers.items() if max(said[key]) > at[0]]
+        assert late == [], "something was said after the answer"
+        held = [key for key in answers if self.sent[key]["kind"] == "held"]
+        assert held == [], "answered, though it cannot have ended before its cancellation"
         reached = {}                                # key -> the first barrier after its cancellation
         for id, before in self.barriers:
             for key in before:
                 reached.setdefault(key, pings[json.dumps(id)][0])
         assert set(reached) == self.cancelled
-        late = {key: (self.sent[key]["kind"], [self.c.log[at] for at in said.get(key, []) if at > bar]) for key, bar in reached.items()}
-        assert {key: found for key, found in late.items() if found[1]} == {}, "said after the server had read the cancellation"
+        late = {key: (self.sent[key]["kind"], [self.c.log[at] for at in said.get(key, []) if at > bar])
+                for key, bar in reached.items()}
+        late = {key: found for key, found in late.items() if found[1]}
+        assert late == {}, "said after the server had read the cancellation"
         return answers, said
 
 

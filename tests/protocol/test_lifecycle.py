@@ -1,6 +1,7 @@
 """The handshake: four revisions, what is answered before it, and the fields that each revision knows.
 
-The client refuses every field that the negotiated revision does not know (client.GATES), so the tests of gating only have to
+The client refuses every field that the negotiated revision does not know (client.GATES), so the tests of
+gating only have to
 make the server send something, and to see that it does send the field where the revision has it.
 """
 import subprocess
@@ -35,7 +36,8 @@ def test_initialize_declares_what_there_is_and_no_extension_of_the_next_era(serv
 
 
 def test_server_info_names_the_program_and_its_version(server):
-    told = subprocess.run([sys.executable, str(SERVER), "--version"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    told = subprocess.run([sys.executable, str(SERVER), "--version"], stdout=subprocess.PIPE,
+                          check=True).stdout.decode()
     info = server().initialize()["serverInfo"]
     assert info["name"] == "codex-mcp-swarm"
     assert info["version"] in told
@@ -51,7 +53,9 @@ def test_instructions_fit_every_client_and_name_the_tools_to_use(server):
 
 def test_a_second_initialize_is_refused_and_the_session_goes_on(client):
     c = client(version="2025-03-26")
-    answer = c.request("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}})
+    answer = c.request("initialize",
+                       {"protocolVersion": "2025-11-25", "capabilities": {},
+                        "clientInfo": {"name": "x", "version": "1"}})
     assert answer["error"]["code"] == -32600
     assert "lready" in answer["error"]["message"]
     assert "annotations" in c.request("tools/list")["result"]["tools"][0]
@@ -59,12 +63,15 @@ def test_a_second_initialize_is_refused_and_the_session_goes_on(client):
 
 def test_requests_are_served_before_the_initialized_notification(server):
     c = server()
-    c.request("initialize", {"protocolVersion": NEWEST_LEGACY, "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}})
+    c.request("initialize",
+              {"protocolVersion": NEWEST_LEGACY, "capabilities": {},
+               "clientInfo": {"name": "x", "version": "1"}})
     assert c.request("tools/list")["result"]["tools"]
 
 
 def test_client_info_and_capabilities_may_be_missing_from_initialize(server):
-    assert server().request("initialize", {"protocolVersion": NEWEST_LEGACY})["result"]["protocolVersion"] == NEWEST_LEGACY
+    assert server().request("initialize",
+                            {"protocolVersion": NEWEST_LEGACY})["result"]["protocolVersion"] == NEWEST_LEGACY
 
 
 # -- before the handshake ----------------------------------------------------------------------------

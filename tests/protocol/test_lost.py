@@ -1,4 +1,5 @@
-"""A supervisor and its server killed together: what the task left running is ended by whatever server comes next, and the task is told of."""
+"""A supervisor and its server killed together: what the task left running is ended by whatever server comes
+next, and the task is told of."""
 import os
 import shutil
 import signal
@@ -25,10 +26,12 @@ def kill_both(c, codex):
 
 @pytest.fixture
 def lose(client, tmp_path):
-    """`lose()` starts a task that leaves something running, kills its server and its supervisor; (its id, the pid of what is left)."""
+    """`lose()` starts a task that leaves something running, kills its server and its supervisor; (its id, the
+    pid of what is left)."""
     def lose(**arguments):
         c, mark = client(), tmp_path / os.urandom(4).hex()
-        lines = ["SHELL setsid sh -c 'echo $$ >%s.left; exec sleep 1000' >/dev/null 2>&1 & echo $PPID >%s.codex" % (mark, mark), "WAITFILE /nonexistent/gate"]
+        lines = ["SHELL setsid sh -c 'echo $$ >%s.left; exec sleep 1000' >/dev/null 2>&1 & "
+                 "echo $PPID >%s.codex" % (mark, mark), "WAITFILE /nonexistent/gate"]
         task = c.begin(*lines, **arguments)
         left, codex = pid_in(mark.with_suffix(".left")), pid_in(mark.with_suffix(".codex"))
         kill_both(c, codex)
@@ -50,7 +53,8 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
 
     @pytest.mark.parametrize("ask",
                              [lambda c: c.ok("codex_status"), lambda c: c.ok("codex", prompt="SAY other")])
-    def test_what_a_lost_task_left_running_is_killed_by_a_server_that_is_asked_for_anything_else(client, lose, ask):
+    def test_what_a_lost_task_left_running_is_killed_by_a_server_that_is_asked_for_anything_else(
+            client, lose, ask):
         c = client()
         _, left = lose()
         ask(c)
@@ -98,8 +102,10 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
         c.ok("codex_status", task_ids=[done["task_id"]])
         for index in lost:
             shutil.rmtree(str(root / index))
-        assert {t["task_id"]: t["state"] for t in client().ok("codex_status")["tasks"]} in [{runs: s, gone_: "ended"} for s in ("starting", "running")]
-        assert c.ok("codex_reply", threadId=done["threadId"], prompt="RECALL")["content"] == 'earlier: ["SAY done"]'
+        states = {t["task_id"]: t["state"] for t in client().ok("codex_status")["tasks"]}
+        assert states in [{runs: state, gone_: "ended"} for state in ("starting", "running")]
+        assert c.ok("codex_reply", threadId=done["threadId"],
+                    prompt="RECALL")["content"] == 'earlier: ["SAY done"]'
         gate.open()
 
 
@@ -113,7 +119,8 @@ def test_what_has_ended_leaves_the_index_and_is_never_looked_at_again(client, ro
         eventually((root / "tasks" / record["task_id"] / "collected").exists,
                    what="the note that it was told")
         shutil.rmtree(str(root / "tasks" / record["task_id"]))
-    assert "There is no record of thread" in c.refused("codex_reply", {"threadId": records[0]["threadId"], "prompt": "x"})
+    assert "There is no record of thread" in c.refused("codex_reply",
+                                                       {"threadId": records[0]["threadId"], "prompt": "x"})
 
 
 def test_a_task_whose_server_died_at_its_birth_leaves_nothing_in_the_index(client, root):

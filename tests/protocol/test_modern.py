@@ -1,6 +1,8 @@
-"""Revision 2026-07-28: each request carries all that its answer depends on, on the same pipe as the handshake era.
+"""Revision 2026-07-28: each request carries all that its answer depends on, on the same pipe as the handshake
+era.
 
-The client checks of every result what all of them share: resultType, serverInfo, ttlMs and cacheScope where they belong.
+The client checks of every result what all of them share: resultType, serverInfo, ttlMs and cacheScope where
+they belong.
 """
 import json
 
@@ -54,7 +56,8 @@ def test_a_session_sees_nothing_of_the_fields_of_the_next_era(modern, method, pa
 
 def test_a_call_runs_to_its_result_when_the_tasks_extension_is_not_declared(modern):
     result = modern().call("codex", {"prompt": "SAY done"})
-    assert (result["resultType"], result["isError"], result["structuredContent"]["content"]) == ("complete", False, "done")
+    assert (result["resultType"], result["isError"],
+            result["structuredContent"]["content"]) == ("complete", False, "done")
 
 
 def test_tools_are_listed_with_all_their_fields_whatever_the_session_negotiated(modern):
@@ -82,7 +85,8 @@ def test_a_cancelled_call_gets_no_answer(modern, gate):
     call = c.start_call("codex", {"prompt": gate.wait}, progress_token="t")
     c.wait_for(lambda m: is_progress(m, "t"), what="progress")
     c.cancel(call)
-    assert c.call("codex_wait", {"task_ids": [t["task_id"] for t in c.ok("codex_status")["tasks"]] or ["0" * 12]})
+    assert c.call("codex_wait",
+                  {"task_ids": [t["task_id"] for t in c.ok("codex_status")["tasks"]] or ["0" * 12]})
     c.ping()
     assert c.responses_to(call) == []
 
@@ -92,8 +96,10 @@ def test_requests_of_both_eras_alternate_on_one_pipe_without_seeing_each_other(m
     c = modern()
     c.initialize("2024-11-05")
     for _ in range(3):
-        assert "structuredContent" not in c.request("tools/call", {"name": "codex_status"}, envelope=None)["result"]
-        assert c.request("tools/call", {"name": "codex_status"})["result"]["structuredContent"] == {"tasks": []}
+        assert "structuredContent" not in c.request("tools/call", {"name": "codex_status"},
+                                                    envelope=None)["result"]
+        assert c.request("tools/call",
+                         {"name": "codex_status"})["result"]["structuredContent"] == {"tasks": []}
 
 
 def test_a_modern_request_begins_no_session(modern):
@@ -105,7 +111,9 @@ def test_a_modern_request_begins_no_session(modern):
 
 def test_a_session_gets_no_handle_even_if_it_declared_the_extension(server):
     c = server()
-    c.request("initialize", {"protocolVersion": NEWEST_LEGACY, "capabilities": {"extensions": {TASKS: {}}}, "clientInfo": {"name": "x", "version": "1"}})
+    c.request("initialize",
+              {"protocolVersion": NEWEST_LEGACY, "capabilities": {"extensions": {TASKS: {}}},
+               "clientInfo": {"name": "x", "version": "1"}})
     assert c.call("codex", {"prompt": "SAY done", })["structuredContent"]["content"] == "done"
     answer = c.request("tools/call",
                        {"name": "codex", "arguments": {"prompt": "SAY done"}, "task": {"ttl": 1000}})
@@ -121,10 +129,13 @@ def meta(**changes):
 
 
 @pytest.mark.parametrize("given", [
-    meta(info=None), meta(info=5), meta(info={}), meta(info={"name": None}), meta(info=[]), meta(capabilities={"extensions": []}),
-    meta(capabilities={"extensions": None}), {**meta(), "traceparent": "00-x", "claudecode/toolUseId": "t", VENDOR + "logLevel": "debug"},
+    meta(info=None), meta(info=5), meta(info={}), meta(info={"name": None}), meta(info=[]),
+    meta(capabilities={"extensions": []}),
+    meta(capabilities={"extensions": None}),
+    {**meta(), "traceparent": "00-x", "claudecode/toolUseId": "t", VENDOR + "logLevel": "debug"},
 ])
 def test_what_the_envelope_need_not_have_never_hurts(server, given):
     c = server()
     assert c.request("tools/list", envelope=given)["result"]["tools"]
-    assert c.request("tools/call", {"name": "codex", "arguments": {"prompt": "SAY x"}}, envelope=given)["result"]["isError"] is False
+    assert c.request("tools/call", {"name": "codex", "arguments": {"prompt": "SAY x"}},
+                     envelope=given)["result"]["isError"] is False

@@ -1,6 +1,8 @@
-"""A server below a task: it looks, but starts nothing unless CODEX_SWARM_DEPTH allows that, and then its tasks end with the outer one.
+"""A server below a task: it looks, but starts nothing unless CODEX_SWARM_DEPTH allows that, and then its
+tasks end with the outer one.
 
-The fake codex runs a whole client and server of this test suite in a shell command, once with the environment of the task and once without, as Codex
+The fake codex runs a whole client and server of this test suite in a shell command, once with the environment
+of the task and once without, as Codex
 starts its MCP servers.
 """
 import json
@@ -31,15 +33,18 @@ with Client(command()) as c:
 
 @pytest.fixture
 def inside(tmp_path, fake):
-    """`inside(*calls, clean=..., **env)` is a line of a prompt that makes these calls from a server below the task; (the line, a function that waits for the answers)."""
+    """`inside(*calls, clean=..., **env)` is a line of a prompt that makes these calls from a server below the
+    task; (the line, a function that waits for the answers)."""
     (tmp_path / "inner.py").write_text(INNER)
 
     def inside(*calls, clean=True, **env):
         path = tmp_path / os.urandom(4).hex()
         settings = " ".join("%s='%s'" % item for item in dict(fake, **env).items())
         path.with_suffix(".calls").write_text(json.dumps(calls))
-        words = "%s %s '%s' '%s' '%s'" % ("env -i" if clean else "env", settings, sys.executable, tmp_path / "inner.py", path)
-        read = lambda: eventually(lambda: path.exists() and json.loads(path.read_text()), what="the answers from inside")
+        words = "%s %s '%s' '%s' '%s'" % ("env -i" if clean else "env", settings, sys.executable,
+                                          tmp_path / "inner.py", path)
+        read = lambda: eventually(lambda: path.exists() and json.loads(path.read_text()),
+                                  what="the answers from inside")
         return "SHELL %s >/dev/null 2>'%s.err' &" % (words, path), read
     return inside
 
@@ -50,14 +55,17 @@ def start(*prompt, **arguments):
 
 @pytest.mark.parametrize("clean", [True, False],
                          ids=["as Codex starts MCP servers", "with the environment of the task"])
-def test_a_server_inside_of_a_task_starts_nothing_and_says_what_to_do(client, inside, gate, root, repo, clean):
+def test_a_server_inside_of_a_task_starts_nothing_and_says_what_to_do(
+        client, inside, gate, root, repo, clean):
     c = client()
     line, answers = inside(start("SAY x", cwd=str(repo)), ["codex", {"prompt": "x", "cwd": str(repo)}],
                            clean=clean)
     task = c.begin(line, gate.wait, "SAY done")
     for answer in answers():
         assert answer["isError"]
-        assert [word for word in ("inside of task " + task, "CODEX_SWARM_DEPTH=2", "in this task itself", "config.toml") if word not in text_of(answer)] == []
+        assert [word
+                for word in ("inside of task " + task, "CODEX_SWARM_DEPTH=2", "in this task itself",
+                             "config.toml") if word not in text_of(answer)] == []
     gate.open()
     assert c.collect(task)[0]["content"] == "done" and len(task_dirs(root)) == 1
 
@@ -90,9 +98,12 @@ def test_depth_lets_tasks_start_tasks_and_no_deeper(client, inside, gate, repo, 
 
 
 @pytest.mark.parametrize("end", ["cancel", "normal end", "crash"])
-def test_tasks_inside_of_a_task_are_stopped_and_committed_when_it_ends(client, inside, tmp_path, gate, repo, end):
+def test_tasks_inside_of_a_task_are_stopped_and_committed_when_it_ends(
+        client, inside, tmp_path, gate, repo, end):
     c = client()
-    line, answers = inside(start("WRITE made x", "SHELL touch %s" % (tmp_path / "works"), "STUBBORN", "WAITFILE /nonexistent", cwd=str(repo), worktree=True), CODEX_SWARM_DEPTH="2")
+    line, answers = inside(
+        start("WRITE made x", "SHELL touch %s" % (tmp_path / "works"), "STUBBORN", "WAITFILE /nonexistent",
+              cwd=str(repo), worktree=True), CODEX_SWARM_DEPTH="2")
     task = c.begin(line, "WAITFILE %s" % (tmp_path / "works"), gate.wait,
                    *(["CRASH 9"] if end == "crash" else []))
     inner = answers()[0]["structuredContent"]["task_id"]
@@ -104,7 +115,8 @@ def test_tasks_inside_of_a_task_are_stopped_and_committed_when_it_ends(client, i
     assert record["outcome"] == {"cancel": "cancelled", "crash": "failed", "normal end": "succeeded"}[end]
     # not eventually: the end of the outer one was told
     assert (stopped["state"], stopped["outcome"]) == ("ended", "cancelled")
-    assert any("Task %s" % inner in warning and "stopped with it" in warning for warning in record["warnings"])
+    assert any("Task %s" % inner in warning and "stopped with it" in warning
+               for warning in record["warnings"])
     assert git(repo, "show", "codex-swarm/%s:made" % inner) == "x\n"
 
 
@@ -117,7 +129,8 @@ os.makedirs(sys.argv[3], exist_ok=True)
 os.chdir(sys.argv[3])
 lock = os.path.join(sys.argv[3], "lock")
 if os.path.exists(lock):
-    os.open(lock, getattr(os, "O_PATH", os.O_WRONLY))       # which needs no permission: the lock of the task itself
+    # O_PATH needs no permission: the lock of the task itself
+    os.open(lock, getattr(os, "O_PATH", os.O_WRONLY))
 elif "own" in sys.argv[3]:
     fcntl.flock(os.open(lock, os.O_WRONLY | os.O_CREAT), fcntl.LOCK_EX)
 below = subprocess.Popen(["sleep", "1000"])
@@ -136,9 +149,12 @@ def is_there(pid):
         return False
 
 
-@pytest.mark.parametrize("directory", ["{tmp}/words/tasks/0123456789ab", "{tmp}/own/tasks/0123456789ab", "{root}/tasks/$CODEX_SWARM_TASK_ID"],
+@pytest.mark.parametrize("directory",
+                         ["{tmp}/words/tasks/0123456789ab", "{tmp}/own/tasks/0123456789ab",
+                          "{root}/tasks/$CODEX_SWARM_TASK_ID"],
                          ids=["words alone", "a lock of its own", "the lock of its own task"])
-def test_a_process_that_calls_itself_a_supervisor_is_killed_with_what_is_below_it(client, gate, root, tmp_path, directory):
+def test_a_process_that_calls_itself_a_supervisor_is_killed_with_what_is_below_it(
+        client, gate, root, tmp_path, directory):
     (tmp_path / "forged.py").write_text(FORGED)
     pids = tmp_path / "pids"
     directory = directory.format(tmp=tmp_path, root=root)
@@ -156,7 +172,8 @@ def test_a_process_that_calls_itself_a_supervisor_is_killed_with_what_is_below_i
 def test_a_server_below_a_process_that_calls_itself_a_supervisor_starts_tasks(fake, repo, tmp_path):
     directory = tmp_path / "tasks" / "0123456789ab"
     directory.mkdir(parents=True)
-    below = "import json, os, subprocess; subprocess.call(json.loads(os.environ['BELOW']), cwd=os.environ['REPO'])"
+    below = ("import json, os, subprocess; subprocess.call(json.loads(os.environ['BELOW']), "
+             "cwd=os.environ['REPO'])")
     argv = [sys.executable, "-c", below, "module.supervisor_main(", "7", str(directory), "5", "6"]
     with Client(argv, env=dict(fake, BELOW=json.dumps(command()), REPO=str(repo)), cwd=str(directory)) as c:
         c.initialize()

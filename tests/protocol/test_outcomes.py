@@ -1,4 +1,5 @@
-"""The truth about outcomes: real recordings through the whole server, and runs that end in every other way."""
+"""The truth about outcomes: real recordings through the whole server, and runs that end in every other
+way."""
 import json
 import re
 import sys
@@ -13,20 +14,27 @@ FAILURES = {
     "auth": ["h401", "noauth_401", "noauth_envkey", "h403", "retry_h401", "retry_h403"],
     "rate_limit": ["h429", "f_rate", "f_slow", "retry_h429", "retry_f_rate"],
     "usage_limit": ["h429_usage", "h429_quota", "h429_notincl", "f_quota", "f_usage", "retry_h429_usage"],
-    "network": ["drop", "reset", "hang_server", "conn_refused_bounded", "conn_refused_bounded5", "badutf8", "retry_drop"],
+    "network": ["drop", "reset", "hang_server", "conn_refused_bounded", "conn_refused_bounded5", "badutf8",
+                "retry_drop"],
     "overloaded": ["h500", "h503", "f_overload", "f_server", "retry_h500", "retry_f_overload"],
     "context_overflow": ["f_ctx"],
-    "bad_request": ["h400", "h400_model", "h404", "h413", "prompt_too_long", "f_invalid", "x_badmodel", "retry_h400", "retry_h404"],
-    "config": ["x_badvalue", "x_badprovider", "x_badflag", "x_badsandbox_cfg", "x_noeq", "x_badfeature", "x_badkey_strict",
+    "bad_request": ["h400", "h400_model", "h404", "h413", "prompt_too_long", "f_invalid", "x_badmodel",
+                    "retry_h400", "retry_h404"],
+    "config": ["x_badvalue", "x_badprovider", "x_badflag", "x_badsandbox_cfg", "x_noeq", "x_badfeature",
+               "x_badkey_strict",
                "x_badsandbox_flag"],
     "not_a_repository": ["x_nogit", "x_nogit_dfa"],
     "resume": ["x_resume_unknown", "resume_conflict"],
     "killed": ["sigkill", "sigterm"],
 }
-SUCCESSES = ["success", "success_shell", "bg", "badtool", "badsse", "binout", "retry_h500_then_ok", "retry_f_then_ok",
-             "retry_drop_then_ok", "patch", "patchfail", "plan", "web", "mcp", "parallel", "reason", "collab_v1", "codemode",
-             "empty", "emptymsg", "twomsg", "sandbox_denied", "x_badkey", "x_badprofile", "resume_ok", "noauth_mockurl"]
-RETRYABLE = {"rate_limit": True, "network": True, "overloaded": True, "auth": False, "bad_request": False, "config": False,
+SUCCESSES = ["success", "success_shell", "bg", "badtool", "badsse", "binout", "retry_h500_then_ok",
+             "retry_f_then_ok",
+             "retry_drop_then_ok", "patch", "patchfail", "plan", "web", "mcp", "parallel", "reason",
+             "collab_v1", "codemode",
+             "empty", "emptymsg", "twomsg", "sandbox_denied", "x_badkey", "x_badprofile", "resume_ok",
+             "noauth_mockurl"]
+RETRYABLE = {"rate_limit": True, "network": True, "overloaded": True, "auth": False, "bad_request": False,
+             "config": False,
              "not_a_repository": False, "context_overflow": False}
 
 
@@ -111,9 +119,11 @@ def test_a_failed_task_of_a_batch_leaves_the_batch_an_ordinary_result(client):
 
 # -- evidence, not substrings ------------------------------------------------------------------------
 @pytest.mark.parametrize("words", [
-    "boom", "error on line 512 of main.py", "found 401 problems in 429 files", "test_500_users failed", "unauthorized use of goto",
+    "boom", "error on line 512 of main.py", "found 401 problems in 429 files", "test_500_users failed",
+    "unauthorized use of goto",
     "the connection pool has 503 entries", "rate of change exceeded", "model of the network is at fault",
-    "see https://example.invalid/429", "timeout of the build was 30 s", "quota.py is missing", "context window manager crashed",
+    "see https://example.invalid/429", "timeout of the build was 30 s", "quota.py is missing",
+    "context window manager crashed",
 ])
 def test_a_message_that_only_sounds_like_a_known_failure_is_unknown(shared, words):
     record, _ = run(shared, "FAIL " + words)
@@ -190,7 +200,8 @@ def test_a_partial_answer_of_a_failed_run_is_kept(client):
 
 # -- stopped, and why --------------------------------------------------------------------------------
 def out_of_time(c, phase, *lines):
-    """The result of a run that had come as far as `phase` when its time was over, and its limit: a slow machine needs a longer one."""
+    """The result of a run that had come as far as `phase` when its time was over, and its limit: a slow
+    machine needs a longer one."""
     for limit_s in (1, 4, 16, 60):
         result = c.call("codex", {"prompt": "\n".join(lines), "timeout_s": limit_s})
         if "while " + phase in result["structuredContent"]["failure"]["message"]:
@@ -202,8 +213,10 @@ def test_a_task_that_ran_out_of_time_says_the_limit_what_it_was_doing_and_what_t
     result, limit_s = out_of_time(client(), "running a command", "SHELL sleep 1000")
     record, text = result["structuredContent"], text_of(result)
     failure = record["failure"]
-    assert (result["isError"], record["outcome"], failure["kind"], failure["retryable"]) == (True, "timed_out", "timed_out", False)
-    said = "Its limit of %d s (`timeout_s`) passed while running a command (`sleep 1000`), with nothing new for " % limit_s
+    assert (result["isError"], record["outcome"], failure["kind"],
+            failure["retryable"]) == (True, "timed_out", "timed_out", False)
+    said = ("Its limit of %d s (`timeout_s`) passed while running a command (`sleep 1000`), "
+            "with nothing new for " % limit_s)
     assert failure["message"].startswith(said) and str(repo) in failure["message"]
     assert "codex_reply" in failure["advice"] and "timeout_s" in failure["advice"]
     assert failure["message"] in text and failure["advice"] in text
@@ -212,7 +225,8 @@ def test_a_task_that_ran_out_of_time_says_the_limit_what_it_was_doing_and_what_t
 def test_a_dead_network_that_ends_in_a_time_out_is_of_kind_network(client, gate):
     result, limit_s = out_of_time(client(), "waiting for the network", "RECONNECT 3", gate.wait)
     failure = result["structuredContent"]["failure"]
-    assert (result["structuredContent"]["outcome"], failure["kind"], failure["retryable"]) == ("timed_out", "network", True)
+    assert (result["structuredContent"]["outcome"], failure["kind"],
+            failure["retryable"]) == ("timed_out", "network", True)
     assert "limit of %d s" % limit_s in failure["message"]
     assert re.search(r"with no network for \d+ s", failure["message"])
 
@@ -224,7 +238,8 @@ def test_a_cancelled_task_says_who_stopped_it_what_it_was_doing_and_where_its_wo
     (record,) = c.ok("codex_cancel", task_ids=[task])["tasks"]
     failure = record["failure"]
     assert (record["outcome"], failure["kind"]) == ("cancelled", "cancelled")
-    assert failure["message"].startswith("A client cancelled it while running a command (`sleep 1000`), with nothing new for ")
+    assert failure["message"].startswith(
+        "A client cancelled it while running a command (`sleep 1000`), with nothing new for ")
     assert "on the branch `%s`" % record["worktree"]["branch"] in failure["message"]
     assert c.collect(task)[0]["failure"] == failure
 
@@ -245,9 +260,11 @@ def test_a_record_says_under_which_sandbox_and_model_it_ran(client, gate):
 
 def test_a_rollout_that_nobody_can_read_keeps_no_work_from_being_committed(client, tmp_path):
     deep = '{"timestamp":"2099-01-01T00:00:00.000Z","type":"turn_context","payload":%s'
-    code = "import sys; [open(path, 'a').write(%r + chr(10)) for path in sys.argv[1:]]" % (deep % ("[" * 100_000))
+    code = ("import sys; [open(path, 'a').write(%r + chr(10)) for path in sys.argv[1:]]"
+            % (deep % ("[" * 100_000)))
     (tmp_path / "deepen.py").write_text(code)
-    shell = "SHELL '%s' '%s' '%s'/.codex/sessions/*/*/*/*" % (sys.executable, tmp_path / "deepen.py", tmp_path / "home")
+    shell = "SHELL '%s' '%s' '%s'/.codex/sessions/*/*/*/*" % (sys.executable, tmp_path / "deepen.py",
+                                                              tmp_path / "home")
     record = client().ok("codex", prompt="WRITE a.txt a\n" + shell, worktree=True, sandbox="workspace-write")
     assert record["outcome"] == "succeeded"
     assert record["worktree"]["head"]
@@ -265,13 +282,15 @@ def test_a_sandbox_that_was_not_given_and_let_nothing_be_written_is_a_warning(cl
     assert record["sandbox"] == "read-only"
     assert any("nothing could be written" in w and "workspace-write" in w for w in record["warnings"])
     assert "warnings" not in c.ok("codex", prompt="x", sandbox="read-only")
-    [sandbox] = [t["inputSchema"]["properties"]["sandbox"] for t in c.request("tools/list")["result"]["tools"] if t["name"] == "codex"]
+    [sandbox] = [t["inputSchema"]["properties"]["sandbox"] for t in c.request("tools/list")["result"]["tools"]
+                 if t["name"] == "codex"]
     assert "read-only" in sandbox["description"]
 
 
 def test_a_tool_that_codex_refused_for_want_of_approval_is_a_warning(client):
     record = client().ok("codex", prompt="PLAY mcp_plain")
-    assert any("`fake/" in w and "approval" in w and "default_tools_approval_mode" in w for w in record["warnings"])
+    assert any("`fake/" in w and "approval" in w and "default_tools_approval_mode" in w
+               for w in record["warnings"])
 
 
 @pytest.mark.parametrize("name", ["empty", "emptymsg"])

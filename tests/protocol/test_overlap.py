@@ -11,7 +11,9 @@ def start(c, *prompts, **more):
     """Start a batch whose tasks wait at the end; their ids, once each has edited its file."""
     tasks = [{"prompt": prompt, **more} for prompt in prompts]
     ids = c.ok("codex_batch", tasks=tasks, wait=False)["task_ids"]
-    eventually(lambda: all(t.get("progress", {}).get("last_file") for t in c.ok("codex_status", task_ids=ids)["tasks"]))
+    eventually(
+        lambda: all(t.get("progress", {}).get("last_file")
+                    for t in c.ok("codex_status", task_ids=ids)["tasks"]))
     return ids
 
 
@@ -21,7 +23,8 @@ def overlaps(records):
 
 @pytest.mark.parametrize("where", [{"worktree": True}, {}, {"worktree": True, "cwd": "sub"}],
                          ids=["worktrees", "one checkout", "sub-directory"])
-def test_two_running_tasks_that_edit_one_file_are_flagged_in_the_status_and_in_their_results(client, repo, gate, where):
+def test_two_running_tasks_that_edit_one_file_are_flagged_in_the_status_and_in_their_results(
+        client, repo, gate, where):
     (repo / "sub").mkdir()
     c = client()
     ids = start(c, "WRITE same 1\nWRITE a 1\n" + gate.wait, "WRITE b 1\nWRITE same 2\n" + gate.wait,
@@ -42,10 +45,12 @@ def test_an_edit_that_only_the_shell_made_is_flagged_when_the_tasks_have_ended(c
     ids = start(c, *prompts, worktree=True)
     gate.open()
     found = overlaps(c.ok("codex_wait", task_ids=ids)["tasks"])
-    assert found == {ids[0]: {ids[1]: {"count": 1, "first": ["README"]}}, ids[1]: {ids[0]: {"count": 1, "first": ["README"]}}}
+    assert found == {ids[0]: {ids[1]: {"count": 1, "first": ["README"]}},
+                     ids[1]: {ids[0]: {"count": 1, "first": ["README"]}}}
 
 
-def test_a_main_checkout_and_a_worktree_of_it_are_one_repository_and_a_clone_is_another(client, repo, gate, tmp_path):
+def test_a_main_checkout_and_a_worktree_of_it_are_one_repository_and_a_clone_is_another(
+        client, repo, gate, tmp_path):
     subprocess.run(["git", "clone", "-q", str(repo), str(tmp_path / "clone")], check=True)
     git(repo, "worktree", "add", "-q", "--detach", str(tmp_path / "linked"))
     c, prompt = client(), "WRITE same 1\n" + gate.wait

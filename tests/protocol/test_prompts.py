@@ -3,7 +3,8 @@ import pytest
 
 from client import LEGACY_REVISIONS, envelope
 
-REQUIRED = {"fan_out": {"jobs": "first job\nsecond job"}, "plan_then_execute": {"goal": "a remarkable goal"}, "review_and_fix": {},
+REQUIRED = {"fan_out": {"jobs": "first job\nsecond job"}, "plan_then_execute": {"goal": "a remarkable goal"},
+            "review_and_fix": {},
             "best_of_n": {"job": "a remarkable job"}}
 TOOL = {"fan_out": "codex_batch", "plan_then_execute": "codex_reply", "review_and_fix": "codex",
         "best_of_n": "codex_batch"}
@@ -13,7 +14,8 @@ def written(c, name, **arguments):
     """The text of the one message that a prompt makes."""
     result = c.request("prompts/get", {"name": name, "arguments": arguments})["result"]
     message, = result["messages"]
-    assert (message["role"], message["content"]["type"], bool(result["description"])) == ("user", "text", True)
+    assert (message["role"], message["content"]["type"],
+            bool(result["description"])) == ("user", "text", True)
     return message["content"]["text"]
 
 
@@ -29,7 +31,9 @@ def test_each_prompt_and_argument_has_a_description_and_a_title_where_there_are_
 
 def test_both_eras_list_the_same_prompts(client):
     c = client()
-    assert c.request("prompts/list", envelope=envelope())["result"]["prompts"] == c.request("prompts/list")["result"]["prompts"]
+    assert c.request("prompts/list",
+                     envelope=envelope())["result"]["prompts"] == c.request(
+                         "prompts/list")["result"]["prompts"]
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -49,7 +53,8 @@ def test_arguments_that_are_not_required_may_be_absent_or_empty(client, name):
 
 
 def test_an_argument_that_is_misspelled_is_named_and_not_passed_over(client):
-    error = client().request("prompts/get", {"name": "review_and_fix", "arguments": {"scop": "src/"}})["error"]
+    error = client().request("prompts/get",
+                             {"name": "review_and_fix", "arguments": {"scop": "src/"}})["error"]
     assert error["code"] == -32602 and "`scop`" in error["message"] and "`scope`" in error["message"]
 
 

@@ -47,7 +47,10 @@ def test_config_shows_the_root_and_the_defaults(client, root):
 
 
 def test_config_masks_the_values_of_keys_that_look_secret(client):
-    shown = read(client("-c", 'model_providers.x.http_headers={Authorization = "Bearer abc123", "X-Api-Key"="def456", plain="seen"}', "-c", "x.client_secret=ghi789"),
+    shown = read(
+        client("-c",
+               'model_providers.x.http_headers={Authorization = "Bearer abc123", "X-Api-Key"="def456", '
+               'plain="seen"}', "-c", "x.client_secret=ghi789"),
                  "codex-swarm:///config")
     assert not any(secret in shown for secret in ("abc123", "def456", "ghi789"))
     assert "seen" in shown
@@ -66,7 +69,8 @@ def test_a_task_is_a_resource_with_its_record(client):
     c = client()
     task = c.ok("codex", prompt="SAY remarkable answer")["task_id"]
     record = json.loads(read(c, "codex-swarm:///tasks/" + task))
-    assert (record["task_id"], record["outcome"], record["content"]) == (task, "succeeded", "remarkable answer")
+    assert (record["task_id"], record["outcome"],
+            record["content"]) == (task, "succeeded", "remarkable answer")
 
 
 def test_the_events_of_a_task_are_codexs_own_lines(client):
@@ -74,7 +78,8 @@ def test_the_events_of_a_task_are_codexs_own_lines(client):
     task = c.ok("codex", prompt="SHELL echo hello\nSAY done")["task_id"]
     events = read(c, "codex-swarm:///tasks/%s/events" % task)
     assert [json.loads(line)["type"] for line in events.splitlines()] == [
-        "thread.started", "turn.started", "item.started", "item.completed", "item.completed", "turn.completed"]
+        "thread.started", "turn.started", "item.started", "item.completed", "item.completed",
+        "turn.completed"]
 
 
 def test_the_events_of_a_flood_stay_small_enough_to_send(client):

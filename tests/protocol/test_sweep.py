@@ -1,4 +1,5 @@
-"""The sweep as people and clients meet it: the command, the limit of free space, and what a server does by itself."""
+"""The sweep as people and clients meet it: the command, the limit of free space, and what a server does by
+itself."""
 import json
 import os
 import subprocess
@@ -31,10 +32,13 @@ def left(root):
 
 @pytest.fixture
 def three(client, root, repo):
-    """Three tasks that ended long ago: merged, with an ignored file, without a worktree; and a young one. The first two worktrees."""
+    """Three tasks that ended long ago: merged, with an ignored file, without a worktree; and a young one. The
+    first two worktrees."""
     (repo / ".git" / "info" / "exclude").write_text("*.log\n")
     c = client()
-    merged, kept, plain = [c.ok("codex", prompt=prompt, worktree=tree) for prompt, tree in (("WRITE a 1", True), ("WRITE x.log 1", True), ("SAY x", False))]
+    merged = c.ok("codex", prompt="WRITE a 1", worktree=True)
+    kept = c.ok("codex", prompt="WRITE x.log 1", worktree=True)
+    plain = c.ok("codex", prompt="SAY x")
     c.ok("codex", prompt="SAY young")
     git(repo, "merge", "-q", merged["worktree"]["branch"])
     for record in (merged, kept, plain):
@@ -119,8 +123,10 @@ def test_starting_a_server_removes_nothing_and_starting_a_task_does(three, clien
 
 
 def test_below_the_limit_of_free_space_a_worktree_is_refused_in_words(client, repo, root):
-    text = client(env={"CODEX_SWARM_MIN_FREE_MB": "1000000000000"}).refused("codex", {"prompt": "x", "worktree": True})
-    assert [w for w in ("MiB are free", "CODEX_SWARM_MIN_FREE_MB", "codex-mcp-swarm sweep") if w not in text] == []
+    text = client(env={"CODEX_SWARM_MIN_FREE_MB": "1000000000000"}).refused(
+        "codex", {"prompt": "x", "worktree": True})
+    assert [w for w in ("MiB are free", "CODEX_SWARM_MIN_FREE_MB", "codex-mcp-swarm sweep")
+            if w not in text] == []
     assert task_dirs(root) == [] and git(repo, "branch").split() == ["*", "main"]
 
 
@@ -129,7 +135,8 @@ def test_kept_for_ever_is_a_ttl_of_null(modern):
     assert c.handle("codex", prompt="SAY x")["ttlMs"] is None
 
 
-def test_answers_live_on_after_the_sweep_and_a_reply_goes_on_in_the_same_worktree(three, client, fake, root, repo):
+def test_answers_live_on_after_the_sweep_and_a_reply_goes_on_in_the_same_worktree(
+        three, client, fake, root, repo):
     merged, _ = three
     task = os.path.basename(merged["path"])
     before = client().ok("codex_wait", task_ids=[task])

@@ -117,7 +117,8 @@ def test_status_of_a_long_stream_is_the_same_as_of_a_short_one(client, gate):
 
 # -- replies -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("tool, argument", [
-    ("codex_reply", "threadId"), ("codex_reply", "conversationId"), ("codex-reply", "threadId"), ("codex-reply", "conversationId")])
+    ("codex_reply", "threadId"), ("codex_reply", "conversationId"), ("codex-reply", "threadId"),
+    ("codex-reply", "conversationId")])
 def test_a_reply_remembers_the_thread_under_every_name_of_the_tool(client, tool, argument):
     c = client()
     first = c.ok("codex", prompt="the first remarkable prompt")
@@ -148,7 +149,8 @@ def test_a_reply_repeats_the_settings_of_the_task_that_owned_the_thread(client, 
     seen = facts(c.ok("codex_reply", threadId=first["threadId"], prompt="ARGV"))
     assert (seen["options"]["sandbox"], seen["options"]["profile"]) == (["workspace-write"], ["mine"])
     assert (seen["options"].get("model") or [seen["config"].get("model")])[-1] == "gpt-5.5"
-    assert (seen["config"]["model_reasoning_effort"], seen["config"]["developer_instructions"]) == ("low", "be brief")
+    assert (seen["config"]["model_reasoning_effort"],
+            seen["config"]["developer_instructions"]) == ("low", "be brief")
     assert seen["cwd"] == str(repo / "sub")
 
 
@@ -235,7 +237,8 @@ def test_a_worktree_starts_from_head_in_the_same_subdirectory_and_may_be_written
 
 
 def test_the_tasks_of_a_batch_have_worktrees_of_their_own(client):
-    records = client().ok("codex_batch", defaults={"worktree": True}, tasks=[{"prompt": "WRITE same.txt %d" % i} for i in range(3)])["tasks"]
+    records = client().ok("codex_batch", defaults={"worktree": True},
+                          tasks=[{"prompt": "WRITE same.txt %d" % i} for i in range(3)])["tasks"]
     assert [r["outcome"] for r in records] == ["succeeded"] * 3
     assert len({r["worktree"]["path"] for r in records}) == 3
 
@@ -281,4 +284,5 @@ def test_a_worktree_in_a_repository_without_a_commit_is_refused(client, tmp_path
 def test_a_worktree_outside_a_repository_is_refused(client, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
-    assert "worktree" in client("--skip-git-repo-check").refused("codex", {"prompt": "x", "cwd": str(outside), "worktree": True})
+    assert "worktree" in client("--skip-git-repo-check").refused(
+        "codex", {"prompt": "x", "cwd": str(outside), "worktree": True})

@@ -26,7 +26,8 @@ def link(path):
 def test_what_is_no_file_in_the_place_of_a_record_hangs_nobody(client, root, put, tmp_path, gate):
     bad = {}                                # task -> what of it is no file
     c = client()
-    for task, names in zip(c.ok("codex_batch", tasks=[{"prompt": "x"}] * (len(RECORDS) + 1))["tasks"], [[name] for name in RECORDS] + [RECORDS]):
+    for task, names in zip(c.ok("codex_batch", tasks=[{"prompt": "x"}] * (len(RECORDS) + 1))["tasks"],
+                           [[name] for name in RECORDS] + [RECORDS]):
         bad[task["task_id"]] = names
     good = c.ok("codex", prompt="SAY good")["task_id"]
     for task, names in bad.items():
@@ -40,11 +41,13 @@ def test_what_is_no_file_in_the_place_of_a_record_hangs_nobody(client, root, put
     assert c.ok("codex_wait", task_ids=[good])["tasks"][0]["content"] == "good"
     assert len(c.call("codex_wait", {"task_ids": list(bad)})["structuredContent"]["tasks"]) == len(bad)
     for task in bad:
-        for tool, arguments in [("codex_diff", {"task_id": task}), ("codex_cancel", {"task_ids": [task]}), ("codex_reply", {"task_id": task, "prompt": "x"})]:
+        for tool, arguments in [("codex_diff", {"task_id": task}), ("codex_cancel", {"task_ids": [task]}),
+                                ("codex_reply", {"task_id": task, "prompt": "x"})]:
             # whatever it says, it answers, and not with an error of the protocol
             c.call(tool, arguments)
         for uri in ("tasks/" + task, "tasks/%s/events" % task):
-            assert c.request("resources/read", {"uri": "codex-swarm:///" + uri}).get("error", {}).get("code") != -32603
+            assert c.request("resources/read",
+                             {"uri": "codex-swarm:///" + uri}).get("error", {}).get("code") != -32603
     assert c.ok("codex", prompt="SAY new")["content"] == "new"
     running = c.begin(gate.wait)
     (root / "tasks" / running / "spec.json").unlink()
@@ -76,7 +79,8 @@ EVIL = "import os, sys\nopen(%r, 'w').close()\nos._exit(0)\n"
 def plant(program, cache, marker):
     """Bytecode that Python takes for that of `program`, wherever a supervisor might look for it."""
     about = os.stat(str(program))
-    data = importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, int(about.st_mtime), about.st_size) + marshal.dumps(
+    data = importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, int(about.st_mtime),
+                                                     about.st_size) + marshal.dumps(
         compile(EVIL % str(marker), str(program), "exec"))
     name = "codex_mcp_swarm.%s.pyc" % sys.implementation.cache_tag
     for directory in (program.parent / "__pycache__", cache, pathlib.Path(str(cache) + str(program.parent))):
@@ -136,7 +140,9 @@ def test_control_characters_are_shown_in_errors_and_resources(client):
     assert "/no\\x1b[31m/such" in c.refused("codex", {"prompt": "x", "cwd": "/no\x1b[31m/such"})
     failed = c.call("codex", {"prompt": "FAIL red \x1b[31m \x9b31m"})
     assert controls(text_of(failed)) == [] and "red \\x1b[31m \\x9b31m" in text_of(failed)
-    [resource] = c.request("resources/read", {"uri": "codex-swarm:///tasks/" + failed["structuredContent"]["task_id"]})["result"]["contents"]
+    [resource] = c.request("resources/read",
+                           {"uri": "codex-swarm:///tasks/"
+                            + failed["structuredContent"]["task_id"]})["result"]["contents"]
     assert controls(resource["text"]) == [] and "red \\u001b[31m \\u009b31m" in resource["text"]
 
 
@@ -154,12 +160,14 @@ IDENTITY = "git -c user.name=a -c user.email=a@b.invalid"
 
 @pytest.fixture
 def nested(repo, tmp_path):
-    """`sub`, a repository that a task makes below its directory; and what plants `key` into its configuration."""
+    """`sub`, a repository that a task makes below its directory; and what plants `key` into its
+    configuration."""
     evil = tmp_path / "evil.sh"
     evil.write_text("#!/bin/sh\ntouch '%s'\ncat\n" % (tmp_path / "ran"))
     evil.chmod(0o755)
     (tmp_path / "more").write_text("[filter \"x\"]\n\tclean = %s\n\tsmudge = %s\n" % (evil, evil))
-    make = "SHELL git init -q sub; cd sub; echo '* filter=x merge=x' > .gitattributes; echo 1 > f; git add .; %s commit -qm x" % IDENTITY
+    make = ("SHELL git init -q sub; cd sub; echo '* filter=x merge=x' > .gitattributes; echo 1 > f; "
+            "git add .; %s commit -qm x" % IDENTITY)
 
     def plant(key, value=evil):
         return "SHELL cd sub; git config %s '%s'; touch -d 2001-01-01 f; rm -f .git/index" % (key, value)
@@ -167,25 +175,32 @@ def nested(repo, tmp_path):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("filter.x.clean", ""), ("filter.x.process", ""), ("merge.x.driver", ""), ("include.path", "more"), ("remote.origin.uploadpack", "")])
-def test_what_a_task_wrote_into_the_configuration_of_a_repository_is_not_obeyed(client, nested, tmp_path, key, value):
+    ("filter.x.clean", ""), ("filter.x.process", ""), ("merge.x.driver", ""), ("include.path", "more"),
+    ("remote.origin.uploadpack", "")])
+def test_what_a_task_wrote_into_the_configuration_of_a_repository_is_not_obeyed(
+        client, nested, tmp_path, key, value):
     make, plant, sub = nested
     c, value = client(), str(tmp_path / "more") if value == "more" else value or str(tmp_path / "evil.sh")
     c.ok("codex", prompt=make)
     inside = c.ok("codex", prompt="WRITE g 1", cwd=str(sub))["task_id"]
     before = c.ok("codex", prompt="WRITE h 1", cwd=str(sub), worktree=True)["task_id"]
     c.ok("codex", prompt=plant(key, value))
-    for tool, arguments in [("codex", {"prompt": "x", "cwd": str(sub), "worktree": True}), ("codex_diff", {"task_id": inside}),
-                            ("codex", {"prompt": "x", "cwd": str(sub), "worktree": {"include_changes": True}}),
-                            ("codex_merge", {"task_ids": [before]}), ("codex_merge", {"task_ids": [before], "into": "HEAD"}),
+    for tool, arguments in [("codex", {"prompt": "x", "cwd": str(sub), "worktree": True}),
+                            ("codex_diff", {"task_id": inside}),
+                            ("codex",
+                             {"prompt": "x", "cwd": str(sub), "worktree": {"include_changes": True}}),
+                            ("codex_merge", {"task_ids": [before]}),
+                            ("codex_merge", {"task_ids": [before], "into": "HEAD"}),
                             ("codex_reply", {"prompt": "x", "task_id": before}),
                             ("codex_reply", {"prompt": "x", "task_id": before, "update_from": "HEAD"})]:
         text = c.refused(tool, arguments)
-        assert str(sub) in text and "`%s`" % key in text and "git config --global" in text, (tool, arguments, text)
+        assert str(
+            sub) in text and "`%s`" % key in text and "git config --global" in text, (tool, arguments, text)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_repository_below_the_directory_of_a_task_is_used_while_its_configuration_is_plain(client, nested, tmp_path, fake):
+def test_a_repository_below_the_directory_of_a_task_is_used_while_its_configuration_is_plain(
+        client, nested, tmp_path, fake):
     make, plant, sub = nested
     c = client()
     c.ok("codex", prompt=make)
@@ -213,20 +228,26 @@ def test_a_directory_that_passes_for_a_bare_repository_is_not_obeyed(client, nes
     make, plant, sub = nested
     c = client()
     c.ok("codex", prompt=make)
-    c.ok("codex", prompt="SHELL mv sub bare; cd bare; mv .git/* .; rmdir .git; git --git-dir=. config core.bare false; "
-                         "git --git-dir=. config core.worktree .; git --git-dir=. config filter.x.clean %s" % (tmp_path / "evil.sh"))
+    c.ok("codex",
+         prompt="SHELL mv sub bare; cd bare; mv .git/* .; rmdir .git; "
+                "git --git-dir=. config core.bare false; "
+                         "git --git-dir=. config core.worktree .; git --git-dir=. config filter.x.clean %s"
+         % (tmp_path / "evil.sh"))
     text = c.refused("codex",
                      {"prompt": "x", "cwd": str(repo / "bare"), "worktree": {"include_changes": True}})
     assert "`core.worktree`" in text and not (tmp_path / "ran").exists()
 
 
-def test_a_sweep_does_not_obey_what_a_task_wrote_into_the_configuration_either(client, nested, tmp_path, fake):
+def test_a_sweep_does_not_obey_what_a_task_wrote_into_the_configuration_either(
+        client, nested, tmp_path, fake):
     make, plant, sub = nested
     c = client()
     c.ok("codex", prompt=make)
     place = c.ok("codex", prompt="WRITE h 1", cwd=str(sub), worktree=True)["worktree"]["path"]
     c.ok("codex", prompt=plant("filter.x.clean"))
     os.utime(os.path.join(place, "f"), (1, 1))          # so that git reads it
-    done = subprocess.run([sys.executable, str(SERVER), "sweep"], env=dict(fake, CODEX_SWARM_TASK_MAX_AGE="0.000001"), stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, str(SERVER), "sweep"],
+                          env=dict(fake, CODEX_SWARM_TASK_MAX_AGE="0.000001"), stdout=subprocess.PIPE,
+                          check=True)
     assert not (tmp_path / "ran").exists()
     assert b"filter.x.clean" in done.stdout and os.path.isdir(place), done.stdout

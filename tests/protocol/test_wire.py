@@ -1,4 +1,5 @@
-"""The process at the other end of the pipe: nothing but MCP on stdout, a quiet end, and tasks that outlive it."""
+"""The process at the other end of the pipe: nothing but MCP on stdout, a quiet end, and tasks that outlive
+it."""
 import os
 import signal
 import subprocess
@@ -65,7 +66,8 @@ def test_a_message_may_come_in_pieces_and_several_in_one(client):
 
 def test_a_client_that_stops_reading_gets_a_quiet_end(fake, repo):
     """stdout closed: EPIPE at the next answer. No traceback, whatever the exit code says."""
-    p = subprocess.Popen([sys.executable, str(SERVER)], env=fake, cwd=str(repo), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    p = subprocess.Popen([sys.executable, str(SERVER)], env=fake, cwd=str(repo), stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE)
     p.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
     p.stdin.flush()
@@ -144,7 +146,8 @@ if sys.platform == "linux":
     def test_a_killed_supervisor_is_reported_as_lost_and_takes_codex_with_it(client, tmp_path):
         c = client()
         task = c.begin("SHELL echo $PPID > %s" % (tmp_path / "pid"), "SLEEP 1000")
-        codex = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()))
+        codex = int(
+            eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip()))
         with open("/proc/%d/stat" % codex) as f:
             supervisor = int(f.read().rpartition(")")[2].split()[1])
         waiting = c.start_call("codex_wait", {"task_ids": [task]})
@@ -157,7 +160,8 @@ if sys.platform == "linux":
 def command_lines():
     """What `ps` would show of every process."""
     if not os.path.isdir("/proc/self"):
-        return subprocess.run(["ps", "-ewwo", "args"], stdout=subprocess.PIPE, check=True).stdout.decode("utf-8", "replace")
+        return subprocess.run(["ps", "-ewwo", "args"], stdout=subprocess.PIPE,
+                              check=True).stdout.decode("utf-8", "replace")
     shown = ""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:

@@ -1,4 +1,5 @@
-"""`worktree` as a client sees it: its forms, what comes along, the setup command, and the end of the task on the branch."""
+"""`worktree` as a client sees it: its forms, what comes along, the setup command, and the end of the task on
+the branch."""
 import json
 import os
 
@@ -44,20 +45,26 @@ def test_a_task_starts_from_the_base_that_it_names_and_the_commit_is_recorded(cl
 
 
 @pytest.mark.parametrize("worktree, words", [
-    ({"base": "nowhere"}, ["`base`", "nowhere", "names no commit"]), ({"base": "main~1", "include_changes": True}, ["include_changes", "HEAD"]),
-    ({"setup": "touch x"}, ["worktree.setup", "boolean"]), ({"branch": "x"}, ["worktree.branch", "not an argument"])])
+    ({"base": "nowhere"}, ["`base`", "nowhere", "names no commit"]),
+    ({"base": "main~1", "include_changes": True}, ["include_changes", "HEAD"]),
+    ({"setup": "touch x"}, ["worktree.setup", "boolean"]),
+    ({"branch": "x"}, ["worktree.branch", "not an argument"])])
 def test_a_wish_that_cannot_be_met_is_refused_and_leaves_nothing(client, repo, second, root, worktree, words):
-    text = client().refused("codex_batch", {"tasks": [{"prompt": "x", "worktree": True}, {"prompt": "x", "worktree": worktree}]})
+    text = client().refused("codex_batch",
+                            {"tasks": [{"prompt": "x", "worktree": True},
+                                       {"prompt": "x", "worktree": worktree}]})
     assert [w for w in words if w not in text] == []
     assert branches(repo) == [] and task_dirs(root) == [] and not (root / "worktrees").exists()
 
 
 def test_a_batch_of_32_worktrees_in_one_repository_comes_home_whole(client, repo):
     c, prompts = client(), [{"prompt": "WRITE file%d %d" % (n, n)} for n in range(32)]
-    records = c.good(c.call("codex_batch", {"tasks": prompts, "defaults": {"worktree": True}}, timeout=240))["tasks"]
+    records = c.good(
+        c.call("codex_batch", {"tasks": prompts, "defaults": {"worktree": True}}, timeout=240))["tasks"]
     assert [r["outcome"] for r in records] == ["succeeded"] * 32 and len(branches(repo)) == 32
     for number, record in enumerate(records):
-        assert git(repo, "diff", "--name-only", "main", "codex-swarm/" + record["task_id"]).split() == ["file%d" % number]
+        assert git(repo, "diff", "--name-only", "main",
+                   "codex-swarm/" + record["task_id"]).split() == ["file%d" % number]
 
 
 # -- what comes along -------------------------------------------------------------------------------------
@@ -82,19 +89,22 @@ def test_uncommitted_changes_and_included_files_come_along_and_the_record_says_s
 def test_without_include_changes_the_record_names_what_the_task_does_not_see(client, repo):
     put(repo, README="edited\n", untracked="1\n")
     tree = client().ok("codex_async", prompt="x", worktree=True)["worktree"]
-    assert tree["unseen"] == {"changed": {"count": 1, "first": ["README"]}, "untracked": {"count": 1, "first": ["untracked"]}}
+    assert tree["unseen"] == {"changed": {"count": 1, "first": ["README"]},
+                              "untracked": {"count": 1, "first": ["untracked"]}}
 
 
 # -- setup ------------------------------------------------------------------------------------------------
 SETUP = "CODEX_SWARM_WORKTREE_SETUP"
 
 
-def test_the_setup_command_has_run_in_the_top_of_the_worktree_when_codex_starts_in_its_directory(client, repo):
+def test_the_setup_command_has_run_in_the_top_of_the_worktree_when_codex_starts_in_its_directory(
+        client, repo):
     (repo / "sub").mkdir()
     put(repo / "sub", x="1\n")
     git(repo, "add", ".")
     git(repo, "commit", "-q", "-m", "sub")
-    record = client(env={SETUP: 'pwd > made; echo "$1" >> made'}).ok("codex", prompt="SHELL cp ../made seen", worktree=True, cwd="sub")
+    record = client(env={SETUP: 'pwd > made; echo "$1" >> made'}).ok(
+        "codex", prompt="SHELL cp ../made seen", worktree=True, cwd="sub")
     path = record["worktree"]["path"]
     with open(path + "/sub/seen") as f:
         assert f.read() == "%s\n%s\n" % (os.path.realpath(path), repo)
@@ -102,12 +112,14 @@ def test_the_setup_command_has_run_in_the_top_of_the_worktree_when_codex_starts_
 
 @pytest.mark.parametrize("arguments", [{"worktree": {"setup": False}}, {}])
 def test_the_setup_command_is_left_out_when_told_so_and_without_a_worktree(client, tmp_path, arguments):
-    assert client(env={SETUP: "touch %s" % (tmp_path / "ran")}).ok("codex", prompt="x", **arguments)["outcome"] == "succeeded"
+    assert client(env={SETUP: "touch %s" % (tmp_path / "ran")}).ok(
+        "codex", prompt="x", **arguments)["outcome"] == "succeeded"
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_setup_command_that_fails_fails_the_task_with_its_last_words_and_codex_never_starts(client, root):
-    result = client(env={SETUP: "echo no such package; exit 7"}).call("codex", {"prompt": "WRITE x 1", "worktree": True})
+    result = client(env={SETUP: "echo no such package; exit 7"}).call(
+        "codex", {"prompt": "WRITE x 1", "worktree": True})
     record = result["structuredContent"]
     assert result["isError"] and record["failure"]["kind"] == "setup" and "threadId" not in record
     assert "exit status 7" in record["failure"]["message"]
@@ -147,7 +159,8 @@ def test_what_could_not_be_taken_is_named_in_the_result(client, repo):
     assert git(repo, "ls-tree", "-r", "--name-only", record["worktree"]["branch"]).split() == ["README", "x"]
 
 
-MAKES = ("SHELL mkdir -p own tests conf build/empty node_modules/deep && echo '*' > own/.gitignore && touch own/work tests/.env conf/more.json"
+MAKES = ("SHELL mkdir -p own tests conf build/empty node_modules/deep && echo '*' > own/.gitignore && "
+         "touch own/work tests/.env conf/more.json"
          " node_modules/deep/a node_modules/deep/b x.pyc; rmdir build/empty")
 
 
@@ -203,7 +216,8 @@ def test_a_worktree_that_is_gone_at_the_end_is_told_and_the_run_is_judged_by_its
     assert record["worktree"]["unsaved"]
 
 
-def test_a_reply_where_the_worktree_is_gone_is_refused_in_words_and_goes_on_when_it_is_back(client, repo, tmp_path):
+def test_a_reply_where_the_worktree_is_gone_is_refused_in_words_and_goes_on_when_it_is_back(
+        client, repo, tmp_path):
     c = client()
     record = c.ok("codex", prompt="WRITE x 1", worktree=True)
     path, elsewhere = record["worktree"]["path"], str(tmp_path / "elsewhere")

@@ -1,14 +1,18 @@
-"""Our stdio server behind Streamable HTTP, for the conformance suite, which speaks nothing else. For tests alone.
+"""Our stdio server behind Streamable HTTP, for the conformance suite, which speaks nothing else. For tests
+alone.
 
 Two kinds of conversation, told apart as the specification does:
 
-    handshake era   a POST of `initialize` starts a server process, whose name from then on is `Mcp-Session-Id`;
+    handshake era   a POST of `initialize` starts a server process, whose name from then on is
+    `Mcp-Session-Id`;
                     DELETE ends it. One request at a time; there is no GET stream.
     2026-07-28      every POST gets a server process of its own, so that no answer can depend on an earlier
                     request. When the caller hangs up, the request is cancelled.
 
-What belongs to HTTP is done here: the check of Host and Origin, of the headers that repeat parts of the body, and
-the status codes. Everything else is what the server said, unchanged: JSON when it says one thing, else a stream.
+What belongs to HTTP is done here: the check of Host and Origin, of the headers that repeat parts of the body,
+and
+the status codes. Everything else is what the server said, unchanged: JSON when it says one thing, else a
+stream.
 A request may be translated on its way to the server, so that a caller which knows other names reaches ours.
 """
 
@@ -51,7 +55,8 @@ class Child:
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
 
     def receive(self, connection: Any) -> Optional[Dict[str, Any]]:
-        """The next message; None when the caller at the other end of `connection` hangs up before it comes."""
+        """The next message; None when the caller at the other end of `connection` hangs up before it
+        comes."""
         ready, _, _ = select.select([self.process.stdout, connection], [], [], LIMIT_S)
         assert ready, "the server said nothing for %d s" % LIMIT_S
         return json.loads(self.process.stdout.readline()) if self.process.stdout in ready else None
@@ -71,7 +76,8 @@ class Bridge(ThreadingHTTPServer):
 
     daemon_threads = False  # so that `server_close` waits for the handlers, which end their processes
 
-    def __init__(self, command: List[str], environment: Dict[str, str], cwd: str, translate: Translation) -> None:
+    def __init__(
+            self, command: List[str], environment: Dict[str, str], cwd: str, translate: Translation) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.translate = translate
         self.url = "http://127.0.0.1:%d/mcp" % self.server_port
@@ -145,7 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
         if message.get("method") in NAMED_BY:
             expected["Mcp-Name"] = params.get(NAMED_BY[message["method"]])
         given = {name: self.headers.get(name, "").strip() for name in expected}
-        return "; ".join("%s is %r, not %r" % (n, given[n], expected[n]) for n in expected if given[n] != expected[n])
+        return "; ".join("%s is %r, not %r" % (n, given[n], expected[n]) for n in expected
+                         if given[n] != expected[n])
 
     def _in_session(self, session: str, message: Dict[str, Any]) -> None:
         child = self.server.sessions.get(session)
@@ -174,7 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
             answer = child.receive(self.connection)
             if answer is None:
                 cancelled = {"requestId": message["id"], "reason": "the caller hung up"}
-                return child.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled})
+                return child.send(
+                    {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled})
             yield answer
             if "method" not in answer:
                 return

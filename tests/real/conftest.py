@@ -31,7 +31,8 @@ def anyio_backend() -> str:
 
 
 def npm(package: str) -> Path:
-    """The directory of the commands of an npm package, `name@version`, which is installed once per machine."""
+    """The directory of the commands of an npm package, `name@version`, which is installed once per
+    machine."""
     prefix = CACHE / "npm" / re.sub(r"[^\w.]+", "-", package).strip("-")
     prefix.mkdir(parents=True, exist_ok=True)
     with (prefix / "lock").open("w") as lock:

@@ -103,7 +103,8 @@ def processes_of(*texts: str) -> List[Process]:
     return [
         process
         for process in processes()
-        if process.pid != os.getpid() and any(text in process.args or text in process.environ for text in texts)
+        if process.pid != os.getpid()
+        and any(text in process.args or text in process.environ for text in texts)
     ]
 
 
@@ -164,9 +165,11 @@ class Lab:
 
     @contextlib.asynccontextmanager
     async def connect(
-        self, *flags: str, mode: Optional[str] = "legacy", env: Optional[Dict[str, str]] = None, **options: Any
+        self, *flags: str, mode: Optional[str] = "legacy", env: Optional[Dict[str, str]] = None,
+            **options: Any
     ) -> AsyncIterator[Swarm]:
-        """A server of its own and the SDK client on it, with `options`; `mode=None` is the client's default mode."""
+        """A server of its own and the SDK client on it, with `options`; `mode=None` is the client's default
+        mode."""
         pid_file = self.directory / ("server-%s.pid" % secrets.token_hex(4))
         parameters = StdioServerParameters(
             command="/bin/sh",

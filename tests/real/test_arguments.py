@@ -13,8 +13,10 @@ HUGE = "".join("%08d " % number for number in range(100_000))  # 900,000 charact
 
 @pytest.mark.parametrize(
     "prompt",
-    [HUGE, "-", "--help", "- one\n- two", "resume", "review", "/compact now", "ä🙂\u2028\x85 \\n \"quoted\"\t\n\n"],
-    ids=["900,000 characters", "dash", "option", "list", "resume", "review", "slash command", "odd characters"],
+    [HUGE, "-", "--help", "- one\n- two", "resume", "review", "/compact now",
+     "ä🙂\u2028\x85 \\n \"quoted\"\t\n\n"],
+    ids=["900,000 characters", "dash", "option", "list", "resume", "review", "slash command",
+         "odd characters"],
 )
 async def test_a_prompt_arrives_character_by_character(lab, prompt):
     async with lab.connect() as swarm:
@@ -90,7 +92,8 @@ async def test_an_approval_policy_is_accepted_with_a_warning_where_codex_exec_di
 
 
 @pytest.mark.parametrize(
-    "sandbox, written", [("read-only", []), ("workspace-write", ["inside"]), ("danger-full-access", ["inside", "outside"])]
+    "sandbox, written",
+    [("read-only", []), ("workspace-write", ["inside"]), ("danger-full-access", ["inside", "outside"])]
 )
 async def test_the_sandbox_allows_what_its_name_says(lab, sandbox, written):
     async with lab.connect() as swarm:
@@ -111,12 +114,14 @@ async def test_instructions_and_the_compact_prompt_are_in_no_process_list_and_ar
         await swarm.call("codex_reply", threadId=first["threadId"], prompt="@shell true\n@say done")
     sent = [json.dumps(request.body) for request in lab.model.requests]
     assert all(secret + " base" in body for body in sent)
-    assert any(secret + " compact" in body for body in sent), "the thread was compacted with the prompt that was given"
+    assert any(secret + " compact" in body
+               for body in sent), "the thread was compacted with the prompt that was given"
 
 
 async def test_the_prompt_is_in_no_process_list(lab):
     secret = "secret-%s" % lab.nap
     async with lab.connect() as swarm:
-        await swarm.call("codex", prompt=secret + "\n@shell cat /proc/[0-9]*/cmdline > args", sandbox="danger-full-access")
+        await swarm.call("codex", prompt=secret + "\n@shell cat /proc/[0-9]*/cmdline > args",
+                         sandbox="danger-full-access")
     assert "codex" in (lab.repo / "args").read_text(errors="replace")
     assert secret not in (lab.repo / "args").read_text(errors="replace")

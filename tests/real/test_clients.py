@@ -1,7 +1,9 @@
 """The clients that people use, each the real program, on our server: MCP Inspector, Claude Code, Codex CLI.
 
-The Inspector runs tasks of the stand-in for codex, for it is the Inspector that is looked at; Codex runs itself.
-What a client wrote to the server is kept by a tap: a `tee` in front of the server's stdin. The server itself is
+The Inspector runs tasks of the stand-in for codex, for it is the Inspector that is looked at; Codex runs
+itself.
+What a client wrote to the server is kept by a tap: a `tee` in front of the server's stdin. The server itself
+is
 the client's own child, so the client's way of ending it is the real one.
 """
 
@@ -128,7 +130,8 @@ def test_the_inspector_gets_a_prompt_that_it_lists(inspector, era):
 
 
 @pytest.mark.parametrize("era", ERAS)
-def test_the_inspector_gets_the_result_of_codex_and_in_the_modern_era_through_an_mcp_task(inspector, tap, repo, era):
+def test_the_inspector_gets_the_result_of_codex_and_in_the_modern_era_through_an_mcp_task(
+        inspector, tap, repo, era):
     result = inspector.result(era, *call("codex", prompt="SAY hello", cwd=str(repo)))
     assert result["structuredContent"]["content"] == "hello"
     assert ("tasks/get" in tap.methods()) == (era != "legacy")
@@ -194,13 +197,15 @@ def tapped(entry: str, command: List[str]) -> str:
 
 @pytest.mark.anyio
 async def test_codex_set_up_as_config_says_gets_the_results_of_a_batch_of_codex_tasks(lab):
-    """The model of the outer codex looks for a tool, finds ours, calls it, and is told what the two inner ones said."""
+    """The model of the outer codex looks for a tool, finds ours, calls it, and is told what the two inner
+    ones said."""
     tap = Tap(lab.directory / "tap")
     with (lab.codex_home / "config.toml").open("a") as config:
         config.write("\n%s\n[mcp_servers.codex-swarm.env]\n" % tapped(entry_for("codex"), tap.command))
         config.writelines("%s = %s\n" % (name, json.dumps(value)) for name, value in lab.environment.items())
     batch = {"tasks": [{"prompt": "@say one"}, {"prompt": "@say two"}], "defaults": {"cwd": str(lab.repo)}}
-    prompt = "@search several codex tasks\n@mcp codex_swarm codex_batch %s\n@say thank you" % json.dumps(batch)
+    prompt = "@search several codex tasks\n@mcp codex_swarm codex_batch %s\n@say thank you" % json.dumps(
+        batch)
     with anyio.fail_after(LIMIT_S):
         command = [str(lab.codex), "exec", "--json", "-"]
         done = await anyio.run_process(command, input=prompt.encode(), cwd=lab.repo, env=lab.environment)

@@ -1,8 +1,11 @@
 """The public conformance suite of the Model Context Protocol, on our server behind `bridge`.
 
-The suite is written for a server made for it, whose tools, prompts and resources have given names. Where one of ours
-does what such a one is to do, `STAND_INS` translates the request; the answer is our server's, unchanged. What that
-cannot give stands in `NEEDS`. The suite's own list is compared with what is run and what is not, so that a scenario
+The suite is written for a server made for it, whose tools, prompts and resources have given names. Where one
+of ours
+does what such a one is to do, `STAND_INS` translates the request; the answer is our server's, unchanged. What
+that
+cannot give stands in `NEEDS`. The suite's own list is compared with what is run and what is not, so that a
+scenario
 which a new version of the suite brings is noticed.
 """
 
@@ -140,7 +143,8 @@ NEEDS = {
     "input-required-result-tampered-state": "tool test_input_required_result_tampered_state",
     "input-required-result-capability-check": "tool test_input_required_result_capabilities",
     "input-required-result-ignore-extra-params": "tool test_input_required_result_elicitation",
-    "input-required-result-validate-input": "tool test_input_required_result_elicitation; passes on any error",
+    "input-required-result-validate-input":
+        "tool test_input_required_result_elicitation; passes on any error",
     "tasks-mrtr-input": "tools confirm_delete, multi_input; our tasks never ask for input",
     "tasks-status-notifications": "nothing: the suite skips it always",
     "tasks-required-task-error": "a tool that cannot be called without the tasks extension",
@@ -152,7 +156,9 @@ NEEDS = {
 
 
 @pytest.fixture
-def suite(nothing_left, node: Path, fake: Dict[str, str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+def suite(
+        nothing_left, node: Path, fake: Dict[str, str],
+        tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Runs a command of the suite."""
     program = npm(SUITE_PACKAGE) / "conformance"
 
@@ -205,7 +211,8 @@ def test_every_scenario_of_the_suite_is_run_or_has_a_reason_not_to_be(suite):
 @pytest.mark.parametrize("revision, scenario",
                          [(revision, scenario) for revision in RUN for scenario in RUN[revision]])
 def test_the_server_passes(suite, bridge, tmp_path, revision, scenario):
-    """But for the checks in `FLAWS`, which have to end exactly as it says. The suite's own time limits, of half a second,
+    """But for the checks in `FLAWS`, which have to end exactly as it says. The suite's own time limits, of
+    half a second,
     are no promise of ours: what a busy machine may have spoiled is tried again."""
     for attempt in range(ATTEMPTS):
         output = tmp_path / ("output-%d" % attempt)

@@ -63,7 +63,8 @@ async def test_a_failed_run_seen_by_wait_is_an_ordinary_result(lab):
 
 async def test_one_failure_in_a_batch_leaves_the_others_alone(lab):
     async with lab.connect() as swarm:
-        result = await swarm.result("codex_batch", tasks=[{"prompt": "@fail server_error"}, {"prompt": "@say fine"}])
+        result = await swarm.result("codex_batch",
+                                    tasks=[{"prompt": "@fail server_error"}, {"prompt": "@say fine"}])
     outcomes = [record["outcome"] for record in result.structured_content["tasks"]]
     assert outcomes == ["failed", "succeeded"]
 
@@ -96,7 +97,8 @@ async def test_a_directory_outside_git_is_refused_unless_the_server_allows_it(la
         ({"prompt": "hello", "sandbox": "none"}, "sandbox"),
         ({"prompt": "hello", "modell": "x"}, "modell"),
     ],
-    ids=["empty prompt", "prompt too long", "no directory", "cwd is a file", "bad sandbox", "unknown argument"],
+    ids=["empty prompt", "prompt too long", "no directory", "cwd is a file", "bad sandbox",
+         "unknown argument"],
 )
 async def test_a_wrong_argument_is_named_and_nothing_starts(lab, arguments, named):
     async with lab.connect() as swarm:
@@ -106,7 +108,8 @@ async def test_a_wrong_argument_is_named_and_nothing_starts(lab, arguments, name
 
 
 async def out_of_time(swarm, phase, limits_s, **arguments):
-    """The record of a run that had come as far as `phase` when its time was over: a slow machine needs a longer limit."""
+    """The record of a run that had come as far as `phase` when its time was over: a slow machine needs a
+    longer limit."""
     for limit_s in limits_s:
         record = await swarm.failed("codex", timeout_s=limit_s, **arguments)
         if "while " + phase in record["failure"]["message"]:
@@ -117,18 +120,22 @@ async def out_of_time(swarm, phase, limits_s, **arguments):
 async def test_a_task_that_ran_out_of_time_says_what_it_was_doing(lab):
     async with lab.connect() as swarm:
         prompt = "@shell sleep " + lab.nap
-        record, limit_s = await out_of_time(swarm, "running a command", (4, 16, 50), prompt=prompt, sandbox="read-only")
+        record, limit_s = await out_of_time(swarm, "running a command", (4, 16, 50), prompt=prompt,
+                                            sandbox="read-only")
     assert (record["outcome"], record["failure"]["kind"]) == ("timed_out", "timed_out")
-    said = r"Its limit of %d s \(`timeout_s`\) passed while running a command \(`sleep %s`\), with nothing new for (\d+) s"
+    said = (r"Its limit of %d s \(`timeout_s`\) passed while running a command \(`sleep %s`\), "
+            r"with nothing new for (\d+) s")
     told = re.match(said % (limit_s, lab.nap), record["failure"]["message"])
     assert told and int(told[1]) <= limit_s, record["failure"]
 
 
-async def test_a_dead_network_that_ends_in_a_time_out_is_a_network_failure_and_says_for_how_long(lab, closed_port):
+async def test_a_dead_network_that_ends_in_a_time_out_is_a_network_failure_and_says_for_how_long(
+        lab, closed_port):
     """codex tries again every five seconds and says so each time; that is no sign of life."""
     config = {"model_providers": {"mock": {"base_url": "http://127.0.0.1:%d/v1" % closed_port}}}
     async with lab.connect() as swarm:
-        record, _ = await out_of_time(swarm, "waiting for the network", (14, 40), prompt="hello", config=config)
+        record, _ = await out_of_time(swarm, "waiting for the network", (14, 40), prompt="hello",
+                                      config=config)
     failure = record["failure"]
     assert (record["outcome"], failure["kind"], failure["retryable"]) == ("timed_out", "network", True)
     told = re.search(r"while waiting for the network .*, with no network for (\d+) s", failure["message"])
@@ -139,12 +146,14 @@ async def test_a_dead_network_that_ends_in_a_time_out_is_a_network_failure_and_s
 async def test_without_a_sandbox_an_untrusted_directory_is_read_only_and_the_record_says_so(lab):
     async with lab.connect() as swarm:
         record = await swarm.call("codex", prompt="@shell echo x > new.txt\n@say Fixed the bug.")
-        assert (record["sandbox"], record["model"], record["content"]) == ("read-only", "gpt-5.5", "Fixed the bug.")
+        assert (record["sandbox"], record["model"],
+                record["content"]) == ("read-only", "gpt-5.5", "Fixed the bug.")
         assert any("nothing could be written" in warning for warning in record["warnings"])
         assert not (lab.repo / "new.txt").exists()
         with (lab.codex_home / "config.toml").open("a") as config:
             config.write('\n[projects."%s"]\ntrust_level = "trusted"\n' % lab.repo)
-        reply = await swarm.call("codex_reply", prompt="@shell echo x > new.txt\n@say Done.", task_id=record["task_id"])
+        reply = await swarm.call("codex_reply", prompt="@shell echo x > new.txt\n@say Done.",
+                                 task_id=record["task_id"])
         assert (reply["sandbox"], "warnings" in reply) == ("workspace-write", False)
         assert (lab.repo / "new.txt").exists()
 
@@ -159,8 +168,12 @@ async def test_a_tool_that_codex_refused_for_want_of_approval_is_a_warning(lab):
     server = {"command": sys.executable, "args": [str(SERVER)], "env": lab.environment, "required": True}
     prompt = '@mcp tools codex_cancel {"task_ids": ["000000000000"]}\n@say tried'
     async with lab.connect() as swarm:
-        record = await swarm.call("codex", prompt=prompt, sandbox="read-only", config={"mcp_servers": {"tools": server}})
-    assert any("`tools/codex_cancel`" in warning and "approval" in warning for warning in record["warnings"]), (record["warnings"], lab.model.requests[-1].tool_outputs, list(lab.root.glob("tasks/*/events.jsonl"))[0].read_text())
+        record = await swarm.call("codex", prompt=prompt, sandbox="read-only",
+                                  config={"mcp_servers": {"tools": server}})
+    assert any("`tools/codex_cancel`" in warning and "approval" in warning
+               for warning in record["warnings"]), (record["warnings"], lab.model.requests[-1].tool_outputs,
+                                                    list(
+                                                        lab.root.glob("tasks/*/events.jsonl"))[0].read_text())
 
 
 async def test_an_empty_final_message_is_a_warning(lab):

@@ -82,14 +82,16 @@ def attack(lab, tree, *victims):
 
 
 def outputs(lab, task_id):
-    lines = [json.loads(line) for line in (lab.root / "tasks" / task_id / "events.jsonl").read_text().splitlines()]
+    lines = [json.loads(line)
+             for line in (lab.root / "tasks" / task_id / "events.jsonl").read_text().splitlines()]
     items = [line["item"] for line in lines if line["type"] == "item.completed"]
     return "".join(item["aggregated_output"] for item in items if item["type"] == "command_execution")
 
 
 @pytest.mark.parametrize("where", ["below cwd", "below /tmp", "worktrees below cwd"])
 @pytest.mark.parametrize("from_a_worktree", [False, True], ids=["in the checkout", "in a worktree"])
-async def test_a_task_can_neither_read_nor_forge_nor_replace_what_is_kept_of_another(lab, where, from_a_worktree, slash_tmp):
+async def test_a_task_can_neither_read_nor_forge_nor_replace_what_is_kept_of_another(
+        lab, where, from_a_worktree, slash_tmp):
     env = placed(lab, where, slash_tmp)
     # A worktree lies beside all that, so plain `--sandbox` keeps it from writing there, and hides nothing.
     hidden = where == "below /tmp" or not from_a_worktree
@@ -119,10 +121,12 @@ async def test_its_own_worktree_works_as_ever(lab, where, slash_tmp):
     (lab.repo / ".gitignore").write_text(".local\n.trees\n")
     lab.git("add", ".")
     lab.git("commit", "--quiet", "--message", "ignored")
-    work = "@shell echo new > made.txt; git status --porcelain > status.txt; git log --oneline | wc -l >> status.txt; touch ../sibling"
+    work = ("@shell echo new > made.txt; git status --porcelain > status.txt; git log --oneline | "
+            "wc -l >> status.txt; touch ../sibling")
     async with lab.connect(env=env) as swarm:
         first = await swarm.call("codex", prompt=work, worktree=True, sandbox="workspace-write")
-        second = await swarm.call("codex_reply", task_id=first["task_id"], prompt="@shell cat made.txt > again.txt; touch ../sibling")
+        second = await swarm.call("codex_reply", task_id=first["task_id"],
+                                  prompt="@shell cat made.txt > again.txt; touch ../sibling")
     branch = first["worktree"]["branch"]
     assert second["worktree"]["branch"] == branch
     assert lab.git("show", branch + ":status.txt").split() == ["??", "made.txt", "??", "status.txt", "2"]
@@ -130,11 +134,13 @@ async def test_its_own_worktree_works_as_ever(lab, where, slash_tmp):
     assert not (Path(first["worktree"]["path"]).parent / "sibling").exists()
 
 
-async def test_the_rest_of_cwd_and_what_config_opens_stay_writable_and_what_it_closes_stays_closed(lab, slash_tmp):
+async def test_the_rest_of_cwd_and_what_config_opens_stay_writable_and_what_it_closes_stays_closed(
+        lab, slash_tmp):
     lab.root = lab.repo / ".local" / "state" / "codex-swarm"
     closed, opened = slash_tmp / "closed", lab.directory / "opened"
     opened.mkdir()
-    prompt = "@shell touch inside; mkdir -p part/deeper; touch %s %s; touch .local/no; touch .other || true; sleep 0.2" % (closed, opened / "made")
+    prompt = ("@shell touch inside; mkdir -p part/deeper; touch %s %s; touch .local/no; touch .other || "
+              "true; sleep 0.2" % (closed, opened / "made"))
     async with lab.connect(env={"CODEX_SWARM_TASK_DIR": str(lab.root)}) as swarm:
         config = {"sandbox_workspace_write": {"writable_roots": [str(opened)]}}
         record = await swarm.call("codex", prompt=prompt, sandbox="workspace-write", config=config)
@@ -152,9 +158,11 @@ async def test_what_a_trusted_project_opens_does_not_open_what_is_kept(lab):
     config = lab.codex_home / "config.toml"
     config.write_text(config.read_text() + '\n[projects."%s"]\ntrust_level = "trusted"\n' % lab.repo)
     (lab.repo / ".codex").mkdir()
-    (lab.repo / ".codex" / "config.toml").write_text("[sandbox_workspace_write]\nwritable_roots = ['%s']\n" % lab.root.parent)
+    (lab.repo / ".codex" / "config.toml").write_text("[sandbox_workspace_write]\nwritable_roots = ['%s']\n"
+                                                     % lab.root.parent)
     async with lab.connect() as swarm:
-        record = await swarm.call("codex", prompt="@shell touch %s/planted; touch free; sleep 0.2" % lab.root, sandbox="workspace-write")
+        record = await swarm.call("codex", prompt="@shell touch %s/planted; touch free; sleep 0.2" % lab.root,
+                                  sandbox="workspace-write")
     assert (lab.repo / "free").exists() and not (lab.root / "planted").exists()
     assert any("writable_roots" in warning for warning in record["warnings"])
 
@@ -162,7 +170,8 @@ async def test_what_a_trusted_project_opens_does_not_open_what_is_kept(lab):
 @pytest.mark.parametrize("allowed", [True, False])
 async def test_network_access_is_what_it_would_be_without_the_profile(lab, allowed):
     lab.root = lab.repo / "root"
-    probe = "@shell python3 -c \"import urllib.request as u; u.urlopen('%s/none', timeout=20)\" 2> net.txt" % lab.model.url
+    probe = ("@shell python3 -c \"import urllib.request as u; u.urlopen('%s/none', "
+             "timeout=20)\" 2> net.txt" % lab.model.url)
     config = {"sandbox_workspace_write.network_access": allowed}
     async with lab.connect(env={"CODEX_SWARM_TASK_DIR": str(lab.root)}) as swarm:
         await swarm.call("codex", prompt=probe, sandbox="workspace-write", config=config)

@@ -10,8 +10,10 @@ pytestmark = pytest.mark.anyio
 
 def bytes_of(lab):
     """HEAD, the index and every file of the user's checkout."""
-    files = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(lab.repo.rglob("*")) if p.is_file() and ".git" not in p.relative_to(lab.repo).parts}
-    return files, [(lab.repo / ".git" / name).read_bytes() for name in ("HEAD", "index")], lab.git("rev-parse", "HEAD")
+    files = {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(lab.repo.rglob("*"))
+             if p.is_file() and ".git" not in p.relative_to(lab.repo).parts}
+    return files, [(lab.repo / ".git" / name).read_bytes()
+                   for name in ("HEAD", "index")], lab.git("rev-parse", "HEAD")
 
 
 async def test_four_tasks_of_which_two_conflict_are_told_apart_united_and_merged(lab):
@@ -21,12 +23,14 @@ async def test_four_tasks_of_which_two_conflict_are_told_apart_united_and_merged
     prompts = ["@shell sed -i s/^5$/five/ list.txt", "@shell sed -i s/^15$/fifteen/ list.txt",
                "@shell sed -i s/^5$/FIVE/ list.txt", "@shell echo new > new.txt"]
     async with lab.connect() as swarm:
-        records = (await swarm.call("codex_batch", tasks=[{"prompt": p} for p in prompts], defaults={"worktree": True}))["tasks"]
+        records = (await swarm.call("codex_batch", tasks=[{"prompt": p} for p in prompts],
+                                    defaults={"worktree": True}))["tasks"]
         ids = [record["task_id"] for record in records]
         before, refs = bytes_of(lab), lab.git("for-each-ref")
 
         found = await swarm.call("codex_merge", task_ids=ids, dry_run=True)
-        assert [(c["tasks"], [(f["path"], f["hunks"][0]["line"]) for f in c["files"]]) for c in found["conflicts"]] == [([ids[0], ids[2]], [("list.txt", 6)])]
+        assert [(c["tasks"], [(f["path"], f["hunks"][0]["line"]) for f in c["files"]])
+                for c in found["conflicts"]] == [([ids[0], ids[2]], [("list.txt", 6)])]
         hunk = found["conflicts"][0]["files"][0]["hunks"][0]["text"]
         assert "five" in hunk and "FIVE" in hunk and lab.git("for-each-ref") == refs
 
@@ -35,7 +39,9 @@ async def test_four_tasks_of_which_two_conflict_are_told_apart_united_and_merged
         assert lab.git("show", merged["branch"] + ":list.txt").split()[5::10] == ["five", "fifteen"]
         assert lab.git("show", merged["branch"] + ":new.txt") == "new\n"
 
-        reply = await swarm.call("codex_reply", task_id=ids[2], update_from=merged["branch"], prompt="@shell sed -i -e '/^<<<<<<< /d' -e '/^=======$/d' -e '/^>>>>>>> /d' list.txt")
+        reply = await swarm.call("codex_reply", task_id=ids[2], update_from=merged["branch"],
+                                 prompt="@shell sed -i -e '/^<<<<<<< /d' -e '/^=======$/d' -e '/^>>>>>>> "
+                                        "/d' list.txt")
         assert "list.txt" in reply["warnings"][0]
         done = await swarm.call("codex_merge", task_ids=[*ids, reply["task_id"]], into="HEAD")
     assert done["branch"] == "main" and lab.git("status", "--porcelain") == ""
@@ -45,7 +51,8 @@ async def test_four_tasks_of_which_two_conflict_are_told_apart_united_and_merged
 
 async def test_the_diff_of_a_running_task_shows_what_it_has_written(lab):
     async with lab.connect() as swarm:
-        task_id = await swarm.start("@shell echo half > half.txt\n@hold gate", worktree=True, write_paths=["part"])
+        task_id = await swarm.start("@shell echo half > half.txt\n@hold gate", worktree=True,
+                                    write_paths=["part"])
         await until(lambda: lab.model.held("gate"), "the file is written")
         live = await swarm.call("codex_diff", task_id=task_id, view="files")
         assert live["content"] == "A half.txt  (outside write_paths)" and live["live"] is True
@@ -57,7 +64,8 @@ async def test_the_diff_of_a_running_task_shows_what_it_has_written(lab):
 
 async def test_the_diff_of_a_task_without_a_worktree_names_what_codex_edited(lab):
     async with lab.connect() as swarm:
-        record = await swarm.call("codex", prompt="@patch *** Add File: patched.txt\\n+x\n@say done", sandbox="workspace-write")
+        record = await swarm.call("codex", prompt="@patch *** Add File: patched.txt\\n+x\n@say done",
+                                  sandbox="workspace-write")
         found = await swarm.call("codex_diff", task_id=record["task_id"], view="files")
     assert found["content"] == "A patched.txt"
     assert found["edited"]["first"] == ["patched.txt"]

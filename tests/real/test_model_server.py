@@ -30,7 +30,8 @@ def bare_codex(lab: Lab, prompt: str):
 
 async def test_a_script_of_tool_calls_is_carried_out_in_order(lab):
     code, events = bare_codex(
-        lab, "@shell echo one > a.txt\n@patch *** Update File: a.txt\\n@@\\n-one\\n+two\n@usage 7 3\n@say done"
+        lab,
+        "@shell echo one > a.txt\n@patch *** Update File: a.txt\\n@@\\n-one\\n+two\n@usage 7 3\n@say done"
     )
     assert code == 0
     assert (lab.repo / "a.txt").read_text() == "two\n"

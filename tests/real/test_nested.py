@@ -1,4 +1,5 @@
-"""Codex starts the user's MCP servers below every task, and keeps the environment of the task from them: ours may be among them."""
+"""Codex starts the user's MCP servers below every task, and keeps the environment of the task from them: ours
+may be among them."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def configured(lab):
     def configure(**env: str) -> None:
         with (lab.codex_home / "config.toml").open("a") as config:
             config.write(SETUP % (json.dumps(sys.executable), json.dumps(str(SERVER))))
-            config.writelines("%s = %s\n" % (name, json.dumps(value)) for name,
-                              value in {**lab.environment, **env}.items())
+            config.writelines("%s = %s\n" % (name, json.dumps(value))
+                              for name, value in {**lab.environment, **env}.items())
 
     return configure
 
@@ -71,8 +72,10 @@ async def test_the_tasks_of_a_task_of_codex_are_stopped_and_committed_when_it_en
     below = {"prompt": "@shell echo more > added.txt\n@hold below", "cwd": str(lab.repo), "worktree": True}
     async with lab.connect() as swarm:
         task_id = await swarm.start(inside("codex_async", **below) + "@hold above\n@say done")
-        await until(lambda: lab.model.held("above") and lab.model.held("below"), "both tasks wait for the model")
-        [inner] = [t["task_id"] for t in (await swarm.call("codex_status"))["tasks"] if t["task_id"] != task_id]
+        await until(lambda: lab.model.held("above") and lab.model.held("below"),
+                    "both tasks wait for the model")
+        [inner] = [t["task_id"] for t in (await swarm.call("codex_status"))["tasks"]
+                   if t["task_id"] != task_id]
         if end == "cancelled":
             await swarm.cancel(task_id)
         else:

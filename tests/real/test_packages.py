@@ -56,7 +56,8 @@ def claude(nothing_left, fake, repo):
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What a clone of the project has, but for the tests: the checkout of a developer holds gigabytes more."""
+    """What a clone of the project has, but for the tests: the checkout of a developer holds gigabytes
+    more."""
     listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", ":!tests"],
                             cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     for name in listed.split():

@@ -54,9 +54,11 @@ async def test_a_batch_that_does_not_wait_answers_while_its_tasks_run(lab):
 async def test_the_defaults_of_a_batch_hold_for_each_task_that_does_not_override_them(lab):
     async with lab.connect() as swarm:
         tasks = [{"prompt": "@say a"}, {"prompt": "@say b", "model": "own-model"}]
-        await swarm.call("codex_batch", tasks=tasks, defaults={"model": "shared-model", "sandbox": "workspace-write"})
+        await swarm.call("codex_batch", tasks=tasks,
+                         defaults={"model": "shared-model", "sandbox": "workspace-write"})
     asked = {request.prompt: (request.model, request.sandbox) for request in lab.model.requests}
-    assert asked == {"@say a": ("shared-model", "workspace-write"), "@say b": ("own-model", "workspace-write")}
+    assert asked == {"@say a": ("shared-model", "workspace-write"),
+                     "@say b": ("own-model", "workspace-write")}
 
 
 async def test_a_batch_with_one_wrong_entry_starts_nothing_and_names_the_entry(lab):
@@ -127,8 +129,10 @@ async def test_progress_tells_what_runs_until_the_answer_comes(lab):
         tasks = [{"prompt": "@say quick"},
                  {"prompt": "@shell until [ -e go ]; do sleep 0.05; done\n@say slow"}]
         calls.start_soon(wait_for_both)
-        await until(lambda: any("1 of 2" in message for _, message in heard), "progress says that one is done")
-        await until(lambda: any("until [ -e go ]" in message for _, message in heard), "progress names the command")
+        await until(lambda: any("1 of 2" in message for _, message in heard),
+                    "progress says that one is done")
+        await until(lambda: any("until [ -e go ]" in message for _, message in heard),
+                    "progress names the command")
         (lab.repo / "go").touch()
     assert heard.pop() == "answered"
     values = [progress for progress, _ in heard]

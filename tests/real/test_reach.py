@@ -11,7 +11,8 @@ from .harness import LIMIT_S, SERVER, until
 
 pytestmark = pytest.mark.anyio
 
-# Rings, floods and drains every FIFO, locks every file and directory that can be opened, and orders every task to stop, for ever.
+# Rings, floods and drains every FIFO, locks every file and directory that can be opened, and orders every
+# task to stop, for ever.
 # Not in worktrees: one in which somebody has a file open is not removed meanwhile.
 ATTACK = """
 import contextlib, fcntl, os, stat, sys
@@ -48,7 +49,8 @@ while True:
 
 
 async def attack(lab, swarm, sandbox):
-    """A task that attacks all others and the repository from its shell, once it has been through everything; its id."""
+    """A task that attacks all others and the repository from its shell, once it has been through everything;
+    its id."""
     (lab.directory / "attack.py").write_text(ATTACK)
     os.mkfifo(str(lab.directory / "told"))
     told = os.open(str(lab.directory / "told"), os.O_RDONLY | os.O_NONBLOCK)
@@ -77,7 +79,8 @@ async def test_no_sandboxed_task_stops_blocks_or_disguises_another_one(lab, sand
         running = [record["task_id"] for record in (await swarm.call("codex_status"))["tasks"]]
         assert running == [attacker, doomed, held]
         assert (await swarm.status(held))["state"] == "running"
-        assert (await swarm.call("codex_reply", prompt="@say again", task_id=over["task_id"]))["content"] == "again"
+        assert (await swarm.call("codex_reply", prompt="@say again",
+                                 task_id=over["task_id"]))["content"] == "again"
         assert (await swarm.call("codex", prompt="@say new", worktree=True))["content"] == "new"
         assert (await swarm.cancel(doomed))["outcome"] == "cancelled"
         said = await swept(lab)
@@ -94,5 +97,6 @@ async def swept(lab):
     """The sweep of a person's: it waits for its locks for as long as somebody else holds them."""
     command = [sys.executable, str(SERVER), "sweep"]
     with anyio.fail_after(LIMIT_S):
-        done = await anyio.run_process(command, env={**lab.environment, "CODEX_SWARM_TASK_MAX_AGE": "0.001"}, stderr=subprocess.STDOUT)
+        done = await anyio.run_process(command, env={**lab.environment, "CODEX_SWARM_TASK_MAX_AGE": "0.001"},
+                                       stderr=subprocess.STDOUT)
     return done.stdout.decode()

@@ -51,7 +51,8 @@ async def test_usage_is_that_of_the_turn_although_codex_counts_the_whole_thread(
         first = await swarm.call("codex", prompt="@usage 100 20\n@say a")
         second = await swarm.call("codex_reply", threadId=first["threadId"], prompt="@usage 250 30\n@say b")
         third = await swarm.call("codex_reply", threadId=first["threadId"], prompt="@usage 70 7\n@say c")
-    seen = [(turn["usage"]["input_tokens"], turn["usage"]["output_tokens"]) for turn in (first, second, third)]
+    seen = [(turn["usage"]["input_tokens"], turn["usage"]["output_tokens"])
+            for turn in (first, second, third)]
     assert seen == [(100, 20), (250, 30), (70, 7)]
 
 
@@ -81,7 +82,8 @@ async def test_the_arguments_of_a_reply_override_those_of_the_first_turn(lab):
     async with lab.connect() as swarm:
         first = await swarm.call("codex", prompt="hello", sandbox="read-only")
         await swarm.call(
-            "codex_reply", threadId=first["threadId"], prompt="@shell echo more > added.txt", sandbox="workspace-write"
+            "codex_reply", threadId=first["threadId"], prompt="@shell echo more > added.txt",
+            sandbox="workspace-write"
         )
     assert lab.model.requests[-1].sandbox == "workspace-write"
     assert (lab.repo / "added.txt").exists()
@@ -89,11 +91,13 @@ async def test_the_arguments_of_a_reply_override_those_of_the_first_turn(lab):
 
 async def test_a_server_that_did_not_start_the_thread_repeats_its_settings_too(lab):
     async with lab.connect() as swarm:
-        first = await swarm.call("codex", prompt="my word is plum", sandbox="workspace-write", model="first-model")
+        first = await swarm.call("codex", prompt="my word is plum", sandbox="workspace-write",
+                                 model="first-model")
     async with lab.connect() as swarm:
         second = await swarm.call("codex_reply", threadId=first["threadId"], prompt="@recall")
     assert "my word is plum" in second["content"]
-    assert (lab.model.requests[-1].sandbox, lab.model.requests[-1].model) == ("workspace-write", "first-model")
+    assert (lab.model.requests[-1].sandbox,
+            lab.model.requests[-1].model) == ("workspace-write", "first-model")
 
 
 async def test_a_thread_that_codex_does_not_know_is_a_resume_failure(lab):
@@ -135,12 +139,14 @@ async def test_a_second_turn_while_the_first_one_runs_is_refused_or_waits_but_ne
 
 async def test_a_reply_goes_on_where_a_sweep_has_removed_the_worktree(lab):
     async with lab.connect() as swarm:
-        first = await swarm.call("codex", prompt="my word is plum\n@shell echo one > made.txt\n@say written", worktree=True)
+        first = await swarm.call("codex", prompt="my word is plum\n@shell echo one > made.txt\n@say written",
+                                 worktree=True)
     top, branch = Path(first["worktree"]["path"]), first["worktree"]["branch"]
     assert "removed: 1, " in await swept(lab) and not top.exists()
     async with lab.connect() as swarm:
         [kept] = await swarm.wait(first["task_id"])
-        second = await swarm.call("codex_reply", task_id=first["task_id"], prompt="@shell cat made.txt >> more.txt\n@recall")
+        second = await swarm.call("codex_reply", task_id=first["task_id"],
+                                  prompt="@shell cat made.txt >> more.txt\n@recall")
         changed = await swarm.call("codex_diff", task_id=second["task_id"], view="files")
     assert kept["content"] == "written"
     assert (second["worktree"]["path"], second["worktree"]["branch"]) == (str(top), branch)

@@ -72,7 +72,8 @@ class TaskRequest(types.Request[TaskParams, str]):
 
 
 async def get(session: Any, task_id: str) -> DetailedTask:
-    return await session.send_request(TaskRequest(method="tasks/get", params=TaskParams(task_id=task_id)), DetailedTask)
+    return await session.send_request(TaskRequest(method="tasks/get", params=TaskParams(task_id=task_id)),
+                                      DetailedTask)
 
 
 async def end_of(session: Any, task_id: str) -> DetailedTask:
@@ -84,7 +85,8 @@ async def end_of(session: Any, task_id: str) -> DetailedTask:
 
 
 async def cancel(session: Any, task_id: str) -> None:
-    await session.send_request(TaskRequest(method="tasks/cancel", params=TaskParams(task_id=task_id)), Acknowledged)
+    await session.send_request(TaskRequest(method="tasks/cancel", params=TaskParams(task_id=task_id)),
+                               Acknowledged)
 
 
 class Tasks(ClientExtension):
@@ -146,7 +148,8 @@ async def test_every_tool_answers_as_its_output_schema_says(lab, mode):
     """The client itself checks each structured result against the schema that was listed, and raises."""
     async with lab.connect(mode=mode) as swarm:
         task_id = await swarm.start("@say one")
-        batch = await swarm.call("codex_batch", tasks=[{"prompt": "@say two"}, {"prompt": "@fail unauthorized"}])
+        batch = await swarm.call("codex_batch",
+                                 tasks=[{"prompt": "@say two"}, {"prompt": "@fail unauthorized"}])
         [record] = await swarm.wait(task_id)
         reply = await swarm.call("codex_reply", task_id=task_id, prompt="@say three")
         waiting = await swarm.start("@hold gate")
@@ -161,7 +164,8 @@ async def test_resources_show_the_server_its_configuration_and_its_tasks(lab, mo
     async with lab.connect("-c", "model=gpt-5.5", mode=mode) as swarm:
         task_id = (await swarm.call("codex", prompt="@say kept"))["task_id"]
         listed = {str(resource.uri) for resource in (await swarm.client.list_resources()).resources}
-        assert listed == {"codex-swarm:///server-info", "codex-swarm:///config", "codex-swarm:///doctor", TASKS_URI}
+        assert listed == {"codex-swarm:///server-info", "codex-swarm:///config", "codex-swarm:///doctor",
+                          TASKS_URI}
         facts = await swarm.read("codex-swarm:///server-info")
         assert (facts["pid"], facts["protocol"]) == (swarm.pid, REVISION[mode])
         assert "gpt-5.5" in json.dumps(await swarm.read("codex-swarm:///config"))
@@ -223,7 +227,8 @@ async def test_progress_tells_what_runs_until_the_answer_comes(lab, mode):
     async with lab.connect(mode=mode) as swarm:
         async with anyio.create_task_group() as calls:
             command = "while ! test -e go_on; do sleep 0.05; done"
-            calls.start_soon(lambda: swarm.call("codex", on_progress, prompt="@shell %s\n@say done" % command))
+            calls.start_soon(
+                lambda: swarm.call("codex", on_progress, prompt="@shell %s\n@say done" % command))
             await until(lambda: told and "go_on" in told[-1][2], "progress names the command")
             (lab.repo / "go_on").touch()
         count = len(told)
@@ -252,7 +257,8 @@ async def test_a_call_that_the_client_cancels_stops_its_task_and_all_below(lab, 
 async def test_a_call_whose_time_ran_out_at_the_client_leaves_its_task_to_be_collected(lab, mode):
     async with lab.connect(mode=mode) as swarm:
         with pytest.raises(mcp.MCPError) as caught:
-            await swarm.client.call_tool("codex", {"prompt": "@hold gate\n@say kept"}, read_timeout_seconds=0.2)
+            await swarm.client.call_tool("codex", {"prompt": "@hold gate\n@say kept"},
+                                         read_timeout_seconds=0.2)
         assert caught.value.error.code == REQUEST_TIMEOUT
         [task_id] = await running(swarm, 1)
         await until(lambda: lab.model.held("gate"), "the task still waits for the model")
@@ -342,7 +348,8 @@ async def test_a_resolved_handle_is_the_result_that_the_undeclared_call_gives(la
 
 async def test_a_resolved_wait_is_to_the_byte_what_the_undeclared_wait_gives(lab):
     async with with_tasks(lab) as declared, lab.connect(mode="auto") as undeclared:
-        task_ids = [await declared.start(prompt) for prompt in ("@hold gate\n@say done", "@fail unauthorized")]
+        task_ids = [await declared.start(prompt)
+                    for prompt in ("@hold gate\n@say done", "@fail unauthorized")]
         handle = await handle_of(declared, "codex_wait", task_ids=task_ids)
         lab.model.release("gate")
         end = await end_of(declared.client.session, handle.task_id)
@@ -352,7 +359,8 @@ async def test_a_resolved_wait_is_to_the_byte_what_the_undeclared_wait_gives(lab
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_a_handle_goes_only_to_a_request_of_the_new_revision_that_declares_tasks(lab, mode):
-    """In the handshake era the client may well name the extension when it introduces itself: it means nothing there."""
+    """In the handshake era the client may well name the extension when it introduces itself: it means nothing
+    there."""
     named = {"extensions": [advertise(TASKS)]} if mode == "legacy" else {}
     async with lab.connect(mode=mode, **named) as swarm:
         batch = await swarm.call("codex_batch", tasks=[{"prompt": "@say one"}, {"prompt": "@say two"}])
@@ -395,7 +403,8 @@ async def test_the_status_message_follows_what_the_tasks_do(lab):
 
 
 @pytest.mark.parametrize(
-    "tool, lost", [("codex", "closed"), ("codex", "killed"), ("codex_batch", "killed"), ("codex_wait", "killed")]
+    "tool, lost",
+    [("codex", "closed"), ("codex", "killed"), ("codex_batch", "killed"), ("codex_wait", "killed")]
 )
 async def test_a_handle_is_resolved_by_another_server_after_the_first_was(lab, tool, lost):
     async with with_tasks(lab) as first:
@@ -459,7 +468,8 @@ async def test_an_mcp_task_whose_supervisor_was_killed_is_completed_and_its_resu
         handle = await handle_of(swarm, "codex", prompt="@hold gate")
         await until(lambda: lab.model.held("gate"), "the task waits for the model")
         [supervisor] = [
-            process for process in lab.living() if "codex_mcp_swarm" in process.args and process.pid not in idle
+            process for process in lab.living() if "codex_mcp_swarm" in process.args
+            and process.pid not in idle
         ]
         os.kill(supervisor.pid, signal.SIGKILL)
         end = await end_of(swarm.client.session, handle.task_id)

@@ -72,6 +72,7 @@ async def test_codex_waiting_for_the_network_shows_as_such_and_can_be_cancelled(
     async with lab.connect() as swarm:
         task_id = await swarm.start("hello", config=unreachable)
         await progress_until(
-            swarm, task_id, lambda progress: "network" in progress.get("phase", ""), "the phase names the network"
+            swarm, task_id, lambda progress: "network" in progress.get("phase", ""),
+            "the phase names the network"
         )
         assert (await swarm.cancel(task_id))["outcome"] == "cancelled"

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.anyio
 
 def family_of_sleepers(nap):
     """A command with children in its session, in sessions of their own, and without any environment."""
-    return "sleep {0} & setsid sleep {0} & setsid -f sleep {0}; env -i setsid -f sleep {0}; sleep {0}".format(nap)
+    return "sleep {0} & setsid sleep {0} & setsid -f sleep {0}; env -i setsid -f sleep {0}; sleep {0}".format(
+        nap)
 
 
 @pytest.mark.parametrize("sandbox", ["read-only", "workspace-write", "danger-full-access"])
@@ -42,9 +43,11 @@ async def test_a_task_that_exceeds_its_time_is_stopped_with_all_its_grandchildre
 
 async def test_what_a_successful_task_left_behind_is_gone_when_it_has_ended(lab):
     async with lab.connect() as swarm:
-        prompt = "@shell setsid -f sleep {0}; env -i setsid -f sleep {0}\n@hold gate\n@say done".format(lab.nap)
+        prompt = "@shell setsid -f sleep {0}; env -i setsid -f sleep {0}\n@hold gate\n@say done".format(
+            lab.nap)
         task_id = await swarm.start(prompt, sandbox="danger-full-access")
-        await until(lambda: lab.model.held("gate") and len(lab.sleepers()) == 2, "two sleepers are left behind")
+        await until(lambda: lab.model.held("gate") and len(lab.sleepers()) == 2,
+                    "two sleepers are left behind")
         lab.model.release("gate")
         [record] = await swarm.wait(task_id)
         assert lab.sleepers() == []
@@ -123,7 +126,8 @@ async def test_a_task_whose_supervisor_was_killed_is_lost_and_its_codex_does_not
         task_id = await swarm.start("@hold gate")
         await until(lambda: lab.model.held("gate"), "the task waits for the model")
         [supervisor] = [
-            process for process in lab.living() if "codex_mcp_swarm" in process.args and process.pid not in idle
+            process for process in lab.living() if "codex_mcp_swarm" in process.args
+            and process.pid not in idle
         ]
         os.kill(supervisor.pid, signal.SIGKILL)
         [record] = await swarm.wait(task_id)

@@ -46,7 +46,8 @@ async def test_the_work_is_on_the_branch_although_codex_cannot_commit_and_a_copi
     (lab.repo / ".env").write_text("TOKEN=secret\n")
     (lab.repo / "story.txt").write_text("my draft\n")
     edits = (
-        "@shell cat .env >/dev/null && echo and so it went >> story.txt && echo better > part/notes.txt && rm .gitignore\n"
+        "@shell cat .env >/dev/null && echo and so it went >> story.txt && echo better > part/notes.txt && "
+        "rm .gitignore\n"
         "@shell echo new > new.txt; git add -A; git commit -qm mine || echo refused > commit.txt\n@say done"
     )
     async with lab.connect() as swarm:
@@ -74,7 +75,8 @@ async def test_uncommitted_changes_of_the_caller_are_neither_taken_nor_touched(l
     (lab.repo / "untracked.txt").write_text("untracked\n")
     before = lab.git("status", "--porcelain")
     async with lab.connect() as swarm:
-        record = await swarm.call("codex", prompt="@shell cat story.txt > seen.txt; ls >> seen.txt", worktree=True)
+        record = await swarm.call("codex", prompt="@shell cat story.txt > seen.txt; ls >> seen.txt",
+                                  worktree=True)
     assert lab.git("status", "--porcelain") == before
     assert (lab.repo / "story.txt").read_text() == "my draft\n"
     seen = lab.git("show", record["worktree"]["branch"] + ":seen.txt").split("\n")
@@ -108,7 +110,8 @@ async def test_a_reply_goes_on_in_the_worktree_of_its_thread(lab):
     async with lab.connect() as swarm:
         first = await swarm.call("codex", prompt="@shell echo one > one.txt", worktree=True)
         second = await swarm.call(
-            "codex_reply", threadId=first["threadId"], prompt="@shell cat one.txt > two.txt; echo two >> two.txt"
+            "codex_reply", threadId=first["threadId"],
+            prompt="@shell cat one.txt > two.txt; echo two >> two.txt"
         )
     assert second["worktree"]["branch"] == first["worktree"]["branch"]
     lab.git("merge", "--quiet", first["worktree"]["branch"])
@@ -130,6 +133,7 @@ async def test_a_worktree_outside_git_is_refused(lab, tmp_path):
 
 async def test_an_explicit_sandbox_holds_in_a_worktree_too(lab):
     async with lab.connect() as swarm:
-        record = await swarm.call("codex", prompt="@shell echo no > no.txt", worktree=True, sandbox="read-only")
+        record = await swarm.call("codex", prompt="@shell echo no > no.txt", worktree=True,
+                                  sandbox="read-only")
     assert lab.model.requests[-1].sandbox == "read-only"
     assert record["worktree"].get("files_changed", 0) == 0

@@ -16,7 +16,8 @@ except ImportError:
         tomllib = None
 
 THREAD = "01a1fae2-9a16-7c70-9702-579ef587dc24"
-ALL = {"model": "m", "sandbox": "read-only", "approval-policy": "never", "profile": "p", "config": {"a": {"b": 1}}, "base-instructions": "i",
+ALL = {"model": "m", "sandbox": "read-only", "approval-policy": "never", "profile": "p",
+       "config": {"a": {"b": 1}}, "base-instructions": "i",
        "developer-instructions": "d", "compact-prompt": "c"}
 
 
@@ -30,8 +31,10 @@ def test_a_bare_run_is_exec_with_json_and_the_prompt_from_stdin():
 
 def test_a_new_run_passes_every_argument():
     assert argv(ALL, overrides=("x=1",), skip_git_repo_check=True, ephemeral=True) == [
-        "/bin/codex", "exec", "--sandbox=read-only", "--profile=p", "--json", "--skip-git-repo-check", "--ephemeral", "-c", "x=1", "--model=m",
-        "-c", "a.b=1", "-c", 'model_instructions_file="/task/base-instructions"', "-c", 'developer_instructions="d"',
+        "/bin/codex", "exec", "--sandbox=read-only", "--profile=p", "--json", "--skip-git-repo-check",
+        "--ephemeral", "-c", "x=1", "--model=m",
+        "-c", "a.b=1", "-c", 'model_instructions_file="/task/base-instructions"', "-c",
+        'developer_instructions="d"',
         "-c", 'experimental_compact_prompt_file="/task/compact-prompt"', "-"]
 
 
@@ -46,7 +49,9 @@ def test_resume_has_before_it_what_it_rejects_behind_it():
 def test_what_a_call_says_comes_after_what_the_server_says_so_that_it_wins():
     words = argv({"config": {"model_reasoning_effort": "high"}},
                  overrides=("model_reasoning_effort=low", "b=2"))
-    assert [words[i + 1] for i, word in enumerate(words) if word == "-c"] == ["model_reasoning_effort=low", "b=2", 'model_reasoning_effort="high"']
+    assert [words[i + 1]
+            for i, word in enumerate(words) if word == "-c"] == ["model_reasoning_effort=low", "b=2",
+                                                          'model_reasoning_effort="high"']
 
 
 def test_the_approval_policy_and_the_prompt_are_never_in_argv():
@@ -54,7 +59,9 @@ def test_the_approval_policy_and_the_prompt_are_never_in_argv():
     assert argv({"approval-policy": "untrusted"}) == argv({})
 
 
-@pytest.mark.parametrize("name, value", [("model", "-x"), ("model", "--help"), ("model", "a b=c"), ("profile", "-p"), ("developer-instructions", "--x")])
+@pytest.mark.parametrize("name, value",
+                         [("model", "-x"), ("model", "--help"), ("model", "a b=c"), ("profile", "-p"),
+                          ("developer-instructions", "--x")])
 def test_a_value_that_looks_like_a_flag_stays_a_value(name, value):
     flag = next(f for f in cms.FLAGS if f.name == name)
     words = argv({name: value})
@@ -63,13 +70,18 @@ def test_a_value_that_looks_like_a_flag_stays_a_value(name, value):
 
 
 VALUES = [
-    ("text", '"text"'), ("123", '"123"'), ("true", '"true"'), ("", '""'), ("1.5", '"1.5"'), ("[1]", '"[1]"'), ("null", '"null"'),
-    ('say "hi"', r'"say \"hi\""'), ("back\\slash", r'"back\\slash"'), ("a\nb\tc\r", r'"a\nb\tc\r"'), ("\0\x1b\x1f", r'"\u0000\u001b\u001f"'),
-    ("\x7f", r'"\u007f"'), ("\x80\x9f", '"\x80\x9f"'), ("äöü €", '"äöü €"'), ("\U0001f41d", '"\U0001f41d"'), ("\u2028", '"\u2028"'),
+    ("text", '"text"'), ("123", '"123"'), ("true", '"true"'), ("", '""'), ("1.5", '"1.5"'), ("[1]", '"[1]"'),
+    ("null", '"null"'),
+    ('say "hi"', r'"say \"hi\""'), ("back\\slash", r'"back\\slash"'), ("a\nb\tc\r", r'"a\nb\tc\r"'),
+    ("\0\x1b\x1f", r'"\u0000\u001b\u001f"'),
+    ("\x7f", r'"\u007f"'), ("\x80\x9f", '"\x80\x9f"'), ("äöü €", '"äöü €"'), ("\U0001f41d", '"\U0001f41d"'),
+    ("\u2028", '"\u2028"'),
     ("'''", "\"'''\""), ("# no comment", '"# no comment"'),
-    (1, "1"), (-7, "-7"), (0, "0"), (1.5, "1.5"), (1e100, "1e+100"), (-0.0, "-0.0"), (True, "true"), (False, "false"),
+    (1, "1"), (-7, "-7"), (0, "0"), (1.5, "1.5"), (1e100, "1e+100"), (-0.0, "-0.0"), (True, "true"),
+    (False, "false"),
     ([], "[]"), ([1, "1", True], '[1, "1", true]'), ([[1], ["a", {"b": 2}]], '[[1], ["a", {"b" = 2}]]'),
-    ({}, "{}"), ({"a b": 1}, '{"a b" = 1}'), ({"": {"x": "y"}}, '{"" = {"x" = "y"}}'), ({'q"': "\n"}, r'{"q\"" = "\n"}'),
+    ({}, "{}"), ({"a b": 1}, '{"a b" = 1}'), ({"": {"x": "y"}}, '{"" = {"x" = "y"}}'),
+    ({'q"': "\n"}, r'{"q\"" = "\n"}'),
 ]
 
 
@@ -102,7 +114,8 @@ def test_a_nested_config_becomes_dotted_keys_and_an_unusual_key_an_inline_table(
     assert words == [word for setting in settings for word in ("-c", setting)]
     if tomllib is not None:
         read = [tomllib.loads(setting) for setting in settings]
-        assert functools.reduce(merged, read, {}) == functools.reduce(merged, map(undotted, config.items()), {})
+        assert functools.reduce(merged, read,
+                                {}) == functools.reduce(merged, map(undotted, config.items()), {})
 
 
 def merged(a, b):
@@ -127,8 +140,10 @@ def listed(depth):
 
 REFUSED = [
     {"a": None}, {"a": {"b": None}}, {"a": [1, None]}, {"a": [{"b c": None}]},
-    {"": 1}, {"a b": 1}, {"a=b": 1}, {"-a": 1}, {"--model": 1}, {".a": 1}, {"a.": 1}, {"a..b": 1}, {"a\n": 1}, {"ä": 1}, {'"a"': 1}, {"a": {"b": {"c d": None}}},
-    nested(33), nested(40), nested(900), listed(33), listed(900), {"x y": nested(3)}, {"a": {"x y": nested(900)}},
+    {"": 1}, {"a b": 1}, {"a=b": 1}, {"-a": 1}, {"--model": 1}, {".a": 1}, {"a.": 1}, {"a..b": 1}, {"a\n": 1},
+    {"ä": 1}, {'"a"': 1}, {"a": {"b": {"c d": None}}},
+    nested(33), nested(40), nested(900), listed(33), listed(900), {"x y": nested(3)},
+    {"a": {"x y": nested(900)}},
 ]
 
 
@@ -144,7 +159,9 @@ def test_the_depth_that_is_allowed_is_allowed():
     assert argv({"config": listed(30)})
 
 
-@pytest.mark.parametrize("name, make", [("model", str), ("developer-instructions", str), ("config", lambda text: {"key": text})])
+@pytest.mark.parametrize("name, make",
+                         [("model", str), ("developer-instructions", str),
+                          ("config", lambda text: {"key": text})])
 def test_a_word_that_is_too_long_for_the_kernel_is_refused_and_the_longest_one_is_not(name, make):
     spare = len(argv({name: make("")})[-2].encode())
     for letter in ("x", "\u20ac"):
@@ -155,7 +172,9 @@ def test_a_word_that_is_too_long_for_the_kernel_is_refused_and_the_longest_one_i
         assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("arguments", [{"model": "a\0b"}, {"config": {"a": "\ud800"}}, {"config": {"x": {"\udfff y": 1}}}], ids=repr)
+@pytest.mark.parametrize("arguments",
+                         [{"model": "a\0b"}, {"config": {"a": "\ud800"}}, {"config": {"x": {"\udfff y": 1}}}],
+                         ids=repr)
 def test_what_no_command_line_can_hold_is_refused_before_anything_starts(arguments):
     with pytest.raises(ToolError):
         argv(arguments)

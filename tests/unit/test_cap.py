@@ -11,23 +11,31 @@ from conftest import git, new_repository
 
 
 @pytest.mark.parametrize("cap, arguments, sandbox", [
-    ("read-only", {}, "read-only"), ("workspace-write", {}, "read-only"), ("workspace-write", {"worktree": True}, "workspace-write"),
-    ("read-only", {"worktree": True}, "read-only"), ("workspace-write", {"sandbox": "workspace-write"}, "workspace-write"),
+    ("read-only", {}, "read-only"), ("workspace-write", {}, "read-only"),
+    ("workspace-write", {"worktree": True}, "workspace-write"),
+    ("read-only", {"worktree": True}, "read-only"),
+    ("workspace-write", {"sandbox": "workspace-write"}, "workspace-write"),
     ("workspace-write", {"sandbox": "read-only", "worktree": True}, "read-only"), ("", {}, None),
 ])
 def test_under_a_cap_every_run_names_its_sandbox(swarm, cap, arguments, sandbox):
     spec = swarm(max_sandbox=cap).plan({"prompt": "x", **arguments}).spec
     assert spec.arguments.get("sandbox") == sandbox
-    assert [word for word in cms.codex_argv(spec) if word.startswith("--sandbox")] == (["--sandbox=" + sandbox] if sandbox else [])
+    assert [word for word in cms.codex_argv(spec)
+            if word.startswith("--sandbox")] == (["--sandbox=" + sandbox] if sandbox else [])
 
 
 @pytest.mark.parametrize("arguments, named", [
-    ({"sandbox": "workspace-write"}, "`sandbox` \"workspace-write\""), ({"sandbox": "danger-full-access"}, "`sandbox`"), ({"profile": "p"}, "`profile`"),
+    ({"sandbox": "workspace-write"}, "`sandbox` \"workspace-write\""),
+    ({"sandbox": "danger-full-access"}, "`sandbox`"), ({"profile": "p"}, "`profile`"),
     *(({"config": {key: value}}, "`config.%s`" % key) for key, value in [
-        ("sandbox_mode", "danger-full-access"), ("sandbox_workspace_write", {"network_access": True}), ("sandbox_workspace_write.writable_roots", ["/"]),
-        ("notify", ["sh"]), ("mcp_servers", {"x": {"command": "sh"}}), ("mcp_servers.x.command", "sh"), ("hooks", {}), ("permissions.x.extends", ":workspace"),
-        ("default_permissions", ":danger-full-access"), ("projects", {"/": {"trust_level": "trusted"}}), ("shell_environment_policy", {"inherit": "all"}),
-        ("model_providers", {}), ("model_provider", "x"), ("features.x", True), ("model_instructions_file", "/etc/passwd"), ("log_dir", "/"), ("modelx", 1)])])
+        ("sandbox_mode", "danger-full-access"), ("sandbox_workspace_write", {"network_access": True}),
+        ("sandbox_workspace_write.writable_roots", ["/"]),
+        ("notify", ["sh"]), ("mcp_servers", {"x": {"command": "sh"}}), ("mcp_servers.x.command", "sh"),
+        ("hooks", {}), ("permissions.x.extends", ":workspace"),
+        ("default_permissions", ":danger-full-access"), ("projects", {"/": {"trust_level": "trusted"}}),
+        ("shell_environment_policy", {"inherit": "all"}),
+        ("model_providers", {}), ("model_provider", "x"), ("features.x", True),
+        ("model_instructions_file", "/etc/passwd"), ("log_dir", "/"), ("modelx", 1)])])
 def test_what_asks_for_more_than_the_cap_is_refused_by_name_and_never_lowered(swarm, arguments, named):
     with pytest.raises(ToolError) as caught:
         swarm(max_sandbox="read-only").plan({"prompt": "x", **arguments})
@@ -50,7 +58,8 @@ def test_what_cannot_run_or_open_anything_goes_through_and_the_operator_is_free(
     config = {"model_reasoning_effort": "high", "web_search": "disabled", "tool_output_token_limit": 5,
               "instructions": "x", "approval_policy": "never"}
     app = swarm(max_sandbox="workspace-write", overrides=("notify=[\"x\"]", "mcp_servers.x.command=\"y\""))
-    words = cms.codex_argv(app.plan({"prompt": "x", "model": "m", "developer-instructions": "d", "config": config}).spec)
+    words = cms.codex_argv(
+        app.plan({"prompt": "x", "model": "m", "developer-instructions": "d", "config": config}).spec)
     assert "--sandbox=read-only" in words
     assert 'notify=["x"]' in words
     assert 'model_reasoning_effort="high"' in words
@@ -63,8 +72,11 @@ def test_a_reply_cannot_get_more_than_the_cap_from_what_its_thread_began_with(sw
     capped = swarm(max_sandbox="workspace-write")
     with pytest.raises(ToolError, match="--max-sandbox"):
         capped.plan({"prompt": "x", "task_id": wide["task_id"]})
-    assert capped.plan({"prompt": "x", "task_id": wide["task_id"], "sandbox": "read-only"}).spec.arguments["sandbox"] == "read-only"
-    assert 'notify=["x"]' not in cms.codex_argv(capped.plan({"prompt": "x", "task_id": plain["task_id"]}).spec)
+    assert capped.plan(
+        {"prompt": "x", "task_id": wide["task_id"],
+         "sandbox": "read-only"}).spec.arguments["sandbox"] == "read-only"
+    assert 'notify=["x"]' not in cms.codex_argv(
+        capped.plan({"prompt": "x", "task_id": plain["task_id"]}).spec)
 
 
 # -- where ---------------------------------------------------------------------------------------------
@@ -103,8 +115,10 @@ def test_a_worktree_counts_as_the_checkout_that_it_was_made_from(swarm, repo, ou
     assert app.diff(first["task_id"], None, "stat", [])["files_changed"] == 1
     assert app.merge([first["task_id"]], cms.Call(), cms.Wish(dry_run=True))["merged"] == [first["task_id"]]
     other = swarm(allow_roots=(str(outside),))
-    for call in (lambda: other.plan({"prompt": "x", "task_id": first["task_id"]}), lambda: other.plan({"prompt": "x", "cwd": first["worktree"]["path"]}),
-                 lambda: other.diff(first["task_id"], None, "stat", []), lambda: other.merge([first["task_id"]], cms.Call(), cms.Wish()),
+    for call in (lambda: other.plan({"prompt": "x", "task_id": first["task_id"]}),
+                 lambda: other.plan({"prompt": "x", "cwd": first["worktree"]["path"]}),
+                 lambda: other.diff(first["task_id"], None, "stat", []),
+                 lambda: other.merge([first["task_id"]], cms.Call(), cms.Wish()),
                  lambda: other.merge([first["task_id"]], cms.Call(), cms.Wish(cwd=str(repo)))):
         with pytest.raises(ToolError, match="--allow-root"):
             call()

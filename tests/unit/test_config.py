@@ -18,13 +18,15 @@ PROGRAM = pathlib.Path(cms.__file__).resolve()
 
 
 def program(home, *argv, env=None, prelude=None):
-    """Run the program to its end, on an empty standard input. With `prelude`, Python code is run in the process before it."""
+    """Run the program to its end, on an empty standard input. With `prelude`, Python code is run in the
+    process before it."""
     start = command()
     if prelude is not None:
         script = "import sys, runpy\n%s\nsys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
         start = [sys.executable, "-c", script % prelude, str(PROGRAM)]
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), **(env or {})}
-    return subprocess.run([*start, *argv], env=environ, cwd=str(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    return subprocess.run([*start, *argv], env=environ, cwd=str(home), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, timeout=WAIT_S)
 
 
@@ -39,19 +41,31 @@ def home(tmp_path):
 
 BAD = [
     # flags, environment, what the line names
-    (["-c", "model"], {}, "-c model"), (["-c", "=x"], {}, "-c =x"), (["-c", ""], {}, "-c"), (["-c", "a b=x"], {}, "-c a b=x"), (["-c", "-x=1"], {}, "-c"),
-    (["-c"], {}, "-c"), (["-c", "a\nb"], {}, "-c"), (["-c", "a=1", "-c", "b"], {}, "-c b"), (["--codex-bin"], {}, "--codex-bin"),
-    (["--codex-bin", "directory"], {}, "directory"), (["--bogus"], {}, "--bogus"), (["--skip-git-repo-check=yes"], {}, "--skip-git-repo-check"),
-    (["--ephem"], {}, "--ephem"), (["serve"], {}, "serve"), (["demo", "more"], {}, "more"), (["-x"], {}, "-x"),
-    ([], {"CODEX_SWARM_LOG_LEVEL": "LOUD"}, "CODEX_SWARM_LOG_LEVEL=LOUD"), ([], {"CODEX_SWARM_LOG_LEVEL": "10"}, "CODEX_SWARM_LOG_LEVEL"),
-    ([], {"CODEX_SWARM_TASK_MAX_AGE": "soon"}, "CODEX_SWARM_TASK_MAX_AGE=soon"), ([], {"CODEX_SWARM_TASK_MAX_AGE": "-1"}, "CODEX_SWARM_TASK_MAX_AGE=-1"),
-    ([], {"CODEX_SWARM_MIN_FREE_MB": "-1"}, "CODEX_SWARM_MIN_FREE_MB=-1"), (["--dry-run"], {}, "--dry-run"), (["demo", "--ignored"], {}, "--ignored"), ([], {"CODEX_SWARM_DEPTH": "deep"}, "CODEX_SWARM_DEPTH=deep"),
-    ([], {"CODEX_SWARM_TASK_MAX_AGE": "nan"}, "CODEX_SWARM_TASK_MAX_AGE"), ([], {"CODEX_SWARM_TASK_MAX_AGE": "inf"}, "CODEX_SWARM_TASK_MAX_AGE"),
-    ([], {"CODEX_SWARM_TASK_DIR": "file"}, "CODEX_SWARM_TASK_DIR=file"), ([], {"CODEX_SWARM_TASK_DIR": "dangling"}, "CODEX_SWARM_TASK_DIR=dangling"),
-    ([], {"CODEX_SWARM_WORKTREE_DIR": "file"}, "CODEX_SWARM_WORKTREE_DIR=file"), ([], {"CODEX_SWARM_CODEX_BIN": "directory"}, "directory"),
-    (["--max-sandbox", "danger-full-access"], {}, "--max-sandbox"), (["--max-sandbox"], {}, "--max-sandbox"), (["--allow-root", "directory"], {}, "--allow-root directory"),
+    (["-c", "model"], {}, "-c model"), (["-c", "=x"], {}, "-c =x"), (["-c", ""], {}, "-c"),
+    (["-c", "a b=x"], {}, "-c a b=x"), (["-c", "-x=1"], {}, "-c"),
+    (["-c"], {}, "-c"), (["-c", "a\nb"], {}, "-c"), (["-c", "a=1", "-c", "b"], {}, "-c b"),
+    (["--codex-bin"], {}, "--codex-bin"),
+    (["--codex-bin", "directory"], {}, "directory"), (["--bogus"], {}, "--bogus"),
+    (["--skip-git-repo-check=yes"], {}, "--skip-git-repo-check"),
+    (["--ephem"], {}, "--ephem"), (["serve"], {}, "serve"), (["demo", "more"], {}, "more"),
+    (["-x"], {}, "-x"),
+    ([], {"CODEX_SWARM_LOG_LEVEL": "LOUD"}, "CODEX_SWARM_LOG_LEVEL=LOUD"),
+    ([], {"CODEX_SWARM_LOG_LEVEL": "10"}, "CODEX_SWARM_LOG_LEVEL"),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "soon"}, "CODEX_SWARM_TASK_MAX_AGE=soon"),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "-1"}, "CODEX_SWARM_TASK_MAX_AGE=-1"),
+    ([], {"CODEX_SWARM_MIN_FREE_MB": "-1"}, "CODEX_SWARM_MIN_FREE_MB=-1"), (["--dry-run"], {}, "--dry-run"),
+    (["demo", "--ignored"], {}, "--ignored"), ([], {"CODEX_SWARM_DEPTH": "deep"}, "CODEX_SWARM_DEPTH=deep"),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "nan"}, "CODEX_SWARM_TASK_MAX_AGE"),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "inf"}, "CODEX_SWARM_TASK_MAX_AGE"),
+    ([], {"CODEX_SWARM_TASK_DIR": "file"}, "CODEX_SWARM_TASK_DIR=file"),
+    ([], {"CODEX_SWARM_TASK_DIR": "dangling"}, "CODEX_SWARM_TASK_DIR=dangling"),
+    ([], {"CODEX_SWARM_WORKTREE_DIR": "file"}, "CODEX_SWARM_WORKTREE_DIR=file"),
+    ([], {"CODEX_SWARM_CODEX_BIN": "directory"}, "directory"),
+    (["--max-sandbox", "danger-full-access"], {}, "--max-sandbox"), (["--max-sandbox"], {}, "--max-sandbox"),
+    (["--allow-root", "directory"], {}, "--allow-root directory"),
     (["--allow-root", "/no/such/directory"], {}, "/no/such/directory"),
-    ([], {"CODEX_SWARM_LOG": "nowhere/log"}, "CODEX_SWARM_LOG=nowhere/log"), ([], {"CODEX_SWARM_LOG": "directory"}, "CODEX_SWARM_LOG=directory"),
+    ([], {"CODEX_SWARM_LOG": "nowhere/log"}, "CODEX_SWARM_LOG=nowhere/log"),
+    ([], {"CODEX_SWARM_LOG": "directory"}, "CODEX_SWARM_LOG=directory"),
 ]
 
 
@@ -93,12 +107,15 @@ def test_version_and_help(home):
     assert program(home, "--version").stdout == "codex-mcp-swarm %s\n" % cms.__version__
     text = program(home, "--help").stdout
     assert all(name in text for name in cms.VARIABLES)
-    assert all(flag in text for flag in ("-c key=value", "--skip-git-repo-check", "--ephemeral", "--codex-bin PATH", "--version", "demo"))
+    assert all(flag in text
+               for flag in ("-c key=value", "--skip-git-repo-check", "--ephemeral", "--codex-bin PATH",
+                            "--version", "demo"))
 
 
 def test_on_a_terminal_it_says_what_it_is_and_does_not_hang(home):
     ours, theirs = pty.openpty()
-    child = subprocess.Popen([sys.executable, str(PROGRAM)], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
+    child = subprocess.Popen([sys.executable, str(PROGRAM)], stdin=theirs, stdout=theirs, stderr=theirs,
+                             close_fds=True,
                              env={"PATH": os.environ["PATH"], "HOME": str(home)})
     os.close(theirs)
     assert child.wait(WAIT_S) == 0
@@ -117,35 +134,49 @@ def test_the_defaults():
     home = os.path.expanduser("~")
     state = home + "/.local/state/codex-swarm"
     assert configured() == cms.Config(
-        root=state, worktree_dir=state + "/worktrees", codex_bin="codex", codex_home=home + "/.codex", overrides=(), skip_git_repo_check=False, ephemeral=False,
+        root=state, worktree_dir=state + "/worktrees", codex_bin="codex", codex_home=home + "/.codex",
+        overrides=(), skip_git_repo_check=False, ephemeral=False,
         task_max_age_s=86400.0, log_file=None, log_level="WARNING")
 
 
 GIVEN = [
     # flags, environment, field, value
-    ([], {"XDG_STATE_HOME": "/s"}, "root", "/s/codex-swarm"), ([], {"XDG_STATE_HOME": "/s"}, "worktree_dir", "/s/codex-swarm/worktrees"),
-    ([], {"CODEX_SWARM_TASK_DIR": "/t", "XDG_STATE_HOME": "/s"}, "root", "/t"), ([], {"CODEX_SWARM_TASK_DIR": "/t"}, "worktree_dir", "/t/worktrees"),
-    ([], {"CODEX_SWARM_WORKTREE_DIR": "/w", "CODEX_SWARM_TASK_DIR": "/t"}, "worktree_dir", "/w"), ([], {"CODEX_SWARM_TASK_DIR": ""}, "root", None),
-    ([], {"CODEX_SWARM_WORKTREE_SETUP": " npm ci "}, "worktree_setup", "npm ci"), ([], {"CODEX_SWARM_WORKTREE_SETUP": ""}, "worktree_setup", ""),
-    ([], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "c"), (["--codex-bin", "d"], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "d"),
+    ([], {"XDG_STATE_HOME": "/s"}, "root", "/s/codex-swarm"),
+    ([], {"XDG_STATE_HOME": "/s"}, "worktree_dir", "/s/codex-swarm/worktrees"),
+    ([], {"CODEX_SWARM_TASK_DIR": "/t", "XDG_STATE_HOME": "/s"}, "root", "/t"),
+    ([], {"CODEX_SWARM_TASK_DIR": "/t"}, "worktree_dir", "/t/worktrees"),
+    ([], {"CODEX_SWARM_WORKTREE_DIR": "/w", "CODEX_SWARM_TASK_DIR": "/t"}, "worktree_dir", "/w"),
+    ([], {"CODEX_SWARM_TASK_DIR": ""}, "root", None),
+    ([], {"CODEX_SWARM_WORKTREE_SETUP": " npm ci "}, "worktree_setup", "npm ci"),
+    ([], {"CODEX_SWARM_WORKTREE_SETUP": ""}, "worktree_setup", ""),
+    ([], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "c"),
+    (["--codex-bin", "d"], {"CODEX_SWARM_CODEX_BIN": "c"}, "codex_bin", "d"),
     (["--codex-bin=d"], {}, "codex_bin", "d"), ([], {"CODEX_HOME": "/h"}, "codex_home", "/h"),
     ([], {"CODEX_SWARM_MIN_FREE_MB": "0"}, "min_free_mb", 0), 
-    ([], {}, "depth", 1), ([], {"CODEX_SWARM_DEPTH": "2"}, "depth", 2), ([], {"CODEX_SWARM_DEPTH": "0"}, "depth", 1),
-    ([], {"CODEX_SWARM_TASK_MAX_AGE": "0"}, "task_max_age_s", 0.0), ([], {"CODEX_SWARM_TASK_MAX_AGE": "3600.5"}, "task_max_age_s", 3600.5),
-    ([], {"CODEX_SWARM_LOG_LEVEL": "debug"}, "log_level", "DEBUG"), ([], {"CODEX_SWARM_LOG_LEVEL": ""}, "log_level", "WARNING"),
+    ([], {}, "depth", 1), ([], {"CODEX_SWARM_DEPTH": "2"}, "depth", 2),
+    ([], {"CODEX_SWARM_DEPTH": "0"}, "depth", 1),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "0"}, "task_max_age_s", 0.0),
+    ([], {"CODEX_SWARM_TASK_MAX_AGE": "3600.5"}, "task_max_age_s", 3600.5),
+    ([], {"CODEX_SWARM_LOG_LEVEL": "debug"}, "log_level", "DEBUG"),
+    ([], {"CODEX_SWARM_LOG_LEVEL": ""}, "log_level", "WARNING"),
     ([], {"CODEX_SWARM_LOG": "/log"}, "log_file", "/log"), ([], {"CODEX_SWARM_LOG": ""}, "log_file", None),
-    (["--max-sandbox", "read-only"], {}, "max_sandbox", "read-only"), ([], {}, "max_sandbox", ""), ([], {}, "allow_roots", ()),
+    (["--max-sandbox", "read-only"], {}, "max_sandbox", "read-only"), ([], {}, "max_sandbox", ""),
+    ([], {}, "allow_roots", ()),
     (["--allow-root", "/usr", "--allow-root=/"], {}, "allow_roots", (os.path.realpath("/usr"), "/")),
     (["--ephemeral"], {}, "ephemeral", True), (["--skip-git-repo-check"], {}, "skip_git_repo_check", True),
-    (["-c", "model=gpt-6.1-sol"], {}, "overrides", ("model=gpt-6.1-sol",)), (["-cmodel=x"], {}, "overrides", ("model=x",)),
-    (["-c", "a=1", "-c", "b.c-d_e='x = y'"], {}, "overrides", ("a=1", "b.c-d_e='x = y'")), (["-c", "a="], {}, "overrides", ("a=",)),
-    (["-c", "a=-1"], {}, "overrides", ("a=-1",)), (["-c", 'tools={"x y"={z=1}}'], {}, "overrides", ('tools={"x y"={z=1}}',)),
+    (["-c", "model=gpt-6.1-sol"], {}, "overrides", ("model=gpt-6.1-sol",)),
+    (["-cmodel=x"], {}, "overrides", ("model=x",)),
+    (["-c", "a=1", "-c", "b.c-d_e='x = y'"], {}, "overrides", ("a=1", "b.c-d_e='x = y'")),
+    (["-c", "a="], {}, "overrides", ("a=",)),
+    (["-c", "a=-1"], {}, "overrides", ("a=-1",)),
+    (["-c", 'tools={"x y"={z=1}}'], {}, "overrides", ('tools={"x y"={z=1}}',)),
 ]
 
 
 @pytest.mark.parametrize("argv, environ, field, value", GIVEN, ids=lambda value: repr(value)[:40])
 def test_a_flag_or_a_variable_sets_its_field(argv, environ, field, value):
-    assert getattr(configured(*argv, **environ), field) == (value if value is not None or field == "log_file" else configured().root)
+    assert getattr(configured(*argv, **environ),
+                   field) == (value if value is not None or field == "log_file" else configured().root)
 
 
 def test_every_path_is_absolute_wherever_the_server_starts(home, monkeypatch):
@@ -155,7 +186,8 @@ def test_every_path_is_absolute_wherever_the_server_starts(home, monkeypatch):
                         CODEX_SWARM_LOG="log")
     given = [configured(CODEX_SWARM_CODEX_BIN="./c"), configured("--codex-bin=~/c")]
     assert [config.codex_bin for config in given] == [str(home / "c")] * 2
-    assert (config.root, config.worktree_dir, config.log_file) == tuple(str(home / name) for name in ("tasks", "trees", "log"))
+    assert (config.root, config.worktree_dir,
+            config.log_file) == tuple(str(home / name) for name in ("tasks", "trees", "log"))
 
 
 @pytest.mark.parametrize("name", ["CODEX_SWARM_TASK_DIR", "CODEX_SWARM_WORKTREE_DIR"])

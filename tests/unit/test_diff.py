@@ -24,7 +24,8 @@ def totals(data):
 
 def everything(*tops):
     """Every file below these directories with its digest and time of change, git's own included."""
-    return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for top in tops for p in sorted(pathlib.Path(top).rglob("*")) if p.is_file()}
+    return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for top in tops
+            for p in sorted(pathlib.Path(top).rglob("*")) if p.is_file()}
 
 
 # -- one task in a worktree -------------------------------------------------------------------------------
@@ -46,7 +47,8 @@ def test_the_list_of_files_has_the_status_of_each(swarm, repo):
     sh(repo, "git", "commit", "-qm", "gone")
     s = swarm()
     record = run(s, "WRITE new one", "SHELL rm gone; echo 1 >> README", worktree=True)
-    assert rows(s.diff(record["task_id"], None, "files", ())) == [["M", "README"], ["D", "gone"], ["A", "new"]]
+    assert rows(
+        s.diff(record["task_id"], None, "files", ())) == [["M", "README"], ["D", "gone"], ["A", "new"]]
 
 
 def test_the_patch_applies_to_the_base_and_makes_the_result(swarm, repo, tmp_path):
@@ -56,7 +58,8 @@ def test_the_patch_applies_to_the_base_and_makes_the_result(swarm, repo, tmp_pat
     patch = s.diff(record["task_id"], None, "patch", ())["content"]
     (tmp_path / "patch").write_text(patch + "\n")
     sh(repo, "git", "apply", "--index", str(tmp_path / "patch"))
-    assert sh(repo, "git", "write-tree") == sh(repo, "git", "rev-parse", record["worktree"]["branch"] + "^{tree}")
+    assert sh(repo, "git", "write-tree") == sh(repo, "git", "rev-parse",
+                                               record["worktree"]["branch"] + "^{tree}")
 
 
 def test_a_rename_is_shown_as_one_in_the_patch(swarm, repo):
@@ -91,11 +94,14 @@ def test_of_a_large_patch_no_more_than_the_page_is_in_memory(swarm, repo):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("globs, names", [(["src/**"], ["src/a.py", "src/deep/b.py"]), (["*.md"], ["top.md"]), (["**/*.py"], ["src/a.py", "src/deep/b.py"]),
+@pytest.mark.parametrize("globs, names",
+                         [(["src/**"], ["src/a.py", "src/deep/b.py"]), (["*.md"], ["top.md"]),
+                          (["**/*.py"], ["src/a.py", "src/deep/b.py"]),
                                           (["src"], ["src/a.py", "src/deep/b.py"]), (["nothing"], [])])
 def test_paths_narrow_every_view(swarm, repo, globs, names):
     s = swarm()
-    task_id = run(s, "SHELL mkdir -p src/deep; echo 1 > src/a.py; echo 1 > src/deep/b.py; echo 1 > top.md", worktree=True)["task_id"]
+    task_id = run(s, "SHELL mkdir -p src/deep; echo 1 > src/a.py; echo 1 > src/deep/b.py; echo 1 > top.md",
+                  worktree=True)["task_id"]
     assert [row[-1] for row in rows(s.diff(task_id, None, "files", globs))] == names
     patch = s.diff(task_id, None, "patch", globs)
     assert patch["content"].count("diff --git") == len(names) == patch["files_changed"]
@@ -103,10 +109,14 @@ def test_paths_narrow_every_view(swarm, repo, globs, names):
 
 def test_a_file_may_have_any_name(swarm, repo):
     s = swarm()
-    task_id = run(s, "SHELL printf 1 > ':colon'; printf 1 > \"$(printf 'new\\nline')\"; printf 1 > \"$(printf 'tab\\there')\"; printf 1 > '\u00e4 b'", worktree=True)["task_id"]
+    task_id = run(s,
+                  "SHELL printf 1 > ':colon'; printf 1 > \"$(printf 'new\\n"
+                  "line')\"; printf 1 > \"$(printf 'tab\\there')\"; "
+                  "printf 1 > '\u00e4 b'", worktree=True)["task_id"]
     content = s.diff(task_id, None, "files", ())["content"]
     assert sorted(content.split("\n")) == ["A :colon", "A new\\nline", "A tab\there", "A \u00e4 b"]
-    assert s.diff(task_id, None, "stat", ())["files_changed"] == s.diff(task_id, None, "patch", ())["files_changed"] == 4
+    assert s.diff(task_id, None, "stat",
+                  ())["files_changed"] == s.diff(task_id, None, "patch", ())["files_changed"] == 4
 
 
 def test_no_program_that_the_users_configuration_names_for_diffs_is_run(swarm, repo, tmp_path):
@@ -150,7 +160,8 @@ def test_what_a_snapshot_would_leave_out_of_a_running_task_is_named(swarm, repo,
     s = swarm()
     task = begin(s, "SHELL git init -q inner; touch inner/x; echo 1 > done", gate.wait, worktree=True)
     eventually(lambda: (pathlib.Path(task.spec().worktree.path) / "done").exists(), what="the repository")
-    assert s.diff(task.task_id, None, "files", ())["left_out"]["first"] == ["inner/ (a repository of its own)"]
+    assert s.diff(task.task_id, None, "files",
+                  ())["left_out"]["first"] == ["inner/ (a repository of its own)"]
     gate.open()
     ended(s, [task.task_id])
 
@@ -169,7 +180,8 @@ def test_a_reply_shows_what_it_changed_itself(swarm, repo):
     first = run(s, "WRITE one 1", worktree=True)
     reply = run(s, "WRITE two 1", task_id=first["task_id"])
     assert rows(s.diff(reply["task_id"], None, "files", ())) == [["A", "two"]]
-    assert rows(s.diff(reply["task_id"], first["worktree"]["base"], "files", ())) == [["A", "one"], ["A", "two"]]
+    assert rows(
+        s.diff(reply["task_id"], first["worktree"]["base"], "files", ())) == [["A", "one"], ["A", "two"]]
 
 
 # -- without a worktree -----------------------------------------------------------------------------------
@@ -226,7 +238,8 @@ def test_a_git_directory_that_a_task_put_in_the_place_of_its_own_is_not_asked(sw
 # -- two tasks --------------------------------------------------------------------------------------------
 def test_two_tasks_are_compared_by_their_results(swarm, repo):
     s = swarm()
-    one, two = run(s, "WRITE same 1", "WRITE only_one 1", worktree=True), run(s, "WRITE same 1", "WRITE only_two 1", worktree=True)
+    one, two = run(s, "WRITE same 1", "WRITE only_one 1",
+                   worktree=True), run(s, "WRITE same 1", "WRITE only_two 1", worktree=True)
     data = s.diff(one["task_id"], two["task_id"], "files", ())
     assert rows(data) == [["A", "only_one"], ["D", "only_two"]] and data["against"] == two["task_id"]
 
@@ -243,10 +256,15 @@ def test_tasks_of_different_repositories_are_not_compared(swarm, repo, tmp_path)
 
 # -- write_paths ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("glob, name, answer", [
-    ("src", "src", True), ("src", "src/a/b", True), ("src", "srcs", False), ("src/", "src/a", True), ("./src", "src/a", True), ("././*.py", "a.py", True), ("src/*", "src/a", True), ("src/*", "src/a/b", True),
-    ("*.py", "a.py", True), ("*.py", "d/a.py", False), ("**/*.py", "a.py", True), ("**/*.py", "d/e/a.py", True), ("**/*.py", "a.pyc", False),
-    ("**", "any/thing", True), ("a/**/b", "a/b", True), ("a/**/b", "a/x/y/b", True), ("a/**/b", "a/xb", False), ("a?c", "abc", True), ("a?c", "a/c", False),
-    ("[ab]*.txt", "bx.txt", True), ("[!ab]*.txt", "bx.txt", False), ("[!a]", "/", False), ("a**", "a/b", True), ("docs/*.md", "docs/x/y.md", False),
+    ("src", "src", True), ("src", "src/a/b", True), ("src", "srcs", False), ("src/", "src/a", True),
+    ("./src", "src/a", True), ("././*.py", "a.py", True), ("src/*", "src/a", True),
+    ("src/*", "src/a/b", True),
+    ("*.py", "a.py", True), ("*.py", "d/a.py", False), ("**/*.py", "a.py", True),
+    ("**/*.py", "d/e/a.py", True), ("**/*.py", "a.pyc", False),
+    ("**", "any/thing", True), ("a/**/b", "a/b", True), ("a/**/b", "a/x/y/b", True),
+    ("a/**/b", "a/xb", False), ("a?c", "abc", True), ("a?c", "a/c", False),
+    ("[ab]*.txt", "bx.txt", True), ("[!ab]*.txt", "bx.txt", False), ("[!a]", "/", False),
+    ("a**", "a/b", True), ("docs/*.md", "docs/x/y.md", False),
     ("a.b", "axb", False), ("*", "a\nb", True), ("", "a", False)])
 def test_a_glob_covers_what_git_users_expect(glob, name, answer):
     assert cms.Globs([glob]).cover(name) is answer
@@ -275,7 +293,8 @@ def test_fifty_globs_full_of_stars_take_no_more_steps_than_a_name_is_long():
 
 
 def test_a_glob_of_endless_length_is_refused_by_name():
-    assert "`write_paths[0]` has 400 characters" in cms.problems(cms.RUN["write_paths"], ["*a" * 200], "write_paths")[0]
+    assert "`write_paths[0]` has 400 characters" in cms.problems(
+        cms.RUN["write_paths"], ["*a" * 200], "write_paths")[0]
 
 
 def test_changes_outside_of_write_paths_are_reported_and_marked(swarm, repo):
@@ -313,4 +332,5 @@ def test_a_reply_is_not_blamed_for_what_an_earlier_turn_wrote_outside(swarm, rep
 
 def test_without_a_worktree_the_events_tell_what_was_written_elsewhere(swarm, repo):
     record = run(swarm(), "PLAY patch", cwd=str(repo), write_paths=["nowhere"])
-    assert [os.path.basename(name) for name in record["outside_write_paths"]["first"]] == ["new.txt", "other.txt", "moved.txt", "viash.txt"]
+    names = [os.path.basename(name) for name in record["outside_write_paths"]["first"]]
+    assert names == ["new.txt", "other.txt", "moved.txt", "viash.txt"]

@@ -10,13 +10,16 @@ KINDS = {
     "auth": "h401 h403 noauth_401 noauth_envkey retry_h401 retry_h403",
     "rate_limit": "f_rate f_slow h429 retry_f_rate retry_h429",
     "usage_limit": "f_quota f_usage h429_notincl h429_quota h429_usage retry_h429_usage",
-    "overloaded": "f_overload f_server f_then_ok h500 h500_then_ok h503 retry_f_overload retry_h500 review_fail",
-    "network": "badutf8 conn_refused_bounded conn_refused_bounded5 drop drop_then_ok hang_server reset retry_drop",
+    "overloaded":
+        "f_overload f_server f_then_ok h500 h500_then_ok h503 retry_f_overload retry_h500 review_fail",
+    "network":
+        "badutf8 conn_refused_bounded conn_refused_bounded5 drop drop_then_ok hang_server reset retry_drop",
     "context_overflow": "f_ctx",
     "bad_request": "f_invalid h400 h400_model h404 h413 prompt_too_long retry_h400 retry_h404 x_badmodel",
     "resume": "resume_conflict x_fork_unknown x_resume_unknown",
     "not_a_repository": "x_nogit x_nogit_dfa",
-    "config": "review_custom_plus_base review_s_after x_askapproval_flag x_badfeature x_badflag x_badkey_strict x_badprovider"
+    "config": "review_custom_plus_base review_s_after x_askapproval_flag x_badfeature x_badflag "
+              "x_badkey_strict x_badprovider"
               " x_badsandbox_cfg x_badsandbox_flag x_badvalue x_fullauto x_noeq",
     "killed": "sighup sigkill sigterm",
     "unknown": "f_policy incomplete sigint x_bad_schema x_missing_cwd x_missing_schema x_noprompt",
@@ -58,8 +61,10 @@ def test_the_message_is_codex_own(name):
 
 
 @pytest.mark.parametrize("name, words", [
-    ("x_nogit", "Not inside a trusted directory"), ("x_badflag", "unexpected argument '--bogus'"), ("x_badprovider", "Model provider `nope`"),
-    ("resume_conflict", "already has an active writer"), ("prompt_too_long", "1048576"), ("x_missing_cwd", "No such file or directory"),
+    ("x_nogit", "Not inside a trusted directory"), ("x_badflag", "unexpected argument '--bogus'"),
+    ("x_badprovider", "Model provider `nope`"),
+    ("resume_conflict", "already has an active writer"), ("prompt_too_long", "1048576"),
+    ("x_missing_cwd", "No such file or directory"),
     ("x_noprompt", "No prompt provided"), ("x_bad_schema", "not valid JSON"),
 ])
 def test_a_failure_at_start_up_shows_the_line_of_stderr_that_tells_why(name, words):
@@ -79,9 +84,12 @@ WORDS = [
     ("sandbox error: command was denied", "sandbox"),
 ]
 INNOCENT = [
-    "the error is on line 512", "error 429 on line 3", "timeout 503", "I wrote: unexpected status 401 Unauthorized: x",
-    "see https://example.com/unexpected status 500 ", "the log says rate limit exceeded: often", "4\u2019You\u2019ve hit your usage limit",
-    "test_429.py failed", "line 1: Connection failed: x", "unexpected status 4011 x", "unexpected status 5000 x", "Quota exceeded.csv is missing",
+    "the error is on line 512", "error 429 on line 3", "timeout 503",
+    "I wrote: unexpected status 401 Unauthorized: x",
+    "see https://example.com/unexpected status 500 ", "the log says rate limit exceeded: often",
+    "4\u2019You\u2019ve hit your usage limit",
+    "test_429.py failed", "line 1: Connection failed: x", "unexpected status 4011 x",
+    "unexpected status 5000 x", "Quota exceeded.csv is missing",
     "network", "401", "{}",
 ]
 
@@ -122,10 +130,12 @@ def test_every_kind_says_whether_a_retry_helps_and_what_to_do(kind):
     failure = cms.failure(kind, "words of codex")
     assert (failure.kind, failure.message) == (kind, "words of codex")
     assert isinstance(failure.retryable, bool) and failure.advice.endswith(".") and len(failure.advice) > 20
-    assert failure.retryable == (kind.value in ("rate_limit", "network", "overloaded", "codex_crash", "killed", "lost", "disagreement"))
+    assert failure.retryable == (kind.value in ("rate_limit", "network", "overloaded", "codex_crash",
+                                                "killed", "lost", "disagreement"))
 
 
-REFUSALS = {"esc": "approval policy is Never", "badtool": "unsupported call: no_such_tool", "patch": "apply_patch verification failed",
+REFUSALS = {"esc": "approval policy is Never", "badtool": "unsupported call: no_such_tool",
+            "patch": "apply_patch verification failed",
             "plan_default": "unsupported call: update_plan", "success": None, "h401": None}
 
 

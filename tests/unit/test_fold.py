@@ -1,4 +1,5 @@
-"""What the events of a run amount to: every recording, every kind of broken line, and reading only what is new."""
+"""What the events of a run amount to: every recording, every kind of broken line, and reading only what is
+new."""
 import contextlib
 import json
 import os
@@ -19,12 +20,15 @@ def told(name):
     """The same facts, read in the plainest way."""
     events = [json.loads(line) for line in lines_of(name)]
     last = lambda kind, default=None: next((e for e in reversed(events) if e["type"] == kind), default)
-    messages = [e["item"]["text"] for e in events if e["type"] == "item.completed" and e["item"]["type"] == "agent_message"]
+    messages = [e["item"]["text"] for e in events if e["type"] == "item.completed"
+                and e["item"]["type"] == "agent_message"]
     usage = last("turn.completed", {}).get("usage")
-    return {"thread_id": last("thread.started", {}).get("thread_id"), "message": messages[-1] if messages else None,
+    return {"thread_id": last("thread.started", {}).get("thread_id"),
+            "message": messages[-1] if messages else None,
             "turn": next((TURNS[e["type"]] for e in reversed(events) if e["type"] in TURNS), Turn.NONE),
             "error": last("turn.failed", {"error": {"message": ""}})["error"]["message"],
-            "usage": usage and cms.Usage(*(usage.get(f, 0) for f in cms.Usage._fields)), "events": len(events), "unknown": 0}
+            "usage": usage and cms.Usage(*(usage.get(f, 0) for f in cms.Usage._fields)),
+            "events": len(events), "unknown": 0}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,7 +48,8 @@ TABLE = {
     "web": ({"web_search": 3}, "", "", Phase.ENDING, 0, 0),
     "plan": ({}, "", "", Phase.ENDING, 0, 0),
     "collab_v1": ({"collab_tool_call": 4}, "", "", Phase.ENDING, 0, 1),
-    "codemode": ({"command_execution": 1, "file_change": 1}, "echo from-js; exit 2", REPO + "js.txt", Phase.ENDING, 0, 0),
+    "codemode": ({"command_execution": 1, "file_change": 1}, "echo from-js; exit 2", REPO + "js.txt",
+                 Phase.ENDING, 0, 0),
     "parallel": ({"command_execution": 3}, "sleep 1; echo A", "", Phase.ENDING, 0, 0),
     "bg": ({"command_execution": 1}, "echo start; sleep 300; echo end", "", Phase.ENDING, 0, 0),
     "reason": ({"command_execution": 1}, "echo one", "", Phase.ENDING, 0, 0),
@@ -92,7 +97,8 @@ def test_the_phase_is_that_of_the_youngest_open_item():
         (command("started", "a", "make all"), Phase.COMMAND, "make all"),
         (item("started", "b", "file_change", changes=[{"path": "/x", "kind": "add"}]), Phase.EDIT, "/x"),
         (item("completed", "m", "agent_message", text="so far"), Phase.EDIT, "/x"),
-        (item("completed", "b", "file_change", changes=[{"path": "/x", "kind": "add"}]), Phase.COMMAND, "make all"),
+        (item("completed", "b", "file_change", changes=[{"path": "/x", "kind": "add"}]), Phase.COMMAND,
+         "make all"),
         (event("error", message="Reconnecting... 1/5 (x)"), Phase.RETRY, "Reconnecting... 1/5 (x)"),
         (command("completed", "a", "make all"), Phase.MODEL, ""),
         (event("turn.completed"), Phase.ENDING, ""),
@@ -103,9 +109,12 @@ def test_the_phase_is_that_of_the_youngest_open_item():
         assert (progress.phase, progress.detail) == (phase, detail), line
 
 
-UNKNOWN = [b"", b"{", b"[]", b"null", b"12", b"\"text\"", b"\xff\xfe\xfa", b"{\"type\": 5}", b"{\"type\": [1]}", b"{\"no\": \"type\"}",
-           event("turn.interrupted"), event("item.started"), event("item.started", item=7), item("started", "i", "hologram"),
-           item("completed", "i", ["list"]), b'{"type":"item.started","item":{"type":"command_execution"', b"NaN", b"\0\0\0\0"]
+UNKNOWN = [b"", b"{", b"[]", b"null", b"12", b"\"text\"", b"\xff\xfe\xfa", b"{\"type\": 5}",
+           b"{\"type\": [1]}", b"{\"no\": \"type\"}",
+           event("turn.interrupted"), event("item.started"), event("item.started", item=7),
+           item("started", "i", "hologram"),
+           item("completed", "i", ["list"]), b'{"type":"item.started","item":{"type":"command_execution"',
+           b"NaN", b"\0\0\0\0"]
 
 
 @pytest.mark.parametrize("line", UNKNOWN)
@@ -119,7 +128,8 @@ def test_what_no_table_knows_is_counted_and_changes_nothing_else(line):
 @pytest.mark.parametrize("odd", [None, 5, True, ["x"], {"x": 1}], ids=repr)
 def test_what_should_be_text_and_is_not_counts_as_no_text(odd):
     known = folded(lines_of("success_shell"))
-    for line in (event("thread.started", thread_id=odd), event("error", message=odd), item("completed", "e", "error", message=odd)):
+    for line in (event("thread.started", thread_id=odd), event("error", message=odd),
+                 item("completed", "e", "error", message=odd)):
         assert cms.fold(known, line) == known._replace(events=known.events + 1), line
     assert cms.fold(known, item("completed", "m", "agent_message", text=odd)).message == ""
     assert cms.fold(known, event("turn.failed", error={"message": odd})).error == ""
@@ -161,10 +171,14 @@ def assert_sound(p):
     assert p.thread_id is None or isinstance(p.thread_id, str)
     assert p.message is None or isinstance(p.message, str)
     assert isinstance(p.turn, Turn) and isinstance(p.phase, Phase)
-    assert all(isinstance(text, str) for text in (p.error, p.detail, p.last_command, p.last_file, *p.warnings, *p.tools))
+    assert all(isinstance(text, str)
+               for text in (p.error, p.detail, p.last_command, p.last_file, *p.warnings, *p.tools))
     assert len(p.warnings) <= cms.WARNINGS_KEPT
     assert all(isinstance(n, int) for n in (*p.tools.values(), *(p.usage or ())))
-    json.dumps(cms.to_json(cms.Report(cms.Outcome.FAILED, 0.0, 0.0, thread_id=p.thread_id, content=p.message, usage=p.usage, warnings=p.warnings)))
+    json.dumps(
+        cms.to_json(
+            cms.Report(cms.Outcome.FAILED, 0.0, 0.0, thread_id=p.thread_id, content=p.message, usage=p.usage,
+                       warnings=p.warnings)))
 
 
 def test_no_line_of_any_shape_raises():
@@ -173,7 +187,8 @@ def test_no_line_of_any_shape_raises():
     progress = Progress()
     for _ in range(6000):
         line = chance.choice(lines)
-        broken = torn(line, chance) if chance.random() < 0.5 else json.dumps(odd(json.loads(line), chance)).encode()
+        broken = torn(line,
+                      chance) if chance.random() < 0.5 else json.dumps(odd(json.loads(line), chance)).encode()
         progress = cms.fold(progress, broken)
         assert_sound(progress)
     assert progress.events > 1000 and progress.unknown > 1000
@@ -192,7 +207,8 @@ def test_deeply_nested_lines_do_not_raise(where, depth):
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])
 def test_a_line_separator_of_unicode_inside_a_line_does_not_end_it(mark, tmp_path):
     text = "one%stwo" % mark
-    (tmp_path / "events").write_bytes(json.dumps({"type": "item.completed", "item": {"id": "1", "type": "agent_message", "text": text}},
+    (tmp_path / "events").write_bytes(
+        json.dumps({"type": "item.completed", "item": {"id": "1", "type": "agent_message", "text": text}},
                                                  ensure_ascii=False).encode() + b"\n")
     progress = Tail(str(tmp_path / "events")).refresh()
     assert (progress.message, progress.events, progress.unknown) == (text, 1, 0)
@@ -217,7 +233,8 @@ def test_the_tail_folds_each_line_once_however_the_stream_arrives(tmp_path):
 THOUGHTS = [item(when, "r", kind, text=text)
             for when in ("started", "completed") for kind in ("reasoning", "todo_list")
             for text in ("hm", "", 'a "quoted" \\ \n word', "é\u2028")]
-BROKEN = [line[:end] for line in (item("completed", "r", "reasoning", text="hm"),) for end in (-1, -2, -3, -6, 60)]
+BROKEN = [line[:end] for line in (item("completed", "r", "reasoning", text="hm"),)
+          for end in (-1, -2, -3, -6, 60)]
 BROKEN += [b'{"type":"item.completed","item":{"id":"r","type":"reasoning","text":"a"b"}}',
            b'{"type":"item.completed","item":{"id":"r","type":"reasoning","text":"a\\"}}']
 STATES = {"before the turn": [], "in a turn": [event("turn.started")],
@@ -286,7 +303,10 @@ def test_a_huge_line_is_passed_over_in_little_memory_and_the_record_says_where_i
 def test_a_huge_line_that_is_no_message_leaves_the_last_one_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(cms, "MAX_LINE_BYTES", 1000)
     path, message = tmp_path / "events", item("completed", "2", "agent_message", text="done")
-    path.write_bytes(b"\n".join([message, item("completed", "3", "command_execution", command='"agent_message",' * 99), event("turn.completed"), b""]))
+    path.write_bytes(
+        b"\n".join(
+            [message, item("completed", "3", "command_execution", command='"agent_message",' * 99),
+             event("turn.completed"), b""]))
     progress = Tail(str(path)).refresh()
     assert (progress.message, progress.unknown, progress.turn) == ("done", 1, Turn.COMPLETED)
 
@@ -319,7 +339,8 @@ def test_the_tail_knows_when_the_last_event_came_and_when_the_phase_began(tmp_pa
     path = tmp_path / "events"
     tail, at = Tail(str(path)), 1_700_000_000
     for line, changed, phase in [(event("turn.started"), 0, 0), (command("started", "a", "make"), 10, 10),
-                                 (item("completed", "r", "reasoning", text="hm"), 20, 10), (command("completed", "a", "make"), 30, 30)]:
+                                 (item("completed", "r", "reasoning", text="hm"), 20, 10),
+                                 (command("completed", "a", "make"), 30, 30)]:
         with open(str(path), "ab") as f:
             f.write(line + b"\n")
         os.utime(str(path), (at + changed, at + changed))
@@ -354,7 +375,8 @@ def test_a_command_is_shown_without_the_shell_that_wraps_it(wrapped, bare):
 # -- the rollout: codex's own record of a thread ------------------------------------------------------
 def entry(second, kind="event_msg", **payload):
     stamp = "2026-11-21T10:00:%06.3fZ" % second
-    return json.dumps({"timestamp": stamp, "type": kind, "payload": payload}, separators=(",", ":")).encode() + b"\n"
+    return json.dumps({"timestamp": stamp, "type": kind, "payload": payload},
+                      separators=(",", ":")).encode() + b"\n"
 
 
 def turn(second, sandbox, model):
@@ -377,8 +399,11 @@ def test_earlier_turns_of_a_thread_say_nothing_of_this_one():
     assert cms.noted(ROLLOUT[:2], T0 + 10, float("inf"), asked) == asked
 
 
-@pytest.mark.parametrize("line", [b"", b"\n", b"[1]\n", b"not json\n", b'{"timestamp":"today","x":', b'{"timestamp":"","type":"turn_context"}',
-                                  entry(11, "turn_context"), entry(11, "turn_context", sandbox_policy=None), turn(11, "x", "y")[:-9],
+@pytest.mark.parametrize("line",
+                         [b"", b"\n", b"[1]\n", b"not json\n", b'{"timestamp":"today","x":',
+                          b'{"timestamp":"","type":"turn_context"}',
+                                  entry(11, "turn_context"), entry(11, "turn_context", sandbox_policy=None),
+                          turn(11, "x", "y")[:-9],
                                   entry(11, "turn_context")[:-4] + b"[" * 500_000])
 def test_what_is_no_rollout_raises_what_readers_expect_and_nothing_else(line):
     with contextlib.suppress(*cms.UNREADABLE):

@@ -1,4 +1,5 @@
-"""Worktrees with the real git: the work comes home onto the task's branch, and nothing of the user's is touched or run."""
+"""Worktrees with the real git: the work comes home onto the task's branch, and nothing of the user's is
+touched or run."""
 import os
 import pathlib
 
@@ -24,7 +25,8 @@ def test_what_changed_is_committed_and_merges_back(repo, tree):
     assert log_of(repo) == ["the title", "first"]
     assert (*counts(found), found.commits, found.head) == (2, 3, 1, 1, sh(repo, "git", "rev-parse", BRANCH))
     assert found.files == ("README", "new/file \u00e4\n\u20ac")
-    assert found._replace(head=None, files_changed=None, insertions=None, deletions=None, commits=None, files=()) == tree
+    assert found._replace(head=None, files_changed=None, insertions=None, deletions=None, commits=None,
+                          files=()) == tree
     sh(repo, "git", "merge", "--quiet", BRANCH)
     assert (repo / "README").read_text() == "changed\nand longer\n"
 
@@ -94,11 +96,16 @@ def test_no_hook_of_the_users_is_run(repo, tmp_path, where):
 
 
 @pytest.mark.parametrize("settings", [
-    {"commit.gpgSign": "true", "gpg.program": "/bin/false", "user.signingKey": "x"}, {"core.editor": "/bin/false", "commit.verbose": "true"},
-    {"commit.cleanup": "strip", "core.commentChar": "t"}, {"status.showUntrackedFiles": "no"}, {"diff.external": "/bin/false"}, {"diff.noprefix": "true"},
-    {"user.useConfigOnly": "true", "user.name": "", "user.email": ""}, {"core.quotePath": "true"}, {"diff.renames": "copies"}, {"core.autocrlf": "true"},
-    {"commit.template": "/nonexistent"}, {"core.fsmonitor": "/bin/false"}, {"push.autoSetupRemote": "true", "branch.autoSetupMerge": "always"},
-    {"color.ui": "always"}, {"diff.mnemonicPrefix": "true", "diff.submodule": "log"}, {"core.pager": "/bin/false", "pager.diff": "true"},
+    {"commit.gpgSign": "true", "gpg.program": "/bin/false", "user.signingKey": "x"},
+    {"core.editor": "/bin/false", "commit.verbose": "true"},
+    {"commit.cleanup": "strip", "core.commentChar": "t"}, {"status.showUntrackedFiles": "no"},
+    {"diff.external": "/bin/false"}, {"diff.noprefix": "true"},
+    {"user.useConfigOnly": "true", "user.name": "", "user.email": ""}, {"core.quotePath": "true"},
+    {"diff.renames": "copies"}, {"core.autocrlf": "true"},
+    {"commit.template": "/nonexistent"}, {"core.fsmonitor": "/bin/false"},
+    {"push.autoSetupRemote": "true", "branch.autoSetupMerge": "always"},
+    {"color.ui": "always"}, {"diff.mnemonicPrefix": "true", "diff.submodule": "log"},
+    {"core.pager": "/bin/false", "pager.diff": "true"},
 ], ids=lambda s: " ".join(s))
 def test_no_setting_of_the_users_stops_a_commit(repo, tmp_path, settings):
     for name, value in settings.items():
@@ -112,25 +119,33 @@ def test_no_setting_of_the_users_stops_a_commit(repo, tmp_path, settings):
 def test_nothing_that_would_ask_the_user_or_sign_is_ever_run(repo, tmp_path):
     """Each of these would hang for ever: nobody is there to answer."""
     asks = str(asking(tmp_path))
-    for name in ("gpg.program", "gpg.ssh.program", "core.editor", "sequence.editor", "core.pager", "core.askPass", "core.fsmonitor", "diff.external", "merge.tool"):
+    for name in ("gpg.program", "gpg.ssh.program", "core.editor", "sequence.editor", "core.pager",
+                 "core.askPass", "core.fsmonitor", "diff.external", "merge.tool"):
         sh(repo, "git", "config", name, asks)
-    for name in ("commit.gpgSign", "tag.gpgSign", "log.showSignature", "rebase.gpgSign", "commit.verbose", "add.interactive.useBuiltin"):
+    for name in ("commit.gpgSign", "tag.gpgSign", "log.showSignature", "rebase.gpgSign", "commit.verbose",
+                 "add.interactive.useBuiltin"):
         sh(repo, "git", "config", name, "true")
     sh(repo, "git", "config", "user.signingKey", "x")
     (repo / "README").write_text("edited\n")
-    git = ours(**dict.fromkeys(["EDITOR", "VISUAL", "PAGER", "SSH_ASKPASS", "GIT_ASKPASS", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR", "GIT_PAGER", "GIT_SSH"], asks), DISPLAY=":0")
+    git = ours(
+        **dict.fromkeys(
+            ["EDITOR", "VISUAL", "PAGER", "SSH_ASKPASS", "GIT_ASKPASS", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR",
+             "GIT_PAGER", "GIT_SSH"], asks), DISPLAY=":0")
     tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH, True)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
     assert counts(cms.Snapshot(git, tree).take("x")[0]) == (1, 1, 0) and not (tmp_path / "ran").exists()
-    assert "gpgsig" not in sh(repo, "git", "cat-file", "-p", BRANCH) + sh(repo, "git", "cat-file", "-p", BRANCH + "^")
+    assert "gpgsig" not in sh(repo, "git", "cat-file", "-p",
+                              BRANCH) + sh(repo, "git", "cat-file", "-p", BRANCH + "^")
 
 
 def test_the_git_environment_of_the_server_is_ignored(repo, tmp_path):
     other = tmp_path / "other"
     sh(tmp_path, "git", "init", "-q", str(other))
     before = snapshot(other)
-    git = ours(GIT_DIR=str(other / ".git"), GIT_WORK_TREE=str(other), GIT_INDEX_FILE=str(tmp_path / "index"), GIT_EDITOR="/bin/false", GIT_NAMESPACE="x",
-               GIT_AUTHOR_DATE="nonsense", GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.name", GIT_CONFIG_VALUE_0="Intruder", GIT_OBJECT_DIRECTORY=str(tmp_path))
+    git = ours(GIT_DIR=str(other / ".git"), GIT_WORK_TREE=str(other), GIT_INDEX_FILE=str(tmp_path / "index"),
+               GIT_EDITOR="/bin/false", GIT_NAMESPACE="x",
+               GIT_AUTHOR_DATE="nonsense", GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.name",
+               GIT_CONFIG_VALUE_0="Intruder", GIT_OBJECT_DIRECTORY=str(tmp_path))
     assert git.at(str(repo)).head()[0] == str(repo)
     tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
@@ -146,7 +161,8 @@ def test_without_any_identity_the_commit_is_made_all_the_same(repo, tmp_path):
     tree = add(*head_of(str(repo)), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
     take(tree, "x")
-    assert sh(repo, "git", "log", "-1", "--format=%an <%ae> %cn", BRANCH) == "codex-mcp-swarm <codex-mcp-swarm@localhost> codex-mcp-swarm"
+    assert sh(repo, "git", "log", "-1", "--format=%an <%ae> %cn",
+              BRANCH) == "codex-mcp-swarm <codex-mcp-swarm@localhost> codex-mcp-swarm"
 
 
 def test_line_ends_that_git_converts_are_no_changes_and_the_branch_has_its_own(repo, tmp_path):
@@ -157,23 +173,28 @@ def test_line_ends_that_git_converts_are_no_changes_and_the_branch_has_its_own(r
     (place / "README").write_bytes(b"a repository\r\nchanged\r\n")
     (place / "new").write_bytes(b"1\r\n")
     assert counts(save(tree)) == (2, 2, 0)
-    assert [sh(repo, "git", "cat-file", "-s", BRANCH + ":" + name) for name in ("README", "new")] == ["21", "2"]
+    assert [sh(repo, "git", "cat-file", "-s", BRANCH + ":" + name)
+            for name in ("README", "new")] == ["21", "2"]
 
 
 # -- a repository that is somebody else's -------------------------------------------------------------
 @pytest.fixture
 def foreign(repo, tmp_path):
-    """`foreign(*safe)`: git as the server has it where another user owns `repo`, with these places as `safe.directory`. Who
-    may not give files away lets git itself take them for another user's, with the switch of git's own tests."""
+    """`foreign(*safe)`: git as the server has it where another user owns `repo`, with these places as
+    `safe.directory`. Who
+    may not give files away lets git itself take them for another user's, with the switch of git's own
+    tests."""
     def git_with(*safe):
         (tmp_path / "home").mkdir()
-        (tmp_path / "home" / ".gitconfig").write_text("".join("[safe]\n\tdirectory = %s\n" % path for path in safe))
+        (tmp_path / "home" / ".gitconfig").write_text(
+            "".join("[safe]\n\tdirectory = %s\n" % path for path in safe))
         path = os.environ["PATH"]
         if os.geteuid() == 0:
             sh(repo, "chown", "-R", "65534", ".")
         else:
             (tmp_path / "bin").mkdir()
-            (tmp_path / "bin" / "git").write_text("#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 PATH='%s' exec git \"$@\"\n" % path)
+            (tmp_path / "bin" / "git").write_text(
+                "#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 PATH='%s' exec git \"$@\"\n" % path)
             (tmp_path / "bin" / "git").chmod(0o755)
             path = "%s:%s" % (tmp_path / "bin", path)
         return ours(HOME=str(tmp_path / "home"), PATH=path)
@@ -186,7 +207,8 @@ def test_a_repository_of_another_user_is_refused_as_git_does(repo, foreign):
     assert "dubious ownership" in str(caught.value) and str(repo) in str(caught.value)
 
 
-def test_a_repository_of_another_user_that_is_declared_safe_is_a_start_like_any_other(repo, foreign, tmp_path):
+def test_a_repository_of_another_user_that_is_declared_safe_is_a_start_like_any_other(
+        repo, foreign, tmp_path):
     git = foreign(repo, tmp_path / "tree")
     (repo / "README").write_text("edited\n")
     tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH, True)
@@ -325,7 +347,9 @@ def test_without_git_the_error_says_to_install_it(repo):
     assert "Install git" in str(caught.value)
 
 
-@pytest.mark.parametrize("inside, answer", [("repo", True), ("repo/sub", True), ("tree", True), ("plain", False), ("repo/.git", True)])
+@pytest.mark.parametrize("inside, answer",
+                         [("repo", True), ("repo/sub", True), ("tree", True), ("plain", False),
+                          ("repo/.git", True)])
 def test_codex_own_test_for_a_repository_is_ours(repo, tree, tmp_path, inside, answer):
     (repo / "sub").mkdir()
     (tmp_path / "plain").mkdir()
@@ -342,9 +366,12 @@ def test_an_empty_dot_git_above_a_directory_is_no_repository(repo, tmp_path):
 
 
 @pytest.mark.parametrize("key, plain", [
-    ("core.bare", True), ("core.hookspath", True), ("core.fsmonitor", True), ("branch.a.b.merge", True), ("remote.o.url", True), ("user.name", True),
-    ("core.worktree", False), ("core.sshcommand", False), ("includeif.gitdir:/.path", False), ("filter.remote.o.url.clean", False), ("alias.status", False),
-    ("remote.o.promisor", False), ("remote.o.uploadpack", False), ("extensions.partialclone", False), ("lfs.customtransfer.x.path", False),
+    ("core.bare", True), ("core.hookspath", True), ("core.fsmonitor", True), ("branch.a.b.merge", True),
+    ("remote.o.url", True), ("user.name", True),
+    ("core.worktree", False), ("core.sshcommand", False), ("includeif.gitdir:/.path", False),
+    ("filter.remote.o.url.clean", False), ("alias.status", False),
+    ("remote.o.promisor", False), ("remote.o.uploadpack", False), ("extensions.partialclone", False),
+    ("lfs.customtransfer.x.path", False),
     ("diff.x.textconv", False)])
 def test_of_a_repositorys_configuration_only_what_is_known_to_run_nothing_is_plain(tmp_path, key, plain):
     common, git_dir = tmp_path / "common", tmp_path / "own"

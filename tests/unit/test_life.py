@@ -7,7 +7,8 @@ import pytest
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import FailureKind, Outcome, State, Status, Turn
 
-# The law. `-` is a gap; `ENDED x` says where the outcome comes from: the (first) stop reason, the verdict, or itself.
+# The law. `-` is a gap; `ENDED x` says where the outcome comes from: the (first) stop reason, the verdict, or
+# itself.
 LAW = """
             launch    spawned   spawn_failed     stop            exited           gone
 queued      starting  -         -                ended=reason    -                -
@@ -20,14 +21,16 @@ ROWS = [line.split() for line in LAW.strip().splitlines()]
 EVENTS = ROWS[0]
 CELLS = [(row[0], event, cell) for row in ROWS[1:] for event, cell in zip(EVENTS, row[1:])]
 STATUS = {
-    "queued": Status(State.QUEUED), "starting": Status(State.STARTING), "running": Status(State.RUNNING, pid=7),
+    "queued": Status(State.QUEUED), "starting": Status(State.STARTING),
+    "running": Status(State.RUNNING, pid=7),
     "stopping": Status(State.STOPPING, stop_reason=Outcome.CANCELLED, pid=7),
     "ended": Status(State.ENDED, Outcome.FAILED, pid=7, exit_code=1),
 }
 
 
 def facts_of(event):
-    return {"stop": {"stop_reason": Outcome.TIMED_OUT}, "exited": {"outcome": Outcome.SUCCEEDED, "exit_code": 0},
+    return {"stop": {"stop_reason": Outcome.TIMED_OUT},
+            "exited": {"outcome": Outcome.SUCCEEDED, "exit_code": 0},
             "spawned": {"pid": 7}}.get(event, {})
 
 
@@ -47,7 +50,8 @@ def test_every_event_in_every_state_does_what_the_law_says(state, event, cell):
         return
     after = cms.advance(before, event, **facts_of(event))
     to, _, source = cell.partition("=")
-    outcome = {"": None, "reason": before.stop_reason or Outcome.TIMED_OUT, "failed": Outcome.FAILED, "verdict": Outcome.SUCCEEDED,
+    outcome = {"": None, "reason": before.stop_reason or Outcome.TIMED_OUT, "failed": Outcome.FAILED,
+               "verdict": Outcome.SUCCEEDED,
                "lost": Outcome.LOST}[source]
     assert (after.state.value, after.outcome) == (to, outcome)
 
@@ -67,7 +71,9 @@ def test_on_any_walk_the_outcome_is_set_exactly_when_the_task_has_ended():
         status, reasons = Status(State.QUEUED), []
         for _ in range(12):
             event = chance.choice(EVENTS)
-            facts = dict(facts_of(event), **({"stop_reason": chance.choice([Outcome.CANCELLED, Outcome.TIMED_OUT])} if event == "stop" else {}))
+            facts = dict(facts_of(event),
+                         **({"stop_reason": chance.choice([Outcome.CANCELLED, Outcome.TIMED_OUT])}
+                            if event == "stop" else {}))
             try:
                 status = cms.advance(status, event, **facts)
             except cms.WrongState:

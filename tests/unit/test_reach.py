@@ -28,7 +28,9 @@ def files_of(app, **request):
 def test_root_is_hidden_the_way_to_it_is_read_only_and_the_rest_stays_writable(app, repo, tmp_path):
     made = app()
     spec = made.plan(WRITE).spec
-    assert spec.permissions["filesystem"] == {":slash_tmp": "read", ":tmpdir": "read", str(repo / "deep"): "read", str(repo): "write", str(repo / "deep" / "er" / "root"): "none"}
+    assert spec.permissions["filesystem"] == {":slash_tmp": "read", ":tmpdir": "read",
+                                              str(repo / "deep"): "read", str(repo): "write",
+                                              str(repo / "deep" / "er" / "root"): "none"}
     words = cms.codex_argv(spec)
     assert not any(word.startswith("--sandbox") for word in words)
     assert 'default_permissions="codex_mcp_swarm"' in words
@@ -60,7 +62,8 @@ def test_a_worktree_of_its_own_is_opened_again_and_those_of_others_stay_readable
 
 
 @pytest.mark.parametrize("settings, words", [
-    (("network_access=true",), "permissions.codex_mcp_swarm.network.enabled=true"), ((), "permissions.codex_mcp_swarm.network.enabled=false"),
+    (("network_access=true",), "permissions.codex_mcp_swarm.network.enabled=true"),
+    ((), "permissions.codex_mcp_swarm.network.enabled=false"),
     (("network_access=true", "network_access=false"), "permissions.codex_mcp_swarm.network.enabled=false"),
 ])
 def test_what_has_no_effect_beside_a_profile_goes_into_it(app, settings, words):
@@ -68,21 +71,30 @@ def test_what_has_no_effect_beside_a_profile_goes_into_it(app, settings, words):
     assert words in cms.codex_argv(made.plan(WRITE).spec)
 
 
-@pytest.mark.parametrize("line", ['sandbox_workspace_write.writable_roots=["%s"]', "sandbox_workspace_write={network_access=true, writable_roots=['%s']}"])
+@pytest.mark.parametrize("line",
+                         ['sandbox_workspace_write.writable_roots=["%s"]',
+                          "sandbox_workspace_write={network_access=true, writable_roots=['%s']}"])
 def test_a_writable_root_around_root_counts_wherever_it_was_set(swarm, tmp_path, fake, line):
     assert files_of(swarm(overrides=(line % tmp_path,)))[str(tmp_path)] == "write"
     config = tmp_path / "home" / ".codex" / "config.toml"
-    config.write_text(config.read_text() + 'writable_roots = [\n  # mine\n  "%s",\n]\n[other]\nnetwork_access = true\n' % tmp_path)
+    config.write_text(config.read_text()
+                      + 'writable_roots = [\n  # mine\n  "%s",\n]\n[other]\nnetwork_access = true\n'
+                      % tmp_path)
     assert files_of(swarm())[str(tmp_path / "root")] == "none"
-    assert files_of(swarm(), config={"sandbox_workspace_write": {"writable_roots": [str(tmp_path)]}})[str(tmp_path / "root")] == "none"
+    assert files_of(swarm(),
+                    config={"sandbox_workspace_write": {"writable_roots": [str(tmp_path)]}})[str(
+                        tmp_path / "root")] == "none"
 
 
 UNDERSTOOD = [
-    ('[sandbox_workspace_write]\nwritable_roots = ["/a", \'/b\']\nnetwork_access = true', {"writable_roots": ["/a", "/b"], "network_access": True}),
-    ('[sandbox_workspace_write]\n# it\'s mine\nwritable_roots = [ "/a", # see ], "/c"\n "/b" ]\n[other]\nx=1', {"writable_roots": ["/a", "/b"]}),
+    ('[sandbox_workspace_write]\nwritable_roots = ["/a", \'/b\']\nnetwork_access = true',
+     {"writable_roots": ["/a", "/b"], "network_access": True}),
+    ('[sandbox_workspace_write]\n# it\'s mine\nwritable_roots = [ "/a", # see ], "/c"\n "/b" ]\n[other]\nx=1',
+     {"writable_roots": ["/a", "/b"]}),
     ('[sandbox_workspace_write]\nwritable_roots = [\n  "/a", # it\'s mine\n]\n', {"writable_roots": ["/a"]}),
     ("sandbox_workspace_write.exclude_slash_tmp=true", {"exclude_slash_tmp": True}),
-    ("sandbox_workspace_write={network_access=true, writable_roots=['/a']}", {"writable_roots": ["/a"], "network_access": True}),
+    ("sandbox_workspace_write={network_access=true, writable_roots=['/a']}",
+     {"writable_roots": ["/a"], "network_access": True}),
     ("model=gpt-5.5", {}), ("[other]\nnetwork_access = true", {}),
     ("[sandbox_workspace_write]\nnetwork_access = true\n[other]\nx = 1", {"network_access": True}),
     ("sandbox_workspace_write.network_access=false", {"network_access": False}),
@@ -90,11 +102,14 @@ UNDERSTOOD = [
 UNCERTAIN_BEFORE_311 = [
     ('[ "sandbox_workspace_write" ]\nwritable_roots = ["/a"]', {"writable_roots": ["/a"]}),
     ('[sandbox_workspace_write]\n"writable_roots" = ["/a"]', {"writable_roots": ["/a"]}),
-    ('[sandbox_workspace_write]\nwritable_roots = ["""\n/a""", "/b\\u0041"]', {"writable_roots": ["/a", "/bA"]}),
-    ('[sandbox_workspace_write]\nwritable_roots = [ "/a", # see ]\n"/b\\u0041" ]', {"writable_roots": ["/a", "/bA"]}),
+    ('[sandbox_workspace_write]\nwritable_roots = ["""\n/a""", "/b\\u0041"]',
+     {"writable_roots": ["/a", "/bA"]}),
+    ('[sandbox_workspace_write]\nwritable_roots = [ "/a", # see ]\n"/b\\u0041" ]',
+     {"writable_roots": ["/a", "/bA"]}),
     ('["sandbox_workspace\\u005fwrite"]\n"writable\\u005froots" = ["/a"]', {"writable_roots": ["/a"]}),
     ('sandbox_workspace_write.writable_roots = [\n"/a"]', {"writable_roots": ["/a"]}),
-    ('[sandbox_workspace_write]\nnetwork_access = false # exclude_slash_tmp = true', {"network_access": False}),
+    ('[sandbox_workspace_write]\nnetwork_access = false # exclude_slash_tmp = true',
+     {"network_access": False}),
     ('[sandbox_workspace_write] # writable_roots = ["/"]\n', {}),
 ]
 NEVER = ["[sandbox_workspace_write]\nwritable_roots = 1", "[sandbox_workspace_write]\nwritable_roots = [1]",
@@ -115,7 +130,9 @@ def test_what_a_config_opens_is_understood_or_said_to_be_uncertain(monkeypatch, 
 def test_what_is_not_understood_counts_as_open_and_stays_closed(swarm, tmp_path, at, roots):
     config = tmp_path / at
     config.parent.mkdir(exist_ok=True)
-    config.write_text("[sandbox_workspace_write]\nwritable_roots = %s\nexclude_slash_tmp = true\nexclude_tmpdir_env_var = true\n" % roots)
+    config.write_text(
+        "[sandbox_workspace_write]\nwritable_roots = %s\nexclude_slash_tmp = true\n"
+        "exclude_tmpdir_env_var = true\n" % roots)
     spec = swarm().plan(WRITE).spec
     files = spec.permissions["filesystem"]
     assert files[str(tmp_path / "root")] == "none"
@@ -196,7 +213,9 @@ def test_a_link_on_the_way_to_root_that_a_task_could_turn_is_refused(swarm, repo
         swarm(root=str(repo / "link" / "root"), worktree_dir=str(tmp_path / "trees")).plan(WRITE)
 
 
-@pytest.mark.parametrize("told, fits", [("codex-cli 0.144.6", False), ("codex-cli 0.154.0", True), ("codex-cli 1.0.0", True), ("nothing", False)])
+@pytest.mark.parametrize("told, fits",
+                         [("codex-cli 0.144.6", False), ("codex-cli 0.154.0", True),
+                          ("codex-cli 1.0.0", True), ("nothing", False)])
 def test_a_codex_that_has_no_profiles_is_refused_and_asked_once(app, tmp_path, told, fits):
     codex = tmp_path / "old-codex"
     codex.write_text("#!/bin/sh\necho asked >> %s\necho %s\n" % (tmp_path / "asked", told))

@@ -40,8 +40,10 @@ def texts(chance):
 
 
 def tree(chance):
-    return Worktree(text(chance), text(chance), text(chance), text(chance), *(maybe(chance, make) for make in (text, number, number, number, number, text)),
-                    *(chance.choice([{}, {"count": 3, "first": [text(chance)]}]) for _ in range(6)), texts(chance), maybe(chance, text), maybe(chance, text))
+    return Worktree(text(chance), text(chance), text(chance), text(chance),
+                    *(maybe(chance, make) for make in (text, number, number, number, number, text)),
+                    *(chance.choice([{}, {"count": 3, "first": [text(chance)]}]) for _ in range(6)),
+                    texts(chance), maybe(chance, text), maybe(chance, text))
 
 
 def failure(chance):
@@ -57,8 +59,10 @@ def status(chance):
 def spec(chance):
     arguments = {"model": text(chance), "config": {"a": [1, {"b": text(chance)}], "c": None},
                  "timeout_s": 1.5}
-    return Spec(text(chance), seconds(chance), text(chance), text(chance), maybe(chance, lambda c: arguments, {}), texts(chance), chance.random() < 0.5,
-                chance.random() < 0.5, *(maybe(chance, make) for make in (seconds, text, usage, tree)), text(chance), texts(chance))
+    return Spec(text(chance), seconds(chance), text(chance), text(chance),
+                maybe(chance, lambda c: arguments, {}), texts(chance), chance.random() < 0.5,
+                chance.random() < 0.5, *(maybe(chance, make) for make in (seconds, text, usage, tree)),
+                text(chance), texts(chance))
 
 
 def report(chance):
@@ -106,9 +110,12 @@ def test_a_field_that_an_older_version_did_not_have_gets_its_default(make, name,
 
 
 @pytest.mark.parametrize("kind, data", [
-    (Status, {}), (Status, {"state": "asleep"}), (Status, {"state": ["running"]}), (Status, {"state": "ended", "outcome": "fine"}), (Status, {"state": None}),
-    (Spec, {}), (Spec, {"task_id": "x", "created_at": 1, "codex": "c", "cwd": "/", "worktree": 5}), (Report, {}), (Report, {"outcome": "failed"}),
-    (Report, {"outcome": "failed", "elapsed_s": 1, "ended_at": 1, "failure": {"kind": "new"}}), (Failure, {"kind": "auth"}), (Worktree, {"path": "/x"}),
+    (Status, {}), (Status, {"state": "asleep"}), (Status, {"state": ["running"]}),
+    (Status, {"state": "ended", "outcome": "fine"}), (Status, {"state": None}),
+    (Spec, {}), (Spec, {"task_id": "x", "created_at": 1, "codex": "c", "cwd": "/", "worktree": 5}),
+    (Report, {}), (Report, {"outcome": "failed"}),
+    (Report, {"outcome": "failed", "elapsed_s": 1, "ended_at": 1, "failure": {"kind": "new"}}),
+    (Failure, {"kind": "auth"}), (Worktree, {"path": "/x"}),
     (Report, {"outcome": "failed", "elapsed_s": "1", "ended_at": 1}),
     (Report, {"outcome": "failed", "elapsed_s": 1, "ended_at": 1, "files": [1]}),
     (Handle, {"handle_id": "x", "created_at": 1, "wait": {"task_ids": []}}),
@@ -131,7 +138,9 @@ def test_the_usage_of_a_turn_is_what_the_thread_used_since_and_never_negative(no
     assert Usage(*now).since(Usage(*before)) == Usage(*share)
 
 
-@pytest.mark.parametrize("data", [{"input_tokens": "7"}, {"input_tokens": None}, {"input_tokens": 1.5}, {"input_tokens": [1]}, {"tokens": 7}, {}], ids=repr)
+@pytest.mark.parametrize("data",
+                         [{"input_tokens": "7"}, {"input_tokens": None}, {"input_tokens": 1.5},
+                          {"input_tokens": [1]}, {"tokens": 7}, {}], ids=repr)
 def test_a_usage_of_odd_types_counts_as_none(data):
     assert Usage.told(data) == Usage()
 
@@ -166,7 +175,9 @@ def test_a_record_for_which_there_is_no_room_leaves_no_half_of_it(tmp_path, monk
     assert os.listdir(str(tmp_path)) == []
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"7", b"\xff\xfe\0", b'{"state": "run', b"[" * 100_000], ids=lambda d: repr(d[:12]))
+@pytest.mark.parametrize("data",
+                         [b"", b"{", b"[]", b"null", b"7", b"\xff\xfe\0", b'{"state": "run', b"[" * 100_000],
+                         ids=lambda d: repr(d[:12]))
 def test_what_is_no_json_object_is_unreadable(tmp_path, data):
     (tmp_path / "x.json").write_bytes(data)
     with pytest.raises(cms.UNREADABLE):

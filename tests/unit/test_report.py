@@ -80,7 +80,8 @@ def test_what_a_task_wrote_is_text_on_the_page_and_nothing_is_loaded(three):
 
 def test_a_phone_and_the_dark_are_thought_of(three):
     text = report(*three)
-    assert '<meta name="viewport" content="width=device-width' in text and "prefers-color-scheme: dark" in text
+    assert '<meta name="viewport" content="width=device-width' in text
+    assert "prefers-color-scheme: dark" in text
     assert "overflow-wrap: anywhere" in text and "overflow-x: auto" in text
 
 
@@ -100,7 +101,8 @@ def test_the_timeline_is_sound_and_every_bar_lies_in_it(three):
 
 def test_a_long_diff_and_a_long_message_are_cut_and_it_is_said(swarm):
     app = swarm()
-    record = run(app, "SHELL yes 'line & line' | head -n 20000 > big.txt", "MESSAGE 100000", cwd=".", worktree=True)
+    record = run(app, "SHELL yes 'line & line' | head -n 20000 > big.txt", "MESSAGE 100000", cwd=".",
+                 worktree=True)
     text = report(app, [record["task_id"]], 10_000)
     assert len(text) < 120_000 and text.count("characters more") == 2
     Page(text)

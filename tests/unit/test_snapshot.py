@@ -1,4 +1,5 @@
-"""The snapshot at the end of a task: everything that changed is on its branch, whatever the task did to its worktree."""
+"""The snapshot at the end of a task: everything that changed is on its branch, whatever the task did to its
+worktree."""
 import concurrent.futures
 import os
 import pathlib
@@ -41,7 +42,9 @@ def show(repo, name, branch=BRANCH):
 
 
 # -- where the task left its HEAD -------------------------------------------------------------------------
-@pytest.mark.parametrize("words, on", [(("checkout", "-q", "-b", "other"), "`other`"), (("checkout", "-q", "--detach"), "detached")], ids=["another branch", "no branch"])
+@pytest.mark.parametrize("words, on",
+                         [(("checkout", "-q", "-b", "other"), "`other`"),
+                          (("checkout", "-q", "--detach"), "detached")], ids=["another branch", "no branch"])
 def test_work_on_another_branch_is_on_the_branch_of_the_task_all_the_same(repo, tree, place, words, on):
     agent(tree, *words)
     commit(tree, "committed")
@@ -88,8 +91,11 @@ def test_a_rebase_onto_what_the_user_committed_meanwhile_is_taken_as_it_is(repo,
     assert files_of(repo) == ["README", "left", "one", "theirs", "two"]
 
 
-@pytest.mark.parametrize("then, left", [("--continue", {"one", "two", "three", "left"}), ("--abort", {"one", "two", "three", "left"}), ("--quit", {"one", "two", "left"})])
-def test_a_rebase_that_the_task_is_in_the_middle_of_loses_nothing_then_or_later(repo, tree, place, then, left):
+@pytest.mark.parametrize("then, left",
+                         [("--continue", {"one", "two", "three", "left"}),
+                          ("--abort", {"one", "two", "three", "left"}), ("--quit", {"one", "two", "left"})])
+def test_a_rebase_that_the_task_is_in_the_middle_of_loses_nothing_then_or_later(
+        repo, tree, place, then, left):
     for name in ("one", "two", "three"):
         commit(tree, name)
     tip = agent(tree, "rev-parse", "HEAD")
@@ -189,7 +195,8 @@ LOCKS = ["worktrees/tree/index.lock", "worktrees/tree/HEAD.lock", "config.lock",
 
 @pytest.mark.parametrize("moment", ["before", "in the middle"])
 @pytest.mark.parametrize("lock", LOCKS)
-def test_no_lock_that_a_git_of_the_tasks_left_or_takes_meanwhile_stops_the_snapshot(repo, tree, place, lock, moment):
+def test_no_lock_that_a_git_of_the_tasks_left_or_takes_meanwhile_stops_the_snapshot(
+        repo, tree, place, lock, moment):
     """In the middle: by a filter, which git runs while it takes the files."""
     path = repo / ".git" / lock
     sh(repo, "git", "config", "filter.races.clean", "touch '%s'; cat" % path)
@@ -242,7 +249,8 @@ def test_a_second_snapshot_takes_what_changed_within_the_same_second_and_size(re
 
 # -- every kind of change ---------------------------------------------------------------------------------
 def test_a_new_link_that_leads_out_of_the_tree_is_left_out_and_named(repo, tree, place):
-    """Merged, it would take the place of what the user has there: git thinks little of an ignored directory."""
+    """Merged, it would take the place of what the user has there: git thinks little of an ignored
+    directory."""
     put_aside = repo / "node_modules"
     put_aside.mkdir()
     os.symlink(str(put_aside), str(place / "node_modules"))
@@ -275,7 +283,8 @@ def test_only_the_last_index_of_ours_is_kept(tree, place):
     for text in "abc":
         (place / "x").write_text(text)
         found = save(tree)
-    assert [name for name in os.listdir(tree.git_dir) if name.startswith(cms.OWN_INDEX)] == ["%s-%s" % (cms.OWN_INDEX, found.head)]
+    assert [name for name in os.listdir(tree.git_dir)
+            if name.startswith(cms.OWN_INDEX)] == ["%s-%s" % (cms.OWN_INDEX, found.head)]
 
 
 def test_files_links_and_directories_may_take_each_others_place(repo, tree, place):
@@ -293,7 +302,8 @@ def test_files_links_and_directories_may_take_each_others_place(repo, tree, plac
     save(tree)
     rows = sh(repo, "git", "ls-tree", "-r", BRANCH).splitlines()
     assert sorted((row[:6], row.split("\t")[1]) for row in rows) == [
-        ("100644", "README"), ("100644", "dir"), ("100644", "file/in"), ("120000", "link-to-be"), ("120000", "x")]
+        ("100644", "README"), ("100644", "dir"), ("100644", "file/in"), ("120000", "link-to-be"),
+        ("120000", "x")]
 
 
 NAMES = ["with space", "quote\"s'", "new\nline", "tab\t", "\u00e4 \u20ac", "-dash", ":(exclude)x",
@@ -451,7 +461,9 @@ def test_a_file_that_git_cannot_take_is_named_and_the_rest_is_taken(repo, tree, 
 
 
 @pytest.mark.parametrize("key", ["process", "clean"])
-@pytest.mark.parametrize("command, line", [("no-such-lfs %f", "no-such-lfs: not found"), ("sh -c 'echo my words >&2; exit 3'", "my words")])
+@pytest.mark.parametrize("command, line",
+                         [("no-such-lfs %f", "no-such-lfs: not found"),
+                          ("sh -c 'echo my words >&2; exit 3'", "my words")])
 def test_what_a_missing_or_failing_filter_says_is_the_reason(repo, tree, place, key, command, line):
     sh(repo, "git", "config", "filter.lfs." + key, command)
     sh(repo, "git", "config", "filter.lfs.required", "true")
@@ -500,7 +512,9 @@ def test_conflict_markers_that_a_task_committed_are_told_and_a_heading_is_none(r
     assert warnings == ["Conflict markers are left in `marked (1)`"] and found.commits == 1
 
 
-@pytest.mark.parametrize("name", ["a\tb", ":100644 100644 1 2 M", "1\t2\tx", "-x", "\xe4", b"\xff".decode("utf-8", "surrogateescape")])
+@pytest.mark.parametrize("name",
+                         ["a\tb", ":100644 100644 1 2 M", "1\t2\tx", "-x", "\xe4",
+                          b"\xff".decode("utf-8", "surrogateescape")])
 def test_conflict_markers_are_told_and_lines_counted_whatever_the_name(repo, tree, place, name):
     for path in (name, "clean"):
         (place / path).write_text("<<<<<<< ours\n=======\n>>>>>>> theirs\n" if path == name else "1\n")
@@ -606,7 +620,8 @@ def test_git_gc_while_the_task_runs_and_before_a_reply_loses_nothing(repo, place
 
 @pytest.mark.parametrize("what, words",
                          [("tree", "no directory `%s`"), ("repo", "not a git repository: '%s")])
-def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so_and_moved_back_nothing_is_lost(repo, tree, place, tmp_path, what, words):
+def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so_and_moved_back_nothing_is_lost(
+        repo, tree, place, tmp_path, what, words):
     (place / "x").write_text("1\n")
     (tmp_path / what).rename(tmp_path / "elsewhere")
     with pytest.raises(GitError) as caught:
@@ -618,7 +633,8 @@ def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so_and_
 
 
 def test_what_a_full_disk_has_no_room_for_is_named_and_with_room_again_it_is_taken(repo, tree, place):
-    """In a process of its own. A limit on the size of files stands in for a full disk: git is killed over the large one,
+    """In a process of its own. A limit on the size of files stands in for a full disk: git is killed over the
+    large one,
     with the index locked."""
     (place / "large").write_bytes(os.urandom(300_000))
     (place / "small").write_text("1\n")
@@ -636,7 +652,8 @@ def test_what_a_full_disk_has_no_room_for_is_named_and_with_room_again_it_is_tak
 
 # -- the lock ---------------------------------------------------------------------------------------------
 def test_a_worktree_is_locked_until_it_is_released_and_can_be_locked_again(repo, tree):
-    locked = lambda: any(line.startswith("locked ") for line in sh(repo, "git", "worktree", "list", "--porcelain").splitlines())
+    locked = lambda: any(line.startswith("locked ")
+                         for line in sh(repo, "git", "worktree", "list", "--porcelain").splitlines())
     assert locked()
     cms.Trees(ours()).release(tree)
     assert not locked()

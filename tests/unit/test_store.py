@@ -1,4 +1,5 @@
-"""The directory of a task: complete before anybody sees it, alive while its lock is held, and no other task's problem."""
+"""The directory of a task: complete before anybody sees it, alive while its lock is held, and no other task's
+problem."""
 import contextlib
 import errno
 import fcntl
@@ -24,7 +25,8 @@ class Made:
 
     def __init__(self, store, number, **fields):
         fields = {"created_at": float(number), "codex": "/bin/codex", "cwd": "/", **fields}
-        self.dir, *self.fds = TaskDir.create(store.tasks, Spec("%012x" % number, **fields), "the prompt").appear()
+        self.dir, *self.fds = TaskDir.create(store.tasks, Spec("%012x" % number, **fields),
+                                             "the prompt").appear()
         self.id, self.path = self.dir.task_id, self.dir.path
 
     def advance(self, *events, **facts):
@@ -72,7 +74,9 @@ def test_a_task_is_complete_and_locked_before_it_has_its_name(tasks, make):
     def at_the_rename(name, args):
         if name == "os.rename" and os.path.basename(args[1]) == "%012x" % 1:
             hidden = TaskDir(args[0])
-            seen.append((tasks.ids(), set(os.listdir(hidden.path)), cms.held(hidden.file("lock")), hidden.status().state, hidden.spec().task_id))
+            seen.append(
+                (tasks.ids(), set(os.listdir(hidden.path)), cms.held(hidden.file("lock")),
+                 hidden.status().state, hidden.spec().task_id))
     with auditing(at_the_rename):
         task = make()
     assert seen == [([], FILES, True, State.STARTING, task.id)]
@@ -99,7 +103,8 @@ STATUSES = [
     (lambda t: t.advance("spawned").die(), "ended", "lost"),
     (lambda t: t.advance("spawned").advance("stop", stop_reason=Outcome.CANCELLED).die(), "ended", "lost"),
     (lambda t: t.end(), "ended", "succeeded"),
-    (lambda t: t.report().advance("spawned").advance("exited", outcome=Outcome.SUCCEEDED), "ended", "succeeded"),     # the lock is not free yet
+    (lambda t: t.report().advance("spawned").advance("exited", outcome=Outcome.SUCCEEDED), "ended",
+     "succeeded"),     # the lock is not free yet
     # no room for the last status
     (lambda t: t.advance("spawned").report(Outcome.TIMED_OUT).die(), "ended", "timed_out"),
     (lambda t: t.advance("spawned").report(), "running", None),
@@ -120,7 +125,8 @@ def test_a_task_that_waits_its_turn_needs_no_lock(make):
 
 def test_a_task_that_ends_between_two_looks_is_not_taken_for_lost(make):
     task = make().advance("spawned").die()
-    end = lambda name, args: task.dir.write_status(Status(State.ENDED, Outcome.SUCCEEDED)) if name == "fcntl.flock" else None
+    end = lambda name, args: task.dir.write_status(
+        Status(State.ENDED, Outcome.SUCCEEDED)) if name == "fcntl.flock" else None
     with auditing(end):
         assert task.dir.status().outcome is Outcome.SUCCEEDED
 
@@ -163,7 +169,9 @@ def test_where_only_readers_can_share_a_lock_a_task_is_alive_until_it_has_ended(
     with auditing(nfs):
         assert supervised(living) and not supervised(dead)
         dead.dir.join()
-        with tasks.locked("sweep.lock", fcntl.LOCK_SH) as mine, tasks.locked("sweep.lock", fcntl.LOCK_SH | fcntl.LOCK_NB) as others:
+        with tasks.locked("sweep.lock",
+                          fcntl.LOCK_SH) as mine, tasks.locked(
+                              "sweep.lock", fcntl.LOCK_SH | fcntl.LOCK_NB) as others:
             assert (mine, others) == (True, False)
 
 
@@ -179,7 +187,9 @@ def test_a_store_that_does_not_exist_is_empty(tmp_path):
     assert cms.Store(str(tmp_path / "none")).ids() == [] and not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("task_id", ["0" * 12, "", ".", "..", "../tasks", "0" * 13, "x" * 100_000, "0" * 11 + "\n", "0" * 12 + "\n", "\0"], ids=lambda i: repr(i[:15]))
+@pytest.mark.parametrize("task_id",
+                         ["0" * 12, "", ".", "..", "../tasks", "0" * 13, "x" * 100_000, "0" * 11 + "\n",
+                          "0" * 12 + "\n", "\0"], ids=lambda i: repr(i[:15]))
 def test_what_is_no_task_is_refused_by_name(tasks, task_id):
     with pytest.raises(ToolError) as caught:
         tasks.get(task_id)
@@ -199,7 +209,8 @@ def written(data):
     return write
 
 
-DAMAGE = {"torn": written(b'{"state":"runn'), "empty": written(b""), "binary": written(b"\xff\xfe\0\x80"), "a list": written(b"[1,2]"), "odd": written(b'{"state": 7}'),
+DAMAGE = {"torn": written(b'{"state":"runn'), "empty": written(b""), "binary": written(b"\xff\xfe\0\x80"),
+          "a list": written(b"[1,2]"), "odd": written(b'{"state": 7}'),
           "deep": written(b"[" * 100_000), "gone": os.unlink, "a directory": as_directory}
 NAMES = ["spec.json", "status.json", "report.json", "events.jsonl", "stderr.log", "lock"]
 
@@ -218,7 +229,8 @@ def application(store):
 
 
 def damaged(make, name, life):
-    """Three tasks; for each kind of damage to a file of the second one: (the kind, the second, the ids of the others)."""
+    """Three tasks; for each kind of damage to a file of the second one: (the kind, the second, the ids of the
+    others)."""
     first, bad, last = made = [make(number, thread_id=thread(number)) for number in (1, 2, 3)]
     for task in made:
         for log in ("events.jsonl", "stderr.log"):
@@ -242,7 +254,9 @@ def test_damage_in_one_task_is_that_tasks_alone(tasks, make, name, life):
         assert set(app.store.ids()) == others | {bad}, how
         assert set(app.unended()) - {bad} == (others if life != "ended" else set()), how
         assert [app.record(task)["state"] for task in others] == [life] * 2, how
-        assert app.plan({"prompt": "x", "threadId": thread(9), "cwd": ".", "sandbox": "read-only"}).spec.thread_id == thread(9), how
+        assert app.plan(
+            {"prompt": "x", "threadId": thread(9), "cwd": ".",
+             "sandbox": "read-only"}).spec.thread_id == thread(9), how
         try:
             assert app.record(bad)["task_id"] == bad, how
         except ToolError as error:
@@ -298,8 +312,10 @@ def test_nothing_of_ours_is_for_anybody_else_even_under_umask_0(swarm, tmp_path,
         # what is in there are files of a checkout
         names[:] = [name for name in names if pathlib.Path(at).name != "worktrees"]
     assert len(paths) > 30
-    assert {"lock", "stderr.log", "supervisor.log", "sweep.lock", "setup.log", ".codex-swarm", "worktrees"} <= {path.name for path in paths}
-    modes = {str(path): oct(path.lstat().st_mode) for path in paths if path.parent.name != "worktrees" or path.name == ".codex-swarm"}
+    assert {"lock", "stderr.log", "supervisor.log", "sweep.lock", "setup.log", ".codex-swarm",
+            "worktrees"} <= {path.name for path in paths}
+    modes = {str(path): oct(path.lstat().st_mode) for path in paths if path.parent.name != "worktrees"
+             or path.name == ".codex-swarm"}
     assert {path: mode for path, mode in modes.items() if int(mode, 8) & 0o077} == {}
 
 
@@ -313,8 +329,10 @@ def test_the_files_of_a_worktree_have_the_modes_that_git_and_the_users_umask_giv
         record = run(swarm(worktree_setup="touch set-up"), "WRITE deep/made 1", "SHELL touch shell",
                      worktree=True)
     top = pathlib.Path(record["worktree"]["path"])
-    assert {name: stat.S_IMODE((top / name).stat().st_mode) for name in ("README", "deep", "deep/made", "shell", "set-up", "copied")} == {
-        "README": 0o666 & ~mask, "deep": 0o777 & ~mask, "deep/made": 0o666 & ~mask, "shell": 0o666 & ~mask, "set-up": 0o666 & ~mask, "copied": 0o640}
+    assert {name: stat.S_IMODE((top / name).stat().st_mode)
+            for name in ("README", "deep", "deep/made", "shell", "set-up", "copied")} == {
+        "README": 0o666 & ~mask, "deep": 0o777 & ~mask, "deep/made": 0o666 & ~mask, "shell": 0o666 & ~mask,
+                "set-up": 0o666 & ~mask, "copied": 0o640}
 
 
 def test_a_log_that_cannot_hold_a_name_as_it_is_shows_its_bytes(tmp_path):
@@ -386,7 +404,8 @@ def test_a_root_that_others_can_read_is_left_as_it_is_and_its_tasks_are_closed(t
     for path in (tmp_path / "root", tmp_path / "root" / "tasks"):
         os.chmod(str(path), 0o755)
     cms.Store(str(tmp_path / "root")).prepare()
-    assert [stat.S_IMODE(os.stat(str(tmp_path / path)).st_mode) for path in ("root", "root/tasks")] == [0o755, 0o700]
+    assert [stat.S_IMODE(os.stat(str(tmp_path / path)).st_mode)
+            for path in ("root", "root/tasks")] == [0o755, 0o700]
 
 
 @pytest.mark.parametrize("name", ["spec.json", "status.json", "report.json"])
@@ -405,7 +424,8 @@ limit, tasks, arguments = int(sys.argv[1]), sys.argv[2], {"base-instructions": "
 descriptors = len(os.listdir("/dev/fd"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    cms.TaskDir.create(tasks, cms.Spec("0" * 12, 0.0, "codex", "/", arguments), "a prompt of more than ten characters")
+    spec = cms.Spec("0" * 12, 0.0, "codex", "/", arguments)
+    cms.TaskDir.create(tasks, spec, "a prompt of more than ten characters")
 except OSError as error:
     print(error.errno, len(os.listdir("/dev/fd")) - descriptors)
 """
@@ -413,7 +433,8 @@ except OSError as error:
 
 @pytest.mark.parametrize("limit", [10, 1000, 70_000], ids=["prompt", "reserve", "spec.json"])
 def test_a_task_for_which_there_is_no_room_leaves_nothing_behind(tasks, limit):
-    child = subprocess.run([sys.executable, "-c", NO_ROOM, str(limit), tasks.tasks], stdout=subprocess.PIPE, timeout=WAIT_S,
+    child = subprocess.run([sys.executable, "-c", NO_ROOM, str(limit), tasks.tasks], stdout=subprocess.PIPE,
+                           timeout=WAIT_S,
                            env={"PYTHONPATH": os.path.dirname(cms.__file__)})
     assert child.stdout.split() == [b"%d" % errno.EFBIG, b"0"]
     assert os.listdir(tasks.tasks) == []
@@ -429,7 +450,8 @@ print(cms.Store(sys.argv[1]).end_handle("0" * 32, cms.HandleEnd(1.0, "completed"
 
 def test_an_end_for_which_there_is_no_room_is_told_and_leaves_no_file(tasks):
     os.makedirs(tasks.handles)
-    child = subprocess.run([sys.executable, "-c", NO_ROOM_FOR_AN_END, tasks.root], stdout=subprocess.PIPE, timeout=WAIT_S,
+    child = subprocess.run([sys.executable, "-c", NO_ROOM_FOR_AN_END, tasks.root], stdout=subprocess.PIPE,
+                           timeout=WAIT_S,
                            env={"PYTHONPATH": os.path.dirname(cms.__file__)})
     assert child.stdout.split() == [b"completed"]
     assert os.listdir(tasks.handles) == []
@@ -439,7 +461,8 @@ def test_the_first_end_of_a_handle_stays(tasks):
     os.makedirs(tasks.handles)
     first = cms.HandleEnd(1.0, "completed", "1 of 1 done", {"content": []})
     assert tasks.end_handle("0" * 32, first) == first
-    assert tasks.end_handle("0" * 32, cms.HandleEnd(2.0, "cancelled", "")) == first == tasks.handle_end("0" * 32)
+    assert tasks.end_handle("0" * 32,
+                            cms.HandleEnd(2.0, "cancelled", "")) == first == tasks.handle_end("0" * 32)
     assert os.listdir(tasks.handles) == ["0" * 32 + ".end.json"]
 
 
@@ -480,7 +503,8 @@ def test_a_task_over_whose_removal_somebody_is_killed_is_not_listed_any_more(tas
 
 def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):
     task = make().advance("spawned")
-    hidden, descriptors = TaskDir.create(tasks.tasks, task.dir.spec(), "another prompt"), sorted(os.listdir("/dev/fd"))
+    hidden, descriptors = TaskDir.create(tasks.tasks, task.dir.spec(),
+                                         "another prompt"), sorted(os.listdir("/dev/fd"))
     with pytest.raises(OSError):
         hidden.appear()
     hidden.discard()

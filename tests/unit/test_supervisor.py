@@ -1,4 +1,5 @@
-"""Real supervisors: whatever happens to codex, to the server or to themselves, the task ends, truthfully and with nothing left running."""
+"""Real supervisors: whatever happens to codex, to the server or to themselves, the task ends, truthfully and
+with nothing left running."""
 import contextlib
 import json
 import os
@@ -27,7 +28,8 @@ def pid_of(task):
 
 
 def working(task):
-    """Wait until the prompt of a fake run is being carried out: it has said something. Its first line is `LINES 1`."""
+    """Wait until the prompt of a fake run is being carried out: it has said something. Its first line is
+    `LINES 1`."""
     path = pathlib.Path(task.file("events.jsonl"))
     eventually(lambda: path.exists() and b"reasoning" in path.read_bytes(), what="the first item of the run")
     return pid_of(task)
@@ -50,8 +52,10 @@ def cancelled(app, task):
 def codex_script(tmp_path, body):
     """A codex of our own; `body` is Python that runs after the prompt was read."""
     path = tmp_path / "codex"
-    path.write_text("#!%s\nimport json, os, subprocess, sys, time\nprompt = sys.stdin.buffer.read().decode('utf-8')\n"
-                    "def event(**members):\n    print(json.dumps(members), flush=True)\n%s" % (sys.executable, body))
+    path.write_text(
+        "#!%s\nimport json, os, subprocess, sys, time\nprompt = sys.stdin.buffer.read().decode('utf-8')\n"
+                    "def event(**members):\n    print(json.dumps(members), flush=True)\n%s"
+        % (sys.executable, body))
     os.chmod(str(path), 0o755)
     return str(path)
 
@@ -59,11 +63,14 @@ def codex_script(tmp_path, body):
 # -- ends that codex makes itself ---------------------------------------------------------------------
 ENDS = [
     # what codex does -> outcome, kind, exit code
-    (["SAY done"], "succeeded", None, 0), (["PLAY success"], "succeeded", None, 0), (["RECONNECT 3"], "succeeded", None, 0),
-    (["FAIL unexpected status 401 Unauthorized: x, url: y"], "failed", "auth", 1), (["PLAY x_badflag"], "failed", "config", 2),
+    (["SAY done"], "succeeded", None, 0), (["PLAY success"], "succeeded", None, 0),
+    (["RECONNECT 3"], "succeeded", None, 0),
+    (["FAIL unexpected status 401 Unauthorized: x, url: y"], "failed", "auth", 1),
+    (["PLAY x_badflag"], "failed", "config", 2),
     (["EXIT 7"], "failed", "unknown", 7), (["EXIT 101"], "failed", "codex_crash", 101),
     (["CRASH 11"], "failed", "codex_crash", -11), (["CRASH 6"], "failed", "codex_crash", -6),
-    (["CRASH 9"], "failed", "killed", -9), (["CRASH 15"], "failed", "killed", -15), (["PLAY sigterm"], "failed", "killed", -15),
+    (["CRASH 9"], "failed", "killed", -9), (["CRASH 15"], "failed", "killed", -15),
+    (["PLAY sigterm"], "failed", "killed", -15),
     (["SILENT"], "failed", "disagreement", 0), (["BOTH"], "failed", "disagreement", 3),
 ]
 
@@ -71,10 +78,13 @@ ENDS = [
 @pytest.mark.parametrize("prompt, outcome, kind, code", ENDS, ids=lambda v: str(v)[:24])
 def test_the_end_of_codex_is_told_as_it_was(swarm, prompt, outcome, kind, code):
     record = run(swarm(), *prompt)
-    assert (record["outcome"], record.get("failure", {}).get("kind"), record["exit_code"]) == (outcome, kind, code)
+    assert (record["outcome"], record.get("failure", {}).get("kind"),
+            record["exit_code"]) == (outcome, kind, code)
 
 
-@pytest.mark.parametrize("prompt, facts", [("SILENT", ["exit status 0", "turn.started"]), ("BOTH", ["exit status 3", "turn.completed"])])
+@pytest.mark.parametrize("prompt, facts",
+                         [("SILENT", ["exit status 0", "turn.started"]),
+                          ("BOTH", ["exit status 3", "turn.completed"])])
 def test_a_disagreement_shows_both_facts(swarm, prompt, facts):
     message = run(swarm(), prompt)["failure"]["message"]
     assert [fact for fact in facts if fact not in message] == []
@@ -101,17 +111,21 @@ def test_a_codex_that_cannot_be_executed_fails_with_a_kind(swarm, tmp_path):
 def test_warnings_of_the_server_and_of_codex_are_all_in_the_record(swarm):
     record = run(swarm(), "PLAY success", approval_policy="on-request", profile="nowhere")
     assert record["outcome"] == "succeeded"
-    assert [sum(words in w for w in record["warnings"]) for words in ("approval-policy", "nowhere", "Model metadata")] == [1, 1, 1]
+    assert [sum(words in w for w in record["warnings"])
+            for words in ("approval-policy", "nowhere", "Model metadata")] == [1, 1, 1]
 
 
 def test_a_reply_in_another_thread_than_asked_for_is_not_taken_for_it(swarm, tmp_path):
-    codex = codex_script(tmp_path, "event(type='thread.started', thread_id='01a1fae2-9a16-7c70-9702-000000000002')\nevent(type='turn.completed')")
+    codex = codex_script(tmp_path,
+                         "event(type='thread.started', thread_id='01a1fae2-9a16-7c70-9702-000000000002')\n"
+                         "event(type='turn.completed')")
     record = run(swarm(codex_bin=codex), "x", threadId="01a1fae2-9a16-7c70-9702-000000000001", cwd=".")
     assert (record["outcome"], record["failure"]["kind"]) == ("failed", "resume")
 
 
 # -- what codex gets ----------------------------------------------------------------------------------
-def test_codex_has_the_umask_of_the_server_no_descriptor_of_ours_and_a_session_of_its_own(swarm, tmp_path, gate):
+def test_codex_has_the_umask_of_the_server_no_descriptor_of_ours_and_a_session_of_its_own(
+        swarm, tmp_path, gate):
     app, before = swarm(), os.umask(0o027)
     try:
         task = begin(app, "SHELL (umask; ls /dev/fd/; echo $CODEX_SWARM_TASK_ID) >%s" % (tmp_path / "seen"),
@@ -127,7 +141,9 @@ def test_codex_has_the_umask_of_the_server_no_descriptor_of_ours_and_a_session_o
     assert descriptors == ["0", "1", "2", "3"]              # 3 is the directory that `ls` reads
 
 
-@pytest.mark.parametrize("prompt", ["x", "-", "--help", "resume", "\ufeff two\r\nlines \u2028\x85 \U0001f41d\0\n\n", "y" * 300_000], ids=lambda p: repr(p[:8]))
+@pytest.mark.parametrize("prompt",
+                         ["x", "-", "--help", "resume", "\ufeff two\r\nlines \u2028\x85 \U0001f41d\0\n\n",
+                          "y" * 300_000], ids=lambda p: repr(p[:8]))
 def test_the_prompt_reaches_codex_byte_for_byte_and_is_in_no_argument(swarm, tmp_path, prompt):
     codex = codex_script(tmp_path, """event(type="thread.started", thread_id="t")
 with open(sys.argv[0] + ".prompt", "w", newline="", encoding="utf-8") as f:
@@ -141,7 +157,8 @@ event(type="turn.completed")
 
 
 @pytest.mark.parametrize("version", [sys.version, "another one"])
-def test_a_task_runs_without_a_forker_though_python_was_updated_beneath_the_server(swarm, monkeypatch, version):
+def test_a_task_runs_without_a_forker_though_python_was_updated_beneath_the_server(
+        swarm, monkeypatch, version):
     monkeypatch.setattr(sys, "version", version)
     app = swarm()
     app.host.forker = None
@@ -168,7 +185,8 @@ def test_a_task_that_is_stopped_before_codex_starts_never_starts_it(swarm):
     directory.stop()
     launch(app, directory, lock, control)
     (record,) = ended(app, [directory.task_id])
-    assert (record["outcome"], record["failure"]["kind"], "exit_code" in record) == ("cancelled", "cancelled", False)
+    assert (record["outcome"], record["failure"]["kind"],
+            "exit_code" in record) == ("cancelled", "cancelled", False)
     assert not os.path.exists(directory.file("events.jsonl"))
 
 
@@ -221,7 +239,8 @@ def test_codex_may_end_by_itself_when_it_is_cancelled(swarm, gate):
     task = begin(app, "LINES 1", gate.wait)
     pid = working(task)
     record = cancelled(app, task)
-    assert (record["outcome"], record["exit_code"], record["failure"]["kind"]) == ("cancelled", 1, "cancelled")
+    assert (record["outcome"], record["exit_code"],
+            record["failure"]["kind"]) == ("cancelled", 1, "cancelled")
     gone(pid)
 
 
@@ -266,7 +285,9 @@ def test_a_cancel_of_a_task_that_has_ended_changes_nothing(swarm):
 @pytest.mark.parametrize("end", ["cancel", "normal end", "timeout", "crash"])
 def test_nothing_that_a_task_started_survives_it(swarm, tmp_path, gate, end):
     orphan, job = tmp_path / "orphan", tmp_path / "job"
-    lines = ["ORPHAN %s" % orphan, "SHELL setsid sh -c 'echo $$ >%s; exec sleep 1000' >/dev/null 2>&1 & while ! test -s %s; do sleep 0.01; done" % (job, job)]
+    lines = ["ORPHAN %s" % orphan,
+             "SHELL setsid sh -c 'echo $$ >%s; exec sleep 1000' >/dev/null 2>&1 & while ! test -s %s; "
+             "do sleep 0.01; done" % (job, job)]
     last = {"cancel": gate.wait, "normal end": "SAY done", "timeout": gate.wait, "crash": "CRASH 9"}[end]
     app = swarm()
     task = begin(app, *lines, "LINES 1", last, **({"timeout_s": 4} if end == "timeout" else {}))
@@ -275,7 +296,8 @@ def test_nothing_that_a_task_started_survives_it(swarm, tmp_path, gate, end):
         working(task)
         app.stop([task.task_id])
     (record,) = ended(app, [task.task_id])
-    assert record["outcome"] == {"cancel": "cancelled", "normal end": "succeeded", "timeout": "timed_out", "crash": "failed"}[end]
+    assert record["outcome"] == {"cancel": "cancelled", "normal end": "succeeded", "timeout": "timed_out",
+                                 "crash": "failed"}[end]
     assert not any(map(alive, pids))                # not eventually: the end was told
 
 
@@ -283,7 +305,8 @@ def test_nothing_that_a_task_left_running_works_on_while_its_work_is_committed(s
     left, seen = tmp_path / "left", tmp_path / "seen"
     git(repo, "config", "filter.look.clean", "kill -0 $(cat %s) && touch %s; cat" % (left, seen))
     (repo / ".git" / "info" / "attributes").write_text("*.x filter=look\n")
-    leave = "SHELL setsid sh -c 'echo $$ >%s; exec sleep 1000' >/dev/null 2>&1 & while ! test -s %s; do sleep 0.01; done"
+    leave = ("SHELL setsid sh -c 'echo $$ >%s; exec sleep 1000' >/dev/null 2>&1 & while ! test -s %s; "
+             "do sleep 0.01; done")
     assert run(swarm(), leave % (left, left), "WRITE f.x 1", worktree=True)["worktree"]["files_changed"] == 1
     assert not seen.exists() and not alive(pid_in(left))
 
@@ -299,7 +322,8 @@ def test_nothing_that_a_filter_of_gits_left_running_survives_the_task(swarm, rep
 
 
 @pytest.mark.parametrize("what, limit_s", [("cancelled", None), ("time limit", 1.5)])
-def test_what_ends_a_task_is_heard_while_git_hangs_at_its_end_and_the_result_stays(swarm, repo, tmp_path, what, limit_s):
+def test_what_ends_a_task_is_heard_while_git_hangs_at_its_end_and_the_result_stays(
+        swarm, repo, tmp_path, what, limit_s):
     hangs = tmp_path / "hangs"
     git(repo, "config", "filter.hang.clean", "echo $$ >%s; exec sleep 1000" % hangs)
     (repo / ".git" / "info" / "attributes").write_text("*.x filter=hang\n")
@@ -352,7 +376,8 @@ def test_a_killed_supervisor_is_told_at_once_and_what_codex_wrote_is_kept(swarm,
     app = swarm(codex_bin=codex_script(tmp_path, PARTIAL))
     task = begin(app, "x")
     pids, told = [pid_of(task), pid_in(tmp_path / "codex.pid")], []
-    waiter = threading.Thread(target=lambda: told.append((app.wait([task.task_id], WAIT_S, cms.Call()), time.monotonic())))
+    waiter = threading.Thread(
+        target=lambda: told.append((app.wait([task.task_id], WAIT_S, cms.Call()), time.monotonic())))
     waiter.start()
     killed_at = time.monotonic()
     os.kill(parent_of(pids[0]), signal.SIGKILL)
@@ -361,7 +386,8 @@ def test_a_killed_supervisor_is_told_at_once_and_what_codex_wrote_is_kept(swarm,
     for server in (app, swarm()):                   # the one that started it, and one that never saw it run
         record = server.record(task.task_id)
         assert (record["state"], record["outcome"], record["failure"]["kind"]) == ("ended", "lost", "lost")
-        assert (record["content"], record["threadId"]) == ("half of it", "01a1fae2-9a16-7c70-9702-579ef587dc24")
+        assert (record["content"], record["threadId"]) == ("half of it",
+                                                           "01a1fae2-9a16-7c70-9702-579ef587dc24")
         assert any("supervisor left no report" in w for w in record["warnings"])
     gone(*pids)
 
@@ -434,7 +460,8 @@ def test_a_forked_supervisor_hears_what_it_is_told_before_it_has_begun(swarm, wh
     app = swarm()
     env = dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__))
     argv = [sys.executable, "-c", FORKED, json.dumps(app.config._asdict()), what]
-    record = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, env=env, check=True, timeout=WAIT_S).stdout)
+    record = json.loads(
+        subprocess.run(argv, stdout=subprocess.PIPE, env=env, check=True, timeout=WAIT_S).stdout)
     assert record["outcome"] == outcome
     assert os.path.exists(app.store.get(record["task_id"]).file("events.jsonl")) == (what == "let alone")
 
@@ -451,14 +478,17 @@ sys.stdin.read()
 
 def other_process(app, requests):
     """Start tasks in a process of its own; (the process, their ids)."""
-    child = subprocess.Popen([sys.executable, "-c", SERVER, json.dumps(app.config._asdict()), json.dumps(requests)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    child = subprocess.Popen(
+        [sys.executable, "-c", SERVER, json.dumps(app.config._asdict()), json.dumps(requests)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
     return child, child.stdout.readline().decode().split()
 
 
 def test_a_second_server_sees_waits_for_and_stops_what_the_first_one_started(swarm, gate):
     first, second = swarm(), swarm()
-    one, two = begin(first, "LINES 1", gate.wait, "SAY one"), begin(first, "LINES 1", "WAITFILE /nonexistent/gate")
+    one, two = begin(first, "LINES 1", gate.wait,
+                     "SAY one"), begin(first, "LINES 1", "WAITFILE /nonexistent/gate")
     assert set(second.unended()) == {one.task_id, two.task_id}
     for task in (one, two):
         working(task)
@@ -496,7 +526,9 @@ def test_codex_dies_with_its_supervisor_also_when_no_server_is_left_to_see_it(sw
 def test_a_server_that_dies_while_it_launches_leaves_no_task_alive_in_name_only(swarm):
     app = swarm()
     app.store.prepare()
-    directory, *fds = TaskDir.create(app.store.tasks, Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, "/"), "x").appear()
+    directory, *fds = TaskDir.create(app.store.tasks,
+                                     Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, "/"),
+                                     "x").appear()
     for fd in fds:
         os.close(fd)                                # what the kernel does then
     (record,) = ended(app, [directory.task_id])
@@ -508,7 +540,8 @@ ROOM = [pytest.param(3000, "succeeded", id="for a short report"), pytest.param(0
 
 
 @pytest.mark.parametrize("room, outcome", ROOM)
-def test_where_no_report_can_be_written_the_message_is_that_of_the_events(swarm, gate, message, room, outcome):
+def test_where_no_report_can_be_written_the_message_is_that_of_the_events(
+        swarm, gate, message, room, outcome):
     app = swarm()
     task = begin(app, "LINES 1", gate.wait, "MESSAGE 100000")
     resource.prlimit(parent_of(working(task)), resource.RLIMIT_FSIZE, (room, room))

@@ -1,4 +1,5 @@
-"""The application: what is checked before anything starts, what a reply takes over, and where codex is found."""
+"""The application: what is checked before anything starts, what a reply takes over, and where codex is
+found."""
 import concurrent.futures
 import errno
 import json
@@ -24,13 +25,16 @@ NOWHERE = "01a1fae2-9a16-7c70-9702-579ef587dc24"
 
 
 def git(repo, *words):
-    return subprocess.run(["git", *words], cwd=str(repo), stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout.split()
+    return subprocess.run(["git", *words], cwd=str(repo), stdout=subprocess.PIPE, check=True,
+                          universal_newlines=True).stdout.split()
 
 
 def left_behind(root, repo):
     """Everything that a start makes: tasks, worktrees, branches."""
     listed = lambda name: sorted(path.name for path in (root / name).glob("[0-9a-f]*"))
-    return listed("tasks"), listed("worktrees"), git(repo, "for-each-ref", "--format=%(refname:short)"), len(git(repo, "worktree", "list", "--porcelain"))
+    return listed("tasks"), listed("worktrees"), git(repo, "for-each-ref",
+                                                     "--format=%(refname:short)"), len(
+                                                         git(repo, "worktree", "list", "--porcelain"))
 
 
 def seen(app, *lines, **arguments):
@@ -54,10 +58,13 @@ def test_a_reply_in_a_worktree_is_committed_also_after_a_reply_elsewhere(swarm, 
 def test_a_task_runs_though_the_program_was_removed_under_its_server(tmp_path, root, repo, fake):
     program = tmp_path / "codex_mcp_swarm.py"
     shutil.copy(cms.__file__, str(program))
-    script = ("import os, codex_mcp_swarm as cms\nos.unlink(%r)\napp = cms.Swarm(cms.Config(%r, %r, %r), cms.Host(), dict(os.environ))\n"
-              "ids = app.start([{'prompt': 'SAY x', 'cwd': %r, 'sandbox': 'read-only'}])\napp.wait(ids, %r, cms.Call())\n"
+    script = ("import os, codex_mcp_swarm as cms\nos.unlink(%r)\n"
+              "app = cms.Swarm(cms.Config(%r, %r, %r), cms.Host(), dict(os.environ))\n"
+              "ids = app.start([{'prompt': 'SAY x', 'cwd': %r, 'sandbox': 'read-only'}])\n"
+              "app.wait(ids, %r, cms.Call())\n"
               "print(app.record(ids[0])['content'])"
-              % (str(program), str(root), str(root / "worktrees"), fake["CODEX_SWARM_CODEX_BIN"], str(repo), WAIT_S))
+              % (str(program), str(root), str(root / "worktrees"), fake["CODEX_SWARM_CODEX_BIN"], str(repo),
+                 WAIT_S))
     done = subprocess.run([sys.executable, "-B", "-c", script], stdout=subprocess.PIPE, timeout=2 * WAIT_S,
                           check=True, cwd=str(tmp_path))
     assert done.stdout == b"x\n"
@@ -101,15 +108,19 @@ def outside(tmp_path):
 
 WRONG = [
     # an entry, what the error names
-    ({"cwd": "/nonexistent"}, "`cwd`: /nonexistent does not exist"), ({"cwd": "{}/file"}, "is not a directory"), ({"cwd": "/"}, "not in a git repository"),
-    ({"cwd": "a\0b"}, "`cwd`"), ({"cwd": "x" * 5000}, "`cwd`"), ({"cwd": "{}/unborn", "worktree": True}, "no commit"),
-    ({"threadId": NOWHERE, "worktree": True}, "`worktree`"), ({"task_id": "0" * 12}, "There is no task"), ({"developer-instructions": "x" * 200_000}, "`developer-instructions` is too long"),
+    ({"cwd": "/nonexistent"}, "`cwd`: /nonexistent does not exist"),
+    ({"cwd": "{}/file"}, "is not a directory"), ({"cwd": "/"}, "not in a git repository"),
+    ({"cwd": "a\0b"}, "`cwd`"), ({"cwd": "x" * 5000}, "`cwd`"),
+    ({"cwd": "{}/unborn", "worktree": True}, "no commit"),
+    ({"threadId": NOWHERE, "worktree": True}, "`worktree`"), ({"task_id": "0" * 12}, "There is no task"),
+    ({"developer-instructions": "x" * 200_000}, "`developer-instructions` is too long"),
     ({"config": {"a": None}}, "`config`"),
 ]
 
 
 @pytest.mark.parametrize("entry, words", WRONG, ids=[w for _, w in WRONG])
-def test_when_one_entry_is_wrong_nothing_starts_and_the_error_names_it(swarm, outside, root, repo, entry, words):
+def test_when_one_entry_is_wrong_nothing_starts_and_the_error_names_it(
+        swarm, outside, root, repo, entry, words):
     app, before = swarm(), left_behind(root, repo)
     entry = {k: v.replace("{}", str(outside)) if isinstance(v, str) else v for k, v in entry.items()}
     with pytest.raises(ToolError) as caught:
@@ -185,7 +196,8 @@ def test_worktrees_that_are_taken_back_disturb_none_that_are_made_meanwhile(swar
     ids = app.start([{"prompt": "SAY x", "cwd": "sub", **one} for one in [bad, good] * 8], "tasks")
     records = ended(app, ids)
     assert [record["outcome"] for record in records] == ["failed", "succeeded"] * 8
-    assert all("has no counterpart in the worktree" in record["failure"]["message"] for record in records[::2])
+    assert all("has no counterpart in the worktree" in record["failure"]["message"]
+               for record in records[::2])
     assert git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads/codex-swarm/") == sorted(
         "codex-swarm/" + task_id for task_id in ids[1::2])
     assert len(git(repo, "worktree", "list")) // 3 >= 9 and left_behind(root, repo)[1] == sorted(ids[1::2])
@@ -257,8 +269,11 @@ def test_when_there_is_no_room_nothing_starts_and_no_worktree_stays(swarm, root,
     app, before = swarm(), left_behind(root, repo)
     script = SERVER.replace("json.loads(sys.argv[2])",
                             "[{'prompt': 'x', 'worktree': True}, {'prompt': 'y' * 500000, 'worktree': True}]")
-    child = subprocess.run(["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", sys.executable, "-c", script, json.dumps(app.config._asdict())], input=b"",
-                           stderr=subprocess.PIPE, timeout=WAIT_S, env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
+    child = subprocess.run(
+        ["bash", "-c", 'ulimit -f 300; exec "$@"', "bash", sys.executable, "-c", script,
+         json.dumps(app.config._asdict())], input=b"",
+                           stderr=subprocess.PIPE, timeout=WAIT_S,
+        env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
     assert b"ToolError: " in child.stderr and b"could not be written" in child.stderr, child.stderr
     assert left_behind(root, repo) == before
 
@@ -293,7 +308,9 @@ def test_outside_a_repository_a_task_runs_when_the_server_was_told_so(swarm, out
 
 
 # -- where it runs ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("given, place", [(None, ""), (".", ""), ("sub", "sub"), ("sub/..", ""), ("{}", ""), ("{}/sub/", "sub")])
+@pytest.mark.parametrize("given, place",
+                         [(None, ""), (".", ""), ("sub", "sub"), ("sub/..", ""), ("{}", ""),
+                          ("{}/sub/", "sub")])
 def test_the_working_directory_is_taken_from_the_servers(swarm, repo, given, place):
     (repo / "sub").mkdir()
     arguments = {} if given is None else {"cwd": given.replace("{}", str(repo))}
@@ -312,8 +329,10 @@ def test_a_worktree_task_works_in_the_same_sub_directory_and_its_work_comes_home
     git(repo, "commit", "-q", "-m", "second")
     record = run(swarm(), "WRITE made by codex", "SHELL pwd > where", cwd="sub", worktree=True)
     tree = record["worktree"]
-    assert (tree["path"], tree["branch"]) == (str(root / "worktrees" / record["task_id"]), "codex-swarm/" + record["task_id"])
-    assert (tree["files_changed"], tree["insertions"], tree["deletions"], "git_dir" in tree) == (2, 2, 0, False)
+    assert (tree["path"], tree["branch"]) == (str(root / "worktrees" / record["task_id"]),
+                                              "codex-swarm/" + record["task_id"])
+    assert (tree["files_changed"], tree["insertions"], tree["deletions"],
+            "git_dir" in tree) == (2, 2, 0, False)
     git(repo, "merge", "-q", tree["branch"])
     assert (repo / "sub" / "made").read_text() == "by codex\n"
     assert (repo / "sub" / "where").read_text() == tree["path"] + "/sub\n"
@@ -328,7 +347,8 @@ def test_the_work_of_a_failed_task_is_committed_too_and_its_worktree_kept(swarm,
 
 
 def test_work_that_could_not_be_committed_is_told(swarm, repo):
-    spoil = "git checkout -q --detach; git branch -q -D codex-swarm/$CODEX_SWARM_TASK_ID; git branch -q codex-swarm/$CODEX_SWARM_TASK_ID/x"
+    spoil = ("git checkout -q --detach; git branch -q -D codex-swarm/$CODEX_SWARM_TASK_ID; "
+             "git branch -q codex-swarm/$CODEX_SWARM_TASK_ID/x")
     record = run(swarm(), "SHELL " + spoil, "WRITE x x", worktree=True)
     tree = record["worktree"]
     assert record["outcome"] == "succeeded"
@@ -348,9 +368,12 @@ def test_a_worktree_can_start_from_the_worktree_of_another_task(swarm, repo):
 @pytest.mark.parametrize("where", ["", "inner"])
 def test_no_worktree_starts_from_one_whose_git_directory_a_task_replaced(swarm, tmp_path, where):
     """git would run what that directory configures, outside of the sandbox."""
-    evil = "git init -q . && git config filter.x.smudge 'touch %s; cat' && echo '* filter=x' > .gitattributes && echo x > f" % (tmp_path / "ran")
+    evil = ("git init -q . && git config filter.x.smudge 'touch %s; cat' && "
+            "echo '* filter=x' > .gitattributes && echo x > f" % (tmp_path / "ran"))
     app = swarm()
-    first = run(app, "SHELL mkdir -p inner && cd ./%s && rm -f .git && %s && git add . && git -c user.name=a -c user.email=a@b commit -qm x" % (where, evil), worktree=True)
+    first = run(app,
+                "SHELL mkdir -p inner && cd ./%s && rm -f .git && %s && git add . && "
+                "git -c user.name=a -c user.email=a@b commit -qm x" % (where, evil), worktree=True)
     with pytest.raises(ToolError) as caught:
         app.start([{"prompt": "x", "worktree": True, "cwd": os.path.join(first["worktree"]["path"], where)}])
     assert first["task_id"] in str(caught.value)
@@ -359,7 +382,8 @@ def test_no_worktree_starts_from_one_whose_git_directory_a_task_replaced(swarm, 
 
 
 def test_the_worktree_is_locked_while_its_task_runs_and_only_then(swarm, repo, gate):
-    app, locked = swarm(), lambda: any(line.startswith("locked") for line in git(repo, "worktree", "list", "--porcelain"))
+    app, locked = swarm(), lambda: any(line.startswith("locked")
+                                       for line in git(repo, "worktree", "list", "--porcelain"))
     first, = app.start([{"prompt": gate.wait, "worktree": True}])
     assert locked()
     gate.open()
@@ -375,21 +399,28 @@ def test_the_worktree_is_locked_while_its_task_runs_and_only_then(swarm, repo, g
 
 SANDBOXES = [
     # arguments, flags of the server -> sandbox of the call
-    ({}, (), None), ({"worktree": True}, (), "workspace-write"), ({"worktree": True, "sandbox": "read-only"}, (), "read-only"), ({"sandbox": "read-only"}, (), "read-only"),
-    ({"worktree": True}, ("sandbox_mode=\"danger-full-access\"",), None), ({"worktree": True, "config": {"sandbox_mode": "read-only"}}, (), None),
+    ({}, (), None), ({"worktree": True}, (), "workspace-write"),
+    ({"worktree": True, "sandbox": "read-only"}, (), "read-only"),
+    ({"sandbox": "read-only"}, (), "read-only"),
+    ({"worktree": True}, ("sandbox_mode=\"danger-full-access\"",), None),
+    ({"worktree": True, "config": {"sandbox_mode": "read-only"}}, (), None),
     ({"worktree": True}, ("model=x",), "workspace-write"),
 ]
 
 
 @pytest.mark.parametrize("arguments, overrides, sandbox", SANDBOXES)
 def test_a_worktree_can_be_written_unless_something_says_otherwise(swarm, arguments, overrides, sandbox):
-    assert swarm(overrides=overrides).plan({"prompt": "x", **arguments}).spec.arguments.get("sandbox") == sandbox
+    assert swarm(overrides=overrides).plan({"prompt": "x", **arguments}).spec.arguments.get(
+        "sandbox") == sandbox
 
 
 # -- what codex passes over in silence ----------------------------------------------------------------
 WARNED = [
-    ({"approval-policy": "on-request"}, (), "`approval-policy` has no effect"), ({"approval-policy": "untrusted"}, (), "`approval-policy` has no effect"),
-    ({"approval-policy": "never"}, (), None), ({}, ("approval_policy=untrusted",), "`approval-policy` has no effect"), ({}, ("approval_policy=\"never\"",), None),
+    ({"approval-policy": "on-request"}, (), "`approval-policy` has no effect"),
+    ({"approval-policy": "untrusted"}, (), "`approval-policy` has no effect"),
+    ({"approval-policy": "never"}, (), None),
+    ({}, ("approval_policy=untrusted",), "`approval-policy` has no effect"),
+    ({}, ("approval_policy=\"never\"",), None),
     ({"profile": "missing"}, (), "`missing`"), ({"profile": "there"}, (), None), ({}, (), None),
 ]
 
@@ -425,13 +456,15 @@ def test_the_arguments_of_a_reply_override_and_stay(swarm, repo):
     first = run(app, "x", **ALL)
     second = seen(app, task_id=first["task_id"], model="m2")
     third = seen(app, threadId=first["threadId"])
-    assert [("--model=m2" in facts["argv"], "--profile=p1" in facts["argv"]) for facts in (second, third)] == [(True, True)] * 2
+    assert [("--model=m2" in facts["argv"], "--profile=p1" in facts["argv"])
+            for facts in (second, third)] == [(True, True)] * 2
 
 
 def test_a_reply_remembers_and_its_time_limit_is_its_own(swarm):
     app = swarm()
     first = run(app, "x is 7", timeout_s=20)
-    assert json.loads(run(app, "RECALL", threadId=first["threadId"])["content"].partition(" ")[2]) == ["x is 7"]
+    assert json.loads(
+        run(app, "RECALL", threadId=first["threadId"])["content"].partition(" ")[2]) == ["x is 7"]
     assert app.plan({"prompt": "x", "threadId": first["threadId"]}).spec.timeout_s is None
 
 
@@ -450,7 +483,8 @@ def test_a_reply_in_a_sub_directory_of_its_worktree_is_committed_too(swarm, repo
     second = run(app, "WRITE two 2", threadId=first["threadId"],
                  cwd=os.path.join(first["worktree"]["path"], "sub"))
     assert second["worktree"]["branch"] == first["worktree"]["branch"]
-    assert git(repo, "ls-tree", "-r", "--name-only", first["worktree"]["branch"]) == ["README", "sub/one", "sub/two"]
+    assert git(repo, "ls-tree", "-r", "--name-only",
+               first["worktree"]["branch"]) == ["README", "sub/one", "sub/two"]
 
 
 @pytest.mark.parametrize("line", ["\0", "#", "-m", "--amend", "\u2028", "\U0001f41d" * 200, "x" * 300_000],
@@ -465,7 +499,8 @@ def test_usage_is_that_of_the_turn_although_codex_counts_the_thread(swarm):
     app = swarm()
     first = run(app, "x")
     records = [first] + [run(app, "x", threadId=first["threadId"]) for _ in range(2)]
-    assert [(r["usage"]["input_tokens"], r["usage"]["output_tokens"], r["usage"]["reasoning_output_tokens"]) for r in records] == [(100, 20, 5)] * 3
+    assert [(r["usage"]["input_tokens"], r["usage"]["output_tokens"], r["usage"]["reasoning_output_tokens"])
+            for r in records] == [(100, 20, 5)] * 3
     failed = run(app, "FAIL flagged", threadId=first["threadId"])
     assert "usage" not in failed
     assert run(app, "x", threadId=first["threadId"])["usage"]["input_tokens"] == 100
@@ -508,7 +543,8 @@ def test_a_reply_reads_nothing_of_the_tasks_of_other_threads(swarm):
 
 
 @pytest.mark.parametrize("request_of, words", [
-    (lambda first: {"task_id": first["task_id"], "threadId": NOWHERE}, "different threads"), (lambda first: {"task_id": "f" * 12}, "There is no task"),
+    (lambda first: {"task_id": first["task_id"], "threadId": NOWHERE}, "different threads"),
+    (lambda first: {"task_id": "f" * 12}, "There is no task"),
 ])
 def test_a_thread_that_is_named_wrongly_is_refused(swarm, request_of, words):
     app = swarm()
@@ -561,7 +597,8 @@ def test_a_record_tells_what_a_running_task_does(swarm, gate, tmp_path):
     app = swarm()
     (tmp_path / "slow.sh").write_text("while ! test -e %s; do sleep 0.02; done\n" % gate.path)
     task = begin(app, "WRITE made x", "SHELL bash %s" % (tmp_path / "slow.sh"))
-    live = eventually(lambda: app.record(task.task_id).get("progress", {}).get("phase") == "running a command" and app.record(task.task_id))
+    live = eventually(lambda: app.record(task.task_id).get("progress", {}).get("phase") == "running a command"
+                      and app.record(task.task_id))
     assert live["state"] == "running"
     assert "outcome" not in live
     assert live["progress"]["tools"] == {"file_change": 1, "command_execution": 1}
@@ -607,8 +644,11 @@ def test_a_wait_whose_time_is_up_returns_and_stops_nothing(swarm, gate, timeout_
     assert app.record(task.task_id)["state"] in ("starting", "running")
 
 
-REASONS = [("", True), ("AbortError: user-cancel", True), ("The user does not want this", True), ("no more time for this", True), ("SdkError: Request timed out", False),
-           ("MCP error -32001: Request timed out", False), ("timeout", False), ("Timeout of 60000ms exceeded", False), ("time-out", False), ("time out", False), ("DEADLINE_EXCEEDED", False),
+REASONS = [("", True), ("AbortError: user-cancel", True), ("The user does not want this", True),
+           ("no more time for this", True), ("SdkError: Request timed out", False),
+           ("MCP error -32001: Request timed out", False), ("timeout", False),
+           ("Timeout of 60000ms exceeded", False), ("time-out", False), ("time out", False),
+           ("DEADLINE_EXCEEDED", False),
            ("Deadline exceeded", False), ("the sometimes outer loop", True)]
 
 
@@ -621,11 +661,15 @@ def test_a_call_is_abandoned_by_a_wish_and_not_by_the_clients_patience(reason, w
 
 
 # -- where codex is -----------------------------------------------------------------------------------
-PLATFORM = {("linux", "x86_64"): ("codex-linux-x64", "x86_64-unknown-linux-musl"), ("linux", "aarch64"): ("codex-linux-arm64", "aarch64-unknown-linux-musl"),
-            ("darwin", "x86_64"): ("codex-darwin-x64", "x86_64-apple-darwin"), ("darwin", "arm64"): ("codex-darwin-arm64", "aarch64-apple-darwin")}
+PLATFORM = {("linux", "x86_64"): ("codex-linux-x64", "x86_64-unknown-linux-musl"),
+            ("linux", "aarch64"): ("codex-linux-arm64", "aarch64-unknown-linux-musl"),
+            ("darwin", "x86_64"): ("codex-darwin-x64", "x86_64-apple-darwin"),
+            ("darwin", "arm64"): ("codex-darwin-arm64", "aarch64-apple-darwin")}
 PACKAGE, TRIPLE = PLATFORM["linux" if sys.platform.startswith("linux") else sys.platform, os.uname().machine]
 LAYOUTS = {
-    "beside": "node_modules/@openai/" + PACKAGE, "inside": "node_modules/@openai/codex/node_modules/@openai/" + PACKAGE, "in the package": "node_modules/@openai/codex",
+    "beside": "node_modules/@openai/" + PACKAGE,
+    "inside": "node_modules/@openai/codex/node_modules/@openai/" + PACKAGE,
+    "in the package": "node_modules/@openai/codex",
 }
 
 
@@ -653,7 +697,8 @@ def test_of_the_npm_package_the_native_binary_is_run(launcher, tmp_path, layout)
 
 
 def test_a_launcher_whose_binary_is_not_there_is_run_itself(launcher, tmp_path):
-    native = executable(tmp_path / "lib" / LAYOUTS["beside"] / "vendor" / "pdp11-unknown-unix" / "bin" / "codex")
+    native = executable(
+        tmp_path / "lib" / LAYOUTS["beside"] / "vendor" / "pdp11-unknown-unix" / "bin" / "codex")
     assert cms.find_codex(str(launcher), "") == str(launcher)
     native = executable(tmp_path / "lib" / LAYOUTS["beside"] / "vendor" / TRIPLE / "bin" / "codex")
     os.chmod(str(native), 0o644)
@@ -693,15 +738,19 @@ def test_a_codex_that_reports_nothing_at_all_is_a_failure_with_its_own_words(swa
 
 @pytest.mark.parametrize("key", ["filter.x.clean", "core.fsmonitor", "diff.external"])
 def test_a_repository_that_a_task_made_in_its_tree_gets_no_program_run(swarm, repo, tmp_path, key):
-    """It writes that repository's configuration inside its sandbox; our git runs outside of it, also at the next turn."""
+    """It writes that repository's configuration inside its sandbox; our git runs outside of it, also at the
+    next turn."""
     mark = tmp_path / "ran"
     evil = tmp_path / "evil.sh"
     evil.write_text("#!/bin/sh\necho ran >> %s\ncat\n" % mark)
     evil.chmod(0o755)
     git = "git -c user.name=a -c user.email=a@b"
     app = swarm()
-    first = run(app, "SHELL mkdir sub && cd sub && git init -q . && echo x > f && %s add f && %s commit -qm i" % (git, git), worktree=True)
-    plant = "cd %s/sub && git config %s %s && echo '* filter=x' > .gitattributes && touch -d 2001-01-01 f && echo z > f" % (first["worktree"]["path"], key, evil)
+    first = run(app,
+                "SHELL mkdir sub && cd sub && git init -q . && echo x > f && %s add f && %s commit -qm i"
+                % (git, git), worktree=True)
+    plant = ("cd %s/sub && git config %s %s && echo '* filter=x' > .gitattributes && "
+             "touch -d 2001-01-01 f && echo z > f" % (first["worktree"]["path"], key, evil))
     second = run(app, "SHELL %s\nWRITE new.txt new" % plant, task_id=first["task_id"])
     assert second["outcome"] == "succeeded" and second["worktree"]["head"] != first["worktree"]["head"]
     assert not mark.exists()

@@ -1,4 +1,5 @@
-"""What a sweep removes, what it keeps, and that no commit and no file that was there before is lost either way."""
+"""What a sweep removes, what it keeps, and that no commit and no file that was there before is lost either
+way."""
 import contextlib
 import hashlib
 import json
@@ -73,7 +74,8 @@ def trees(app):
 
 def left(app):
     """The tasks of which more than the answer is left."""
-    return [name for name in os.listdir(app.store.tasks) if not os.path.exists(os.path.join(app.store.tasks, name, "kept"))]
+    return [name for name in os.listdir(app.store.tasks)
+            if not os.path.exists(os.path.join(app.store.tasks, name, "kept"))]
 
 
 def refs(repo, pattern="refs"):
@@ -88,7 +90,8 @@ class Before:
         lines = sh(repo, "git", "rev-list", "--all").splitlines()
         if os.path.exists(os.path.join(path, ".git")):
             log = pathlib.Path(sh(path, "git", "rev-parse", "--absolute-git-dir"), "logs", "HEAD")
-            lines += [name for line in log.read_text().splitlines() for name in line.split(" ")[:2] if name.strip("0")]
+            lines += [name for line in log.read_text().splitlines() for name in line.split(" ")[:2]
+                      if name.strip("0")]
         self.commits = set(lines)
         for file in pathlib.Path(path).rglob("*"):
             if ".git" not in file.parts and file.is_file():
@@ -204,7 +207,8 @@ def test_what_no_other_ref_holds_stays_on_the_branch_or_in_the_trash(made, repo,
     done = one(app)
     # which leaves a branch that is where `main` is, and its work in the log of HEAD alone
     kept = act is not reset
-    assert done.removed and planned.removed and branch in done.notes[-1] and ("stays" in done.notes[-1]) == kept, done
+    assert done.removed and planned.removed
+    assert branch in done.notes[-1] and ("stays" in done.notes[-1]) == kept, done
     assert not top.exists() and left(app) == [] and ("refs/heads/" + branch in refs(repo)) == kept
     assert branch.split("/")[1] not in sh(repo, "git", "worktree", "list", "--porcelain").replace(branch, "")
     assert len(planned.notes) == len(done.notes)
@@ -413,7 +417,8 @@ def test_replies_go_with_their_worktree_and_only_when_the_last_of_them_is_old(sw
     aged(app, second["task_id"])
     done = one(app, host=Now)
     assert done.removed and left(app) == [] and not os.path.exists(first["worktree"]["path"])
-    assert sh(repo, "git", "ls-tree", "-r", "--name-only", first["worktree"]["branch"]).split() == ["README", "a", "b"]
+    assert sh(repo, "git", "ls-tree", "-r", "--name-only",
+              first["worktree"]["branch"]).split() == ["README", "a", "b"]
 
 
 def aged(app, task_id, by=2 * DAY_S):
@@ -493,9 +498,11 @@ def linked(repo, top, branch):
     os.symlink(str(repo) + "-there", str(top))
 
 
-KEPT = [(ignored_file, "`debug.log`"), (changed_copy, "copied file was changed: `.env`"), (user_lock, "mine!"),
+KEPT = [(ignored_file, "`debug.log`"), (changed_copy, "copied file was changed: `.env`"),
+        (user_lock, "mine!"),
         (unfinished, "merge is unfinished"), (nested, "repository: `inner`"),
-        (nested_in_a_tracked_directory, "repository: `inner`"), (outward_link, "leads out"), (replaced, "`.git` leads elsewhere"),
+        (nested_in_a_tracked_directory, "repository: `inner`"), (outward_link, "leads out"),
+        (replaced, "`.git` leads elsewhere"),
         (forgotten, "does not know"), (repository_gone, "repository was moved"), (linked, "")]
 
 
@@ -504,7 +511,8 @@ def test_it_is_kept_with_the_reason_and_nothing_changes(made, repo, act, words):
     app, top, branch = made
     act(repo, top, branch)
     before = digest(app.config.root, *(p for p in repo.parent.iterdir() if p.name.startswith("repo")))
-    planned, done = [[t._replace(age_s=0) for t in sweep(app, dry_run=dry) if t.task_ids] for dry in (True, False)]
+    planned, done = [[t._replace(age_s=0) for t in sweep(app, dry_run=dry) if t.task_ids]
+                     for dry in (True, False)]
     assert planned == done and not done[0].removed and words in done[0].notes[0], done
     assert digest(app.config.root, *(p for p in repo.parent.iterdir() if p.name.startswith("repo"))) == before
 
@@ -517,7 +525,9 @@ def digest(*tops):
         for path in sorted(top.rglob("*")):
             about = path.lstat()
             if path.name not in ("sweep.lock", "control"):
-                found[str(path)] = (about.st_mode, about.st_mtime_ns if not path.is_dir() else 0, path.read_bytes() if stat.S_ISREG(about.st_mode) and about.st_mode & 0o400 else b"")
+                found[str(path)] = (about.st_mode, about.st_mtime_ns if not path.is_dir() else 0,
+                                    path.read_bytes() if stat.S_ISREG(about.st_mode) and about.st_mode & 0o400
+                                    else b"")
     return found
 
 
@@ -539,7 +549,8 @@ def test_a_copied_file_that_is_not_ignored_any_more_is_no_secret_for_a_branch(ma
     put(top, _gitignore="*.log\n")
     done = one(app)
     assert done.removed
-    assert sh(repo, "git", "ls-tree", "-r", "--name-only", branch).split() == [".gitignore", ".worktreeinclude", "README", "work"]
+    assert sh(repo, "git", "ls-tree", "-r", "--name-only",
+              branch).split() == [".gitignore", ".worktreeinclude", "README", "work"]
 
 
 # -- submodules -------------------------------------------------------------------------------------------
@@ -585,12 +596,19 @@ def test_a_submodule_that_is_as_it_was_checked_out_goes_with_its_worktree(made_w
 
 ME = "-c user.name=A -c user.email=a@b.invalid"
 WORKED_IN = {
-    "a change": "echo 2 > inside", "a change that git is told to overlook": "git update-index --assume-unchanged inside; echo 2 > inside",
-    "a deletion": "rm inside", "a new file": "echo 1 > new", "an ignored file": "echo 1 > x.log", "a branch": "git branch mine", "a tag": "git tag mine",
-    "a commit": "git %s commit -q --allow-empty -m x" % ME, "a commit in the log": "git %s commit -q --allow-empty -m x; git reset -q --hard HEAD~1" % ME,
-    "a commit of another worktree": "git worktree add -q --detach ../elsewhere; cd ../elsewhere; git %s commit -q --allow-empty -m x; rm -r ../elsewhere" % ME,
-    "a stash": "echo 2 > inside; git %s stash -q" % ME, "a repository": "git init -q inner", "a repository in its place": "rm .git; git init -q; git %s commit -q --allow-empty -m x" % ME,
-    "a repository of another submodule": "git init -q --separate-git-dir $(git rev-parse --absolute-git-dir)/../other ../other; rm -r ../other"}
+    "a change": "echo 2 > inside",
+    "a change that git is told to overlook": "git update-index --assume-unchanged inside; echo 2 > inside",
+    "a deletion": "rm inside", "a new file": "echo 1 > new", "an ignored file": "echo 1 > x.log",
+    "a branch": "git branch mine", "a tag": "git tag mine",
+    "a commit": "git %s commit -q --allow-empty -m x" % ME,
+    "a commit in the log": "git %s commit -q --allow-empty -m x; git reset -q --hard HEAD~1" % ME,
+    "a commit of another worktree": "git worktree add -q --detach ../elsewhere; cd ../elsewhere; "
+                                    "git %s commit -q --allow-empty -m x; rm -r ../elsewhere" % ME,
+    "a stash": "echo 2 > inside; git %s stash -q" % ME, "a repository": "git init -q inner",
+    "a repository in its place": "rm .git; git init -q; git %s commit -q --allow-empty -m x" % ME,
+    "a repository of another submodule":
+        "git init -q --separate-git-dir $(git rev-parse --absolute-git-dir)/../other ../other; "
+        "rm -r ../other"}
 
 
 @pytest.mark.parametrize("how", WORKED_IN)
@@ -599,7 +617,8 @@ def test_a_submodule_in_which_something_was_done_keeps_its_worktree(made_with_su
     sh(top / "lib" / "sub", "sh", "-c", WORKED_IN[how])
     for dry_run in (True, False):
         done = one(app, dry_run=dry_run)
-        assert not done.removed and "lib/sub" in done.notes[0] and "git worktree remove --force" in done.notes[0], done
+        assert not done.removed and "lib/sub" in done.notes[0], done
+        assert "git worktree remove --force" in done.notes[0]
     assert (top / "lib" / "sub").exists()
     assert os.path.isdir(str(repo / ".git" / "worktrees" / top.name / "modules" / "a" / "library"))
 
@@ -651,7 +670,9 @@ def test_a_worktree_is_kept_when_a_pack_is_damaged(made, repo):
     blob = sh(repo, "git", "rev-parse", branch + ":work")
     sh(repo, "git", "repack", "-a", "-d", "-q")
     index = next((repo / ".git" / "objects" / "pack").glob("*.idx"))
-    _, _, _, length, offset = next(row for row in sh(repo, "git", "verify-pack", "-v", str(index)).splitlines() if row.startswith(blob)).split()
+    _, _, _, length, offset = next(row
+                                   for row in sh(repo, "git", "verify-pack", "-v", str(index)).splitlines()
+                                   if row.startswith(blob)).split()
     pack = index.with_suffix(".pack")
     data, end = bytearray(pack.read_bytes()), int(offset) + int(length)
     data[end - 3] ^= 1
@@ -681,11 +702,15 @@ def test_a_worktree_with_something_mounted_in_it_is_kept(made, tmp_path, monkeyp
     (top / "a b").mkdir()
     table = tmp_path / "mountinfo"
     place = os.path.realpath(str(top / "a b")).replace(" ", "\\040")
-    table.write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n36 22 8:1 /data %s rw - ext4 /dev/sda1 rw\n" % place)
+    table.write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n36 22 8:1 /data %s rw - ext4 /dev/sda1 rw\n"
+                     % place)
 
     monkeypatch.setattr(cms.mounted_in, "__defaults__", (str(table),))       # the kernel's, as it would say
     done = one(app)
-    assert not done.removed and "mounted" in done.notes[0] and place in done.notes[0] and (top / "a b").is_dir()
+    assert not done.removed
+    assert "mounted" in done.notes[0]
+    assert place in done.notes[0]
+    assert (top / "a b").is_dir()
     with pytest.raises(OSError):
         cms.delete_tree(str(top))
     assert (top / "a b").is_dir() and (top / "work").exists()
@@ -747,8 +772,12 @@ def test_a_worktree_that_a_server_was_killed_over_is_kept_with_what_somebody_com
     assert not done.removed and "committed something" in done.notes[0]
 
 
-@pytest.mark.parametrize("name, text", [("spec.json", "{"), ("report.json", "[]"), ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": "soon"}'),
-                                        ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": NaN}'), ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": 0}')])
+@pytest.mark.parametrize("name, text",
+                         [("spec.json", "{"), ("report.json", "[]"),
+                          ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": "soon"}'),
+                                        ("report.json",
+                                         '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": NaN}'),
+                          ("report.json", '{"outcome": "succeeded", "elapsed_s": 1, "ended_at": 0}')])
 def test_a_task_whose_record_is_damaged_is_kept(swarm, name, text):
     app = swarm()
     task = app.store.get(run(app, "SAY x")["task_id"])
@@ -798,7 +827,8 @@ def test_what_is_staged_and_not_on_disk_is_remembered(made, repo, then):
     put(top, plan=then) if then else (top / "plan").unlink()
     assert one(app).removed
     (repo / "same").write_text("staged\n")
-    assert sh(repo, "git", "hash-object", "same") in sh(repo, "git", "rev-list", "--objects", trash_of(repo, branch))
+    assert sh(repo, "git", "hash-object", "same") in sh(repo, "git", "rev-list", "--objects",
+                                                        trash_of(repo, branch))
 
 
 def test_a_lock_of_the_users_without_a_reason_keeps_the_worktree_and_the_dry_run_says_so(made, repo):
@@ -809,7 +839,8 @@ def test_a_lock_of_the_users_without_a_reason_keeps_the_worktree_and_the_dry_run
         assert not done.removed and "Somebody locked it" in done.notes[0]
 
 
-def test_a_worktree_of_another_root_in_the_same_place_is_left_alone_while_its_task_runs(made, swarm, repo, tmp_path):
+def test_a_worktree_of_another_root_in_the_same_place_is_left_alone_while_its_task_runs(
+        made, swarm, repo, tmp_path):
     app, top, branch = made
     other = swarm(root=str(tmp_path / "other"), worktree_dir=str(top.parent))
     task = begin(other, "SLEEP 1000", worktree=True)
@@ -843,7 +874,8 @@ def test_a_dry_run_changes_nothing_at_all(made, repo):
     staged(repo, top, branch)
     half(repo, top.parent, "0123456789ab")
     (pathlib.Path(app.store.tasks) / ".0123456789ab").mkdir()
-    look = lambda: (digest(app.config.root, repo), sorted(os.listdir(app.config.root)), refs(repo), sh(repo, "git", "count-objects", "-v"))
+    look = lambda: (digest(app.config.root, repo), sorted(os.listdir(app.config.root)), refs(repo),
+                    sh(repo, "git", "count-objects", "-v"))
     before = look()
     assert sum(thing.removed for thing in sweep(app, dry_run=True)) == 4
     assert look() == before
@@ -859,7 +891,10 @@ def test_sizes_are_those_of_du(made, tmp_path):
     os.link(str(top / "big"), str(top / "again"))
     os.symlink("/usr", str(top / "link"))
     found = one(app, dry_run=True)
-    said = 1024 * sum(int(line.split()[0]) for line in sh("/", "du", "-sk", str(top), *(os.path.join(app.store.tasks, i) for i in found.task_ids)).splitlines())
+    said = 1024 * sum(int(line.split()[0])
+                      for line in sh("/", "du", "-sk", str(top),
+                                     *(os.path.join(app.store.tasks, i)
+                                       for i in found.task_ids)).splitlines())
     assert abs(found.bytes - said) <= 0.05 * said
 
 
@@ -946,7 +981,8 @@ def sweep():
 if sys.argv[2:] != ["killed"]:
     sys.exit(sweep())
 cms.Host().prepare_to_launch()
-for die_at, _ in enumerate(sys.stdin, 1):       # each sweep is a process of its own, only the import is shared
+# each sweep is a process of its own, only the import is shared
+for die_at, _ in enumerate(sys.stdin, 1):
     child = os.fork()
     if child == 0:
         sys.stdout = open(os.devnull, "w")
@@ -958,14 +994,18 @@ for die_at, _ in enumerate(sys.stdin, 1):       # each sweep is a process of its
 
 
 def elsewhere(app, *how):
-    """A sweep in a process of its own; with `killed` one for each line that it is sent, which dies one step later than the one before."""
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(app.config._asdict()), *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    """A sweep in a process of its own; with `killed` one for each line that it is sent, which dies one step
+    later than the one before."""
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(app.config._asdict()), *how],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             env=dict(os.environ, PYTHONPATH=os.path.dirname(cms.__file__)))
 
 
 def test_two_sweeps_at_once_share_the_work_and_lose_nothing(swarm, repo):
     app = swarm()
-    records = ended(app, app.start([{"prompt": "WRITE file%d 1" % n, "worktree": True} for n in range(12)] + [{"prompt": "SAY x"}] * 12))
+    records = ended(app,
+                    app.start([{"prompt": "WRITE file%d 1" % n, "worktree": True} for n in range(12)]
+                              + [{"prompt": "SAY x"}] * 12))
     tips = {r["worktree"]["branch"]: r["worktree"]["head"] for r in records if "worktree" in r}
     for branch in list(tips)[:6]:
         sh(repo, "git", "merge", "-q", "-m", "m", branch)
@@ -1068,7 +1108,9 @@ def test_below_the_limit_of_free_space_no_worktree_is_made(swarm, repo, root):
     app = swarm(min_free_mb=1 << 40)
     with pytest.raises(cms.ToolError) as caught:
         app.start([{"prompt": "x", "worktree": True}])
-    assert [w for w in ("MiB are free", "CODEX_SWARM_MIN_FREE_MB", "1,099,511,627,776", "codex-mcp-swarm sweep", "CODEX_SWARM_WORKTREE_DIR") if w not in str(caught.value)] == []
+    assert [w
+            for w in ("MiB are free", "CODEX_SWARM_MIN_FREE_MB", "1,099,511,627,776", "codex-mcp-swarm sweep",
+                      "CODEX_SWARM_WORKTREE_DIR") if w not in str(caught.value)] == []
     assert refs(repo) == ["refs/heads/main"] and os.listdir(app.store.tasks) == trees(app) == []
     assert run(app, "SAY x")["content"] == "x"          # without a worktree there is no limit
 
@@ -1095,10 +1137,13 @@ def test_what_a_server_killed_while_it_verified_a_merge_left_is_removed(swarm, r
     app = swarm(merge_verify='touch made; kill -9 $PPID; sleep 1000')
     task_id = run(app, "WRITE a 1", worktree=True)["task_id"]
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
-              "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', merge_verify=sys.argv[4]), cms.Host(), os.environ)\n"
+              "s = cms.Swarm(cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', merge_verify=sys.argv[4]), "
+              "cms.Host(), os.environ)\n"
               "s.merge([sys.argv[3]], cms.Call(), cms.Wish())")
     before = refs(repo)
-    done = subprocess.run([sys.executable, "-c", script, os.path.dirname(cms.__file__), app.config.root, task_id, "touch made; kill -9 $PPID"], timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script, os.path.dirname(cms.__file__), app.config.root, task_id,
+         "touch made; kill -9 $PPID"], timeout=60)
     assert done.returncode == -9 and refs(repo) == before
     left = [p for p in pathlib.Path(app.config.worktree_dir).iterdir() if p.name.startswith("merge-")]
     assert len(left) == 1
@@ -1128,7 +1173,8 @@ def test_what_was_remembered_before_is_remembered_from_the_removal_on(made, repo
 
 def test_a_tree_too_deep_to_look_through_and_a_damaged_record_keep_no_other_from_being_swept(made, repo):
     app, top, branch = made
-    deep = run(app, "SHELL python3 -c 'import os; [(os.mkdir(\"a\"), os.chdir(\"a\")) for _ in range(1200)]'", worktree=True)["worktree"]
+    deep = run(app, "SHELL python3 -c 'import os; [(os.mkdir(\"a\"), os.chdir(\"a\")) for _ in range(1200)]'",
+               worktree=True)["worktree"]
     broken = run(app, "SAY x")["task_id"]
     spec = pathlib.Path(app.store.tasks, broken, "spec.json")
     spec.write_text(json.dumps(dict(json.loads(spec.read_text()), created_at="today", cwd=5)))
@@ -1148,7 +1194,8 @@ def test_a_tree_too_deep_to_look_through_and_a_damaged_record_keep_no_other_from
 def test_a_branch_to_which_a_rebase_elsewhere_will_come_back_stays(made, repo, tmp_path):
     app, top, branch = made
     sh(repo, "git", "branch", "holds-it", branch)
-    sh(repo, "git", "worktree", "unlock", str(top), ) if (repo / ".git/worktrees" / top.name / "locked").exists() else None
+    sh(repo, "git", "worktree", "unlock",
+       str(top), ) if (repo / ".git/worktrees" / top.name / "locked").exists() else None
     sh(repo, "git", "worktree", "remove", "--force", str(top))
     put(repo, work="mine\n")
     commit(repo)
@@ -1162,11 +1209,13 @@ def test_a_branch_to_which_a_rebase_elsewhere_will_come_back_stays(made, repo, t
 
 @contextlib.contextmanager
 def written_at_the_last_moment(app, top):
-    """Somebody writes a file into the worktree, under its hidden name, when all that it held has been committed."""
+    """Somebody writes a file into the worktree, under its hidden name, when all that it held has been
+    committed."""
     hidden = pathlib.Path(app.config.worktree_dir, cms.REMOVED + top.name)
 
     def write(event, args):
-        if event == "os.rename" and os.path.basename(args[1]).startswith(cms.OWN_INDEX + "-") and hidden.exists():
+        if event == "os.rename" and os.path.basename(args[1]).startswith(
+            cms.OWN_INDEX + "-") and hidden.exists():
             (hidden / "late").write_text("1\n")
     with helpers.auditing(write):
         yield
@@ -1326,7 +1375,7 @@ def test_a_merge_under_verify_is_left_alone_however_short_tasks_are_kept(swarm, 
         assert [t.removed for t in sweep(app, host=Now) if t.path == path] == [False]
 
 
-# -- the answer, which is kept for as long as people look for it -----------------------------------------------
+# -- the answer, which is kept for as long as people look for it ---------------------------------------
 class AMonth(cms.Host):
     """Later than answers are kept."""
     now = staticmethod(lambda: time.time() + 33 * DAY_S)
@@ -1349,7 +1398,9 @@ def test_of_a_swept_task_the_record_is_the_same_and_its_work_can_be_compared_and
     assert kept.record(task_id) == before and kept.diff(task_id, None, "patch", []) == patch
     done = kept.merge([task_id], cms.Call(), cms.Wish())
     assert (done.get("already_in") if merged else done["merged"]) == [task_id]
-    assert sorted(os.listdir(app.store.get(task_id).path)) == ["collected", "kept", "lock", "prompt", "report.json", "spec.json", "status.json"]
+    assert sorted(
+        os.listdir(app.store.get(task_id).path)) == ["collected", "kept", "lock", "prompt", "report.json",
+                                                     "spec.json", "status.json"]
 
 
 def test_answers_go_when_their_own_age_is_over(made):
@@ -1414,7 +1465,8 @@ def test_a_reply_gets_a_worktree_that_was_removed_again(made, repo, there):
         sh(repo, "git", "update-ref", "-d", trash_of(repo, branch))
     later = cms.Swarm(app.config._replace(worktree_setup="cp work prepared.log"), Later(), os.environ)
     reply = helpers.run(later, "WRITE more 1", threadId=first["threadId"])
-    assert (reply["outcome"], reply["worktree"]["path"], reply["worktree"]["branch"], reply["worktree"]["base"]) == ("succeeded", str(top), branch, first["worktree"]["base"])
+    assert (reply["outcome"], reply["worktree"]["path"], reply["worktree"]["branch"],
+            reply["worktree"]["base"]) == ("succeeded", str(top), branch, first["worktree"]["base"])
     assert sh(repo, "git", "rev-parse", branch + "^") == head
     assert {"work", "sub", ".env", "prepared.log"} <= set(os.listdir(str(top)))
     assert later.diff(reply["task_id"], None, "files", [])["content"] == "A sub/more"
@@ -1468,6 +1520,8 @@ def test_the_events_of_a_swept_task_say_that_they_were_removed(swarm):
     assert line["type"] == "codex-swarm.removed" and "CODEX_SWARM_TASK_MAX_AGE" in line["why"]
 
 
-@pytest.mark.parametrize("seconds, words", [(0, "0 s"), (59.6, "60 s"), (119, "119 s"), (720, "12 min"), (7_199, "120 min"), (5 * 3600, "5 h"), (DAY_S, "24 h"), (3 * DAY_S, "3 d"), (30 * DAY_S, "30 d")])
+@pytest.mark.parametrize("seconds, words",
+                         [(0, "0 s"), (59.6, "60 s"), (119, "119 s"), (720, "12 min"), (7_199, "120 min"),
+                          (5 * 3600, "5 h"), (DAY_S, "24 h"), (3 * DAY_S, "3 d"), (30 * DAY_S, "30 d")])
 def test_ages_are_told_in_human_units(seconds, words):
     assert cms.lasting(seconds) == words

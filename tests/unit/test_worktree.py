@@ -28,7 +28,8 @@ def make(repo, tmp_path):
 
 
 def all_files(top):
-    return sorted(str(p.relative_to(str(top))) for p in pathlib.Path(str(top)).rglob("*") if ".git" not in p.parts and not p.is_dir())
+    return sorted(str(p.relative_to(str(top))) for p in pathlib.Path(str(top)).rglob("*")
+                  if ".git" not in p.parts and not p.is_dir())
 
 
 def nothing_left(repo, tmp_path):
@@ -38,7 +39,9 @@ def nothing_left(repo, tmp_path):
 
 
 # -- base -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["main", "refs/heads/main", "HEAD~1", "v1", "annotated", "sha", "short", "origin/there"])
+@pytest.mark.parametrize("name",
+                         ["main", "refs/heads/main", "HEAD~1", "v1", "annotated", "sha", "short",
+                          "origin/there"])
 def test_a_worktree_may_start_from_anything_that_names_a_commit(repo, make, name):
     first = sh(repo, "git", "rev-parse", "HEAD")
     sh(repo, "git", "tag", "v1")
@@ -62,7 +65,8 @@ def test_a_branch_made_from_a_remote_one_does_not_track_it(repo, make):
 
 
 @pytest.mark.parametrize("base, words", [
-    ("nowhere", "`nowhere` names no commit"), ("--all", "names no commit"), ("main..main", "names no commit"), ("HEAD:README", "names no commit"), ("", "names no commit"),
+    ("nowhere", "`nowhere` names no commit"), ("--all", "names no commit"), ("main..main", "names no commit"),
+    ("HEAD:README", "names no commit"), ("", "names no commit"),
     ("0" * 40, "names no commit"), ("a\0b", "null"), ("twice", "ambiguous"), ("-", "names no commit")])
 def test_a_base_that_is_no_commit_or_two_is_refused_and_nothing_is_made(repo, tmp_path, base, words):
     put(repo, new="1\n")
@@ -72,7 +76,9 @@ def test_a_base_that_is_no_commit_or_two_is_refused_and_nothing_is_made(repo, tm
     with pytest.raises(GitError) as caught:
         head_of(str(repo), base)
     assert words in str(caught.value)
-    assert sh(repo, "git", "for-each-ref", "--format=%(refname)").splitlines() == ["refs/heads/main", "refs/heads/twice", "refs/tags/twice"]
+    assert sh(repo, "git", "for-each-ref",
+              "--format=%(refname)").splitlines() == ["refs/heads/main", "refs/heads/twice",
+                                                      "refs/tags/twice"]
 
 
 def test_in_a_repository_without_a_commit_on_head_another_base_can_be_named(repo, make):
@@ -130,7 +136,8 @@ def locked_server():
 
 
 @pytest.mark.parametrize("how", ["core.askPass", "SSH_ASKPASS"])
-def test_a_partial_clone_whose_server_wants_a_password_is_refused_and_nobody_is_asked(repo, tmp_path, locked_server, how):
+def test_a_partial_clone_whose_server_wants_a_password_is_refused_and_nobody_is_asked(
+        repo, tmp_path, locked_server, how):
     sh(repo, "git", "config", "uploadpack.allowFilter", "true")
     put(repo, README="2\n")
     commit(repo)
@@ -185,7 +192,8 @@ def busy(repo):
 
 def test_what_is_not_committed_comes_along_as_one_commit_below_the_work(busy, make):
     tree = make(carry=True)
-    assert all_files(tree.path) == [".gitignore", "README", "dir/deep", "staged", "staged.then.changed", "untracked"]
+    assert all_files(tree.path) == [".gitignore", "README", "dir/deep", "staged", "staged.then.changed",
+                                    "untracked"]
     read = lambda name: (pathlib.Path(tree.path) / name).read_text()
     assert (read("README"), read("staged.then.changed")) == ("edited\n", "3\n")
     assert tree.base == sh(busy, "git", "rev-parse", "HEAD") == sh(busy, "git", "rev-parse", BRANCH + "^")
@@ -341,7 +349,8 @@ def test_a_copied_file_that_the_task_renames_is_not_committed_and_not_carried_on
 def test_the_record_names_what_only_the_checkout_has(including, make):
     put(including, README="edited\n")
     tree = make()
-    assert tree.unseen == {"changed": {"count": 1, "first": ["README"]}, "untracked": {"count": 1, "first": ["plain"]},
+    assert tree.unseen == {"changed": {"count": 1, "first": ["README"]},
+                           "untracked": {"count": 1, "first": ["plain"]},
                            "ignored": {"count": 2, "first": [".env.prod", "secret"]}}
     tree = make(carry=True, name="second", branch="second")
     assert set(tree.unseen) == {"ignored"} and tree.carried["count"] == 2
@@ -351,8 +360,10 @@ def test_no_link_that_leads_out_of_the_tree_is_copied_and_none_is_followed(inclu
     (tmp_path / "outside").mkdir()
     put(tmp_path / "outside", x_key="stolen\n")
     put(including, links__file="1\n")
-    for name, to in (("links/out", str(tmp_path / "outside" / "x.key")), ("links/up", "../../outside/x.key"), ("links/absolute", str(including / "secret")),
-                     ("links/in", "file"), ("links/across", "../secret"), ("links/dir", "../../outside"), ("a.key", "/etc/passwd")):
+    for name, to in (("links/out", str(tmp_path / "outside" / "x.key")), ("links/up", "../../outside/x.key"),
+                     ("links/absolute", str(including / "secret")),
+                     ("links/in", "file"), ("links/across", "../secret"), ("links/dir", "../../outside"),
+                     ("a.key", "/etc/passwd")):
         os.symlink(to, str(including / name))
     tree = make()
     top = pathlib.Path(tree.path)
@@ -387,7 +398,8 @@ def test_a_file_that_the_base_has_itself_is_not_overwritten(including, make):
     assert "it is there already" in tree.unseen["not_copied"]["first"][0]
 
 
-def test_pipes_and_sockets_and_repositories_among_the_named_files_hold_nothing_up(including, make, monkeypatch):
+def test_pipes_and_sockets_and_repositories_among_the_named_files_hold_nothing_up(
+        including, make, monkeypatch):
     os.mkfifo(str(including / "cache" / "keep" / "pipe"))
     sh(including, "git", "init", "-q", "cache/keep/inner")
     put(including, cache__keep__inner__f="1\n")
@@ -435,11 +447,13 @@ def test_submodules_are_checked_out_from_what_the_repository_has(with_submodule,
     assert tree.submodules == {"sub": "a/library"}
     assert snapshot(with_submodule) == before
     assert sh(sub, "git", "rev-parse", "HEAD") == sh(with_submodule / "sub", "git", "rev-parse", "HEAD")
-    assert sh(sub, "git", "config", "remote.origin.url") == sh(with_submodule / "sub", "git", "config", "remote.origin.url")
+    assert sh(sub, "git", "config",
+              "remote.origin.url") == sh(with_submodule / "sub", "git", "config", "remote.origin.url")
     assert sh(tree.path, "git", "status", "--porcelain") == "" and save(tree).files_changed == 0
 
 
-def test_a_submodule_that_the_repository_does_not_have_stays_empty_and_nothing_is_fetched(with_submodule, make, tmp_path):
+def test_a_submodule_that_the_repository_does_not_have_stays_empty_and_nothing_is_fetched(
+        with_submodule, make, tmp_path):
     (with_submodule / ".git" / "modules").rename(tmp_path / "taken away")
     (tmp_path / "gone").rename(tmp_path / "library")            # it could be fetched now
     tree = make()
@@ -455,7 +469,9 @@ def test_files_in_the_place_of_a_submodule_that_is_not_checked_out_are_named(wit
     assert "sub" in warnings[0]
 
 
-@pytest.mark.parametrize("text", ["", "[submodule", "[submodule \"x\"]\n\tpath\n", "[submodule \"x\"]\n\tpath = :(top)\n"])
+@pytest.mark.parametrize("text",
+                         ["", "[submodule", "[submodule \"x\"]\n\tpath\n",
+                          "[submodule \"x\"]\n\tpath = :(top)\n"])
 def test_a_list_of_submodules_that_is_empty_or_damaged_is_no_reason_to_refuse(repo, make, text):
     (repo / ".gitmodules").write_text(text)
     commit(repo)
@@ -486,11 +502,15 @@ def test_a_submodule_with_a_name_that_leads_elsewhere_is_passed_over(with_submod
 # -- all or nothing, many at once -------------------------------------------------------------------------
 def test_32_worktrees_of_one_repository_made_at_once_are_all_made(repo, tmp_path):
     """Each in a process of its own, as 32 servers would."""
-    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
-              "tree = cms.Trees(git).add(*git.at(sys.argv[3]).head(), sys.argv[4] + sys.argv[5], 'codex-swarm/' + sys.argv[5], True); print(tree.base)")
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; "
+              "git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
+              "tree = cms.Trees(git).add(*git.at(sys.argv[3]).head(), sys.argv[4] + sys.argv[5], "
+              "'codex-swarm/' + sys.argv[5], True); print(tree.base)")
     put(repo, untracked="1\n")
     before = snapshot(repo)
-    children = [subprocess.Popen([sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], str(repo), str(tmp_path / "tree-"), str(n)],
+    children = [subprocess.Popen(
+        [sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], str(repo),
+         str(tmp_path / "tree-"), str(n)],
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) for n in range(32)]
     said = [child.communicate(timeout=120) for child in children]
     assert [err for _, err in said if err] == []
@@ -512,7 +532,8 @@ def test_a_server_that_makes_one_waits_for_another_that_does(repo, tmp_path):
 
 
 def test_a_lock_on_what_everybody_can_read_in_the_repository_keeps_nobody_waiting(repo, make):
-    held = [os.open(str(path), os.O_RDONLY) for path in (repo, repo / ".git", repo / ".git" / "HEAD", repo / ".git" / "config")]
+    held = [os.open(str(path), os.O_RDONLY)
+            for path in (repo, repo / ".git", repo / ".git" / "HEAD", repo / ".git" / "config")]
     for fd in held:
         cms.fcntl.flock(fd, cms.fcntl.LOCK_EX)
     assert make().branch == BRANCH
@@ -558,12 +579,17 @@ def test_a_ref_lock_that_something_else_holds_for_a_moment_is_waited_for(repo, t
 
 
 def make_with_little_room(repo, tmp_path):
-    """A worktree made in a process of its own. A limit on the size of files stands in for a full disk: git and the copying
+    """A worktree made in a process of its own. A limit on the size of files stands in for a full disk: git
+    and the copying
     meet it in the middle of their work."""
-    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
+    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; "
+              "git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
               "cms.Trees(git).add(*git.at(sys.argv[3]).head(), sys.argv[4], sys.argv[5])")
-    return subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"],
-                           str(repo), str(tmp_path / "tree"), BRANCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    return subprocess.run(
+        ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script,
+         os.path.dirname(cms.__file__), os.environ["PATH"],
+                           str(repo), str(tmp_path / "tree"), BRANCH], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, timeout=60)
 
 
 def test_a_disk_that_fills_up_half_way_leaves_nothing(repo, tmp_path):
@@ -593,7 +619,8 @@ def test_a_filter_that_fails_at_the_checkout_leaves_nothing(repo, make, tmp_path
     nothing_left(repo, tmp_path)
 
 
-def test_a_worktree_with_changes_copies_and_submodules_is_taken_back_without_a_trace(with_submodule, make, tmp_path):
+def test_a_worktree_with_changes_copies_and_submodules_is_taken_back_without_a_trace(
+        with_submodule, make, tmp_path):
     put(with_submodule, _gitignore=".env\n", _worktreeinclude=".env\n", _env="1\n")
     before = snapshot(with_submodule)
     tree = make(carry=True)
@@ -604,7 +631,9 @@ def test_a_worktree_with_changes_copies_and_submodules_is_taken_back_without_a_t
 
 
 # -- the repository as users have it ----------------------------------------------------------------------
-@pytest.mark.parametrize("lock", ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "refs/heads/main.lock"])
+@pytest.mark.parametrize("lock",
+                         ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock",
+                          "refs/heads/main.lock"])
 def test_a_lock_that_somebody_left_in_the_repository_holds_nothing_up(repo, make, lock):
     (repo / ".git" / lock).write_text("")
     put(repo, untracked="1\n")
@@ -651,7 +680,8 @@ write(b"capability=clean\n", b"capability=smudge\n", None)
 while True:
     command, *_ = until_flush()
     text = b"".join(until_flush())
-    write(b"status=success\n", None, text.upper() if command == b"command=clean\n" else text.lower(), None, None)
+    text = text.upper() if command == b"command=clean\n" else text.lower()
+    write(b"status=success\n", None, text, None, None)
 """
 
 
@@ -671,7 +701,8 @@ def test_a_filter_that_runs_as_one_process_for_all_files_works_on_the_way_in_and
     assert save(tree).files_changed == 0
     put(top, **{"%d_swap" % number: "new\n" for number in range(20)})
     assert save(tree).files_changed == 20
-    assert [sh(repo, "git", "show", BRANCH + ":" + name) for name in ("x.swap", "y.swap", "7.swap")] == ["TEXT", "CARRIED", "NEW"]
+    assert [sh(repo, "git", "show", BRANCH + ":" + name)
+            for name in ("x.swap", "y.swap", "7.swap")] == ["TEXT", "CARRIED", "NEW"]
     assert (tmp_path / "log").read_text().count("started") < 10
 
 
