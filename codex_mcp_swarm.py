@@ -104,6 +104,9 @@ MAX_TASKS_PER_CALL = 100
 MAX_IMAGES = 20
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 IMAGE = rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP"      # how a file that is one begins
+LIST_SHOWN = 50                     # tasks of a list in one answer
+WANTED_SHOWN = 10                   # of those that ended and that nobody has collected
+RESULT_BEGINS = 1_000               # characters of a result that nobody asked for by name
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_LINE_BYTES = 32 * 1024 * 1024   # of events.jsonl; codex's own final messages were seen to be up to 10 MB
 MAX_UNREAD_BYTES = 64 * 1024 * 1024 # what a client may leave unread before it is given up
@@ -3838,6 +3841,7 @@ def empty_trash(git: Git, common: str) -> None:
 #       kept                empty, as old as the end of the task, of which only the files of ANSWER are left
 #     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an
 #                           index, made anew if missing
+#     ended                 an index: see Ended             ended.lock: held by whoever writes it
 #     threads/<thread_id>   the tasks of it that have left `live`   .lock: held while one is let into a thread
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
@@ -3993,6 +3997,9 @@ class TaskDir:
         """Raises: OSError."""
         os.close(private(self.file("collected"), os.O_WRONLY | os.O_CREAT))
 
+    def is_collected(self) -> bool:
+        return os.path.exists(self.file("collected"))
+
     def tail(self, name: str, limit: int = LOG_TAIL_BYTES) -> str:
         """The last `limit` bytes of a log; nothing when there is none."""
         with contextlib.suppress(OSError), open(self.file(name), "rb", opener=private) as f:
@@ -4001,10 +4008,80 @@ class TaskDir:
         return ""
 
 
+class Ended:
+    """The index of what has ended, in the order in which that was seen: a line a task, `STAMP TASK_ID MARK`.
+
+    The stamp, milliseconds since 1970 but always more than the one before, is a place in that order which
+    holds on any server and after any restart: two ends have never the same, and what becomes visible late
+    comes last. The mark is `-` while a client may still want the result, then `+`. Whoever writes holds
+    `ended.lock`; a reader needs no lock, and passes over half a line at the end. Raises: OSError."""
+    LINE = re.compile(rf"(\d{{13}}) ({TASK_ID}) [-+]\n?")
+
+    def __init__(self, root: str) -> None:
+        self.path = os.path.join(root, "ended")
+
+    def text(self) -> str:
+        with contextlib.suppress(FileNotFoundError), open(self.path, "rb", opener=private) as f:
+            return f.read().decode("ascii", "replace")
+        return ""
+
+    def newest_first(self, text: str) -> Iterator[Tuple[str, str]]:
+        """(stamp, task id) of what was read. No more of it is looked at than is asked for."""
+        end = len(text)
+        while end:
+            begin = text.rfind("\n", 0, end - 1) + 1
+            line, end = self.LINE.fullmatch(text, begin, end), begin
+            if line:
+                yield line[1], line[2]
+
+    @staticmethod
+    def wanted(text: str) -> List[str]:
+        """The tasks whose results nobody has collected, newest first."""
+        return [row[-12:] for row in text.split(" -\n")[-2::-1]]
+
+    def lock(self) -> ContextManager[bool]:
+        return locked(self.path + ".lock", fcntl.LOCK_EX, os.O_CREAT)
+
+    def add(self, tasks: Sequence[TaskDir], unwanted: Container[str], now: float) -> None:
+        """Note the ends of these tasks, in this order, unless they are noted."""
+        with self.lock():
+            text = self.text()
+            last = next((int(stamp) for stamp, _ in self.newest_first(text)), 0)
+            stamp = max(round(now * 1000), last + 1)
+            rows = "" if text[-1:] in ("", "\n") else "\n"
+            for task in (task for task in tasks if f" {task.task_id} " not in text):
+                over = task.task_id in unwanted or task.is_collected()
+                rows += f"{stamp:013d} {task.task_id} {'+' if over else '-'}\n"
+                stamp += 1
+            with open(self.path, "ab", 0, opener=private) as f:
+                f.write(rows.encode())
+
+    def collect(self, task_id: str) -> None:
+        """Nobody has to be told of this task any more."""
+        with self.lock():
+            at = self.text().find(f" {task_id} -\n")
+            if at >= 0:
+                with open(self.path, "r+b", 0, opener=private) as f:
+                    f.seek(at + len(task_id) + 2)
+                    f.write(b"+")
+
+    def forget(self, gone: Callable[[str], bool]) -> None:
+        """Take out the tasks that are not there any more."""
+        with self.lock():
+            text = self.text()
+            rows = text.splitlines(keepends=True)
+            kept = [row for row in rows if self.LINE.fullmatch(row) and not gone(row[14:26])]
+            if kept != rows:
+                with open(self.path + ".new", "w", opener=private) as f:
+                    f.write("".join(kept))
+                os.rename(self.path + ".new", self.path)
+
+
 class Store:
     def __init__(self, root: str) -> None:
         self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
         self.live, self.threads = os.path.join(root, "live"), os.path.join(root, "threads")
+        self.ended = Ended(root)
 
     def prepare(self) -> None:
         """Make ROOT; it may hold other things, so its mode stays. Raises: ToolError if others may write."""
@@ -4014,19 +4091,26 @@ class Store:
         self.index()
 
     def index(self) -> None:
-        """Make `live` where it is missing, with every task: whoever looks takes out those that have ended.
-        Raises: OSError."""
-        if os.path.isdir(self.live):
-            return
-        new = f"{self.live}.{os.urandom(4).hex()}"
-        os.mkdir(new, 0o700)
+        """Put every task into `live` where that or `ended` is missing: whoever looks takes out those that
+        have ended. Raises: OSError."""
+        if not os.path.isdir(self.live):
+            new = f"{self.live}.{os.urandom(4).hex()}"
+            os.mkdir(new, 0o700)
+            self._link_all(new)
+            try:
+                os.rename(new, self.live)
+            except OSError:                     # another server was faster
+                delete_tree(new)
+        if not os.path.exists(self.ended.path):
+            with self.ended.lock():
+                if not os.path.exists(self.ended.path):
+                    self._link_all(self.live)
+                    os.close(private(self.ended.path, os.O_WRONLY | os.O_CREAT))
+
+    def _link_all(self, index: str) -> None:
         for task_id in self.ids():
-            with contextlib.suppress(FileNotFoundError, PermissionError):       # no lock, or a directory
-                os.link(os.path.join(self.tasks, task_id, "lock"), os.path.join(new, task_id))
-        try:
-            os.rename(new, self.live)
-        except OSError:                     # another server was faster
-            delete_tree(new)
+            with contextlib.suppress(FileNotFoundError, FileExistsError, PermissionError):  # no lock, or odd
+                os.link(os.path.join(self.tasks, task_id, "lock"), os.path.join(index, task_id))
 
     def thread(self, thread_id: str) -> str:
         """The index of a thread: the tasks of it that have left `live`. No name leads out of `threads`."""
@@ -4037,7 +4121,8 @@ class Store:
         if thread_id:
             with open(self.thread(thread_id), "a", opener=private) as f:
                 f.write(task_id + "\n")
-        os.unlink(os.path.join(self.live, task_id))
+        with contextlib.suppress(FileNotFoundError):    # another server was faster
+            os.unlink(os.path.join(self.live, task_id))
 
     def settled(self, thread_id: str) -> Set[str]:
         """The tasks in the index of a thread. Raises: OSError."""
@@ -4063,8 +4148,8 @@ class Store:
         if not self.has(task_id):
             why = f"An id is 12 hexadecimal digits, and `{self.tasks}` keeps tasks for a time after their end"
             raise ToolError(f"There is no task `{clip(task_id, 60)}`", why,
-                            "codex_status lists the tasks that have not ended; what an old one did in a "
-                            "worktree is on its branch, `codex-swarm/` and the id, or in your own")
+                            "codex_status with `all` lists the tasks that are kept; what an older one did in "
+                            "a worktree is on its branch, `codex-swarm/` and the id, or in your own")
         return TaskDir(os.path.join(self.tasks, task_id))
 
     def has(self, task_id: str) -> bool:
@@ -4822,6 +4907,10 @@ def summary(doing: Sequence[Doing], total: int, now: float) -> str:
     return f"{total - len(doing)} of {total} done" + (f"; {told}{more}" if told else "")
 
 
+def utc(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
 def age(now: float, then: float) -> float:
     return round(max(0.0, now - then), 1)
 
@@ -4854,6 +4943,7 @@ class Watch:
         # call was cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
         self.closing = False                        # set once: what is not launched yet never will be
+        self.giving: Set[str] = set()               # the tasks whose results are on their way to a client
 
     def begin(self, task: TaskDir, child: Any = None) -> Known:
         """See that whoever waits learns of the end of this task. `child` is reaped then.
@@ -4945,6 +5035,12 @@ class Watch:
         for task_id in task_ids:
             with contextlib.suppress(ToolError, OSError):
                 self.store.get(task_id).collect()
+                self.store.ended.collect(task_id)
+            self.giving.discard(task_id)
+
+    def is_given(self, task: TaskDir) -> bool:
+        """Whether a client has been given its result, or is just now."""
+        return task.task_id in self.giving or task.is_collected()
 
     def live(self) -> Dict[str, bool]:
         """Task id -> whether it runs, newest first: of all that do, and of those that were lost and that
@@ -4954,27 +5050,46 @@ class Watch:
             self.store.index()
         born = lambda task_id: modified_at(os.path.join(self.store.live, task_id))
         ids = sorted(filter(re.compile(TASK_ID).fullmatch, names_in(self.store.live)), key=born, reverse=True)
-        found = {task_id: runs for task_id, runs in zip(ids, map(self._runs, ids)) if runs is not None}
+        found: Dict[str, bool] = {}
+        for task_id in ids:
+            with contextlib.suppress(FileNotFoundError):        # another server has taken it out
+                found[task_id] = held(os.path.join(self.store.live, task_id))
+        lost = self._settle([task_id for task_id, runs in found.items() if not runs])
+        # one that is held and has no directory is being made
+        found = {task_id: runs for task_id, runs in found.items()
+                 if task_id in lost or runs and self.store.has(task_id)}
         self.view.forget(but=found)
         return found
 
-    def _runs(self, task_id: str) -> Optional[bool]:
-        """Whether a task of the index runs; None when it is none any more that `live` tells of."""
-        task = TaskDir(os.path.join(self.store.tasks, task_id))
-        with contextlib.suppress(FileNotFoundError):        # another server has taken it out
-            runs, there = held(os.path.join(self.store.live, task_id)), os.path.isdir(task.path)
-            if runs:
-                return there or None                        # else it is being made
-            if there and task.status().outcome is Outcome.LOST:
-                self._bury(self.view.known(task))
-                if not os.path.exists(task.file("collected")):
-                    return False
-            try:
-                thread_id = self.view.of(task_id).whole("It stays where it is").thread_id if there else None
-                self.store.settle(task_id, thread_id)
-            except (ToolError, OSError) as error:           # damaged, or swept meanwhile; a full disk
-                raise_if_exhausted(error)
-        return None
+    def _settle(self, task_ids: Sequence[str]) -> Set[str]:
+        """Take those that have ended from `live` to the other indexes. What was lost stays until somebody was
+        told of it, and is returned; one whose record is damaged stays where it is."""
+        ended: List[Seen] = []
+        for task_id in task_ids:
+            with contextlib.suppress(ToolError):            # swept, or its server was killed at its birth
+                ended.append(self.view.of(task_id))
+        ended = sorted(ended, key=lambda seen: seen.report.ended_at if seen.report else 0.0)
+        over = {seen.task.task_id: seen.status.outcome for seen in ended}
+        unwanted = [task_id for task_id in over if over[task_id] in (Outcome.LOST, Outcome.CANCELLED)]
+        lost = {seen.task.task_id for seen in ended if self._is_untold_loss(seen)}
+        whole = [seen for seen in ended if not seen.damage]
+        try:
+            if whole:
+                self.store.ended.add([seen.task for seen in whole], unwanted, self.host.now())
+            for seen in whole:
+                if seen.task.task_id not in lost:
+                    self.store.settle(seen.task.task_id, seen.thread_id)
+            for task_id in set(task_ids).difference(over):
+                self.store.settle(task_id, None)
+        except OSError as error:                            # a full disk: another time
+            raise_if_exhausted(error)
+        return lost
+
+    def _is_untold_loss(self, seen: Seen) -> bool:
+        """Whether it was lost and nobody knows. What a lost one left running is killed."""
+        if seen.status.outcome is Outcome.LOST:
+            self._bury(self.view.known(seen.task))
+        return seen.status.outcome is Outcome.LOST and not self.is_given(seen.task)
 
     def unended(self) -> List[str]:
         """The tasks that have not ended, newest first. Raises: OSError."""
@@ -5057,6 +5172,27 @@ class Watch:
                 ended.append(task_id)
                 last = max(last, modified_at(os.path.join(self.store.tasks, task_id, "status.json")))
         return ended, summary(doing, len(task_ids), self.host.now()), last
+
+
+class Found(NamedTuple):
+    """Tasks of a list that goes on at `cursor`; empty: it does not."""
+    task_ids: List[str]
+    cursor: str = ""
+    left: int = 0                       # how many more nobody has collected, at most
+
+
+class Listed(NamedTuple):
+    """What a list says of a task; times of day are UTC."""
+    task_id: str
+    state: State
+    outcome: Optional[Outcome]
+    title: Optional[str]
+    cwd: str                            # as asked for: not the worktree, but where that was made from
+    branch: Optional[str]
+    started: str
+    ended: Optional[str]
+    elapsed_s: float
+    collected: Optional[bool]           # False, when nobody has been given the result
 
 
 class Reach(NamedTuple):
@@ -5466,6 +5602,73 @@ class Worktrees(Room):
     def first_checkout(self, common: str) -> str:
         rows = self.git.within(common)("worktree", "list", "--porcelain")
         return rows.split("\n")[0][len("worktree "):]
+
+
+class Lists(Room):
+    """Finds tasks again, without looking at more of them than it names, unless only those of a directory are
+    asked for. A cursor holds on every server of the ROOT."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__(*bounds.ground)
+        self.bounds = bounds
+
+    def now(self, cwd: str = "") -> Found:
+        """What runs, what was lost and nobody was told of, and, of what ended and nobody has collected, the
+        newest. The cursor is the end of what `since` tells. Raises: ToolError, OSError."""
+        near, live, text = self._near(cwd), self.watch.live(), self.store.ended.text()
+        cursor = next((stamp for stamp, _ in self.store.ended.newest_first(text)), "0")
+        wanted = self.store.ended.wanted(text)
+        some_of = itertools.islice((i for i in wanted if self._is_wanted(i) and near(i)), WANTED_SHOWN)
+        shown = list(some_of)
+        left = len(wanted) - 1 - wanted.index(shown[-1]) if len(shown) == WANTED_SHOWN else 0
+        return Found(list(dict.fromkeys([*filter(near, live), *shown])), cursor, left)
+
+    def all(self, cursor: str = "", cwd: str = "") -> Found:
+        """What runs, then what has ended, the newest first. Raises: ToolError, OSError."""
+        near, live, ended = self._near(cwd), self.watch.live(), self.store.ended
+        found = [] if cursor else [task_id for task_id, runs in live.items() if runs and near(task_id)]
+        room = len(found) + LIST_SHOWN
+        for stamp, task_id in ended.newest_first(ended.text()):
+            if (not cursor or stamp < cursor.zfill(13)) and self.store.has(task_id) and near(task_id):
+                found.append(task_id)
+            if len(found) == room:
+                return Found(found, stamp)
+        return Found(found)
+
+    def since(self, cursor: str, cwd: str = "") -> Found:
+        """What has ended since, in the order in which that was seen. Raises: ToolError, OSError."""
+        near, ended = self._near(cwd), self.store.ended
+        self.watch.live()                                   # notes what has ended by now
+        rows = ended.newest_first(ended.text())
+        found: List[str] = []
+        news = list(itertools.takewhile(lambda row: row[0] > cursor.zfill(13), rows))
+        for stamp, task_id in reversed(news):
+            cursor = stamp
+            if self.store.has(task_id) and near(task_id):
+                found.append(task_id)
+            if len(found) == LIST_SHOWN:
+                break
+        return Found(found, cursor)
+
+    def _is_wanted(self, task_id: str) -> bool:
+        """Unless it was swept, or the mark of it was lost when a server was killed."""
+        task = TaskDir(os.path.join(self.store.tasks, task_id))
+        return self.store.has(task_id) and not (self.watch.is_given(task) or task.kept_since())
+
+    def _near(self, cwd: str) -> Callable[[str], bool]:
+        """What tells whether a task worked in a directory, below it, or elsewhere in its repository."""
+        if not cwd:
+            return lambda task_id: True
+        here = self.bounds.directory(cwd)
+        common = repository_of(here)[0]
+
+        def near(task_id: str) -> bool:
+            with contextlib.suppress(ToolError, *UNREADABLE):
+                spec = self.store.get(task_id).spec()
+                there = spec.checkout or spec.cwd
+                return is_inside(there, here) or os.path.exists(common) and repository_of(there)[0] == common
+            return False
+        return near
 
 
 class Compare(Room):
@@ -6395,6 +6598,8 @@ class Sweep(Room):
         for common in {common_of(tree) for tree in self.made.values() if not self.dry_run}:
             with contextlib.suppress(GitError):
                 empty_trash(self._git(), common)
+        if not self.dry_run:
+            self.store.ended.forget(lambda task_id: not self.store.has(task_id))
 
     def _git(self) -> Git:
         return Git(self.host, self.git.environ, GIT_TIMEOUT_S, self.git.own)
@@ -6804,6 +7009,7 @@ class Swarm:
         self.view = View(self.store)
         self.watch = Watch(self.view, host)
         self.bounds = Bounds(config, environ, self.git, self.watch)
+        self.lists = Lists(self.bounds)
         self.compare = Compare(self.bounds)
         self.merger = Merger(Worktrees(self.bounds))
         self.planner = Planner(self.merger)
@@ -6861,6 +7067,16 @@ class Swarm:
     def stop(self, task_ids: Sequence[str]) -> None:
         """See Watch.stop."""
         self.watch.stop(task_ids)
+
+    def listed(self, task_id: str) -> Listed:
+        """What a list says of a task. Raises: as `record`."""
+        seen = self.view.of(task_id)
+        spec, report, tree = seen.spec, seen.report, seen.worktree
+        return Listed(task_id, seen.status.state, seen.status.outcome, spec.title or None,
+                   spec.checkout or spec.cwd, tree.branch if tree else None, utc(spec.created_at),
+                   utc(report.ended_at) if report else None,
+                   round(report.elapsed_s, 1) if report else age(self.host.now(), spec.created_at),
+                   False if seen.ended and not self.watch.is_given(seen.task) else None)
 
     def record(self, task_id: str) -> Dict[str, Any]:
         """The record of a task, as every tool returns it; damaged files of one task make a poorer record of
@@ -7034,7 +7250,7 @@ FORK = boolean("Go on in a copy of the thread")
 REPLY: Mapping[str, Schema] = {
     **NAMELESS, "prompt": RUN["prompt"], "fork": FORK, "interrupt": boolean("Stop its running turn first"),
     "update_from": string("Task or branch to merge into its worktree first", minLength=1, maxLength=1000)}
-RECORD = obj({key: string() for key in ("task_id", "state", "outcome", "threadId", "content")})
+RECORD = obj({key: string() for key in ("task_id", "outcome", "threadId", "content")})
 # nothing is required: TypeScript clients check errors, too
 RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())})
 PAGED = {"offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}
@@ -7114,13 +7330,49 @@ def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     return Wait(tuple(_started(swarm, [request], call)), owned=True, single=True)
 
 
+CURSOR = string(pattern=r"\d{1,13}")
+
+
 @tool("codex_status", "See what tasks do",
-      "See at once what tasks are doing: state, phase, last command, file and message, seconds since the "
-      "last event. Default: all tasks that have not ended, and lost ones not yet told of.",
-      obj({"task_ids": TASKS}), RECORDS, read_only=True)
+      "See at once what tasks do. Default: what runs, and results that nobody has collected. `all`: ended "
+      "ones too, newest first; `finished_since` (`cursor` of an earlier answer, or 0): what ended since.",
+      obj({"task_ids": TASKS, "all": boolean(), "cursor": CURSOR, "finished_since": CURSOR,
+           "cwd": string(minLength=1)}), obj({"tasks": arr(obj())}), read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    records = [swarm.record(i) for i in all_named(swarm, args.get("task_ids", ())) or swarm.live()]
-    return Answer({"tasks": with_overlaps(swarm, records)})
+    every, since, cwd = args.get("all", False), args.get("finished_since"), args.get("cwd", "")
+    if ("task_ids" in args) + every + (since is not None) > 1 or "cursor" in args and not every:
+        refuse(["`task_ids`, `all` and `finished_since` exclude each other, and `cursor` goes with `all`"])
+    if "task_ids" in args:
+        records = [swarm.record(i) for i in all_named(swarm, args["task_ids"])]
+        return Answer({"tasks": with_overlaps(swarm, records)})
+    if every:
+        return _listed(swarm, swarm.lists.all(args.get("cursor", ""), cwd))
+    if since is not None:
+        return _listed(swarm, swarm.lists.since(since, cwd))
+    found = swarm.lists.now(cwd)
+    records = [record for record in map(functools.partial(_current, swarm), found.task_ids) if record]
+    records = sorted(records, key=lambda record: record.get("started_at", 0.0))
+    more = {"more_uncollected": found.left} if found.left else {}
+    return Answer({"tasks": with_overlaps(swarm, records), **more, "cursor": found.cursor})
+
+
+def _listed(swarm: Swarm, found: Found) -> Answer:
+    rows = []
+    for task_id in found.task_ids:
+        with contextlib.suppress(ToolError):            # swept meanwhile
+            rows.append(to_json(swarm.listed(task_id)))
+    return Answer({"tasks": rows, **({"cursor": found.cursor} if found.cursor else {})})
+
+
+def _current(swarm: Swarm, task_id: str) -> Dict[str, Any]:
+    """The record of a task for whoever did not ask for it by name: of a result no more than its beginning,
+    and that does not count as collected. Nothing, where it was collected meanwhile."""
+    record = record_of(swarm, task_id)
+    if record["state"] != State.ENDED.value or record["outcome"] == Outcome.LOST.value:
+        return record
+    if swarm.watch.is_given(TaskDir(os.path.join(swarm.store.tasks, task_id))):
+        return {}
+    return page({**record, "collected": False}, 0, RESULT_BEGINS)
 
 
 @tool("codex_events", "Read events",
@@ -7313,7 +7565,7 @@ def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
 @tool("codex_cancel", "Stop tasks",
       "Stop (cancel) tasks and everything they started, and return their final state. Worktrees are kept. A "
       "task that has already ended is left as it is.",
-      obj({"task_ids": TASKS}, ["task_ids"]), RECORDS, destructive=True)
+      obj({"task_ids": TASKS}, ["task_ids"]), obj({"tasks": arr(obj())}), destructive=True)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     before: Dict[str, str] = {}
     unknown: Optional[ToolError] = None
@@ -7460,8 +7712,8 @@ def prefix(text: str, budget: int) -> str:
     return text[:low]
 
 
-TERSE = ("task_id", "state", "outcome", "content", "truncated")
-BRIEF = (*TERSE, "threadId", "failure", "worktree", "elapsed_s")
+TERSE = ("task_id", "state", "outcome", "content", "truncated", "collected")
+BRIEF = (*TERSE, "title", "cwd", "branch", "ended", "threadId", "failure", "worktree", "elapsed_s")
 # The keys that records have, and the room that a long content then needs at least, `truncated` included.
 LEVELS = ((None, 1_000), (BRIEF, 400), (TERSE, 160))
 
@@ -7531,9 +7783,9 @@ def _shorten(record: Dict[str, Any], share: int, why: Optional[str]) -> Dict[str
 def seen_whole(data: Dict[str, Any], shaped: Dict[str, Any], text: Optional[str]) -> List[str]:
     """The ended tasks of `data` whose results are in `shaped` to the end; where there is a `text`, in that,
     which is all that is seen."""
-    failures = {r["task_id"]: r.get("failure") for r in records_of(data)}
+    failures = {r["task_id"]: r.get("failure") for r in records_of(data) if r.get("collected", True)}
     ended = [r for r in records_of(shaped) if r.get("state") == State.ENDED.value and "truncated" not in r]
-    return [r["task_id"] for r in ended if r.get("failure") == failures[r["task_id"]]
+    return [r["task_id"] for r in ended if r.get("failure") == failures.get(r["task_id"], ...)
             and (text is None or render({"tasks": [r]}) in text)]
 
 
@@ -8038,8 +8290,8 @@ committed however it ends; see it with codex_diff, bring it home with codex_merg
 `sandbox`: read-only to look, workspace-write to change files, danger-full-access for everything. Codex \
 never asks for approval here.
 Nothing is lost when a call ends early or the server restarts: `still_running` names the tasks; call \
-codex_wait with these ids, also later and from another session. The resource codex-swarm:///tasks lists the \
-ids of ended tasks, too.
+codex_wait with these ids, also later and from another session. codex_status shows what nobody has \
+collected, with `all` every task.
 A failed task has `failure` with kind, message, whether a retry can help, and advice. A long `content` is \
 cut; `truncated` says how to get the rest.
 """
@@ -8460,10 +8712,6 @@ class Stateless(Era):
         return {}
 
 
-def utc(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-
-
 def client_named(info: Any) -> Client:
     return Client(str(info.get("name", "")) if isinstance(info, dict) else "")
 
@@ -8642,13 +8890,17 @@ class Server:
         message = {"jsonrpc": "2.0", "id": request.id, **out}
         if pending is None:
             return request.replies.send(message)
+        giving, told = self.swarm.watch.giving, pending.call.told
+        giving.update(told)                 # the client may ask for more before this is noted
         with self.idle:
             del self.calls[request.id]
             request.replies.send(None if pending.call.cancelled else message)
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
-        elif not pending.call.cancelled:
-            self.swarm.collected(pending.call.told)
+        if pending.call.cancelled:
+            giving.difference_update(told)
+        else:
+            self.swarm.collected(told)
         with self.idle:
             self.threads.discard(pending)
             self.idle.notify_all()
@@ -9309,7 +9561,7 @@ examples:
             arg("-a", "--all", action="store_true", help="those that have ended, too"), JSON)
 def list_tasks(typed: Typed) -> int:
     ids = typed.swarm.store.ids()[:LISTED_AT_ONCE] if typed["all"] else None
-    data = typed.asks("codex_status", task_ids=ids or None).data
+    data = typed.asks("codex_status", task_ids=ids or None, all=None).data
     if data["tasks"] or typed["json"]:
         typed.show(data, *Look(sys.stdout, typed.environ).tasks(data["tasks"]))
     else:

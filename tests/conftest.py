@@ -183,12 +183,17 @@ def task_dirs(root):
 
 
 def running(c, count):
-    """The ids of exactly `count` tasks, all running."""
+    """The ids of exactly `count` tasks that have not ended, all running."""
     def look():
-        tasks = c.ok("codex_status")["tasks"]
+        tasks = [task for task in c.ok("codex_status")["tasks"] if task["state"] != "ended"]
         all_run = len(tasks) == count and all(t["state"] == "running" for t in tasks)
         return all_run and [t["task_id"] for t in tasks]
     return eventually(look, what="%d running tasks" % count)
+
+
+def none_runs(c):
+    """Whether every task has ended, as the server sees it."""
+    return all(task["state"] == "ended" for task in c.ok("codex_status")["tasks"])
 
 
 def is_supervised(task):

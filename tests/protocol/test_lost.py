@@ -64,7 +64,7 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
         first, second = client(), client()
         begun = [lose()[0] for _ in range(2)]
         listed = [(t["task_id"], t["outcome"]) for t in first.ok("codex_status")["tasks"]]
-        assert listed == [(begun[1], "lost"), (begun[0], "lost")]
+        assert listed == [(begun[0], "lost"), (begun[1], "lost")]
         eventually(lambda: second.ok("codex_status")["tasks"] == [], what="the note that it was told")
         assert client().ok("codex_status")["tasks"] == []
 

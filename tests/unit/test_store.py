@@ -269,7 +269,7 @@ def test_a_damaged_task_hides_no_other_from_status_and_list(tasks, make, name, l
     for how, bad, others in damaged(make, name, life):
         app = application(tasks)
         shown = cms.TOOLS["codex_status"].run(app, {}, cms.Call()).data["tasks"]
-        assert {r["task_id"] for r in shown} - {bad} == (others if life != "ended" else set()), how
+        assert {r["task_id"] for r in shown} - {bad} == others, how
         listed = json.loads(cms.find_resource("codex-swarm:///tasks")[0].read(app, "", {}))["tasks"]
         assert {r["task_id"] for r in listed} == others | {bad}, how
 
@@ -510,3 +510,56 @@ def test_an_id_that_is_taken_leaves_its_task_alone(tasks, make):
     hidden.discard()
     assert os.listdir(tasks.tasks) == [task.id] and task.dir.status().state is State.RUNNING
     assert sorted(os.listdir("/dev/fd")) == descriptors
+
+
+# -- what has ended, in order -------------------------------------------------------------------------
+NOW_S = 1_700_000_000.0
+
+
+def stamps(store):
+    return [stamp for stamp, _ in reversed(list(store.ended.newest_first(store.ended.text())))]
+
+
+def ids(store):
+    return [task_id for _, task_id in reversed(list(store.ended.newest_first(store.ended.text())))]
+
+
+def test_ends_of_the_same_millisecond_and_of_a_clock_that_goes_back_have_places_of_their_own(tasks, make):
+    made = [make(number).end() for number in range(1, 5)]
+    tasks.ended.add([task.dir for task in made[:3]], [], NOW_S)
+    tasks.ended.add([made[3].dir], [], NOW_S - 3600)
+    assert ids(tasks) == [task.id for task in made]
+    assert stamps(tasks) == ["%013d" % (NOW_S * 1000 + n) for n in range(4)]
+
+
+@pytest.mark.parametrize("torn", ["", "17000", "1700000000000 00000000", "1700000000000 0000000000ff -"])
+def test_an_end_is_noted_once_and_stands_on_its_own_line_whoever_was_killed_before(tasks, make, torn):
+    one, two = make(1).end(), make(2).end()
+    for _ in range(2):
+        tasks.ended.add([one.dir], [], NOW_S)
+    with open(tasks.ended.path, "a") as f:
+        f.write(torn)
+    tasks.ended.add([one.dir, two.dir], [], NOW_S)
+    assert [task_id for task_id in ids(tasks) if task_id != "0000000000ff"] == [one.id, two.id]
+    tasks.ended.collect(one.id)
+    wanted = tasks.ended.wanted(tasks.ended.text())
+    assert two.id in wanted and one.id not in wanted
+
+
+def test_a_server_killed_between_the_two_indexes_leaves_nothing_twice(tasks, make):
+    task = make(1).end()
+    tasks.index()
+    tasks.ended.add([task.dir], [], NOW_S)
+    app = application(tasks)
+    assert os.listdir(tasks.live) == [task.id] and app.lists.since("0").task_ids == [task.id]
+    assert os.listdir(tasks.live) == [] and app.lists.all().task_ids == [task.id]
+
+
+def test_what_was_swept_leaves_the_index_and_cursors_hold(tasks, make):
+    made = [make(number).end() for number in (1, 2, 3)]
+    tasks.ended.add([task.dir for task in made], [], NOW_S)
+    before = stamps(tasks)
+    made[1].dir.remove()
+    tasks.ended.forget(lambda task_id: not tasks.has(task_id))
+    assert (ids(tasks), stamps(tasks)) == ([made[0].id, made[2].id], before[::2])
+    assert application(tasks).lists.since(before[0]).task_ids == [made[2].id]
