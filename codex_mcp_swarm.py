@@ -94,7 +94,7 @@ NAMES_SHOWN = 5                     # of a list of files in a record
 HUNKS_SHOWN = 5                     # of the conflicts in one file
 FILES_SHOWN = 20                    # with conflicts, of a pair of tasks
 PAIRS_TRIED = 500                   # of tasks that touch the same files
-PAIRS_AT_ONCE = 25                  # ... by one process of git's, whose conflicts are held in memory
+MERGES_AT_ONCE = 25                 # by one process of git's; the files with conflicts are held in memory
 HUNK_CHARS = 1_500
 FILES_KEPT = 500                    # of those that a task touched
 MAX_TIMEOUT_S = 7 * 86400.0
@@ -3212,6 +3212,9 @@ class Desk:
 
     def _ask(self, at: str, parts: Sequence[Part], style: str) -> List[Tuple[str, List[Conflict]]]:
         """The same for each of the parts. Raises: GitError."""
+        if len(parts) > MERGES_AT_ONCE:
+            rest = parts[MERGES_AT_ONCE:]
+            return self._ask(at, parts[:MERGES_AT_ONCE], style) + self._ask(at, rest, style)
         if parts and self.commit != at:
             self._lay_out(at)
         answers = self._answers([self._sides(at, part) for part in parts], parts, style)
@@ -3233,13 +3236,13 @@ class Desk:
 
     def _answers(self, sides: Sequence[Tuple[str, str]], parts: Sequence[Part],
                  style: str) -> List[Tuple[str, Dict[str, str]]]:
-        """What git says of each merge, in one process where it can: 2.38 cannot, and where one of them is
-        impossible, none is made. Source: git-merge-tree(1), sections OUTPUT and INPUT FORMAT."""
+        """What git says of each merge, in one process where it can: 2.38 cannot, and where one merge is
+        impossible or hangs, none is told of. Source: git-merge-tree(1), sections OUTPUT and INPUT FORMAT."""
         words = ("-c", f"merge.conflictStyle={style}", "merge-tree", "--write-tree", "-z")
         if len(sides) > 1:
             asked = "".join(f"{ours} {theirs}\n" for ours, theirs in sides)
             with contextlib.suppress(GitError):
-                return answers_in(self.at.run(*words, "--stdin", stdin=asked, limit_s=CHECKOUT_S).out)
+                return answers_in(self.at.run(*words, "--stdin", stdin=asked).out)
         found = []
         for both, part in zip(sides, parts):
             try:
@@ -5986,12 +5989,7 @@ class Merger(Room):
             before = parts[tree.branch].task_ids if tree.branch in parts else ()
             parts[tree.branch] = Part((*before, task_id), f"task {task_id}", spec.title or "Codex task",
                                       tip, tree.start, tree.base, tree.baseline is not None)
-            if outcome is not Outcome.SUCCEEDED:
-                warnings.append(f"Task {task_id} {outcome and outcome.value}: its branch has what it did")
-            for files, why in ((tree.left_out, ""), (tree.ignored, " and ignored")):
-                if files and os.path.isdir(tree.path):
-                    where = f"Not on the branch of task {task_id}, only in `{tree.path}`"
-                    warnings.append(f"{where}{why}: {told(files)}")
+            warnings += _surprises(task_id, outcome, tree)
         for branch, part in parts.items():
             results = {ended[task_id][2].head for task_id in part.task_ids}
             reply = part.head, Outcome.SUCCEEDED
@@ -6111,11 +6109,11 @@ class Merger(Room):
         pairs = [(one, other) for one, other in itertools.combinations(parts, 2)
                  if {one.task_id, other.task_id} & suspects and meet(touched[one], touched[other])]
         found = []
-        for begin in range(0, min(len(pairs), PAIRS_TRIED), PAIRS_AT_ONCE):
+        for begin in range(0, min(len(pairs), PAIRS_TRIED), MERGES_AT_ONCE):
             self.proof.check_wanted(call)
             if call.tell is not None and begin:
                 call.tell(f"comparing tasks: {begin} of {len(pairs)} pairs")
-            some_of = pairs[begin:min(begin + PAIRS_AT_ONCE, PAIRS_TRIED)]
+            some_of = pairs[begin:min(begin + MERGES_AT_ONCE, PAIRS_TRIED)]
             for one, group in itertools.groupby(some_of, lambda pair: pair[0]):
                 others = [other for _, other in group]
                 steps = desk.steps(desk.merge(onto, [one]).commit, others)
@@ -7159,6 +7157,15 @@ def _order(ids: Sequence[str], conflicts: Sequence[Sequence[str]]) -> List[str]:
 def counts_of(rows: Sequence[Changed]) -> Dict[str, int]:
     insertions, deletions = total(rows)
     return {"files_changed": len(rows), "insertions": insertions, "deletions": deletions}
+
+
+def _surprises(task_id: str, outcome: Optional[Outcome], tree: Worktree) -> Iterator[str]:
+    """What whoever merges the work of this task may not expect."""
+    if outcome is not Outcome.SUCCEEDED:
+        yield f"Task {task_id} {outcome and outcome.value}: its branch has what it did"
+    for files, why in ((tree.left_out, ""), (tree.ignored, " and ignored")):
+        if files and os.path.isdir(tree.path):
+            yield f"Not on the branch of task {task_id}, only in `{tree.path}`{why}: {told(files)}"
 
 
 def _finding(before: Sequence[Part], part: Part, files: Sequence[Conflict], onto: str) -> Dict[str, Any]:

@@ -627,18 +627,21 @@ def test_a_merge_that_comes_while_another_one_writes_waits_for_it(swarm, lines, 
 
 def test_nothing_is_written_into_a_checkout_while_another_merge_writes_there(swarm, worked, lines, gate):
     s = swarm(merge_verify="while ! [ -e %s ]; do sleep 0.01; done" % gate.path)
-    said, waits = [], threading.Event()
-    ids = worked("echo 1 > a")
+    ids, said, other = worked("echo 1 > a"), [], contextlib.ExitStack()
     thread = threading.Thread(target=lambda: said.append(merge(s, ids, into="HEAD")), daemon=True)
     thread.start()
-    eventually(lambda: "merge-" in sh(lines, "git", "worktree", "list"), what="the command")
+    trees, begins = pathlib.Path(s.config.worktree_dir), threading.Event()
+    eventually(lambda: list(trees.glob("merge-*")), what="the command")
 
-    def listen(event, args):
-        if event == "fcntl.flock" and threading.current_thread() is thread:
-            waits.set()
-    with cms.locked(s.git.lock_of(str(lines / ".git")), fcntl.LOCK_EX), auditing(listen):
+    def comes_first(event, args):
+        """Another merge takes the lock, at the moment in which this one asks for it to write."""
+        here = event == "fcntl.flock" and threading.current_thread() is thread
+        if here and not begins.is_set() and not list(trees.glob("merge-*")):
+            begins.set()
+            other.enter_context(cms.locked(s.git.lock_of(str(lines / ".git")), fcntl.LOCK_EX))
+    with auditing(comes_first), other:
         gate.open()
-        eventually(lambda: waits.is_set() or said, what="the merge, or that it waits")
+        eventually(lambda: begins.is_set() or said, what="the merge, or that it waits")
         assert said == [] and not (lines / "a").exists()
     thread.join(60)
     assert said[0]["merged"] == ids and (lines / "a").exists()
