@@ -25,6 +25,7 @@ Where do I add ...?
     an event or item of codex   floor 6: one EVENTS or ITEMS row, and a recording in tests/recordings
     a kind of failure           floor 1: FailureKind; floor 6: EVIDENCE and ADVICE rows
     a task state or outcome     floor 1: the enum; floor 4: its TRANSITIONS row
+    a check of the doctor       floor 11: a method that Doctor.findings names
     a resource or a prompt      floor 12: one RESOURCES or PROMPT_ROWS row
     a protocol method           floor 13: one METHODS row, and the method of its era
     a command, flag or variable floor 14: one @subcommand function, a row of SERVER_FLAGS or VARIABLES
@@ -6816,7 +6817,9 @@ class Doctor(Room):
 
     def __init__(self, bounds: Bounds) -> None:
         super().__init__(*bounds.ground)
-        self.bounds = bounds
+        self.bounds, self.cwd = bounds, os.sep
+        with contextlib.suppress(OSError):          # the directory is gone
+            self.cwd = os.getcwd()
 
     def findings(self) -> List[Finding]:
         """Where there is no codex, nothing is asked of it. Blocks for a second; a minute where it hangs."""
@@ -6901,7 +6904,7 @@ class Doctor(Room):
 
     def reach(self) -> Tuple[str, str]:
         """Of tasks that may write in the current directory, and in a worktree."""
-        spec = Spec("", 0, self.path(), os.getcwd(), {"sandbox": SANDBOXES[1]}, self.config.overrides)
+        spec = Spec("", 0, self.path(), self.cwd, {"sandbox": SANDBOXES[1]}, self.config.overrides)
         places = (spec.cwd, os.path.join(self.config.worktree_dir, "0" * 12))
         profile = any(self.bounds.kept_out(spec, place).permissions for place in places)
         how = "is hidden from tasks by a permission profile" if profile else "is where tasks cannot write"
@@ -6949,11 +6952,11 @@ class Doctor(Room):
     def client(self, name: str) -> Iterator[Finding]:
         """Whether a client can start us, by each of our entries, and how long it waits for a call."""
         told = {"`codex mcp list`": self.ask("mcp", "list", "--json").out} if name == "codex" else {}
-        paths = map(os.path.abspath, map(os.path.expanduser, SETTINGS[name]))
+        paths = [os.path.join(self.cwd, os.path.expanduser(file)) for file in SETTINGS[name]]
         told.update((f"`{path}`", text_in(path)) for path in paths if os.path.isfile(path))
         for where, text in told.items():
             try:
-                for entry in our_entries(text, os.getcwd()):
+                for entry in our_entries(text, self.cwd):
                     yield self.one(f"client {name}", lambda: self.entry(name, where, entry))
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 yield Finding(f"client {name}", Health.WARNING, f"{where} cannot be read as JSON",
@@ -9054,7 +9057,8 @@ All flags:                   %(program)s --help
 """
 
 
-# Client -> where its entry goes, and the entry; capitals stand for the command. To add a client, add a row.
+# Client -> where its entry goes, and the entry; capitals stand for the command. To add a client, add a row,
+# and one to SETTINGS, where the doctor looks for it.
 CLIENTS: Mapping[str, Tuple[str, str]] = {
     "claude": ("Run this in your project. For all projects: `claude mcp add --scope user ...`",
                "claude mcp add codex-swarm -- SHELL"),
