@@ -9186,7 +9186,8 @@ exit status:
   130  Ctrl-C; tasks that were started go on"""
 
 
-def parser(prog: str, **how: Any) -> Any:
+def parser(prog: str, *arguments: Argument, flags: bool = False, **how: Any) -> Any:
+    """With `flags`, those of the server in a group of their own."""
     import argparse
 
     class Parser(argparse.ArgumentParser):
@@ -9194,24 +9195,27 @@ def parser(prog: str, **how: Any) -> Any:
             raise UsageError(f"{message} (`{self.prog} --help` shows what there is)")
     # a width, or argparse imports shutil at every start
     narrow = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100, max_help_position=26)
-    return Parser(prog, allow_abbrev=False, formatter_class=narrow, **how)
+    made = Parser(prog, allow_abbrev=False, formatter_class=narrow, **how)
+    for names, traits in arguments:
+        made.add_argument(*names, **traits)
+    if flags:
+        group = made.add_argument_group("flags of the server")
+        for names, traits in SERVER_FLAGS:
+            group.add_argument(*names, **traits)
+    return made
 
 
 def flags() -> Any:
     """The parser of what stands before the command; that and all after it go to `words`."""
-    import argparse
-    named = ((aim, [c for c in COMMANDS.values() if c.aim == aim]) for aim in AIMS)
-    listed = "\n\n".join("\n".join([f"{aim}:", *(f"  {c.name:12}{c.help}" for c in some_commands)])
-                         for aim, some_commands in named if some_commands)
+    listed = "\n\n".join(f"{aim}:\n" + "\n".join(f"  {c.name:12}{c.help}" for c in COMMANDS.values()
+                                                  if c.aim == aim) for aim in AIMS)
     variables = "\n".join(f"  {name:30}{row.help}" for name, row in VARIABLES.items())
-    top = parser("codex-mcp-swarm", usage="codex-mcp-swarm [FLAGS] [COMMAND ...]",
-                 description=f"{ABOUT}\n\n{listed}\n\n{EXAMPLES}",
-                 epilog=f"{EXIT_STATUSES}\n\nenvironment:\n{variables}")
-    for names, how in SERVER_FLAGS:
-        top.add_argument(*names, **how)
-    top.add_argument("--version", action="version", version=f"codex-mcp-swarm {__version__}")
-    top.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return top
+    return parser("codex-mcp-swarm",
+                  arg("--version", action="version", version=f"codex-mcp-swarm {__version__}"),
+                  arg("words", nargs="...", metavar="COMMAND ...", help="one of those above"), *SERVER_FLAGS,
+                  usage="codex-mcp-swarm [FLAGS] [COMMAND ...]",
+                  description=f"{ABOUT}\n\n{listed}\n\n{EXAMPLES}",
+                  epilog=f"{EXIT_STATUSES}\n\nenvironment:\n{variables}")
 
 
 ABOUT = """\
@@ -9244,21 +9248,24 @@ class Typed:
     def asks(self, tool: str, **more: Any) -> Any:
         """What a tool says to those of the options that it knows, and to `more`. Raises: ToolError."""
         known = {name: self[name] for name in TOOLS[tool].args["properties"]}
-        given = {name: value for name, value in {**known, **more}.items() if value not in (None, False)}
+        given = {name: value for name, value in {**known, **more}.items()
+                 if value is not None and value is not False}
         return TOOLS[tool].called(self.swarm, given, self.call)
 
     def show(self, data: Dict[str, Any], *lines: str) -> None:
         """Print an answer: as JSON, as these lines, or rendered."""
         text = _pretty(data) if self["json"] else "\n".join(lines) or render(for_people(data))
-        print(text)
+        print(text, flush=True)
 
     def collected(self, data: Dict[str, Any]) -> None:
         """Who typed it has seen these records whole."""
         self.swarm.collected([r["task_id"] for r in records_of(data) if r["state"] == State.ENDED.value])
 
     def heed_ctrl_c(self) -> None:
-        """From now on Ctrl-C ends the call: nothing more is started, what was goes on."""
+        """From now on Ctrl-C ends the call: nothing more is started, what was goes on. The second one ends
+        the program."""
         def end(*_: Any) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             self.call.cancelled = True
             self.swarm.watch.close()
         signal.signal(signal.SIGINT, end)
@@ -9318,7 +9325,8 @@ def for_people(said: Any, key: str = "advice") -> Any:
     if not isinstance(said, str) or key not in ADVISING:
         return said
     named = {**{f"codex_{name}": name for name in COMMANDS}, "codex_cancel": "stop",
-             "codex_status": "ls --all", "codex_batch": "run", "codex_async": "run -d"}
+             "codex_status": "ls --all", "codex_batch": "run", "codex_async": "run -d",
+             "codex_events": "logs"}
     commands = {name: f"`{shell_words(this_program())} {command}`" for name, command in named.items()}
     return re.sub(r"\bcodex_[a-z]+\b", lambda found: commands.get(found[0], found[0]), said)
 
@@ -9389,7 +9397,11 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
         if name and name not in COMMANDS:
             raise UsageError(f"`{clip(name, 60)}` is no command{_suggestion(name, COMMANDS)}")
         row = COMMANDS.get(name)
-        options = vars(_parser_of(row).parse_args(words, given) if row else given)
+        if row:
+            own = parser(f"codex-mcp-swarm {name}", *row.arguments, flags=row.flags, epilog=row.more,
+                         description=f"{row.help[0].upper()}{row.help[1:]}.")
+            given = own.parse_args(words, given)
+        options = vars(given)
     fields: Dict[str, Any] = {}
     for name, variable in VARIABLES.items():
         if environ.get(name):
@@ -9401,18 +9413,6 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
         if field in Config._fields and value is not None:
             fields[field] = tuple(value) if isinstance(value, list) else value
     return Typed(row, options, default_config(environ)._replace(**fields), argv, environ)
-
-
-def _parser_of(row: Command) -> Any:
-    own = parser(f"codex-mcp-swarm {row.name}", description=f"{row.help[0].upper()}{row.help[1:]}.",
-                 epilog=row.more)
-    for names, how in row.arguments:
-        own.add_argument(*names, **how)
-    if row.flags:
-        group = own.add_argument_group("flags of the server")
-        for names, how in SERVER_FLAGS:
-            group.add_argument(*names, **how)
-    return own
 
 
 def claim_standard_descriptors() -> Tuple[IO[bytes], int]:
@@ -9512,13 +9512,15 @@ def run_tasks(typed: Typed) -> int:
     if typed["file"]:
         try:
             batch = json.loads(typed_in(typed["file"]))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{typed['file']} is not JSON: {error}")
     batch = dict(batch) if isinstance(batch, dict) else {"tasks": batch}
-    shared = {name: typed[name] for name in RUN if typed[name] not in (None, False)}
-    batch["defaults"] = {**batch.get("defaults", {}), **shared}
+    tasks, defaults = batch.get("tasks"), batch.get("defaults", {})
+    if isinstance(defaults, dict):
+        batch["defaults"] = {**defaults, **{name: typed[name] for name in RUN
+                                            if typed[name] is not None and typed[name] is not False}}
     typed.heed_ctrl_c()
-    if typed.swarm.host.linux and len(batch.get("tasks", ())) > 2:
+    if typed.swarm.host.linux and isinstance(tasks, list) and len(tasks) > 2:
         typed.swarm.host.forker = Forker(supervisor_main)
     return typed.see_through(typed.asks("codex_batch", **{**batch, "wait": True}))
 
@@ -9664,6 +9666,8 @@ examples:
             of_tool("codex_diff", "paths", "--path", metavar="GLOB", help="of these files alone"), JSON)
 def show_diff(typed: Typed) -> int:
     data = typed.asks("codex_diff").data
+    if "truncated" in data:
+        data = typed.swarm.diff(data["task_id"], typed["against"], data["view"], typed["paths"] or ())
     typed.show(data, *([visible(data["content"])] if typed["view"] == "patch" else []))
     return 0
 
@@ -9681,6 +9685,7 @@ examples:
             of_tool("codex_merge", "squash", "--squash"),
             of_tool("codex_merge", "partial", "--partial", help="merge those before a conflict"), JSON)
 def merge_tasks(typed: Typed) -> int:
+    typed.heed_ctrl_c()
     data = typed.asks("codex_merge").data
     typed.show(data)
     return 1 if any(data.get(key) for key in ("not_merged", "conflicts", "blocked")) else 0

@@ -150,7 +150,8 @@ def test_a_file_of_tasks_is_a_batch_and_its_status_tells_that_one_failed(typed, 
 
 @pytest.mark.parametrize("words, named", [
     (["run"], "PROMPT"), (["run", "x", "--file", "y"], "--file"), (["run", "--file", "README"], "README"),
-    (["run", "-s", "none", "x"], "read-only"), (["stop"], "--all"), (["stop", "--all", "2f9c"], "--all"),
+    (["run", "-s", "none", "x"], "read-only"), (["run", "--file", "-", "x"], "--file"),
+    (["stop"], "--all"), (["stop", "--all", "2f9c"], "--all"),
     (["show"], "ID"), (["diff", "--path"], "--path"), (["ls", "--frobnicate"], "--frobnicate")])
 def test_a_wrong_command_line_does_nothing_and_says_so_in_one_line_with_status_2(typed, root, words, named):
     done = typed(*words)
@@ -202,6 +203,26 @@ def test_work_comes_home_from_the_diff_to_the_merge(typed, repo):
     assert typed("merge", "--into", "HEAD", "--squash", two).returncode == 0
     assert (repo / "a.txt").read_text().strip() == "united"
     assert len(git(repo, "log", "--format=%h", "--first-parent").split()) >= 3
+
+
+def test_a_patch_of_any_length_is_printed_whole(typed):
+    done = typed("run", "-w", "--json", "SHELL seq 1 20000 > long.txt")
+    (task,) = json.loads(done.stdout)["tasks"]
+    patch = typed("diff", "--patch", task["task_id"]).stdout
+    assert patch.startswith("diff --git") and patch.endswith("\n+20000\n") and len(patch) > cms.RESULT_CHARS
+
+
+@pytest.mark.parametrize("text", ["[1]", "5", '{"tasks": 5}', '{"tasks": [{"prompt": "x"}], "defaults": []}',
+                                  '{"tasks": [{"prompt": "x"}], "more": 1}', '[{"prompt": "x", "model": 1}]'])
+def test_a_file_of_tasks_is_checked_as_a_call_of_the_tool_is(typed, root, text):
+    done = typed("run", "--file", "-", stdin=text)
+    assert (done.returncode, done.stdout) == (1, "") and "Wrong argument" in done.stderr
+    assert not (root / "tasks").exists()
+
+
+def test_a_time_limit_of_nothing_is_refused_and_not_passed_over(typed, root):
+    done = typed("run", "--timeout", "0", "SAY x")
+    assert done.returncode == 1 and "timeout_s" in done.stderr and not (root / "tasks").exists()
 
 
 def test_marks_and_colours_are_for_terminals_and_off_with_no_color(typed, terminal, ended):
