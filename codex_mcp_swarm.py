@@ -654,9 +654,7 @@ def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
     if kind == "string":
         return _string_problems(schema, value, name)
     if kind in ("number", "integer"):
-        low, high = schema.get("minimum"), schema.get("maximum")
-        wrong = (low is not None and not value >= low) or (high is not None and not value <= high)
-        return [f"{name} must be from {low} to {high}, not {_show(value)}"] if wrong else []
+        return _number_problems(schema, value, name)
     if kind == "array":
         return _array_problems(schema, value, at, name)
     return _object_problems(schema, value, at) if kind == "object" else []
@@ -668,6 +666,12 @@ def refuse(wrong: Sequence[str]) -> None:
         more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise ToolError(f"Wrong argument: {'; '.join(wrong[:8])}{more}", "Nothing was done",
                         "Correct that and call again")
+
+
+def _number_problems(schema: Mapping[str, Any], value: float, name: str) -> List[str]:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    wrong = (low is not None and not value >= low) or (high is not None and not value <= high)
+    return [f"{name} must be from {low} to {high}, not {_show(value)}"] if wrong else []
 
 
 def _array_problems(schema: Mapping[str, Any], value: Sequence[Any], at: str, name: str) -> List[str]:
@@ -4542,27 +4546,35 @@ class Supervisor:
         event = "spawn_failed" if code is None else "exited"
         end = advance(self.status, event, outcome=judged, exit_code=code)
         outcome = end.outcome or Outcome.FAILED
-        silent = outcome is Outcome.SUCCEEDED and not (p.message or "").strip()
-        data, misfit = None, ""
-        if outcome is Outcome.SUCCEEDED and "output_schema" in self.spec.arguments and p.message:
-            data, misfit = structured(self.spec.arguments["output_schema"], p.message)
-        self._warn(NO_MESSAGE if silent else "", misfit, *self.engine.warnings())
+        data = self._data(p.message or "") if outcome is Outcome.SUCCEEDED else None
+        self._warn(*self.engine.warnings())
         tree = self._bring_home(outcome, p)
         outside = self._outside(tree, p)
         self._sweep()                           # a filter of the user's may have left something running
         if outcome in (Outcome.CANCELLED, Outcome.TIMED_OUT):
             failed = self._interrupted(outcome, p, tree)
-        before, ran = self.spec.usage_before, self.engine.ran
-        whole = before is None and (self.spec.thread_id or self.spec.fork_of) is not None
-        if whole and p.usage:
-            self._warn("The usage of this turn is unknown: codex counts its whole thread, begun elsewhere")
+        usage, ran = self._usage(p.usage), self.engine.ran
         report = Report(
             outcome, round(self.host.monotonic() - self.began, 3), self.host.now(),
-            code, p.thread_id or self.spec.thread_id, p.message, thread_usage=p.usage,
-            usage=None if p.usage is None or whole else p.usage.since(before or Usage()),
-            failure=failed, worktree=tree, warnings=self.warnings, files=() if tree else p.files,
-            outside_write_paths=outside, sandbox=ran.sandbox, model=ran.model, structured=data)
+            code, p.thread_id or self.spec.thread_id, p.message, usage, p.usage, failed, tree,
+            self.warnings, () if tree else p.files, outside_write_paths=outside,
+            sandbox=ran.sandbox, model=ran.model, structured=data)
         self._file(report, end)
+
+    def _data(self, message: str) -> Any:
+        """The final message of a task that succeeded, as `output_schema` wants it."""
+        schema = self.spec.arguments.get("output_schema")
+        data, misfit = structured(schema, message) if schema is not None and message else (None, "")
+        self._warn("" if message.strip() else NO_MESSAGE, misfit)
+        return data
+
+    def _usage(self, thread_usage: Optional[Usage]) -> Optional[Usage]:
+        """Of this turn, as far as it can be told."""
+        before, begun = self.spec.usage_before, self.spec.thread_id or self.spec.fork_of
+        if thread_usage and begun is not None and before is None:
+            self._warn("The usage of this turn is unknown: codex counts its whole thread, begun elsewhere")
+            return None
+        return thread_usage and thread_usage.since(before or Usage())
 
     def _interrupted(self, outcome: Outcome, p: Progress, tree: Optional[Worktree]) -> Failure:
         """The failure of a task that was stopped: at whose wish, what it was doing, where its work is."""
@@ -4833,6 +4845,11 @@ class View:
             if task.task_id not in self._known:
                 self._known[task.task_id] = Known(task)
             return self._known[task.task_id]
+
+    def is_watched(self, task_id: str) -> bool:
+        """Whether a thread of this process waits for its end, which has not come."""
+        known = self._known.get(task_id)
+        return known is not None and known.watched and not known.ended
 
     def forget(self, but: Container[str]) -> None:
         """Forget all tasks but these."""
@@ -5164,8 +5181,8 @@ class Watch:
         doing, ended, last = [], [], 0.0
         for task_id in task_ids:
             try:
-                task = self.store.get(task_id)
-                running = task.status().state is not State.ENDED
+                task = self.store.get(task_id)          # no record is read of one whose end wakes us
+                running = self.view.is_watched(task_id) or task.status().state is not State.ENDED
             except (ToolError, OSError) as error:
                 raise_if_exhausted(error)
                 running = False
@@ -5380,11 +5397,7 @@ class Bounds(Room):
         root, trees = os.path.realpath(self.config.root), os.path.realpath(self.config.worktree_dir)
         ours = {root: "none"} if is_inside(trees, root) else {root: "none", trees: "read"}
         within = [(own, top) for own in ours for top in reach.writable if is_inside(own, top)]
-        lost = [top for top in reach.writable
-                if top == trees or is_inside(top, root) and not is_inside(top, trees)]
-        lost += [link for link in self._links()
-                 if any(is_inside(os.path.dirname(link), top) for top in reach.writable)]
-        doubt = self._in_doubt(reach, ours)
+        lost, doubt = self._lost(reach.writable, root, trees), self._in_doubt(reach, ours)
         if not within and not lost and not doubt:
             return spec
         first = {os.path.join(top, os.path.relpath(own, top).split(os.sep)[0]) for own, top in within}
@@ -5403,6 +5416,13 @@ class Bounds(Room):
         warnings = add_warning(spec.warnings, closed_way, unsure if doubt else "")
         profile = {"extends": ":workspace", "network": {"enabled": reach.network}, "filesystem": files}
         return spec._replace(warnings=warnings, permissions=profile)
+
+    def _lost(self, writable: Sequence[str], root: str, trees: str) -> List[str]:
+        """What of ours is a task's to write, whatever a profile says."""
+        ours = [top for top in writable
+                if top == trees or is_inside(top, root) and not is_inside(top, trees)]
+        open_to_it = lambda link: any(is_inside(os.path.dirname(link), top) for top in writable)
+        return [*ours, *filter(open_to_it, self._links())]
 
     def _no_profile(self, spec: Spec, lost: Sequence[str], files: Iterable[str]) -> str:
         """Why no profile helps; empty where one does."""
@@ -6497,7 +6517,7 @@ class Starter(Room):
 
     def _begin(self, birth: Birth, call: Call, lone: bool) -> None:
         """Make the worktree, if one is wanted, and launch the task. Raises: ToolError, OSError."""
-        if self.watch.closing or call.abandoned:
+        if self.watch.closing or call.abandoned and birth.plan.worktree_from:   # else it is stopped at once
             raise ToolError("Nobody waits for this call any more", "Its client has gone or cancelled it")
         try:
             if birth.plan.worktree_from is not None:

@@ -151,12 +151,14 @@ def wait(sides, runs):
     with one_server_each(sides, rig.fake_codex()) as servers:
         short = interleaved(runs, {name: lambda server=server: end_to_answer_ms(server)
                                    for name, server in servers.items()})
-        long = interleaved(max(1, runs // 5),
-                           {name: lambda server=server: end_to_answer_ms(server, "FLOOD 100")
-                                               for name, server in servers.items()})
-    return [Row("end of codex to answer of codex_wait", "ms", short, "<= 20", lambda ours, peer,
-                base: ours <= 20),
-            Row("... after 100 MB of events", "ms", long)]
+        long, many = (interleaved(max(1, runs // 5), {
+            name: lambda server=server: end_to_answer_ms(server, stream) for name, server in servers.items()})
+            for stream in ("FLOOD 100", "LINES 200000"))
+    return [Row("end of codex to answer of codex_wait", "ms", short, "<= 20",
+                lambda ours, peer, base: ours <= 20),
+            Row("... after 100 MB of events", "ms", long),
+            Row("... after 200,000 events", "ms", many, "<= 500",
+                lambda ours, peer, base: ours <= 500)]
 
 
 def cpu_percent(servers, progress_token):
@@ -783,6 +785,151 @@ def merge(sides, runs):
             Row(f"git processes to tell {FOES} branches apart that change one line", "processes",
                 {"ours": [among_foes]}, "<= 500", lambda ours, peer, base: ours <= 500),
             Row("the same", "ms", {"ours": [took]})]
+
+
+# ------------------------------------------------------------------------------------------------------
+# Many tasks and worktrees through the server
+
+TREES, TREES_MANY, TASKS_BUSY = 20, 300, 300
+EVENT = """echo '{"type":"%s"%s}'\n"""
+MESSAGE = ',"item":{"id":"1","type":"agent_message","text":"x"}'
+COMMAND = ',"item":{"id":"%d","type":"command_execution","command":"make"}'
+QUICK = EVENT % ("turn.started", "") + EVENT % ("item.completed", MESSAGE) + EVENT % ("turn.completed", "")
+BUSY = EVENT % ("turn.started", "") + "while sleep 4; do\n" + "sleep 1\n".join(
+    EVENT % (f"item.{when}", COMMAND % 2) for when in ("started", "completed")) + "done\n"
+
+
+def codex_that(scratch, script):
+    with open(os.open(os.path.join(scratch, "codex"), os.O_WRONLY | os.O_CREAT, 0o700), "w") as file:
+        file.write('#!/bin/sh\n[ "$1" = --version ] && exec echo codex-cli 0.169.0\n' + script)
+    return scratch
+
+
+def small_repository(scratch):
+    plain_git(scratch, "clone", "-q", rig.git_repository(), "repository")
+    return os.path.join(scratch, "repository")
+
+
+def in_worktrees(server, repository, count):
+    """A request that starts so many tasks with a worktree each."""
+    run = {**server.run_arguments(), "cwd": repository, "worktree": True}
+    return server.send_tool("codex_batch", wait=False, defaults=run, tasks=[{"prompt": "x"}] * count)
+
+
+def trees_ms(server, told, repository, count):
+    """(to the first codex, to the last one)"""
+    first, asked = first_instruction_ms(told, 1, lambda: in_worktrees(server, repository, count))
+    others, _ = first_instruction_ms(told, count - 1, lambda: None)
+    server.answer(asked)
+    until(server.at_rest, "the end of the tasks")
+    return first, first + others
+
+
+def add_trees(repository, count):
+    for _ in range(count):
+        name = os.urandom(6).hex()
+        plain_git(repository, "worktree", "add", "-q", "-b", name, os.path.join(repository, "..", name))
+
+
+@bench("trees", runs=5)
+def trees(sides, runs):
+    with telling_servers(sides[:1]) as (told, _codex, servers), \
+            tempfile.TemporaryDirectory(dir=rig.CACHE) as scratch:
+        repository, ours = small_repository(scratch), servers["ours"]
+        samples = interleaved(runs, {
+            "ours": lambda: trees_ms(ours, told, repository, TREES),
+            "one": lambda: trees_ms(ours, told, repository, 1)[0],
+            "git": lambda: timed_ms(add_trees, repository, TREES)})
+    first, last = ([both[i] for both in samples["ours"]] for i in (0, 1))
+    return [Row(f"{TREES} worktrees, to the first codex (bare: of one alone)", "ms",
+                {"ours": first, "base": samples["one"]}, "<= 8 x bare",
+                lambda ours, peer, base: ours <= 8 * base),
+            Row(f"... to the last codex (bare: {TREES} x git worktree add)", "ms",
+                {"ours": last, "base": samples["git"]})]
+
+
+@bench("hundreds", runs=1)
+def hundreds(sides, runs):
+    """Hundreds of tasks with a worktree each, beside git and codex one after the other."""
+    with tempfile.TemporaryDirectory(dir=rig.CACHE) as scratch:
+        repository, codex_dir = small_repository(scratch), codex_that(scratch, QUICK)
+
+        def ours():
+            with Server(sides[0], codex_dir) as server:
+                began = time.perf_counter()
+                for asked in [in_worktrees(server, repository, TASKS_MANY)
+                              for _ in range(TREES_MANY // TASKS_MANY)]:
+                    server.started += sides[0].started_ids(server.answer(asked))
+                server.wait()
+                taken = (time.perf_counter() - began) * 1000
+                peak.append(rig.Process(server.process.pid).memory_mb("VmHWM"))
+            return taken
+
+        def bare():
+            for _ in range(TREES_MANY):
+                add_trees(repository, 1)
+                subprocess.run([os.path.join(codex_dir, "codex")], stdout=subprocess.DEVNULL, check=True)
+
+        peak = []
+        samples = {"ours": [ours() for _ in range(runs)], "base": [timed_ms(bare) for _ in range(runs)]}
+    return [Row(f"{TREES_MANY} tasks in worktrees, to the last result (bare: git, codex, in turn)", "ms",
+                samples),
+            Row("... the server's peak memory", "MiB", {"ours": peak}, "< 40",
+                lambda ours, peer, base: ours < 40)]
+
+
+def cpu_while(server, act, window_s=IDLE_WINDOW_S):
+    """% of a core that the server takes while `act` is done once a second."""
+    before, end = cpu_ms(server), time.monotonic() + window_s
+    while time.monotonic() < end:
+        act()
+        time.sleep(1)
+    return (cpu_ms(server) - before) / 10 / window_s
+
+
+@bench("busy", runs=1)
+def busy(sides, _runs):
+    """What waits cost a server whose tasks always tell something (bare: one wait)."""
+    with tempfile.TemporaryDirectory(dir=rig.CACHE) as scratch, \
+            Server(sides[0], codex_that(scratch, BUSY)) as server:
+        for _ in range(TASKS_BUSY // TASKS_MANY):
+            server.start_many(["x"] * TASKS_MANY)
+        until(lambda: sum(map(bool, server.streams())) == TASKS_BUSY, "the first event of each task")
+        used = []
+        for count in (1, WAITS_BLOCKED - 1):
+            for number in range(count):
+                server.send_tool("codex_wait", f"{count} {number}", task_ids=server.started[:256])
+            server.answer(server.send("tools/list"))
+            used.append(cpu_while(server, lambda: server.answer(server.send("ping"))))
+    with Server(sides[0], rig.fake_codex()) as server:
+        handle = server.answer(server.send("tools/call", name="codex_batch", _meta=STATELESS, arguments={
+            "defaults": server.run_arguments(), "tasks": [{"prompt": "SLEEP 3600"}] * TASKS_MANY}))["taskId"]
+        until(lambda: sum(map(bool, server.streams())) == TASKS_MANY, "the first event of each task")
+        polled = cpu_while(server, lambda: server.answer(
+            server.send("tasks/get", taskId=handle, _meta=STATELESS)))
+    return [Row(f"server CPU, {WAITS_BLOCKED} waits with progress over {TASKS_BUSY} busy tasks (bare: 1)",
+                "% of a core", {"ours": used[1:], "base": used[:1]}),
+            Row(f"server CPU, a handle over {TASKS_MANY} tasks polled each second", "% of a core",
+                {"ours": [polled]}, "< 0.5", lambda ours, peer, base: ours < 0.5)]
+
+
+@bench("diff", runs=3)
+def diff(sides, runs):
+    """A page of a patch of 200 MB, beside git that makes it."""
+    with tempfile.TemporaryDirectory(dir=rig.CACHE) as scratch, Server(sides[0], rig.fake_codex()) as server:
+        repository = small_repository(scratch)
+        arguments = {"cwd": repository, "sandbox": "workspace-write", "worktree": True}
+        write = "SHELL for i in 1 2 3; do seq 8500000 > large$i; done"      # git takes no file of 100 MB
+        record = server.tool("codex", prompt=write, **arguments)["structuredContent"]
+        branch = record["worktree"]["branch"]
+        ask = {"task_id": record["task_id"], "view": "patch", "max_chars": 1000}
+        samples = interleaved(runs, {
+            "ours": lambda: timed_ms(server.tool, "codex_diff", **ask),
+            "base": lambda: timed_ms(plain_git, repository, "diff", f"HEAD...{branch}")})
+        peak = rig.Process(server.process.pid).memory_mb("VmHWM")
+    return [Row("a page of a patch of 200 MB (bare: git diff)", "ms", samples),
+            Row("... the server's peak memory", "MiB", {"ours": [peak]}, "< 60",
+                lambda ours, peer, base: ours < 60)]
 
 
 # ------------------------------------------------------------------------------------------------------
