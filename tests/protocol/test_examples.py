@@ -1,7 +1,7 @@
 """The lines of README and docs, each given to a shell as it stands, page by page, in a fresh directory.
 
-Two tasks have ended; their ids stand in place of those of the pages. What needs another program is left to the
-tests that have it.
+Two tasks have ended; their ids stand in place of those of the pages. What needs another program is left to
+the tests that have it.
 """
 import json
 import re
