@@ -9771,10 +9771,6 @@ def fitted(text: str, width: int) -> str:
     return text + " " * (width - columns(text))
 
 
-def painted(text: str, colour: str) -> str:
-    return f"\x1b[{colour}m{text}\x1b[39m"
-
-
 def task_table(records: Sequence[Mapping[str, Any]], width: int) -> List[str]:
     """A line of so many columns for each task; where there is little room, without tokens, or changes too."""
     facts = [(lasting(int(r.get("elapsed_s", 0))), _changes(r), _tokens(r)) for r in records]
@@ -9788,8 +9784,9 @@ def task_table(records: Sequence[Mapping[str, Any]], width: int) -> List[str]:
         sign, colour = MARKS.get(record.get("outcome") or record["state"], MARKS["starting"])
         what = f"{fitted(record.get('title', ''), title)}  {fitted(_does(record), left() - title)}"
         right = "".join(f"  {fact:>{wide}}" for fact, wide in zip(told_right, widths) if wide)
-        right = re.sub(r"[+-]\d+", lambda n: painted(n[0], "32" if n[0][0] == "+" else "31"), right)
-        lines.append(f"{painted(sign, colour)} {record['task_id'][:6]}  {what}{right}")
+        for count, its_colour in ((r"\+\d+", "32"), (r"-\d+", "31")):
+            right = re.sub(count, f"\x1b[{its_colour}m\\g<0>\x1b[39m", right)
+        lines.append(f"\x1b[{colour}m{sign}\x1b[39m {record['task_id'][:6]}  {what}{right}")
     return lines
 
 
@@ -10036,7 +10033,8 @@ class Top:
     def told(self, task_id: str) -> str:
         """The last of what it did, in words."""
         events = TaskDir(os.path.join(self.store.tasks, task_id)).tail("events.jsonl", 1 << 20)
-        return "\n".join(text for line in events.split("\n") for text in event_in_words(line))
+        words = "\n".join(text for line in events.split("\n") for text in event_in_words(line))
+        return words or "Nothing yet"
 
 
 @subcommand("top", "See what they do and did", "watch all tasks live, stop, show and follow them", TOP_HELP)
