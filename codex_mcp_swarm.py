@@ -9943,8 +9943,6 @@ class Top:
         self.swarm, self.store = swarm, swarm.store
         self.records: List[Dict[str, Any]] = []
         self.known: Dict[str, Dict[str, Any]] = {}
-        self.recent: List[str] = []
-        self.listed_at = -1.0                       # when the directory of the tasks had changed then
         self.chosen = ""                            # the task that is selected
         self.page: Optional[Callable[[], str]] = None
         self.first = self.last = 0                  # the line that the page begins with, and can at most
@@ -9963,13 +9961,11 @@ class Top:
 
     def look(self) -> None:
         """At all that have not ended, in the order of starting, then at those that ended within RECENT_S, the
-        last one first. Every task is listed only when one was added or removed."""
-        changed_at, since = modified_at(self.store.tasks), self.swarm.host.now() - RECENT_S
-        if changed_at != self.listed_at:
-            path = lambda task_id: os.path.join(self.store.tasks, task_id)
-            self.recent = [task_id for task_id in self.store.ids() if modified_at(path(task_id)) > since]
-            self.listed_at = changed_at
-        ids = dict.fromkeys([*self.known, *self.swarm.live(), *self.recent])
+        last one first."""
+        since = self.swarm.host.now() - RECENT_S
+        live, index = self.swarm.live(), self.store.ended           # the look at the first fills the second
+        ends = itertools.takewhile(lambda end: int(end[0]) > since * 1000, index.newest_first(index.text()))
+        ids = dict.fromkeys([*live, *(task_id for _, task_id in ends)])
         ended_at = lambda r: r.get("started_at", 0) + r.get("elapsed_s", 0) if "outcome" in r else FAR
         found = [r for r in look(self.swarm, ids, self.known) if ended_at(r) > since]
         self.records = sorted(found, key=lambda r: (-ended_at(r), r.get("started_at", 0)))
