@@ -9586,15 +9586,23 @@ def stop_tasks(typed: Typed) -> int:
 
 
 @subcommand("ls", "See what they do and did", "list tasks", """\
-Tasks that have not ended; with --all those that have, too, newest first.
+What runs, and results that nobody has seen yet; with --all whatever has ended, newest first.
 
 examples:
   codex-mcp-swarm ls --all          yesterday's, too
+  codex-mcp-swarm ls --here         those of this repository
   codex-mcp-swarm ls --json | jq -r '.tasks[].task_id'""",
-            arg("-a", "--all", action="store_true", help="those that have ended, too"), JSON)
+            arg("-a", "--all", action="store_true", help="those that have ended, too"),
+            arg("--here", dest="cwd", action="store_const", const=".", help="only of this repository"), JSON)
 def list_tasks(typed: Typed) -> int:
-    ids = typed.swarm.store.ids()[:LISTED_AT_ONCE] if typed["all"] else None
-    data = typed.asks("codex_status", task_ids=ids or None, all=None).data
+    data = typed.asks("codex_status").data
+    if typed["all"]:
+        found = data["tasks"]
+        while "cursor" in data and len(found) < LISTED_AT_ONCE:
+            data = typed.asks("codex_status", cursor=data["cursor"]).data
+            found = found + data["tasks"]
+        ids = [row["task_id"] for row in found[:LISTED_AT_ONCE]]
+        data = typed.asks("codex_status", task_ids=ids, all=None, cwd=None).data if ids else {"tasks": []}
     if data["tasks"] or typed["json"]:
         typed.show(data, *Look(sys.stdout, typed.environ).tasks(data["tasks"]))
     else:

@@ -11,7 +11,7 @@ import pytest
 
 import codex_mcp_swarm as cms
 from client import eventually
-from conftest import command, git, is_supervised
+from conftest import command, git, is_supervised, new_repository
 
 LIMIT_S = 60
 
@@ -112,6 +112,20 @@ def test_what_has_ended_is_listed_newest_first_and_what_runs_alone_without_all(t
     assert "no luck" in lines[1] and not any("\x1b" in line for line in lines)
     data = json.loads(typed("ls", "--all", "--json").stdout)
     assert [record["task_id"] for record in data["tasks"]] == [running, *reversed(ended)]
+
+
+def test_here_are_the_tasks_of_this_repository_and_unseen_results_are_listed_until_they_are_shown(
+        typed, repo, tmp_path):
+    other = new_repository(tmp_path / "other")
+    (other / "below").mkdir()
+    mine, theirs = (typed("run", "-d", "SAY x", cwd=cwd).stdout.strip() for cwd in (repo, other / "below"))
+    lines = lambda *words, **where: typed("ls", *words, **where).stdout.splitlines()
+    listed = lambda *words, **where: [line.split()[0] for line in lines(*words, **where)]
+    eventually(lambda: typed("ls").stdout.count("succeeded") == 2, what="the end of both")
+    assert listed("--here") == [mine] and listed("--here", cwd=other) == [theirs]
+    assert listed("--all", "--here", cwd=other / "below") == [theirs]
+    typed("show", mine)
+    assert listed() == [theirs] and sorted(listed("--all")) == sorted([mine, theirs])
 
 
 def test_a_task_is_shown_whole_by_the_beginning_of_its_id_and_counts_as_collected(typed, ended, root):
