@@ -454,6 +454,12 @@ class HandleEnd(NamedTuple):
     whole: Tuple[str, ...] = ()                 # the tasks whose results are in it to the end
 
 
+class Asked(NamedTuple):
+    """A call under an id of the client's (`client_request_id`). Written before its first task runs."""
+    digest: str                                 # of what it asked for
+    task_ids: Tuple[str, ...]
+
+
 class Swept(NamedTuple):
     """What a sweep looked at: the ended tasks of one worktree, a task without one, or what has no task."""
     removed: bool                               # or would be, in a dry run
@@ -852,7 +858,7 @@ SECRET_LOOKS = (
     r"\bSG\.[\w-]{16,}\.[\w-]{16,}",                   # SendGrid
     r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",              # JSON Web Tokens
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-    r"(\b(?i:bearer|basic)\s{1,9})[\w.~+/=-]{12,}",
+    r"(\b(?i:bearer|basic)\s{1,9})(?=[a-zA-Z.~_-]*[\d+/=])[\w.~+/=-]{12,}",   # mere words have none
     r"(://[^\s/:@]{1,200}:)[^\s/@]{1,200}(?=@)",        # a password in a URL
 )
 MAY_BE_SECRET = r"[\w-]{16}|://|-----|(?i:key|token|secret|passw|authorization|bearer|basic|credential)"
@@ -1120,20 +1126,19 @@ FLAGS: Tuple[Flag, ...] = (
          file_words=lambda path: [f"--output-schema={path}"], needs="--output-schema", rare=True),
     Flag("add_dirs", arr(string(minLength=1), "More directories to write in", maxItems=20),
          _each("--add-dir"), before_resume=True, needs="--add-dir", rare=True),
-    Flag("approve_for_me", boolean("A model reviews what the sandbox forbids"),
+    Flag("approve_for_me", boolean("A model decides what the sandbox forbids"),
          _switch("--approve-for-me"), before_resume=True, repeated=False, needs="--approve-for-me",
          rare=True),
     Flag("isolate", boolean("Without the user's config.toml and MCP servers"),
          _switch("--ignore-user-config"), needs="--ignore-user-config", rare=True),
     Flag("ephemeral", boolean("Codex keeps no thread: no reply"), repeated=False, rare=True),
-    Flag("base-instructions", string("Replaces codex's own instructions"), _setting("instructions"),
+    Flag("base-instructions", string("Replaces codex's own"), _setting("instructions"),
          file_words=_setting("model_instructions_file"), rare=True),
     Flag("developer-instructions", string("Added as a developer message"),
          _setting("developer_instructions"), rare=True),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"),
          file_words=_setting("experimental_compact_prompt_file"), rare=True),
-    Flag("worktree", {**obj(WORKTREE, description="Run in a git worktree and branch of its own; from another "
-                            "`base` than HEAD, or with uncommitted changes"), "type": ["boolean", "object"]},
+    Flag("worktree", {**obj(WORKTREE, description="A git worktree and branch of its own, from HEAD or `base`"), "type": ["boolean", "object"]},
          repeated=False),
     Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported",
                             maxItems=100)),
@@ -1142,7 +1147,7 @@ FLAGS: Tuple[Flag, ...] = (
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
-RARE = frozenset(flag.name for flag in FLAGS if flag.rare)
+RARE = frozenset(flag.name for flag in FLAGS if flag.rare) | {"client_request_id"}
 KEPT = frozenset(flag.name for flag in FLAGS if flag.repeated or flag.words or flag.file_words)
 
 
@@ -3835,7 +3840,7 @@ def empty_trash(git: Git, common: str) -> None:
 #     tasks/<task_id>/      0700; complete and locked before it gets this name
 #       spec.json           what was asked for: server, once
 #       prompt              codex's stdin: server, once
-#       base-instructions   and compact-prompt, where given: server, once
+#       base-instructions   and compact-prompt, output_schema, where given: server, once
 #       status.json         where it stands: whoever holds `lock`, by rename
 #       events.jsonl        codex's stdout, byte for byte       stderr.log       codex's stderr
 #       setup.log           what CODEX_SWARM_WORKTREE_SETUP printed
@@ -3851,6 +3856,7 @@ def empty_trash(git: Git, common: str) -> None:
 #                           index, made anew if missing
 #     ended                 an index: see Ended             ended.lock: held by whoever writes it
 #     threads/<thread_id>   the tasks of it that have left `live`   .lock: held while one is let into a thread
+#     requests/             what calls under an id of the client's started: server, before the first runs
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
 #                           .end.json: how it ended: whichever server sees it first, once
 #     worktrees/<task_id>/  CODEX_SWARM_WORKTREE_DIR moves them   .removed-<task_id>/: one on its way out
@@ -4090,6 +4096,7 @@ class Store:
         self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
         self.live, self.threads = os.path.join(root, "live"), os.path.join(root, "threads")
         self.ended = Ended(root)
+        self.requests = os.path.join(root, "requests")
 
     def prepare(self) -> None:
         """Make ROOT; it may hold other things, so its mode stays. Raises: ToolError if others may write."""
@@ -4123,6 +4130,12 @@ class Store:
     def thread(self, thread_id: str) -> str:
         """The index of a thread: the tasks of it that have left `live`. No name leads out of `threads`."""
         return os.path.join(self.threads, re.sub(r"[^\w-]", "_", thread_id.lower()))
+
+    def request(self, request_id: str) -> str:
+        """Where the call under an id of the client's is noted. Raises: ToolError."""
+        import hashlib
+        private_directory(self.requests)
+        return os.path.join(self.requests, hashlib.sha256(request_id.encode()).hexdigest()[:32])
 
     def settle(self, task_id: str, thread_id: Optional[str]) -> None:
         """Take a task that has ended from one index to the other. Raises: OSError."""
@@ -4706,6 +4719,7 @@ class Call:
         self.waiting = False            # all that it does besides waiting has been done
         self.told: Sequence[str] = ()   # the ended tasks whose results are in the answer to the end
         self.started: List[str] = []    # the tasks that it started, to be stopped when it is abandoned
+        self.request_id = ""            # under which the same call, made again, finds what it started
 
     @property
     def abandoned(self) -> bool:
@@ -6396,6 +6410,27 @@ class Starter(Room):
         """See Swarm.start."""
         self._check_depth()
         self.store.prepare()
+        if not call.request_id:
+            return self._start(requests, label, call, lambda ids: None)
+        import hashlib
+        note = self.store.request(call.request_id)
+        digest = hashlib.sha256(json.dumps(requests, sort_keys=True).encode()).hexdigest()
+        with locked(note + ".lock", fcntl.LOCK_EX, os.O_CREAT):     # the same call may be made twice at once
+            with contextlib.suppress(*UNREADABLE):
+                before = from_json(Asked, read_json(note))
+                if before.digest != digest:
+                    raise ToolError(f"`client_request_id` {_show(call.request_id)} stands for another call",
+                                    f"That one started {', '.join(before.task_ids[:NAMES_SHOWN])}",
+                                    "Use a new id for a new request")
+                there = [task_id for task_id in before.task_ids if self.store.has(task_id)]
+                if there:
+                    return there
+            return self._start(requests, label, call,
+                               lambda ids: write_atomic(note, to_json(Asked(digest, tuple(ids)))))
+
+    def _start(self, requests: Sequence[Mapping[str, Any]], label: str, call: Call,
+               note: Callable[[List[str]], None]) -> List[str]:
+        """`note`: what to do with the ids before the first task runs."""
         stopped = [self._interrupted(request) for request in requests]
         alone = any("update_from" in one for one in requests)       # files change before others see the task
         with contextlib.ExitStack() as locks:
@@ -6404,7 +6439,7 @@ class Starter(Room):
             locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
             for thread_id in self._threads_named(requests, label):
                 locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
-            return self._launch(self._plans(requests, label, stopped), call)
+            return self._launch(self._plans(requests, label, stopped), call, note)
 
     def _interrupted(self, request: Mapping[str, Any]) -> str:
         """Stop the turn that runs in the thread of this request, if that is wished for, and say what was lost
@@ -6422,10 +6457,23 @@ class Starter(Room):
         source_of = functools.lru_cache(None)(self.worktrees.source)    # git is asked once for each place
         plans = [self._named(label, i, self.planner.plan, one, source_of) for i, one in enumerate(requests)]
         plans = [warned(plan, lost) if lost else plan for plan, lost in zip(plans, stopped)]
+        plans = self._with_twins(plans)
         if any(plan.worktree_from for plan in plans):
             self.worktrees.check_room()
         return [self._merge_into_worktree(plan, plan.update_from) if plan.update_from else plan
                 for plan in plans]
+
+    def _with_twins(self, plans: Sequence[Plan]) -> List[Plan]:
+        """The plans, with a warning where the same prompt runs in the same place already."""
+        running: Dict[Tuple[str, str], str] = {}
+        for task_id in self.watch.unended():
+            with contextlib.suppress(ToolError):
+                seen = self.view.of(task_id)
+                running[seen.spec.title, seen.spec.checkout or seen.spec.cwd] = task_id
+        twins = [running.get((plan.spec.title, plan.spec.checkout or plan.spec.cwd), "") for plan in plans]
+        return [warned(plan, f"Task {twin} runs already with the same prompt, in the same place")
+                if twin and text_in(self.store.get(twin).file("prompt")) == plan.prompt else plan
+                for plan, twin in zip(plans, twins)]
 
     def _merge_into_worktree(self, plan: Plan, part: Part) -> Plan:
         """Raises: ToolError."""
@@ -6483,7 +6531,7 @@ class Starter(Room):
             what = f"`{label}[{index}]`: {error.what}" if label else error.what
             raise ToolError(what, error.why, error.fix, error.kind)
 
-    def _launch(self, plans: Sequence[Plan], call: Call) -> List[str]:
+    def _launch(self, plans: Sequence[Plan], call: Call, note: Callable[[List[str]], None]) -> List[str]:
         """Write every task before the first one starts, so that a full disk is found while nothing runs. Then
         each starts as soon as its worktree is made, of which several are made side by side."""
         births: List[Birth] = []
@@ -6493,6 +6541,7 @@ class Starter(Room):
                 undo.callback(self._undo, births)
                 for plan in plans:
                     births.append(Birth(plan, TaskDir.create(self.store.tasks, plan.spec, plan.prompt)))
+                note([plan.spec.task_id for plan in plans])
                 self._begin_all(births, call)
                 undo.pop_all()
         except (OSError, RuntimeError) as error:
@@ -6776,6 +6825,8 @@ class Sweep(Room):
         aside = [os.path.join(own, name) for name in names_in(own) if name.startswith(".")]
         traces += [there for there in aside if now - modified_at(there) > VERIFY_S]     # git may use others
         due = [there for there in traces if self._old(now - modified_at(there))]
+        due += [note for note in (os.path.join(store.requests, name) for name in names_in(store.requests))
+                if 0 < self.config.result_max_age_s < now - modified_at(note)]
         for handle_id, files in store.handle_files().items():
             handle, end = store.handle(handle_id), store.handle_end(handle_id)
             at = end.at if end else handle.created_at if handle else max(map(modified_at, files))
@@ -7250,6 +7301,7 @@ class Tool(NamedTuple):
         """Check the arguments, then run it. Raises: ToolError, OSError."""
         checked = canonical(self.args, dict(arguments))
         refuse(problems(self.args, checked))
+        call.request_id = checked.pop("client_request_id", "")
         return self.run(swarm, checked, call)
 
 
@@ -7280,6 +7332,7 @@ FORK = boolean("Go on in a copy of the thread")
 REPLY: Mapping[str, Schema] = {
     **NAMELESS, "prompt": RUN["prompt"], "fork": FORK, "interrupt": boolean("Stop its running turn first"),
     "update_from": string("Task or branch to merge into its worktree first", minLength=1, maxLength=1000)}
+ONCE = {"client_request_id": string("Same id, same tasks", minLength=1, maxLength=200)}
 RECORD = obj({key: string() for key in ("task_id", "outcome", "threadId", "content")})
 # nothing is required: TypeScript clients check errors, too
 RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())})
@@ -7290,7 +7343,7 @@ COLLECT = "codex_wait with these task_ids returns the results; codex_status show
 @tool("codex", "Run Codex",
       "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile "
       "codex_async. The result has `content` (the final message) and `threadId` for codex_reply.",
-      obj(RUN, ["prompt"]), RECORD, always_load=True, waits=True)
+      obj({**RUN, **ONCE}, ["prompt"]), RECORD, always_load=True, waits=True)
 def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
@@ -7298,7 +7351,7 @@ def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 @tool("codex_async", "Start Codex",
       "Start a Codex task and return its task_id at once; collect with codex_wait. With `threadId` it "
       "continues that thread. Other arguments as in codex.",
-      obj({**NAMELESS, "threadId": THREAD, "fork": FORK}, ["prompt"]), RECORD, brief=True)
+      obj({**NAMELESS, "threadId": THREAD, "fork": FORK, **ONCE}, ["prompt"]), RECORD, brief=True)
 def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({**swarm.record(_started(swarm, [args], call)[0]), "collect": COLLECT})
 
@@ -7308,7 +7361,7 @@ def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "`tasks` takes the arguments of codex; `defaults` are shared. wait=false returns the task_ids at once. "
       "If any entry is wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(),
-           "wait": boolean("Default true")}, ["tasks"]),
+           "wait": boolean("Default true"), **ONCE}, ["tasks"]),
       RECORDS, always_load=True, waits=True, brief=True)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
@@ -7324,7 +7377,7 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
 @tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. It keeps the cwd, "
       "sandbox, model, profile and config of the thread's last task; arguments override them.",
-      obj({**REPLY, "threadId": THREAD, "task_id": TASK}, ["prompt"]), RECORD, waits=True, brief=True)
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK, **ONCE}, ["prompt"]), RECORD, waits=True, brief=True)
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues",
@@ -7344,7 +7397,8 @@ TARGETS = ("task_id", "base", "commit", "instructions")
       obj({"task_id": TASK, "base": string("Branch or commit", minLength=1), "commit": string(minLength=1),
            "instructions": RUN["prompt"],
            **{name: NAMELESS[name] for name in ("cwd", "model", "effort", "profile", "config", "isolate",
-                                                "timeout_s")}}),
+                                                "timeout_s")},
+           **ONCE}),
       RECORD, waits=True, brief=True)
 def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     given = [name for name in TARGETS if name in args]

@@ -3,6 +3,7 @@ import json
 import os
 import stat
 import subprocess
+import threading
 
 import pytest
 
@@ -10,7 +11,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import Shape, ToolError
 
-from .helpers import begin, ended, run
+from .helpers import WAIT_S, begin, ended, run
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 ADDRESS = {
@@ -294,8 +295,8 @@ def test_the_work_of_a_task_is_reviewed_where_it_was_done_and_nothing_is_committ
 
 
 def test_findings_are_read_from_the_text_that_codex_makes_of_them():
-    text = "because\n\nFull review comments:\n\n- [P1] Bug — late — /a b/f.txt:1-2\n  Explain\n\n  more\n" \
-           "\n- No priority — /x:3-3\n  y"
+    text = "because\n\nFull review comments:\n\n- [P1] Bug — late — /a b/f.txt:1-2\n  Explain\n\n" \
+           "  more\n\n- No priority — /x:3-3\n  y"
     assert cms.comments_in(text) == [cms.Comment("Bug — late", "/a b/f.txt", [1, 2], "Explain\n\nmore", 1),
                                      cms.Comment("No priority", "/x", [3, 3], "y", None)]
     assert cms.comments_in("- no finding: 3-4\n  — /x") == []
@@ -366,3 +367,74 @@ def test_lines_that_are_no_events_are_named_and_counted(swarm, monkeypatch):
     monkeypatch.setattr(cms, "MAX_LINE_BYTES", 1000)
     found = events(app, task.task_id, types=["unreadable"])
     assert [e["bytes"] for e in found["events"]] == [8, 4, 3001] and found["ended"]
+
+
+# -- a call made twice --------------------------------------------------------------------------------
+def called(app, tool, request_id, **arguments):
+    """The ids of what a call started, as the protocol hands it on."""
+    answer = cms.TOOLS[tool].called(app, {**arguments, "client_request_id": request_id}, cms.Call())
+    return list(answer.task_ids) if isinstance(answer, cms.Wait) else [answer.data["task_id"]]
+
+
+def test_the_same_call_under_the_same_id_gives_the_same_task_on_any_server(swarm, root):
+    first = called(swarm(), "codex_async", "night-1", prompt="SAY x")
+    assert called(swarm(), "codex_async", "night-1", prompt="SAY x") == first
+    ended(swarm(), first)
+    assert called(swarm(), "codex_async", "night-1", prompt="SAY x") == first
+    assert called(swarm(), "codex_async", "night-2", prompt="SAY x") != first
+    assert len(list((root / "tasks").glob("[0-9a-f]*"))) == 2
+
+
+def test_another_call_under_the_same_id_is_refused(swarm):
+    app = swarm()
+    [first] = called(app, "codex", "night-1", prompt="SAY x")
+    with pytest.raises(ToolError, match='"night-1" stands for another call. That one started %s' % first):
+        called(app, "codex", "night-1", prompt="SAY y")
+
+
+def test_a_batch_made_twice_at_once_runs_once(swarm, root):
+    found, batch = [], [{"prompt": "SAY %d" % i} for i in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(called(swarm(), "codex_batch", "b", tasks=batch)))
+               for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert len(found) == 6 and len({tuple(ids) for ids in found}) == 1
+    assert len(list((root / "tasks").glob("[0-9a-f]*"))) == 4
+    ended(swarm(), found[0])
+
+
+def test_a_call_that_never_started_its_tasks_starts_them_when_it_is_made_again(swarm, root, monkeypatch):
+    app = swarm()
+    monkeypatch.setattr(app.starter, "_begin_all", lambda births, call: os._exit(9))
+    pid = os.fork()
+    if not pid:
+        called(app, "codex_async", "night-1", prompt="SAY x")
+    assert os.waitpid(pid, 0)[1] == 9 << 8 and list((root / "requests").glob("*"))
+    record = ended(swarm(), called(swarm(), "codex_async", "night-1", prompt="SAY x"))[0]
+    assert record["content"] == "x"
+
+
+def test_the_note_of_a_call_goes_with_the_sweep_when_answers_do(swarm, root):
+    app = swarm()
+    ended(app, called(app, "codex_async", "night-1", prompt="SAY x"))
+    notes = list((root / "requests").iterdir())
+    list(app.sweep())
+    assert sorted(notes) == sorted((root / "requests").iterdir())
+    for note in notes:
+        os.utime(str(note), (1, 1))
+    list(app.sweep())
+    assert not list((root / "requests").iterdir())
+
+
+def test_the_same_prompt_in_the_same_place_is_told_while_it_runs(swarm, tmp_path):
+    app, prompt = swarm(), "WAITFILE %s" % (tmp_path / "gate")
+    first = begin(app, prompt)
+    second = begin(app, prompt)
+    other = begin(app, prompt + "\nSAY other")
+    (tmp_path / "gate").touch()
+    records = ended(app, [first.task_id, second.task_id, other.task_id])
+    twins = [record.get("warnings", []) for record in records]
+    assert twins[0] == twins[2] == []
+    assert twins[1] == ["Task %s runs already with the same prompt, in the same place" % first.task_id]

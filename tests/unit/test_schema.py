@@ -192,7 +192,8 @@ def test_no_mark_at_which_some_client_ends_a_line_goes_out_raw(mark):
 
 @pytest.mark.parametrize("text, shown", [
     ("curl -H 'Authorization: Bearer abcdefghijklmnop'", "curl -H 'Authorization: ***"),
-    ("X-Auth: bearer abcdefghijklmnop.qrs", "X-Auth: bearer ***"),
+    ("X-Auth: bearer abcdefghijklm0p.qrs", "X-Auth: bearer ***"), ("Basic am9lOnMzY3JldA==", "Basic ***"),
+    ("missing bearer or basic authentication in header", "missing bearer or basic authentication in header"),
     ("git push https://joe:s3cret@host/x.git", "git push https://joe:***@host/x.git"),
     ("echo sk-proj-abcdefghijklmnop0123 done", "echo *** done"),
     ("ghp_abcdefghijklmnopqrstuvwxyz", "***"), ("github_pat_abcdefghijklmnopqrstuvwxyz", "***"),
