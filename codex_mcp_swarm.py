@@ -1138,10 +1138,11 @@ FLAGS: Tuple[Flag, ...] = (
          _setting("developer_instructions"), rare=True),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"),
          file_words=_setting("experimental_compact_prompt_file"), rare=True),
-    Flag("worktree", {**obj(WORKTREE, description="A git worktree and branch of its own, from HEAD or `base`"), "type": ["boolean", "object"]},
+    Flag("worktree", {**obj(WORKTREE, description="A git worktree and branch of its own, from HEAD or `base`"),
+                      "type": ["boolean", "object"]},
          repeated=False),
     Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported",
-                            maxItems=100)),
+                            maxItems=100), rare=True),
     Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S),
          repeated=False),
 )
