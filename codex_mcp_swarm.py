@@ -1138,7 +1138,7 @@ FLAGS: Tuple[Flag, ...] = (
          _setting("developer_instructions"), rare=True),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"),
          file_words=_setting("experimental_compact_prompt_file"), rare=True),
-    Flag("worktree", {**obj(WORKTREE, description="A git worktree and branch of its own, from HEAD or `base`"),
+    Flag("worktree", {**obj(WORKTREE, description="A git worktree and branch, from HEAD or `base`"),
                       "type": ["boolean", "object"]},
          repeated=False),
     Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported",
