@@ -25,8 +25,8 @@ from .test_stop import family_of_sleepers, pids
 
 pytestmark = pytest.mark.anyio
 
-TOOLS = ["codex", "codex_async", "codex_batch", "codex_reply", "codex_status", "codex_wait", "codex_diff",
-         "codex_merge", "codex_cancel"]
+TOOLS = ["codex", "codex_async", "codex_batch", "codex_reply", "codex_review", "codex_status", "codex_events",
+         "codex_wait", "codex_diff", "codex_merge", "codex_cancel"]
 REVISION = {"auto": "2026-07-28", "legacy": "2025-11-25", "2026-07-28": "2026-07-28"}
 in_every_mode = pytest.mark.parametrize("mode", list(REVISION))
 in_modern_modes = pytest.mark.parametrize("mode", [mode for mode in REVISION if mode != "legacy"])
