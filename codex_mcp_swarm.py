@@ -4711,9 +4711,9 @@ class Client(NamedTuple):
 
 class Call:
     """All that the application sees of a request: whom it serves, whether it was cancelled, and a way to tell
-    of progress."""
+    of progress: in words, and where things are counted how many of how many are done."""
 
-    def __init__(self, client: Client = Client(), tell: Optional[Callable[[str], None]] = None) -> None:
+    def __init__(self, client: Client = Client(), tell: Optional[Callable[..., None]] = None) -> None:
         self.client, self.tell = client, tell
         self.cancelled = False          # set once, by the reader of the protocol, which then wakes Watch
         self.cancel_reason = ""
@@ -4821,7 +4821,7 @@ class Seen(NamedTuple):
 
 class Doing(NamedTuple):
     """What a task does that has not ended."""
-    task_id: str
+    name: str                           # its title, or else the beginning of its id
     phase: Phase = Phase.STARTING
     detail: str = ""
     since: float = 0.0                  # when the phase began, and when the last event came; Unix seconds
@@ -4834,16 +4834,23 @@ class Known:
     def __init__(self, task: TaskDir) -> None:
         self.task, self.tail = task, Tail(task.file("events.jsonl"))
         self.watched = self.ended = False           # guarded by `Watch.changed`
+        self.failed = False                         # set before `ended`
         self.buried = False                         # it was lost, and what it left running is killed
-        self._doing, self._looked_at = Doing(task.task_id), 0.0
+        self._doing, self._looked_at = Doing(""), 0.0
 
     def doing(self, now: float) -> Doing:
         """`now` is a monotonic clock. One look serves all who ask within half of PROGRESS_GAP_S."""
         if now >= self._looked_at + PROGRESS_GAP_S / 2:
             progress, self._looked_at = self.tail.refresh(), now
             since, changed_at = self.tail.phase_at, self.tail.changed_at
-            self._doing = Doing(self.task.task_id, progress.phase, progress.detail, since, changed_at)
+            name = self._doing.name or self._name()
+            self._doing = Doing(name, progress.phase, progress.detail, since, changed_at)
         return self._doing
+
+    def _name(self) -> str:
+        with contextlib.suppress(*UNREADABLE):
+            return clip(self.task.spec().title, 40) or self.task.task_id[:4]
+        return self.task.task_id[:4]
 
 
 class View:
@@ -4930,17 +4937,21 @@ DOING: Mapping[Phase, str] = {
     Phase.AGENTS: "working with sub-agents:"}
 
 
-def summary(doing: Sequence[Doing], total: int, now: float) -> str:
-    """`3 of 5 done; 2f9c running `pytest -q` for 41 s`: the tasks that still run, the one that changed last
-    first."""
+FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
+
+
+def summary(doing: Sequence[Doing], total: int, failed: int, now: float) -> str:
+    """``3 of 8 done, 1 failed; `Fix crash` running `pytest -q` for 41 s``: the tasks that still run, the one
+    that changed last first."""
     def words(one: Doing) -> str:
         does = one.phase.value
         if one.detail and one.phase in DOING:
             does = f"{DOING[one.phase]} `{clip(one.detail, 60)}`"
-        return f"{one.task_id[:4]} {does}" + (f" for {age(now, one.since):.0f} s" if one.since else "")
+        return f"`{one.name}` {does}" + (f" for {age(now, one.since):.0f} s" if one.since else "")
     told = ", ".join(map(words, sorted(doing, key=lambda one: -one.since)[:3]))
     more = f", and {len(doing) - 3} more" if len(doing) > 3 else ""
-    return f"{total - len(doing)} of {total} done" + (f"; {told}{more}" if told else "")
+    ended = f"{total - len(doing)} of {total} done" + (f", {failed} failed" if failed else "")
+    return ended + (f"; {told}{more}" if told else "")
 
 
 def utc(at: float) -> str:
@@ -4955,18 +4966,19 @@ class Ticker:
     """Tells a waiting client what goes on: at each change of phase, at most every PROGRESS_GAP_S, at least
     every HEARTBEAT_S."""
 
-    def __init__(self, total: int, call: Call) -> None:
-        self.total, self.call = total, call
+    def __init__(self, waited_for: Sequence[Known], call: Call) -> None:
+        self.waited_for, self.call = waited_for, call
         self.told: Any = None
         self.told_at = -HEARTBEAT_S
 
     def tick(self, running: Sequence[Known], monotonic: float, now: float) -> None:
         doing = [known.doing(monotonic) for known in running]
-        seen = [(one.task_id, one.phase, one.detail) for one in doing]
+        seen = [(one.name, one.phase, one.detail) for one in doing]
         fresh = seen != self.told or monotonic - self.told_at >= HEARTBEAT_S
         if doing and fresh and self.call.tell is not None:
             self.told, self.told_at = seen, monotonic
-            self.call.tell(summary(doing, self.total, now))
+            total, failed = len(self.waited_for), sum(known.failed for known in self.waited_for)
+            self.call.tell(summary(doing, total, failed, now), total - len(doing), total)
 
 
 class Watch:
@@ -4995,6 +5007,7 @@ class Watch:
             try:
                 task.join()
                 outcome = task.status().outcome
+                known.failed = outcome in FAILURES
                 self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
                 if outcome is Outcome.LOST:
                     self._bury(known)
@@ -5047,7 +5060,7 @@ class Watch:
         enough = any if mode == "any" else all
         done = lambda: call.cancelled or enough(known.ended for known in waited_for)
         end = self.host.monotonic() + timeout_s
-        ticker = Ticker(len(tasks), call) if call.tell else None
+        ticker = Ticker(waited_for, call) if call.tell else None
         while True:
             with self.changed:
                 running = [known for known in waited_for if not known.ended]
@@ -5193,11 +5206,13 @@ class Watch:
         """(those that have ended, a summary of all, when the last event or end came), also for tasks of other
         servers. A task that is not there any more counts as ended. Raises: OSError when the system is
         exhausted."""
-        doing, ended, last = [], [], 0.0
+        doing, ended, failed, last = [], [], 0, 0.0
         for task_id in task_ids:
             try:
                 task = self.store.get(task_id)          # no record is read of one whose end wakes us
-                running = self.view.is_watched(task_id) or task.status().state is not State.ENDED
+                status = None if self.view.is_watched(task_id) else task.status()
+                running = status is None or status.state is not State.ENDED
+                failed += status is not None and status.outcome in FAILURES
             except (ToolError, OSError) as error:
                 raise_if_exhausted(error)
                 running = False
@@ -5207,7 +5222,7 @@ class Watch:
             else:
                 ended.append(task_id)
                 last = max(last, modified_at(os.path.join(self.store.tasks, task_id, "status.json")))
-        return ended, summary(doing, len(task_ids), self.host.now()), last
+        return ended, summary(doing, len(task_ids), failed, self.host.now()), last
 
 
 class Found(NamedTuple):
@@ -8597,9 +8612,11 @@ class Era:
             result["structuredContent"] = {"failure": to_json(failure(error.kind, str(error), error.fix))}
         return result
 
-    def progress(self, token: Any, number: int, text: str) -> Dict[str, Any]:
+    def progress(self, token: Any, number: float, total: int, text: str) -> Dict[str, Any]:
         message = {"message": visible(text)} if self.since("2025-03-26") else {}
         params = {"progressToken": token, "progress": number, **message}
+        if total:
+            params["total"] = total
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
     # -- resources and prompts -------------------------------------------------------
@@ -8990,18 +9007,20 @@ class Server:
             self.threads.discard(pending)
             self.idle.notify_all()
 
-    def _teller(self, pending: Pending) -> Optional[Callable[[str], None]]:
+    def _teller(self, pending: Pending) -> Optional[Callable[..., None]]:
         meta = pending.request.params.get("_meta")
         token = as_id(meta.get("progressToken")) if isinstance(meta, dict) else None
         if token is None:
             return None
 
-        def tell(text: str) -> None:
-            """Only the thread of the call comes here, before it answers: no progress follows the result."""
+        def tell(text: str, done: int = 0, total: int = 0) -> None:
+            """Only the thread of the call comes here, before it answers: no progress follows the result. The
+            number must rise each time, so it nears what is not done yet."""
             with self.idle:
                 if not pending.call.cancelled and not self.wire.busy():
                     pending.told += 1
-                    self.wire.send(pending.request.era.progress(token, pending.told, text))
+                    number = done + pending.told / (pending.told + 99) if total else pending.told
+                    self.wire.send(pending.request.era.progress(token, number, total, text))
         return tell
 
     def _error(self, ident: Optional[RequestId], error: ProtocolError,
@@ -10137,7 +10156,7 @@ def demo(typed: Typed) -> int:
     """Whatever ends it ends its tasks. Killed itself it leaves them in ROOT, where every server sees them and
     can stop them. Returns 0 when all succeeded. Raises: ToolError; OSError."""
     import tempfile
-    call = Call(tell=lambda text: print(f"  {visible(text)}", flush=True))
+    call = Call(tell=lambda text, *_: print(f"  {visible(text)}", flush=True))
 
     def end(*_: Any) -> None:
         call.cancelled = True

@@ -60,6 +60,22 @@ def test_progress_of_a_wait_counts_the_tasks_that_are_done(client, gate):
     c.good(c.tool_result(call))
 
 
+def test_progress_says_who_runs_how_many_failed_and_how_far_it_is_as_numbers(client, tmp_path, gate):
+    c = client()
+    prompts = ["FAIL flagged", "Fix the crash\nSHELL bash %s/remarkable.sh" % tmp_path]
+    (tmp_path / "remarkable.sh").write_text("while ! test -e %s; do sleep 0.05; done\n" % gate.path)
+    call = c.start_call("codex_batch", {"tasks": [{"prompt": p} for p in prompts]}, progress_token="w")
+    wanted = ("1 of 2 done, 1 failed", "`Fix the crash` running `bash")
+    c.wait_for(lambda m: is_progress(m, "w") and all(words in m["params"]["message"] for words in wanted),
+               what="the names and the counts")
+    gate.open()
+    c.good(c.tool_result(call))
+    seen = c.progress("w")
+    assert {p["total"] for p in seen} == {2} and 1 < seen[-1]["progress"] < 2
+    values = [p["progress"] for p in seen]
+    assert values == sorted(set(values))
+
+
 @pytest.mark.parametrize("tool", ["codex", "codex_batch", "codex_reply", "codex_wait"])
 def test_every_blocking_call_reports_progress_and_none_after_its_result(client, gate, tool):
     c = client()
