@@ -32,8 +32,10 @@ def typed(fake, repo):
 @pytest.fixture
 def ended(typed):
     """The ids of two tasks that have ended, the second one failed."""
-    ids = typed("run", "-d", "SAY one\x1b[31m", "FAIL no luck").stdout.split()
-    assert typed("wait", *ids).returncode == 1
+    ids = []
+    for prompt in ("SAY one\x1b[31m", "FAIL no luck"):
+        ids += typed("run", "-d", prompt).stdout.split()
+        assert typed("wait", ids[-1]).returncode == len(ids) - 1
     return ids
 
 
