@@ -7735,9 +7735,20 @@ def conclude(swarm: Swarm, wait: Wait) -> Answer:
 
 
 def with_overlaps(swarm: Swarm, records: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """The records, each with `overlaps` where there are any: other task id -> files that both touched."""
+    """The records, terse where there are several, each with `overlaps` where there are any: other task id ->
+    files that both touched."""
     found = swarm.overlaps([r["task_id"] for r in records])
+    records = [terse(record) for record in records] if len(records) > 1 else records
     return [{**r, "overlaps": found[r["task_id"]]} if r["task_id"] in found else r for r in records]
+
+
+def terse(record: Dict[str, Any]) -> Dict[str, Any]:
+    """One of several: of its usage three numbers, and an exit status only where it says something."""
+    shown = {key: value for key, value in record.items() if (key, value) != ("exit_code", 0)}
+    if "usage" in shown:
+        names = ("input_tokens", "cached_input_tokens", "output_tokens")
+        shown["usage"] = {name: shown["usage"][name] for name in names}
+    return shown
 
 
 def record_of(swarm: Swarm, task_id: str) -> Dict[str, Any]:
@@ -8600,6 +8611,8 @@ class Era:
         shaped, text = present(answer.data, room, structured, text_too)
         if answer.failed:
             text = clip_middle(text, ERROR_CHARS)
+        elif structured and self.client.name == CODEX_CLIENT:
+            text = "See structuredContent"          # its model is shown nothing else
         if call is not None:
             call.told = seen_whole(answer.data, shaped, None if structured and not answer.failed else text)
         result: Dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": answer.failed}

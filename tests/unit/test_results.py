@@ -200,7 +200,8 @@ def test_what_an_error_text_cuts_was_not_given():
 def test_a_page_that_is_smaller_than_asked_for_says_why(name, revision, limit):
     record = cms.page({"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 90_000}, 100, 40_000)
     out, _ = result({"tasks": [record], "still_running": []}, name, revision)
-    assert "there is room for" in out["content"][0]["text"] or "cut here" in out["content"][0]["text"]
+    text, unseen = out["content"][0]["text"], name == "codex-mcp-client" and "structuredContent" in out
+    assert unseen or "there is room for" in text or "cut here" in text
     if "structuredContent" in out:
         cut = out["structuredContent"]["tasks"][0]["truncated"]
         assert "there is room for" in cut["how"] and "offset %d" % cut["next_offset"] in cut["how"]
@@ -336,3 +337,17 @@ def test_the_text_tells_what_the_record_tells(data, words):
 
 def test_lines_that_end_as_in_dos_are_text_and_a_lone_return_is_shown():
     assert cms.render({"task_id": "0" * 12, "content": "dos\r\nlone\rreturn\x1b\r"}).endswith("\ndos\r\nlone\\x0dreturn\\x1b\\x0d")
+
+
+def test_codex_is_sent_no_text_that_its_model_would_not_be_shown():
+    data = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "the answer"}
+    for revision, text in (("2025-11-25", "See structuredContent"), ("2024-11-05", "the answer")):
+        assert text in result(data, "codex-mcp-client", revision)[0]["content"][0]["text"]
+
+
+def test_of_several_a_record_has_three_numbers_of_usage_and_no_exit_status_that_says_nothing():
+    usage = dict(zip(cms.Usage._fields, range(1, 6)))
+    record = {"task_id": "0" * 12, "usage": usage, "exit_code": 0}
+    assert cms.terse(record) == {"task_id": "0" * 12, "usage": {
+        "input_tokens": 1, "cached_input_tokens": 2, "output_tokens": 4}}
+    assert cms.terse({"exit_code": 1}) == {"exit_code": 1}
