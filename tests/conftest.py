@@ -20,6 +20,9 @@ from client import alive  # noqa: F401  (for tests that import it from here)
 HERE = pathlib.Path(__file__).resolve().parent
 SERVER = HERE.parent / "codex_mcp_swarm.py"
 FAKE_CODEX = HERE / "fake_codex"
+# What a hook or `git rebase --exec` says of its repository is not meant for those of the tests.
+for name in [name for name in os.environ if name.startswith("GIT_")]:
+    del os.environ[name]
 # As the installed command does it: a script is compiled anew at each start, an imported module is not.
 START = ("import sys; sys.path.insert(0, sys.argv.pop(1)); "
          "import codex_mcp_swarm; sys.exit(codex_mcp_swarm.main())")

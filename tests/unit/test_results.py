@@ -1,4 +1,4 @@
-"""A result is what fits into what the client shows its model: never more, shared fairly, and the rest can be had."""
+"""A result is what fits into what the client shows its model: never more, fairly shared, the rest to be had."""
 import random
 
 import pytest
@@ -24,17 +24,27 @@ def record(chance, longest):
     out = {"task_id": ident, "state": "ended", "outcome": "succeeded",
            "threadId": "01a1fae2-9a16-7c70-9702-%012x" % chance.getrandbits(48)}
     if chance.random() < 0.2:
-        out.update(state="running", progress={"phase": "running a command", "detail": "pytest -q", "last_message": content(chance, 300), "tools": {"command_execution": 7}})
+        out.update(state="running",
+                   progress={
+                       "phase": "running a command", "detail": "pytest -q",
+                       "last_message": content(chance, 300), "tools": {"command_execution": 7}
+                   })
         del out["outcome"]
     elif chance.random() < 0.2:
-        out.update(outcome="failed", failure={"kind": "auth", "message": content(chance, 2000), "retryable": False, "advice": "Log in."})
+        out.update(outcome="failed",
+                   failure={
+                       "kind": "auth", "message": content(chance, 2000), "retryable": False,
+                       "advice": "Log in."
+                   })
     if chance.random() < 0.8:
         out["content"] = content(chance, longest)
     if chance.random() < 0.3:
         out["warnings"] = [content(chance, 400) for _ in range(chance.randrange(1, 12))]
     if chance.random() < 0.3:
-        out["worktree"] = {"path": "/home/me/" + "deep/" * chance.randrange(60) + ident, "branch": "codex-swarm/" + ident, "base": "0" * 40, "head": "1" * 40,
-                           "files_changed": 3, "insertions": 41, "deletions": 7}
+        out["worktree"] = {
+            "path": "/home/me/" + "deep/" * chance.randrange(60) + ident, "branch": "codex-swarm/" + ident,
+            "base": "0" * 40, "head": "1" * 40, "files_changed": 3, "insertions": 41, "deletions": 7
+        }
     if chance.random() < 0.8:
         out["usage"] = dict(zip(cms.Usage._fields, (18234, 0, 0, 1210, 90)))
     return {**out, "exit_code": 0, "elapsed_s": 94.2, "started_at": 1732150000.1}
@@ -86,7 +96,8 @@ def test_a_result_stays_below_the_limit_and_represents_every_task(name, revision
         assert chars < limit, (len(data["tasks"]), cms.size(data))
         if "structuredContent" in out:
             shown = out["structuredContent"]
-            assert [r["task_id"] for r in shown["tasks"]] == [r["task_id"] for r in data["tasks"]][:len(shown["tasks"])]
+            ids = [[r["task_id"] for r in one["tasks"]] for one in (shown, data)]
+            assert ids[0] == ids[1][:len(ids[0])]
             assert len(shown["tasks"]) + shown.get("left_out", 0) == len(data["tasks"])
             assert (len(shown["tasks"]) < len(data["tasks"])) == ("left_out" in shown)
             for before, after in zip(data["tasks"], shown["tasks"]):
@@ -114,26 +125,42 @@ def test_a_result_stays_below_the_limit_whatever_its_letters_weigh(name, revisio
 def test_no_length_slips_past_the_limit(name, revision, limit):
     for whole in (limit, limit // 2):           # text alone; or structured and text, which hold it twice
         for length in range(whole - 700, whole, 9):
-            assert result({"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * length}, name, revision)[1] < limit, length
+            assert result(
+                {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * length},
+                name, revision)[1] < limit, length
 
 
 @each_client
 def test_five_hundred_ids_still_fit(name, revision, limit):
     chance = random.Random(9)
-    records = [{"task_id": "%012x" % chance.getrandbits(48), "state": "running", "elapsed_s": 1.0, "started_at": 1.0} for _ in range(500)]
-    out, chars = result({"tasks": records, "still_running": [r["task_id"] for r in records], "collect": cms.COLLECT}, name, revision)
+    records = [{
+        "task_id": "%012x" % chance.getrandbits(48), "state": "running", "elapsed_s": 1.0, "started_at": 1.0
+    } for _ in range(500)]
+    out, chars = result(
+        {"tasks": records, "still_running": [r["task_id"] for r in records], "collect": cms.COLLECT}, name,
+        revision)
     assert chars < limit
     shown = out.get("structuredContent", {"tasks": [], "left_out": 500})
     assert len(shown["tasks"]) + shown.get("left_out", 0) == 500
 
 
 def finished(count, letters, **more):
-    full = {"title": "Do it", "threadId": "01a1fae2-9a16-7c70-9702-000000000000", "usage": dict.fromkeys(cms.Usage._fields, 18234), "exit_code": 0, "elapsed_s": 94.2,
-            "worktree": {"path": "/home/me/worktrees/x", "branch": "codex-swarm/x", "base": "0" * 40, "head": "1" * 40}, "started_at": 1732150000.1}
-    return {"tasks": [{"task_id": "%012x" % i, "state": "ended", "outcome": "succeeded", "content": "x" * letters, **full, **more} for i in range(count)], "still_running": []}
+    full = {
+        "title": "Do it", "threadId": "01a1fae2-9a16-7c70-9702-000000000000",
+        "usage": dict.fromkeys(cms.Usage._fields, 18234), "exit_code": 0, "elapsed_s": 94.2, "worktree": {
+            "path": "/home/me/worktrees/x", "branch": "codex-swarm/x", "base": "0" * 40, "head": "1" * 40
+        }, "started_at": 1732150000.1
+    }
+    return {
+        "tasks": [{
+            "task_id": "%012x" % i, "state": "ended", "outcome": "succeeded", "content": "x" * letters,
+            **full, **more
+        } for i in range(count)], "still_running": []
+    }
 
 
-@pytest.mark.parametrize("count, letters", [(1, 90_000), (3, 90_000), (20, 700), (30, 500), (100, 50), (100, 400), (100, 5_000), (500, 40), (500, 5_000)])
+@pytest.mark.parametrize("count, letters", [(1, 90_000), (3, 90_000), (20, 700), (30, 500), (100, 50),
+                                            (100, 400), (100, 5_000), (500, 40), (500, 5_000)])
 @pytest.mark.parametrize("limit", [9_834, 37_800])
 def test_the_room_is_used_when_there_is_so_much_to_say(count, letters, limit):
     data = finished(count, letters)
@@ -177,7 +204,8 @@ def test_only_what_went_out_to_the_end_counts_as_given(name, revision, limit):
                 there = shown.get(r["task_id"], {})
                 is_whole = bool(there) and all(there.get(key) == r.get(key) for key in ("content", "failure"))
             else:
-                is_whole = r["task_id"] in out["content"][0]["text"] and cms.visible(r.get("content", "")) in out["content"][0]["text"]
+                text = out["content"][0]["text"]
+                is_whole = r["task_id"] in text and cms.visible(r.get("content", "")) in text
             if r["state"] != "ended" or not is_whole:
                 assert r["task_id"] not in call.told
             elif "structuredContent" in out:
@@ -198,7 +226,8 @@ def test_what_an_error_text_cuts_was_not_given():
 
 @each_client
 def test_a_page_that_is_smaller_than_asked_for_says_why(name, revision, limit):
-    record = cms.page({"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 90_000}, 100, 40_000)
+    record = cms.page(
+        {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 90_000}, 100, 40_000)
     out, _ = result({"tasks": [record], "still_running": []}, name, revision)
     text, unseen = out["content"][0]["text"], name == "codex-mcp-client" and "structuredContent" in out
     assert unseen or "there is room for" in text or "cut here" in text
@@ -210,7 +239,9 @@ def test_a_page_that_is_smaller_than_asked_for_says_why(name, revision, limit):
 @each_client
 def test_the_last_page_says_nothing_of_a_cut(name, revision, limit):
     full = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 5_000}
-    for offset, max_chars, cut in ((0, None, False), (0, 4_999, True), (4_000, 1_000, False), (4_000, 999, True), (4_999, None, False), (5_000, None, True), (9_999, 5, True)):
+    for offset, max_chars, cut in ((0, None, False), (0, 4_999, True), (4_000, 1_000, False),
+                                   (4_000, 999, True), (4_999, None, False), (5_000, None, True),
+                                   (9_999, 5, True)):
         call = cms.Call()
         era = Handshake(None)
         era.revision, era.client = revision, Client(name)
@@ -238,7 +269,10 @@ def test_what_is_short_is_not_touched():
 def test_only_the_long_are_cut_and_all_of_them_alike(name, revision, limit):
     chance = random.Random(11)
     for long in (1, 3, 8):
-        records = [{"task_id": "%012x" % i, "state": "ended", "outcome": "succeeded", "content": "short " * chance.randrange(30)} for i in range(12)]
+        records = [{
+            "task_id": "%012x" % i, "state": "ended", "outcome": "succeeded",
+            "content": "short " * chance.randrange(30)
+        } for i in range(12)]
         for r in chance.sample(records, long):
             r["content"] = "x" * chance.randrange(50_000, 90_000)
         shown = cms.fit({"tasks": records, "still_running": []}, limit)["tasks"]
@@ -262,15 +296,19 @@ def test_paging_gives_back_the_whole_text(limit, length):
         (shown,) = cms.fit(data, limit)["tasks"]
         cut = shown.get("truncated", {})
         assert cut.get("offset", 0) == offset and cut.get("total_chars", length) == length
-        assert "next_offset" not in cut or ("offset %d" % cut["next_offset"] in cut["how"] and cut["next_offset"] > offset)
+        assert "next_offset" not in cut or ("offset %d" % cut["next_offset"] in cut["how"]
+                                            and cut["next_offset"] > offset)
         text, offset, pages = text + shown["content"], cut.get("next_offset"), pages + 1
     assert text == whole and pages <= 1 + 8 * length // limit
 
 
-@pytest.mark.parametrize("offset, max_chars, piece, next_offset", [
-    (0, None, "0123456789", None), (0, 10, "0123456789", None), (0, 11, "0123456789", None), (0, 4, "0123", 4), (4, 4, "4567", 8), (8, 4, "89", None),
-    (9, 1, "9", None), (10, None, "", None), (99, 5, "", None), (3, None, "3456789", None),
-])
+@pytest.mark.parametrize("offset, max_chars, piece, next_offset", [(0, None, "0123456789", None),
+                                                                   (0, 10, "0123456789", None),
+                                                                   (0, 11, "0123456789", None),
+                                                                   (0, 4, "0123", 4), (4, 4, "4567", 8),
+                                                                   (8, 4, "89", None), (9, 1, "9", None),
+                                                                   (10, None, "", None), (99, 5, "", None),
+                                                                   (3, None, "3456789", None)])
 def test_a_page_is_the_piece_asked_for(offset, max_chars, piece, next_offset):
     shown = cms.page({"task_id": "0" * 12, "content": "0123456789"}, offset, max_chars)
     assert (shown["content"], shown.get("truncated", {}).get("next_offset")) == (piece, next_offset)
@@ -278,13 +316,15 @@ def test_a_page_is_the_piece_asked_for(offset, max_chars, piece, next_offset):
 
 
 def test_a_record_without_content_has_no_pages():
-    assert cms.page({"task_id": "0" * 12, "state": "running"}, 100, 5) == {"task_id": "0" * 12, "state": "running"}
+    running = {"task_id": "0" * 12, "state": "running"}
+    assert cms.page(running, 100, 5) == running
 
 
-@pytest.mark.parametrize("wanted, budget, given", [
-    ([], 10, []), ([5], 10, [5]), ([50], 10, [10]), ([5, 50], 20, [5, 15]), ([50, 5, 50], 25, [10, 5, 10]), ([1, 2, 3], 6, [1, 2, 3]), ([9, 9, 9], 10, [3, 3, 4]),
-    ([9, 9], 0, [0, 0]), ([9, 9], -100, [0, 0]), ([0, 0, 7], 5, [0, 0, 5]),
-])
+@pytest.mark.parametrize("wanted, budget, given", [([], 10, []), ([5], 10, [5]), ([50], 10, [10]),
+                                                   ([5, 50], 20, [5, 15]), ([50, 5, 50], 25, [10, 5, 10]),
+                                                   ([1, 2, 3], 6, [1, 2, 3]), ([9, 9, 9], 10, [3, 3, 4]),
+                                                   ([9, 9], 0, [0, 0]), ([9, 9], -100, [0, 0]),
+                                                   ([0, 0, 7], 5, [0, 0, 5])])
 def test_shares_are_fair(wanted, budget, given):
     assert cms.shares(wanted, budget) == given
 
@@ -310,8 +350,13 @@ def test_a_prefix_is_the_longest_that_fits(letter, budget):
 def test_a_failed_run_fits_into_an_error_text_and_stands_alone():
     chance = random.Random(13)
     for longest in (10, 5000, 200_000):
-        data = {**record(chance, longest), "state": "ended", "outcome": "failed", "content": content(chance, longest), "warnings": ["w" * 400] * 12,
-                "failure": {"kind": "auth", "message": "m" * 2000, "retryable": False, "advice": "Log in with `codex login`."}}
+        data = {
+            **record(chance, longest), "state": "ended", "outcome": "failed",
+            "content": content(chance, longest), "warnings": ["w" * 400] * 12, "failure": {
+                "kind": "auth", "message": "m" * 2000, "retryable": False,
+                "advice": "Log in with `codex login`."
+            }
+        }
         out, chars = result(data, "claude-code", "2025-11-25", failed=True)
         text = out["content"][0]["text"]
         assert out["isError"] and len(text) < 10_000 and chars < 40_000
@@ -319,13 +364,29 @@ def test_a_failed_run_fits_into_an_error_text_and_stands_alone():
 
 
 RENDERED = [
-    ({"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "the end", "elapsed_s": 1.5, "threadId": "T"}, ["succeeded", "1.5 s", "thread T", "the end"]),
-    ({"task_id": "0" * 12, "state": "running", "progress": {"phase": "running a command", "detail": "make", "last_file": "/x", "last_event_s": 3}}, ["running a command: make", "3 s ago", "/x"]),
-    ({"task_id": "0" * 12, "state": "ended", "outcome": "failed", "failure": {"kind": "auth", "message": "M.", "retryable": True, "advice": "A."}}, ["auth: M.\nA.", "retry"]),
-    ({"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "worktree": {"path": "/w", "branch": "b", "files_changed": 2, "insertions": 3, "deletions": 4}}, ["/w", "branch b", "+3 -4"]),
-    ({"task_id": "0" * 12, "state": "ended", "outcome": "lost", "warnings": ["one", "two"], "usage": {"input_tokens": 5, "output_tokens": 6}}, ["warning: one", "warning: two", "5 tokens in, 6 out"]),
+    ({
+        "task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "the end", "elapsed_s": 1.5,
+        "threadId": "T"
+    }, ["succeeded", "1.5 s", "thread T", "the end"]),
+    ({
+        "task_id": "0" * 12, "state": "running",
+        "progress": {"phase": "running a command", "detail": "make", "last_file": "/x", "last_event_s": 3}
+    }, ["running a command: make", "3 s ago", "/x"]),
+    ({
+        "task_id": "0" * 12, "state": "ended", "outcome": "failed",
+        "failure": {"kind": "auth", "message": "M.", "retryable": True, "advice": "A."}
+    }, ["auth: M.\nA.", "retry"]),
+    ({
+        "task_id": "0" * 12, "state": "ended", "outcome": "succeeded",
+        "worktree": {"path": "/w", "branch": "b", "files_changed": 2, "insertions": 3, "deletions": 4}
+    }, ["/w", "branch b", "+3 -4"]),
+    ({
+        "task_id": "0" * 12, "state": "ended", "outcome": "lost", "warnings": ["one", "two"],
+        "usage": {"input_tokens": 5, "output_tokens": 6}
+    }, ["warning: one", "warning: two", "5 tokens in, 6 out"]),
     ({"tasks": [], "still_running": []}, ["No task is running"]),
-    ({"tasks": [{"task_id": "0" * 12, "state": "running"}], "still_running": ["0" * 12], "collect": "C"}, ["Still running: 000000000000", "C"]),
+    ({"tasks": [{"task_id": "0" * 12, "state": "running"}], "still_running": ["0" * 12],
+      "collect": "C"}, ["Still running: 000000000000", "C"]),
 ]
 
 
@@ -336,7 +397,8 @@ def test_the_text_tells_what_the_record_tells(data, words):
 
 
 def test_lines_that_end_as_in_dos_are_text_and_a_lone_return_is_shown():
-    assert cms.render({"task_id": "0" * 12, "content": "dos\r\nlone\rreturn\x1b\r"}).endswith("\ndos\r\nlone\\x0dreturn\\x1b\\x0d")
+    text = cms.render({"task_id": "0" * 12, "content": "dos\r\nlone\rreturn\x1b\r"})
+    assert text.endswith("\ndos\r\nlone\\x0dreturn\\x1b\\x0d")
 
 
 def test_codex_is_sent_no_text_that_its_model_would_not_be_shown():
