@@ -1,4 +1,4 @@
-"""A result is what fits into what the client shows its model: never more, fairly shared, the rest to be had."""
+"""A result is what fits into what the client shows its model: never more, fairly shared, all to be had."""
 import random
 
 import pytest
