@@ -646,17 +646,23 @@ def obj(properties: Optional[Mapping[str, Schema]] = None, required: Sequence[st
 
 
 PYTHON_TYPES: Mapping[str, Any] = {"string": str, "object": dict, "array": list, "number": (int, float),
-                                   "integer": int, "boolean": bool}
+                                   "integer": int, "boolean": bool, "null": type(None)}
+
+
+def _is_of(value: Any, kind: str) -> bool:
+    """Whether a value is of this JSON type; Python takes a truth value for a number."""
+    return isinstance(value, PYTHON_TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
 def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
     """What is wrong with `value`, one sentence each, naming the argument; empty when nothing is."""
     name = f"`{at}`" if at else "the arguments"
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    kind = next((k for k in kinds if isinstance(value, PYTHON_TYPES[k])), None)
-    if kind is None or (isinstance(value, bool) and kind != "boolean"):
-        wanted = " or ".join(f"{'an' if k[0] in 'aio' else 'a'} {k}" for k in kinds)
+    branches = schema.get("anyOf", [schema])
+    fitting = [branch for branch in branches if _is_of(value, branch["type"])]
+    if not fitting:
+        wanted = " or ".join(f"{'an' if b['type'][0] in 'aio' else 'a'} {b['type']}" for b in branches)
         return [f"{name} must be {wanted}, not {_show(value)}"]
+    schema, kind = fitting[0], fitting[0]["type"]
     if kind == "string":
         return _string_problems(schema, value, name)
     if kind in ("number", "integer"):
@@ -756,8 +762,7 @@ class Shape:
     def type(self, kinds: Any, value: Any, at: str) -> Iterator[str]:
         kinds = kinds if isinstance(kinds, list) else [kinds]
         whole = isinstance(value, float) and value.is_integer() and "integer" in kinds
-        fits = any(isinstance(value, JSON_KINDS[kind]) for kind in kinds)
-        if not whole and (not fits or isinstance(value, bool) and "boolean" not in kinds):
+        if not whole and not any(_is_of(value, kind) for kind in kinds):
             yield f"{at} is no {' or '.join(kinds)}"
 
     def enum(self, values: Sequence[Any], value: Any, at: str) -> Iterator[str]:
@@ -795,7 +800,6 @@ def _bound(kind: Any, measure: Callable[[Any], float], fits: Callable[[Any, Any]
     return check
 
 
-JSON_KINDS: Mapping[str, Any] = {**PYTHON_TYPES, "null": type(None)}
 SCHEMA_WORDS: Mapping[str, Callable[[Shape, Any, Any, str], Iterator[str]]] = {
     "type": Shape.type, "enum": Shape.enum, "required": Shape.required, "items": Shape.items,
     "anyOf": Shape.any_of, "oneOf": Shape.any_of, "allOf": Shape.all_of, "$ref": Shape.ref,
@@ -828,6 +832,8 @@ def as_listed(schema: Any, left_out: Container[str] = ()) -> Any:
     if not isinstance(schema, dict):
         return schema
     out = {key: as_listed(value, left_out) for key, value in schema.items() if key not in BOUNDS}
+    if "anyOf" in schema:
+        out["anyOf"] = [as_listed(branch, left_out) for branch in schema["anyOf"]]
     if "properties" in schema:              # whose names may be those of bounds
         out["properties"] = {name: as_listed(entry, left_out) for name, entry in schema["properties"].items()
                              if name not in left_out}
@@ -1009,9 +1015,10 @@ def canonical(schema: Mapping[str, Any], value: Any, at: str = "") -> Any:
     """
     if isinstance(value, list) and "items" in schema:
         return [canonical(schema["items"], entry, f"{at}[{i}]") for i, entry in enumerate(value)]
-    properties = schema.get("properties")
-    if not isinstance(value, dict) or properties is None:
+    objects = [branch for branch in schema.get("anyOf", [schema]) if "properties" in branch]
+    if not isinstance(value, dict) or not objects:
         return value
+    properties = objects[0]["properties"]
     out: Dict[str, Any] = {}
     for key, entry in value.items():
         spellings = (key, key.replace("_", "-"), key.replace("-", "_"), str(ALIASES.get(key)))
@@ -1138,8 +1145,8 @@ FLAGS: Tuple[Flag, ...] = (
          _setting("developer_instructions"), rare=True),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"),
          file_words=_setting("experimental_compact_prompt_file"), rare=True),
-    Flag("worktree", {**obj(WORKTREE, description="A git worktree and branch, from HEAD or `base`"),
-                      "type": ["boolean", "object"]},
+    Flag("worktree", {"description": "A git worktree and branch, from HEAD or `base`",
+                      "anyOf": [boolean(), obj(WORKTREE)]},
          repeated=False),
     Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported",
                             maxItems=100), rare=True),
@@ -1148,7 +1155,7 @@ FLAGS: Tuple[Flag, ...] = (
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
-RARE = frozenset(flag.name for flag in FLAGS if flag.rare) | {"client_request_id"}
+RARE = {"client_request_id", "include_changes", "setup", *(flag.name for flag in FLAGS if flag.rare)}
 KEPT = frozenset(flag.name for flag in FLAGS if flag.repeated or flag.words or flag.file_words)
 
 
