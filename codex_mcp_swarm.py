@@ -56,8 +56,9 @@ from typing import (IO, Any, Callable, Container, ContextManager, Deque, Dict, F
 
 try:
     import fcntl
-except ImportError:             # Windows: main() says that WSL is needed and exits
-    fcntl = None                # type: ignore[assignment]
+except ImportError:             # Windows, which lacks what follows, down to the names of signals
+    sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
+    sys.exit(2)
 
 __version__ = "2.0.0"
 __all__ = ["Config", "Host", "Outcome", "State", "Swarm", "SwarmError", "main"]
@@ -3345,7 +3346,7 @@ def _conflict(path: str, kind: str, text: str) -> Conflict:
         if re.match(f"<+ {MARK}", line):
             begun = number
         elif begun and re.match(f">+ {MARK}", line):
-            hunk = re.sub(BASE, r"\1 base", "\n".join(map(readable, lines[begun - 1:number])), 1)
+            hunk = re.sub(BASE, r"\1 base", "\n".join(map(readable, lines[begun - 1:number])), count=1)
             hunks, begun = hunks + [{"line": begun, "text": clip_middle(hunk, HUNK_CHARS)}], 0
     return Conflict(name, kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
 
@@ -10196,9 +10197,10 @@ def demo(typed: Typed) -> int:
         task_ids: List[str] = []
         try:
             options = {"cwd": repo, "worktree": True, "timeout_s": 300}
-            task_ids = swarm.start([{"prompt": prompt, **options} for prompt in DEMO_PROMPTS])
+            prompts = [] if call.cancelled else DEMO_PROMPTS
+            task_ids = swarm.start([{"prompt": prompt, **options} for prompt in prompts], call=call)
             if Terminal.takes(sys.stdout, typed.environ):
-                call.cancelled = bool(watch_live(swarm, task_ids, sys.stdout))
+                call.cancelled |= bool(watch_live(swarm, task_ids, sys.stdout))
             else:
                 swarm.wait(task_ids, WAIT_S, call)
             if call.cancelled:
@@ -10410,11 +10412,8 @@ def _known_behind(row: Command) -> Iterator[str]:
 
 
 def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
-    """The program. Returns its exit status, one of EXIT_STATUSES; 2 also on Windows."""
+    """The program. Returns its exit status, one of EXIT_STATUSES."""
     argv, environ = sys.argv[1:] if argv is None else argv, os.environ if environ is None else environ
-    if fcntl is None:
-        sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
-        return 2
     typed = None
     try:
         typed = configure(argv, environ)
