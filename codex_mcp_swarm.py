@@ -4048,6 +4048,13 @@ class Ended:
             return f.read().decode("ascii", "replace")
         return ""
 
+    def is_whole(self) -> bool:
+        """Whether nothing of it was lost, at a full disk or when the power failed: it ends with a line."""
+        with contextlib.suppress(OSError), open(self.path, "rb", opener=private) as f:
+            f.seek(-1, os.SEEK_END)             # an error in an empty file, which a new one is not
+            return f.read() == b"\n"
+        return False
+
     def newest_first(self, text: str) -> Iterator[Tuple[str, str]]:
         """(stamp, task id) of what was read. No more of it is looked at than is asked for."""
         end = len(text)
@@ -4076,7 +4083,7 @@ class Ended:
                 over = task.task_id in unwanted or task.is_collected()
                 rows += f"{stamp:013d} {task.task_id} {'+' if over else '-'}\n"
                 stamp += 1
-            with open(self.path, "ab", 0, opener=private) as f:
+            with open(self.path, "ab", opener=private) as f:        # buffered: a part of it is an error
                 f.write(rows.encode())
 
     def collect(self, task_id: str) -> None:
@@ -4096,7 +4103,7 @@ class Ended:
             kept = [row for row in rows if self.LINE.fullmatch(row) and not gone(row[14:26])]
             if kept != rows:
                 with open(self.path + ".new", "w", opener=private) as f:
-                    f.write("".join(kept))
+                    f.write("".join(kept) or "\n")
                 os.rename(self.path + ".new", self.path)
 
 
@@ -4115,8 +4122,8 @@ class Store:
         self.index()
 
     def index(self) -> None:
-        """Put every task into `live` where that or `ended` is missing: whoever looks takes out those that
-        have ended. Raises: OSError."""
+        """Put every task into `live` where that is missing or `ended` is not whole: whoever looks takes out
+        those that have ended. Raises: OSError."""
         if not os.path.isdir(self.live):
             new = f"{self.live}.{os.urandom(4).hex()}"
             os.mkdir(new, 0o700)
@@ -4125,11 +4132,12 @@ class Store:
                 os.rename(new, self.live)
             except OSError:                     # another server was faster
                 delete_tree(new)
-        if not os.path.exists(self.ended.path):
+        if not self.ended.is_whole():
             with self.ended.lock():
-                if not os.path.exists(self.ended.path):
+                if not self.ended.is_whole():
                     self._link_all(self.live)
-                    os.close(private(self.ended.path, os.O_WRONLY | os.O_CREAT))
+                    with open(self.ended.path, "a", opener=private) as f:
+                        f.write("\n")
 
     def _link_all(self, index: str) -> None:
         for task_id in self.ids():
@@ -4297,7 +4305,7 @@ def events_from(path: str, cursor: int) -> Iterator[Tuple[Dict[str, Any], int]]:
     """The events of a file from this byte on, each with the position behind it; a line that is not whole yet
     comes another time. Raises: OSError; ValueError where no line begins at `cursor`."""
     with open(path, "rb", opener=private) as f:
-        f.seek(max(0, cursor - 1))
+        f.seek(min(max(0, cursor - 1), os.fstat(f.fileno()).st_size))
         if cursor and f.read(1) != b"\n":
             raise ValueError(cursor)
         for line in iter(lambda: f.readline(MAX_LINE_BYTES), b""):
@@ -5298,7 +5306,7 @@ class Room:
 
 def commit_named(at: At, argument: str, name: str) -> str:
     """For what is no task. Raises: ToolError."""
-    commit = at.commit_of(name) if not name.startswith("-") else None
+    commit = at.commit_of(name) if name[:1] not in ("-", "^") else None
     if commit is None:
         raise ToolError(f"`{argument}`: `{clip(name, 100)}` names no task and no commit",
                         f"git finds none of that name in {at.cwd}", "Pass a task_id, or a branch")
@@ -5364,6 +5372,8 @@ class Bounds(Room):
         (codex-cli 0.169.0), so that is refused here. Raises: ToolError."""
         found = dict(arguments)
         for name, wrong in (("images", _image_problem), ("add_dirs", _directory_problem)):
+            if any("\0" in given for given in found.get(name, ())):
+                raise ToolError(f"`{name}` has a path with a NUL", "No file has one", "Remove it")
             if name in found:
                 found[name] = [os.path.normpath(os.path.join(cwd, os.path.expanduser(given)))
                                for given in found[name]]
@@ -6389,8 +6399,10 @@ class Planner(Room):
         thread = Thread(thread_id)
         if forks and not thread_id:
             raise ToolError("`fork` needs the thread to copy", "None is named", "Pass `threadId`")
+        if forks and request.get("interrupt"):
+            raise ToolError("`fork` and `interrupt` exclude each other", "A copy disturbs nobody", "Pass one")
         for seen in self.watch.of_thread(thread_id) if thread_id else ():
-            if not seen.ended and not forks:
+            if not (seen.ended or forks or request.get("interrupt")):
                 raise ToolError(f"Thread {thread_id} is busy",
                                 f"Task {seen.task.task_id} is still working in it",
                                 "codex_wait for that task, then reply. Or pass `interrupt` true, which stops "
@@ -6455,7 +6467,6 @@ class Starter(Room):
     def _start(self, requests: Sequence[Mapping[str, Any]], label: str, call: Call,
                note: Callable[[List[str]], None]) -> List[str]:
         """`note`: what to do with the ids before the first task runs."""
-        stopped = [self._interrupted(request) for request in requests]
         alone = any("update_from" in one for one in requests)       # files change before others see the task
         with contextlib.ExitStack() as locks:
             # What a plan counts on is not swept away before it runs, and nobody else decides to work in a
@@ -6463,12 +6474,14 @@ class Starter(Room):
             locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
             for thread_id in self._threads_named(requests, label):
                 locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
-            return self._launch(self._plans(requests, label, stopped), call, note)
+            stopped = [self._interrupted(one) if one.get("interrupt") else "" for one in requests]
+            calm = [{key: one[key] for key in one if key != "interrupt"} for one in requests]
+            return self._launch(self._plans(calm, label, stopped), call, note)
 
     def _interrupted(self, request: Mapping[str, Any]) -> str:
-        """Stop the turn that runs in the thread of this request, if that is wished for, and say what was lost
-        by it. Raises: ToolError."""
-        thread_id = self.planner.thread_named(request) if request.get("interrupt") else None
+        """Stop the turn that runs in the thread of this request, which nothing else speaks against, and say
+        what was lost by it. Raises: ToolError."""
+        thread_id = self.planner.plan(request).spec.thread_id
         if thread_id is None:
             return ""
         busy = [seen.task.task_id for seen in self.watch.of_thread(thread_id) if not seen.ended]
@@ -7518,13 +7531,13 @@ class Page(NamedTuple):
 def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Page:
     """Those of the types asked for, as many as `limit` and `room` allow, but one at least. Raises: OSError,
     ValueError."""
-    wanted, at = set(args.get("types", ())), args.get("cursor", 0)
+    wanted, at, whole_room = set(args.get("types", ())), args.get("cursor", 0), room
     found: List[Any] = []
     for event, after in events_from(path, at):
         item = event.get("item")
-        kinds = {event.get("type"), item.get("type") if isinstance(item, dict) else None}
+        kinds = {str(event.get("type")), str(item.get("type")) if isinstance(item, dict) else ""}
         if not wanted or wanted & kinds:
-            event = _shortened(event, args.get("max_chars", 500) or room // 2)
+            event = _shown_event(event, args.get("max_chars", 500) or room // 2, whole_room)
             room -= size(event) + 1
             if found and (room < 0 or len(found) == args.get("limit", 50)):
                 break
@@ -7533,12 +7546,24 @@ def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Page:
     return Page(found, at)
 
 
+def _shown_event(event: Mapping[str, Any], limit: int, room: int) -> Dict[str, Any]:
+    """An event with its texts cut to `limit`; where it does not fit all the same, its kind and its size."""
+    with contextlib.suppress(ValueError, RecursionError):           # a NaN; nested without end
+        shown = _shortened(event, limit)
+        if size(shown) <= room:
+            return shown
+    item = event.get("item")
+    kind = {"item": {"type": str(item.get("type"))}} if isinstance(item, dict) else {}
+    return {"type": str(event.get("type")), **kind, "left_out": "it cannot be shown: see events.jsonl"}
+
+
 def _shortened(value: Any, limit: int) -> Any:
     """JSON data in which every text has at most about `limit` characters and nothing that looks secret."""
     if isinstance(value, str):
-        return clip_middle(masked(clip_middle(value, 4 * limit)), max(limit, 100))
+        return clip_middle(masked(clip_middle(value, max(4 * limit, 4_000))), max(limit, 100))
     if isinstance(value, dict):
-        return {key: _shortened(entry, limit) for key, entry in value.items()}
+        secret = [key for key in value if re.search(f"(?i){SECRET_KEY}", key) and isinstance(value[key], str)]
+        return {key: "***" if key in secret else _shortened(value[key], limit) for key in value}
     return [_shortened(entry, limit) for entry in value] if isinstance(value, list) else value
 
 

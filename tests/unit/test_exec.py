@@ -438,3 +438,54 @@ def test_the_same_prompt_in_the_same_place_is_told_while_it_runs(swarm, tmp_path
     twins = [record.get("warnings", []) for record in records]
     assert twins[0] == twins[2] == []
     assert twins[1] == ["Task %s runs already with the same prompt, in the same place" % first.task_id]
+
+
+@pytest.mark.parametrize("wrong", [{"images": ["/nope.png"]}, {"cwd": "/nope"}, {"add_dirs": ["a\0b"]},
+                                   {"fork": True}])
+def test_an_interrupt_that_is_refused_has_stopped_nothing(swarm, tmp_path, wrong):
+    app = swarm()
+    thread = run(app, "SAY x")["threadId"]
+    busy = begin(app, "WAITFILE %s" % (tmp_path / "gate"), threadId=thread)
+    with pytest.raises(ToolError):
+        app.start([{"prompt": "y", "threadId": thread, "interrupt": True, **wrong}])
+    assert not (app.store.get(busy.task_id).status().state is cms.State.STOPPING)
+    (tmp_path / "gate").touch()
+    assert ended(app, [busy.task_id])[0]["outcome"] == "succeeded"
+
+
+def test_an_event_that_cannot_be_shown_is_named_and_passed(swarm):
+    app = swarm()
+    task = begin(app, "SAY x")
+    ended(app, [task.task_id])
+    deep = "[" * 700 + "]" * 700
+    changes = ["/home/me/%060d" % i for i in range(2000)]
+    for line in ('{"type": ["x"]}', '{"type": "nan", "x": NaN}', '{"type": "deep", "x": %s}' % deep,
+                 json.dumps({"type": "many", "item": {"type": "file_change", "changes": changes}})):
+        with open(task.file("events.jsonl"), "a") as f:
+            f.write(line + "\n")
+    found = events(app, task.task_id, limit=100)
+    assert found["ended"] and len(cms.compact(found)) < 40_000
+    left_out = [event for event in found["events"] if "left_out" in event]
+    assert [event["type"] for event in left_out] == ["nan", "deep", "many"]
+    assert left_out[-1]["item"] == {"type": "file_change"}
+
+
+def test_values_under_secret_names_are_masked_in_events(swarm):
+    app = swarm()
+    task = begin(app, "SAY x")
+    ended(app, [task.task_id])
+    with open(task.file("events.jsonl"), "a") as f:
+        f.write('{"type": "call", "arguments": {"password": "hunter2", "max_tokens": 5, "path": "/x"}}\n')
+    call = events(app, task.task_id, types=["call"])["events"][0]
+    assert call["arguments"] == {"password": "***", "max_tokens": 5, "path": "/x"}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20], ids=["to nothing", "by a line end", "in a line"])
+def test_what_a_full_disk_or_a_power_failure_cut_off_the_index_of_ends_is_found_again(swarm, root, cut):
+    app = swarm()
+    ids = {run(app, "SAY %d" % i)["task_id"] for i in range(3)}
+    app.live()
+    index = root / "ended"
+    index.write_bytes(index.read_bytes()[:-cut] if cut else b"")
+    listed = cms.codex_status(swarm(), {"all": True}, cms.Call()).data["tasks"]
+    assert {record["task_id"] for record in listed} == ids
