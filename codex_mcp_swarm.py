@@ -51,8 +51,8 @@ import stat
 import sys
 import threading
 import time
-from typing import (IO, Any, Callable, Container, ContextManager, Deque, Dict, FrozenSet, Iterable, Iterator,
-                    List, Mapping, NamedTuple, Optional, Sequence, Set, TextIO, Tuple, Union)
+from typing import (IO, Any, Callable, Container, ContextManager, Counter, Deque, Dict, FrozenSet, Iterable,
+                    Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TextIO, Tuple, Union)
 
 try:
     import fcntl
@@ -241,9 +241,14 @@ class GitError(ToolError):
     """git refused; `why` holds its own words."""
 
 
+def reason_of(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{reason}: {error.filename}" if error.filename else reason
+
+
 def system_refused(error: OSError) -> ToolError:
     """What to tell of an error that says nothing about what was asked for."""
-    return ToolError("The system refused", f"{error.strerror}: {error.filename}",
+    return ToolError("The system refused", reason_of(error),
                      "Mend that, or run fewer tasks at once")
 
 
@@ -4086,14 +4091,16 @@ class Ended:
             with open(self.path, "ab", opener=private) as f:        # buffered: a part of it is an error
                 f.write(rows.encode())
 
-    def collect(self, task_id: str) -> None:
-        """Nobody has to be told of this task any more."""
+    def collect(self, task_ids: Sequence[str]) -> None:
+        """Nobody has to be told of these tasks any more."""
         with self.lock():
-            at = self.text().find(f" {task_id} -\n")
-            if at >= 0:
-                with open(self.path, "r+b", 0, opener=private) as f:
-                    f.seek(at + len(task_id) + 2)
-                    f.write(b"+")
+            text = self.text()
+            for task_id in task_ids:
+                at = text.rfind(f" {task_id} -\n")
+                if at >= 0:
+                    with open(self.path, "r+b", 0, opener=private) as f:
+                        f.seek(at + len(task_id) + 2)
+                        f.write(b"+")
 
     def forget(self, gone: Callable[[str], bool]) -> None:
         """Take out the tasks that are not there any more."""
@@ -5007,7 +5014,8 @@ class Watch:
         # call was cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
         self.closing = False                        # set once: what is not launched yet never will be
-        self.giving: Set[str] = set()               # the tasks whose results are on their way to a client
+        # Task id -> how many answers with its result are on their way to a client: whoever sends them counts.
+        self.giving: Counter[str] = collections.Counter()
 
     def begin(self, task: TaskDir, child: Any = None) -> Known:
         """See that whoever waits learns of the end of this task. `child` is reaped then.
@@ -5097,15 +5105,18 @@ class Watch:
     def collected(self, task_ids: Sequence[str]) -> None:
         """Remember that a client has been given the results of these tasks: what nobody has collected is kept
         for longer."""
+        noted: List[str] = []
         for task_id in task_ids:
             with contextlib.suppress(ToolError, OSError):
                 self.store.get(task_id).collect()
-                self.store.ended.collect(task_id)
-            self.giving.discard(task_id)
+                noted.append(task_id)
+        if noted:
+            with contextlib.suppress(OSError):
+                self.store.ended.collect(noted)
 
     def is_given(self, task: TaskDir) -> bool:
         """Whether a client has been given its result, or is just now."""
-        return task.task_id in self.giving or task.is_collected()
+        return self.giving[task.task_id] > 0 or task.is_collected()
 
     def live(self) -> Dict[str, bool]:
         """Task id -> whether it runs, newest first: of all that do, and of those that were lost and that
@@ -5191,20 +5202,34 @@ class Watch:
             return list(handle.wait.task_ids)
         if re.fullmatch(THREAD_ID, word):
             return [seen.task.task_id for seen in self.of_thread(word)[:1]] or [self.store.get(word).task_id]
+        return [self._begun_with(word) or self.store.get(word).task_id]
+
+    def task_or_ref(self, name: str, at: At) -> str:
+        """The task for which a word stands that may name a branch, tag or commit as well, empty for none. A
+        branch or tag of that very name goes before a short id, and that before a short commit. Raises:
+        ToolError when it is the beginning of several ids."""
+        word = re.sub("^(refs/heads/)?codex-swarm/", "", name)
+        if self.store.has(word):
+            return word
+        is_ref = any(at.commit_of(f"refs/{kind}/{name}") for kind in ("heads", "tags"))
+        return "" if is_ref else self._begun_with(word)
+
+    def _begun_with(self, word: str) -> str:
+        """The task whose id begins so, empty for none. Raises: ToolError for several."""
         begun: List[str] = []
         if re.fullmatch("[0-9a-f]{4,11}", word):
             begun = [task_id for task_id in names_in(self.store.tasks) if task_id.startswith(word)]
         if len(begun) > 1:
             raise ToolError(f"`{word}` is the beginning of {len(begun)} task ids",
                             ", ".join(sorted(begun)[:NAMES_SHOWN]), "Give more of the one that is meant")
-        return begun or [self.store.get(word).task_id]
+        return "".join(begun)
 
     def check_idle(self, path: str, what: str) -> None:
         """Raises: ToolError when a task that has not ended may change files in the checkout at `path`."""
         for task_id in self.unended():
             top = ""
             with contextlib.suppress(ToolError, *UNREADABLE):
-                spec = self.view.of(task_id).spec
+                spec = self.store.get(task_id).spec()
                 if spec.arguments.get("sandbox") != SANDBOXES[0]:
                     top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
             if top and os.path.realpath(top) == os.path.realpath(path):
@@ -5768,9 +5793,10 @@ class Compare(Room):
         found: Dict[str, Dict[str, Any]] = {}
         ids = dict.fromkeys((*task_ids, *self.watch.unended()))
         for one, other in itertools.combinations(filter(None, map(self._touched, ids)), 2):
-            both = sorted(one.files & other.files)
             at_once = one.began_at < other.ended_at and other.began_at < one.ended_at
-            if both and at_once and one.repository == other.repository:
+            together = at_once and one.repository == other.repository
+            both = sorted(one.files & other.files) if together else ()
+            if both:
                 found.setdefault(one.task_id, {})[other.task_id] = some(both)
                 found.setdefault(other.task_id, {})[one.task_id] = some(both)
         return found
@@ -5778,17 +5804,17 @@ class Compare(Room):
     def _touched(self, task_id: str) -> Optional[Touched]:
         try:
             seen = self.view.of(task_id)
-            report, tree, files = seen.report, seen.worktree, seen.files
-            if report and tree:
-                files = tuple(os.path.join(tree.path, name) for name in tree.files)
+            report, tree = seen.report, seen.worktree
+            files = tree.files if report and tree else seen.files
             if not files or seen.damage:
                 return None
             common, top = repository_of(seen.spec.cwd)
             if tree:
                 common, top = common_of(tree), os.path.realpath(tree.path)
-            inside = frozenset(os.path.relpath(os.path.realpath(file), top) for file in files)
+            if not (report and tree):               # else they are relative already, and may be many
+                files = tuple(os.path.relpath(os.path.realpath(file), top) for file in files)
             ended_at = report.ended_at if report else float("inf")
-            return Touched(task_id, common, inside, seen.spec.created_at, ended_at)
+            return Touched(task_id, common, frozenset(files), seen.spec.created_at, ended_at)
         except (ToolError, *UNREADABLE):
             return None
 
@@ -5821,9 +5847,10 @@ class Compare(Room):
 
     def _compared_with(self, name: str, aside: At) -> str:
         """The result of another task, or a branch, tag or commit. Raises: ToolError."""
-        if not self.store.has(name):
+        task_id = self.watch.task_or_ref(name, aside)
+        if not task_id:
             return commit_named(aside, "against", name)
-        other = self._side(name)
+        other = self._side(task_id)
         if other.repository != aside.git_dir:
             raise ToolError(f"Task {name} cannot be compared with this one",
                             f"It worked in {other.repository}, this one in {aside.git_dir}",
@@ -6337,8 +6364,8 @@ class Planner(Room):
             raise ToolError("`update_from` is for replies to a task with a worktree",
                             "There is none to merge into", "Leave it out")
         self.watch.check_idle(tree.path, f"{tree.path} cannot be updated")
-        task_id = re.sub(f"^(refs/heads/)?codex-swarm/({TASK_ID})$", r"\2", name)
-        if self.store.has(task_id):
+        task_id = self.watch.task_or_ref(name, self.git.within(tree.git_dir))
+        if task_id:
             brought, own = self.merger.parts([task_id]), common_of(tree)
             if brought.common != own:
                 raise ToolError(f"`update_from`: task {name} belongs to another repository",
@@ -6454,15 +6481,31 @@ class Starter(Room):
         with locked(note + ".lock", fcntl.LOCK_EX, os.O_CREAT):     # the same call may be made twice at once
             with contextlib.suppress(*UNREADABLE):
                 before = from_json(Asked, read_json(note))
-                if before.digest != digest:
-                    raise ToolError(f"`client_request_id` {_show(call.request_id)} stands for another call",
-                                    f"That one started {', '.join(before.task_ids[:NAMES_SHOWN])}",
-                                    "Use a new id for a new request")
-                there = [task_id for task_id in before.task_ids if self.store.has(task_id)]
+                there = self._started_by(before, digest, f"`client_request_id` {_show(call.request_id)}")
                 if there:
                     return there
-            return self._start(requests, label, call,
-                               lambda ids: write_atomic(note, to_json(Asked(digest, tuple(ids)))))
+            try:
+                return self._start(requests, label, call,
+                                   lambda ids: write_atomic(note, to_json(Asked(digest, tuple(ids)))))
+            except ToolError:
+                if not self.watch.closing:      # else what runs goes on
+                    with contextlib.suppress(OSError):
+                        os.unlink(note)
+                raise
+
+    def _started_by(self, before: Asked, digest: str, named: str) -> List[str]:
+        """The tasks of the call that was made before under the same id, none where nothing of it is there.
+        Raises: ToolError for another call, and where a part of its tasks is missing."""
+        there = [task_id for task_id in before.task_ids if self.store.has(task_id)]
+        if before.digest != digest:
+            raise ToolError(f"{named} stands for another call",
+                            f"That one started {', '.join(before.task_ids[:NAMES_SHOWN])}",
+                            "Use a new id for a new request")
+        if there and len(there) < len(before.task_ids):
+            raise ToolError(f"Of the {len(before.task_ids)} tasks of {named} only {len(there)} are there",
+                            f"These are: {', '.join(there)}; the others never started, or were removed since",
+                            "codex_wait for those, and start the others under a new id")
+        return there
 
     def _start(self, requests: Sequence[Mapping[str, Any]], label: str, call: Call,
                note: Callable[[List[str]], None]) -> List[str]:
@@ -6504,9 +6547,9 @@ class Starter(Room):
         """The plans, with a warning where the same prompt runs in the same place already."""
         running: Dict[Tuple[str, str], str] = {}
         for task_id in self.watch.unended():
-            with contextlib.suppress(ToolError):
-                seen = self.view.of(task_id)
-                running[seen.spec.title, seen.spec.checkout or seen.spec.cwd] = task_id
+            with contextlib.suppress(ToolError, *UNREADABLE):   # only the spec: events may be many
+                spec = self.store.get(task_id).spec()
+                running[spec.title, spec.checkout or spec.cwd] = task_id
         twins = [running.get((plan.spec.title, plan.spec.checkout or plan.spec.cwd), "") for plan in plans]
         return [warned(plan, f"Task {twin} runs already with the same prompt, in the same place")
                 if twin and text_in(self.store.get(twin).file("prompt")) == plan.prompt else plan
@@ -6584,7 +6627,7 @@ class Starter(Room):
         except (OSError, RuntimeError) as error:
             ids = ", ".join(birth.task.task_id for birth in births if birth.runs)
             done = f"Some had started and were stopped again: {ids}" if ids else "Nothing was started"
-            why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+            why = reason_of(error) if isinstance(error, OSError) else str(error)
             raise ToolError(f"A task could not be written or launched under `{self.store.root}`",
                             f"{why}. {done}", "Make room there or run fewer tasks at once; "
                             "CODEX_SWARM_TASK_DIR names another directory")
@@ -7030,7 +7073,9 @@ class Doctor(Room):
         if not os.path.lexists(root):
             return f"`{root}` is made when the first task starts", ""
         if own_directory(root).st_mode & 0o077:
-            return f"others can see what is in `{root}`, though not in its tasks", f"`chmod 700 '{root}'`"
+            import shlex
+            return (f"others can see what is in `{root}`, though not in its tasks",
+                    f"`chmod 700 {shlex.quote(root)}`")
         return f"`{root}` is yours alone", ""
 
     def locks(self) -> Tuple[str, str]:
@@ -7669,9 +7714,11 @@ def _mending(verify: Mapping[str, Any]) -> Dict[str, Any]:
 def _next_step(data: Mapping[str, Any]) -> str:
     """What to do with the answer to a merge."""
     if data.get("verify", {}).get("exit_status", 0) != 0:
+        blameless = any(not one["branches"] and one["exit_status"] for one in data["verify"].get("tried", ()))
         return "The verify command did not pass, so nothing was moved. " + (
             f"It begins to fail with task {data['reply']['task_id']}: codex_reply with the arguments in "
             "`reply` has that mended; then merge again, or leave the task out" if "reply" in data else
+            "Mend the command, or what the tasks are merged into; then merge again" if blameless else
             "Let codex_reply mend the task at fault, or leave that task out")
     holds = f"`{data['branch']}` holds what was merged. " if "commit" in data else ""
     if data["conflicts"]:
@@ -8047,8 +8094,9 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
         verify = data["verify"]
         ended = f"`{verify['command']}` ended with exit status {verify['exit_status']}"
         yield f"{ended}\n{verify.get('output', '')}".rstrip()
-        yield from (f"With only the first {one['branches']} of the branches: {one['exit_status']}"
-                    for one in verify.get("tried", ()))
+        for one in verify.get("tried", ()):
+            of_them = f"only the first {one['branches']}" if one["branches"] else "none"
+            yield f"With {of_them} of the branches: exit status {one['exit_status']}"
         yield from (verify[key] for key in ("note",) if key in verify)
     if "reply" in data:
         yield _reply_line(data["reply"])
@@ -9039,17 +9087,16 @@ class Server:
         if pending is None:
             return request.replies.send(message)
         giving, told = self.swarm.watch.giving, pending.call.told
-        giving.update(told)                 # the client may ask for more before this is noted
         with self.idle:
+            giving.update(told)             # the client may ask for more before this is noted
             del self.calls[request.id]
             request.replies.send(None if pending.call.cancelled else message)
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
-        if pending.call.cancelled:
-            giving.difference_update(told)
-        else:
+        if not pending.call.cancelled:
             self.swarm.collected(told)
         with self.idle:
+            giving -= collections.Counter(told)
             self.threads.discard(pending)
             self.idle.notify_all()
 

@@ -244,6 +244,19 @@ def test_two_tasks_are_compared_by_their_results(swarm, repo):
     assert rows(data) == [["A", "only_one"], ["D", "only_two"]] and data["against"] == two["task_id"]
 
 
+def test_a_short_id_is_the_task_to_compare_with_unless_a_branch_or_tag_is_called_so(swarm, repo):
+    s = swarm()
+    one, two = (run(s, "WRITE %s 1" % name, worktree=True)["task_id"] for name in ("one", "two"))
+    short, with_two = two[:6], [["A", "one"], ["D", "two"]]
+    for name in (short, two, "codex-swarm/" + two):
+        assert rows(s.diff(one, name, "files", ())) == with_two
+    for kind in ("branch", "tag"):
+        sh(repo, "git", kind, short)
+        assert rows(s.diff(one, short, "files", ())) == [["A", "one"]]
+        sh(repo, "git", kind, "-d", short)
+    assert rows(s.diff(one, short, "files", ())) == with_two
+
+
 def test_tasks_of_different_repositories_are_not_compared(swarm, repo, tmp_path):
     other = tmp_path / "other"
     sh(tmp_path, "git", "clone", "-q", str(repo), str(other))

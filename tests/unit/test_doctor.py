@@ -1,6 +1,7 @@
 """The doctor: what is whole is said to be, what can break is broken once, and nothing is repaired."""
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -83,6 +84,13 @@ def test_an_old_git_is_found_by_what_it_cannot_do(doctor, tmp_path, monkeypatch,
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
     found = doctor()["git"]
     assert found.health.value == health and "2.38" in found.what + found.fix
+
+
+def test_the_command_that_closes_a_root_to_others_works_whatever_the_root_is_called(doctor, tmp_path):
+    root = tmp_path / "it's mine; $HOME"
+    root.mkdir(mode=0o755)
+    subprocess.run(doctor(root=str(root))["root"].fix.strip("`"), shell=True, check=True)
+    assert root.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("mode, health", [(0o700, "ok"), (0o755, "warning"), (0o777, "broken")])

@@ -1,4 +1,5 @@
 """What `codex exec` offers beyond a prompt: images, schemas, directories, copies of threads, and more."""
+import errno
 import json
 import os
 import stat
@@ -414,6 +415,43 @@ def test_a_call_that_never_started_its_tasks_starts_them_when_it_is_made_again(s
     assert os.waitpid(pid, 0)[1] == 9 << 8 and list((root / "requests").glob("*"))
     record = ended(swarm(), called(swarm(), "codex_async", "night-1", prompt="SAY x"))[0]
     assert record["content"] == "x"
+
+
+def test_a_call_whose_launch_was_undone_starts_all_its_tasks_when_it_is_made_again(swarm, monkeypatch):
+    app, batch = swarm(), [{"prompt": "SAY %d" % i} for i in range(3)]
+    launch, launched = app.host.launch_supervisor, []
+
+    def full(*args):
+        launched.append(args)
+        if len(launched) == 2:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return launch(*args)
+    monkeypatch.setattr(app.host, "launch_supervisor", full)
+    with pytest.raises(ToolError, match=r"Cannot allocate memory\. Some had started"):
+        called(app, "codex_batch", "night-1", tasks=batch)
+    ids = called(app, "codex_batch", "night-1", tasks=batch)
+    assert [record["content"] for record in ended(app, ids)] == ["0", "1", "2"]
+
+
+def test_a_call_of_whose_tasks_a_part_is_missing_is_refused_with_those_that_are_there(swarm, monkeypatch):
+    app, batch = swarm(), [{"prompt": "SAY %d" % i} for i in range(3)]
+    run = app.starter._run
+
+    def killed(birth):
+        if birth.plan.prompt == "SAY 1":
+            os._exit(9)
+        run(birth)
+    monkeypatch.setattr(app.starter, "_run", killed)
+    pid = os.fork()
+    if not pid:
+        called(app, "codex_batch", "night-1", tasks=batch)
+    assert os.waitpid(pid, 0)[1] == 9 << 8
+    [first] = swarm().store.ids()
+    with pytest.raises(ToolError) as caught:
+        called(swarm(), "codex_batch", "night-1", tasks=batch)
+    assert 'Of the 3 tasks of `client_request_id` "night-1" only 1 are there' in str(caught.value)
+    assert first in str(caught.value) and swarm().store.ids() == [first]
+    ended(swarm(), [first])
 
 
 def test_the_note_of_a_call_goes_with_the_sweep_when_answers_do(swarm, root):

@@ -686,8 +686,11 @@ def test_a_verify_command_that_fails_names_the_task_with_which_it_begins_to(swar
 def test_no_task_is_blamed_for_what_fails_without_it_or_is_too_slow_to_tell(
         swarm, worked, lines, monkeypatch):
     ids = worked("echo 1 > a", "echo 2 > b")
-    verify = merge(swarm(merge_verify="false"), ids)["verify"]
+    answer = cms.TOOLS["codex_merge"].called(swarm(merge_verify="false"), {"task_ids": ids}, cms.Call())
+    verify, shown = answer.data["verify"], cms.render(answer.data)
     assert "fault" not in verify and "none is at fault" in verify["note"]
+    assert "Mend the command, or what the tasks are merged into" in shown and "the task at fault" not in shown
+    assert "With none of the branches: exit status 1" in shown
     monkeypatch.setattr(cms, "VERIFY_S", 3.0)
     verify = merge(swarm(merge_verify="[ -e a ] || sleep 1000; false"), ids)["verify"]
     assert "fault" not in verify and "no time to tell" in verify["note"]
@@ -1113,14 +1116,14 @@ def test_conflicts_without_markers_wait_for_a_decision_as_well(swarm, lines):
     assert not (lines / "other").exists()
 
 
-@pytest.mark.parametrize("name", ["id", "branch"])
+@pytest.mark.parametrize("name", ["{}", "codex-swarm/{}", "{:.6}"], ids=["id", "branch", "short id"])
 def test_tasks_that_took_uncommitted_changes_along_are_united_too_and_those_changes_stay_the_callers(
         swarm, lines, name):
     (lines / "other").write_text("not committed\n")
     s = swarm()
     one, two = work(s, sed(5, "a"), sed(5, "b"), worktree={"include_changes": True})
     reply = run(s, "SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' text; rm text.bak", task_id=two,
-                update_from=one if name == "id" else "codex-swarm/" + one)
+                update_from=name.format(one))
     data = merge(s, [one, reply["task_id"]])
     assert data["conflicts"] == []
     assert sh(lines, "git", "show", data["branch"] + ":text").split("\n")[5:7] == ["b", "a"]

@@ -541,9 +541,19 @@ def test_an_end_is_noted_once_and_stands_on_its_own_line_whoever_was_killed_befo
         f.write(torn)
     tasks.ended.add([one.dir, two.dir], [], NOW_S)
     assert [task_id for task_id in ids(tasks) if task_id != "0000000000ff"] == [one.id, two.id]
-    tasks.ended.collect(one.id)
+    tasks.ended.collect([one.id])
     wanted = tasks.ended.wanted(tasks.ended.text())
     assert two.id in wanted and one.id not in wanted
+
+
+def test_several_tasks_are_collected_at_once_and_nobody_elses_line_is_touched(tasks, make):
+    made = [make(number).end() for number in range(1, 5)]
+    tasks.ended.add([task.dir for task in made], [], NOW_S)
+    before = tasks.ended.text()
+    tasks.ended.collect([made[2].id, "0000000000ff", made[0].id])
+    after = tasks.ended.text()
+    assert tasks.ended.wanted(after) == [made[3].id, made[1].id]
+    assert after.replace("+", "-") == before
 
 
 def test_a_server_killed_between_the_two_indexes_leaves_nothing_twice(tasks, make):
