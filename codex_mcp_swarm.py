@@ -3651,7 +3651,8 @@ class Clearing:
         self._refuse(self._doubts())
         unsaved = self._unsaved(at) if dry_run else self._take_down()
         was = "would be" if dry_run else "was"
-        said = f"What is not committed ({unsaved} files) {was} committed onto {tree.branch} first"
+        files = f"{unsaved} file{'s' * (unsaved != 1)}"
+        said = f"What is not committed ({files}) {was} committed onto {tree.branch} first"
         return [*([said] if unsaved else []), self._branch(unsaved, dry_run)]
 
     def is_in_head(self) -> bool:
@@ -8015,7 +8016,7 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield from _named_lines(record, FILES_OF_A_RECORD)
         yield from (f"also touched by task {other}: {told(files)}"
                     for other, files in record.get("overlaps", {}).items())
-        yield from (f"{key}: {record[key]}" for key in ("sandbox", "model") if key in record)
+        yield from (f"{key}: {record[key]}" for key in ("ended", "sandbox", "model") if key in record)
         if "usage" in record:
             usage = record["usage"]
             yield f"usage: {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
@@ -8046,7 +8047,8 @@ def _headline(record: Mapping[str, Any]) -> str:
 
 
 def _counts(data: Mapping[str, Any]) -> str:
-    return f"{data['files_changed']} files changed, +{data['insertions']} -{data['deletions']}"
+    count = data["files_changed"]
+    return f"{count} file{'s' * (count != 1)} changed, +{data['insertions']} -{data['deletions']}"
 
 
 def _compared_lines(diff: Mapping[str, Any]) -> Iterator[str]:
@@ -9461,12 +9463,12 @@ class Typed:
         """Wait for the end of tasks, then print their results. Returns the exit status."""
         if self["detach"]:
             self.show({"task_ids": list(wait.task_ids)}, *wait.task_ids)
+            if sys.stderr.isatty():
+                self.tell_next(wait.task_ids, "in the background", "them")
             return 0
         left = tell_ends(self, wait.task_ids)
         if left:
-            program, names = shell_words(this_program()), " ".join(left)
-            sys.stderr.write(f"{len(left)} still running. To wait for the rest: {program} wait {names}\n"
-                             f"To stop it: {program} stop {names}\n")
+            self.tell_next(left, "still running", "the rest")
             return 130
         data = conclude(self.swarm, wait._replace(single=False)).data
         if len(data["tasks"]) == 1 and not self["json"]:
@@ -9480,6 +9482,16 @@ class Typed:
         return 0 if all(r["outcome"] == Outcome.SUCCEEDED.value for r in data["tasks"]) else 1
 
 
+    def tell_next(self, task_ids: Sequence[str], how: str, what: str) -> None:
+        """Say on stderr what can be done with tasks that go on, and of several which is which."""
+        program, names = shell_words(this_program()), " ".join(task_ids)
+        records = [record_of(self.swarm, task_id) for task_id in task_ids if len(task_ids) > 1]
+        titles = [f"{r['task_id']}  {visible(r.get('title', ''))}\n" for r in records]
+        sys.stderr.write(f"{''.join(titles)}{len(task_ids)} {how}. "
+                         f"To wait for {what}: {program} wait {names}\n"
+                         f"To stop {'them' if titles else 'it'}: {program} stop {names}\n")
+
+
 def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
     """Tell on stderr who ended how, when it happens; on a terminal what all do. Returns those that run on
     when the call is cancelled."""
@@ -9487,12 +9499,12 @@ def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
         return watch_live(typed.swarm, task_ids, sys.stderr)
     left, look = list(task_ids), Look(sys.stderr, typed.environ)
     while True:
-        typed.swarm.wait(left, MAX_TIMEOUT_S, typed.call, "any")
-        records = [record_of(typed.swarm, task_id) for task_id in left]
-        ended = [record for record in records if record["state"] == State.ENDED.value]
-        left = [record["task_id"] for record in records if record not in ended]
-        if len(task_ids) > 1:
-            sys.stderr.write("".join(f"{line}\n" for line in look.tasks(ended)))
+        typed.swarm.wait(left, PROGRESS_GAP_S, typed.call, "any")   # Ctrl-C may come just before it sleeps
+        ended = dict.fromkeys(typed.swarm.watch.look(left)[0])
+        left = [task_id for task_id in left if task_id not in ended]
+        if len(task_ids) > 1 and ended:
+            records = [record_of(typed.swarm, task_id) for task_id in ended]
+            sys.stderr.write("".join(f"{line}\n" for line in look.tasks(records)))
         if not left or typed.call.cancelled:
             return left
 
@@ -9524,6 +9536,11 @@ def typed_in(name: str) -> str:
         return f.read()
 
 
+def said_of(error: OSError) -> str:
+    """`tasks.json: No such file or directory`."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 class Look:
     """How lines look on an output: colours and marks only on a terminal, and not where NO_COLOR is set."""
 
@@ -9538,17 +9555,19 @@ class Look:
         sign, colour = MARKS.get(how, MARKS["starting"])
         return f"\033[{colour}m{sign}\033[m " if self.fancy else ""
 
-    def tasks(self, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        """A line for each."""
-        rows = [(r, r.get("outcome") or r["state"], lasting(r.get("elapsed_s", 0)), _changes(r))
-                for r in records]
-        for_ages, for_changes = (max(map(len, column), default=0) for column in
-                                 (([row[i] for row in rows]) for i in (2, 3)))
-        for record, how, took, changes in rows:
-            line = f"{record['task_id']}  {how:9}  {took:>{for_ages}}  "
-            line += f"{changes:{for_changes}}  " if for_changes else ""
+    def tasks(self, records: Sequence[Mapping[str, Any]], *more: Sequence[str]) -> Iterator[str]:
+        """A line for each; `more`: further columns, a text for each task."""
+        took = [lasting(r.get("elapsed_s", 0)) for r in records]
+        took = [f"{text:>{max(map(len, took))}}" for text in took]
+        facts = [column for column in (took, *more, [_changes(r) for r in records]) if any(column)]
+        widths = [max(map(columns, column)) for column in facts]
+        for record, *told_of in zip(records, *facts):
+            how = record.get("outcome") or record["state"]
+            filled = (text + " " * (wide - columns(text)) for text, wide in zip(told_of, widths))
+            line = "  ".join([record["task_id"], f"{how:9}", *filled, ""])
             what = " · ".join(filter(None, (record.get("title"), _does(record))))
-            yield self.mark(how) + line + fitted(what, max(12, self.width - len(line) - 3)).rstrip()
+            room = max(12, self.width - columns(line) - 3)
+            yield self.mark(how) + line + fitted(what, room).rstrip()
 
 
 MARKS: Mapping[str, Tuple[str, str]] = {        # and the colour of the terminal
@@ -9567,6 +9586,8 @@ def _changes(record: Mapping[str, Any]) -> str:
 def _does(record: Mapping[str, Any]) -> str:
     """What one that runs does or last said, and what one that ended came to."""
     live = record.get("progress")
+    if "note" in record:
+        return record["note"]
     if live is None:
         return record["failure"]["message"] if "failure" in record else record.get("content", "")
     doing = DOING.get(Phase(live["phase"]))
@@ -9602,14 +9623,20 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
     return Typed(row, options, default_config(environ)._replace(**fields), argv, environ)
 
 
-def claim_standard_descriptors() -> Tuple[IO[bytes], int]:
-    """(where messages come from, the descriptor that they go to), which nobody else in this process then
-    has."""
-    for fd in (0, 1, 2):
+def claim_standard_descriptors() -> None:
+    """No file of ours gets the number of one that is closed; what is written there goes nowhere."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.set_blocking(fd, True)               # the mode is the open file's, which the parent may share
-        except OSError:                                 # closed: no file of ours may get its number
+        except OSError:
             os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))
+
+
+def own_messages() -> Tuple[IO[bytes], int]:
+    """(where messages come from, the descriptor that they go to), which nobody else in this process then
+    has."""
     rx, tx = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)        # no child ever reads what is meant for us
     os.dup2(2, 1)                                       # no stray print ever tears a line of the protocol
@@ -9629,7 +9656,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
         os.read(wake, 1)
         end()
     own_signals()
-    rx, tx = claim_standard_descriptors()
+    rx, tx = own_messages()
     host = Host(config.log_file, config.log_level)
     sys.path[:] = [p for p in sys.path if p.startswith(os.path.dirname(os.__file__))]   # no task writes there
     host.forker = Forker(supervisor_main) if host.linux else None
@@ -9699,6 +9726,8 @@ def run_tasks(typed: Typed) -> int:
     if typed["file"]:
         try:
             batch = json.loads(typed_in(typed["file"]))
+        except OSError as error:
+            raise UsageError(said_of(error))
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{typed['file']} is not JSON: {error}")
     batch = dict(batch) if isinstance(batch, dict) else {"tasks": batch}
@@ -9718,6 +9747,7 @@ examples:
   codex-mcp-swarm reply 81d0 "Unite both versions" --update-from 2f9c""",
             arg("task_id", metavar="ID"), arg("prompt", metavar="PROMPT", help="`-`: on standard input"),
             of_tool("codex_reply", "update_from", "--update-from", metavar="TASK"),
+            of_tool("codex_reply", "fork", "--fork"), of_tool("codex_reply", "interrupt", "--interrupt"),
             *RUN_OPTIONS, DETACH, JSON, flags=True)
 def reply_to_task(typed: Typed) -> int:
     prompt = typed_in("-") if typed["prompt"] == "-" else typed["prompt"]
@@ -9760,22 +9790,56 @@ examples:
   codex-mcp-swarm ls --here         those of this repository
   codex-mcp-swarm ls --json | jq -r '.tasks[].task_id'""",
             arg("-a", "--all", action="store_true", help="those that have ended, too"),
+            arg("-q", "--quiet", action="store_true", help="ids alone"),
             arg("--here", dest="cwd", action="store_const", const=".", help="only of this repository"), JSON)
 def list_tasks(typed: Typed) -> int:
-    data = typed.asks("codex_status").data
-    if typed["all"]:
-        found = data["tasks"]
-        while "cursor" in data and len(found) < LISTED_AT_ONCE:
-            data = typed.asks("codex_status", cursor=data["cursor"]).data
-            found = found + data["tasks"]
-        ids = [row["task_id"] for row in found[:LISTED_AT_ONCE]]
-        data = typed.asks("codex_status", task_ids=ids, all=None, cwd=None).data if ids else {"tasks": []}
-    if data["tasks"] or typed["json"]:
-        typed.show(data, *Look(sys.stdout, typed.environ).tasks(data["tasks"]))
+    data, more = _all_tasks(typed) if typed["all"] else (typed.asks("codex_status").data, "")
+    if data.get("more_uncollected"):
+        more = f"{data['more_uncollected']} more that nobody has seen: ls --all"
+    records = data["tasks"]
+    if typed["quiet"] and not typed["json"]:
+        print("".join(f"{record['task_id']}\n" for record in records), end="")
+    elif records or typed["json"]:
+        look, facts = Look(sys.stdout, typed.environ), _when_and_where(typed.swarm, records)
+        typed.show(data, *look.tasks(records, *facts))
     else:
-        sys.stderr.write("There is no task.\n" if typed["all"] else
-                         "No task is running; `ls --all` lists those that have ended.\n")
+        more = "There is no task." if typed["all"] else \
+            "No task is running; `ls --all` lists those that have ended."
+    sys.stderr.write(f"{more}\n" * bool(more))
     return 0
+
+
+def _all_tasks(typed: Typed) -> Tuple[Dict[str, Any], str]:
+    """(the newest LISTED_AT_ONCE, what to say of the others). Raises: ToolError, OSError."""
+    swarm, near = typed.swarm, typed["cwd"] or ""
+    found = swarm.lists.all("", near)
+    ids = found.task_ids
+    while found.cursor and len(ids) <= LISTED_AT_ONCE:
+        found = swarm.lists.all(found.cursor, near)
+        ids = ids + found.task_ids
+    more = f"These are the newest {LISTED_AT_ONCE} alone" if len(ids) > LISTED_AT_ONCE else ""
+    record = (lambda task_id: {"task_id": task_id}) if typed["quiet"] else functools.partial(record_of, swarm)
+    return {"tasks": [record(task_id) for task_id in ids[:LISTED_AT_ONCE]]}, more
+
+
+def _when_and_where(swarm: Swarm, records: Sequence[Mapping[str, Any]]) -> Iterator[List[str]]:
+    """How long ago each ended; and its directory, where they have more than one."""
+    yield [ended_ago(record, swarm.host.now()) for record in records]
+    places = []
+    for record in records:
+        places.append("")
+        with contextlib.suppress(ToolError, *UNREADABLE):
+            spec = swarm.store.get(record["task_id"]).spec()
+            places[-1] = spec.checkout or spec.cwd
+    if len(set(filter(None, places))) > 1:
+        yield [fitted(os.path.basename(place), 20).rstrip() for place in places]
+
+
+def ended_ago(record: Mapping[str, Any], now: float) -> str:
+    """`2 h ago`; nothing of one that runs."""
+    if "outcome" not in record or "started_at" not in record:
+        return ""
+    return f"{lasting(max(0, round(now - record['started_at'] - record.get('elapsed_s', 0))))} ago"
 
 
 @subcommand("show", "See what they do and did", "show what tasks do, or what became of them", """\
@@ -9784,8 +9848,10 @@ Outcome, final message, changed files, and what to do where it failed.
 examples:
   codex-mcp-swarm show 2f9c""", IDS, JSON)
 def show_tasks(typed: Typed) -> int:
-    data = typed.asks("codex_status").data
-    typed.show(data)
+    data, now = typed.asks("codex_status").data, typed.swarm.host.now()
+    ended = {} if typed["json"] else {r["task_id"]: ended_ago(r, now) for r in data["tasks"]}
+    typed.show({**data, "tasks": [{**r, "ended": ended[r["task_id"]]} if ended.get(r["task_id"]) else r
+                                  for r in data["tasks"]]})
     typed.collected(data)
     return 0
 
@@ -9804,10 +9870,16 @@ def show_logs(typed: Typed) -> int:
     task = typed.swarm.store.get(one_named(typed.swarm, typed["task_id"]))
     if task.kept_since():
         raise ToolError(EVENTS_REMOVED)
+    line = b""
     for line in events_of(typed, task):
         text = line.decode("utf-8", "replace").rstrip("\n")
         for said in [escaped(text)] if typed["raw"] else event_in_words(text):
             print(visible(said), flush=typed["follow"])
+    if not line:
+        record = record_of(typed.swarm, task.task_id)
+        how = f"{record.get('outcome') or record['state']}; {lasting(record.get('elapsed_s', 0))}"
+        sys.stderr.write(f"It has done nothing yet: {how}\n" if "progress" in record else
+                         f"It did nothing: {how}\n{visible(_does(record))}\n")
     return 0
 
 
@@ -9843,7 +9915,7 @@ def event_in_words(line: str) -> Iterator[str]:
         output = _text(item.get("aggregated_output")).splitlines()[-LINES_OF_OUTPUT:]
         yield from (f"  {text}" for text in output)
         if item.get("exit_code") or item.get("status") == "failed":
-            yield f"  failed: exit status {item['exit_code']}" if "exit_code" in item else "  failed"
+            yield f"  failed: exit status {item['exit_code']}" if item.get("exit_code") else "  failed"
     yield from filter(None, (_text(item.get("text")), _text(item.get("message"))))
     if kind == "error":
         yield _text(event.get("message"))
@@ -9855,15 +9927,21 @@ examples:
   codex-mcp-swarm diff --patch 2f9c | less
   codex-mcp-swarm diff 2f9c --against 81d0      how the results of two tasks differ""",
             arg("task_id", metavar="ID"),
-            arg("--patch", dest="view", action="store_const", const="patch", help="the patch"),
-            arg("--files", dest="view", action="store_const", const="files", help="status per file"),
+            arg("--patch", action="store_true", help="the patch, as `git apply` takes it"),
+            arg("--files", action="store_true", help="status per file"),
             of_tool("codex_diff", "against", "--against", metavar="TASK"),
             of_tool("codex_diff", "paths", "--path", metavar="GLOB", help="of these files alone"), JSON)
 def show_diff(typed: Typed) -> int:
-    data = typed.asks("codex_diff").data
+    if typed["patch"] and typed["files"]:
+        raise UsageError("diff shows either --patch or --files")
+    view = "patch" if typed["patch"] else "files" if typed["files"] else "stat"
+    data = typed.asks("codex_diff", view=view).data
     if "truncated" in data:
-        data = typed.swarm.diff(data["task_id"], typed["against"], data["view"], typed["paths"] or ())
-    typed.show(data, *([visible(data["content"])] if typed["view"] == "patch" else []))
+        data = typed.swarm.diff(data["task_id"], typed["against"], view, typed["paths"] or ())
+    if typed["json"] or view != "patch":
+        typed.show(data)
+    elif data["content"]:
+        print(visible(data["content"]) if sys.stdout.isatty() else data["content"])
     return 0
 
 
@@ -10439,7 +10517,7 @@ def sweep(typed: Typed) -> int:
     return 0
 
 
-ALL_IDS = "codex-mcp-swarm ls --all 2>/dev/null | cut -d' ' -f1"
+ALL_IDS = "codex-mcp-swarm ls --all --quiet 2>/dev/null"
 FOR_BASH = """\
 _codex_mcp_swarm() {
   local known='%s'
@@ -10487,6 +10565,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     """The program. Returns its exit status, one of EXIT_STATUSES."""
     argv, environ = sys.argv[1:] if argv is None else argv, os.environ if environ is None else environ
     typed = None
+    claim_standard_descriptors()
     try:
         typed = configure(argv, environ)
         if typed.row is None and not os.isatty(0):
@@ -10504,7 +10583,8 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
     except BrokenPipeError:                                 # `| head`: who reads has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # what is still in the buffer goes nowhere
     except (ToolError, OSError) as error:
-        sys.stderr.write(f"codex-mcp-swarm: {visible(for_people(str(error)))}\n")
+        said = said_of(error) if isinstance(error, OSError) else for_people(str(error))
+        sys.stderr.write(f"codex-mcp-swarm: {visible(said)}\n")
     return 130 if typed and typed.call.cancelled else 1
 
 

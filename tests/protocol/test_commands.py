@@ -138,6 +138,46 @@ def test_a_task_is_shown_whole_by_the_beginning_of_its_id_and_counts_as_collecte
     assert (root / "tasks" / ended[0] / "collected").exists()
 
 
+def test_lists_and_records_tell_how_long_ago_it_ended_and_lists_where_there_are_several_places(
+        typed, ended, repo, tmp_path):
+    lines = typed("ls", "--all").stdout.splitlines()
+    assert all(" ago  " in line and repo.name not in line for line in lines)
+    typed("wait", typed("run", "-d", "SAY x", cwd=new_repository(tmp_path / "öther")).stdout.strip())
+    lines = typed("ls", "--all").stdout.splitlines()
+    assert lines[0].index("  öther  ") == lines[1].index("  %s  " % repo.name)
+    assert "\nended: " in typed("show", ended[0]).stdout
+    assert typed("ls", "--all", "--quiet").stdout.split()[1:] == ended[::-1]
+
+
+def test_results_that_a_list_leaves_out_are_counted_on_stderr(typed):
+    n = cms.WANTED_SHOWN + 2
+    typed("wait", *typed("run", "-d", *["SAY x"] * n).stdout.split(), stdin="")
+    typed("run", "-d", *["SAY x"] * n)
+    eventually(lambda: typed("ls").stderr == "2 more that nobody has seen: ls --all\n", what="the end of all")
+
+
+def test_a_closed_standard_stream_is_no_error(fake, repo, ended):
+    for closing in (">&-", "2>&-", "<&- >&- 2>&-"):
+        done = subprocess.run("%s ls --all %s" % (shlex.join(command()), closing), shell=True, env=fake,
+                              cwd=str(repo), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (ended[0].encode() in done.stdout) == (">&-" not in closing.split())
+
+
+def test_what_has_ended_is_not_stopped_and_did_nothing_where_it_has_no_events(typed, ended, root):
+    assert "had already ended" in typed("stop", ended[0]).stdout
+    (root / "tasks" / ended[1] / "events.jsonl").unlink()
+    done = typed("logs", ended[1])
+    assert (done.returncode, done.stdout) == (0, "") and "failed" in done.stderr and "no luck" in done.stderr
+
+
+def test_what_was_started_in_the_background_tells_a_terminal_which_is_which(typed, terminal):
+    screen = terminal("run", "-d", "SAY one", "SAY two")
+    assert screen.end() == 0
+    ids = screen.text.split()[:2]
+    assert "%s  SAY one" % ids[0] in screen.text and " wait %s %s" % tuple(ids) in screen.text
+
+
 def test_what_is_not_there_is_told_with_the_command_that_lists_what_is(typed):
     done = typed("show", "ffffffffffff")
     assert (done.returncode, done.stdout) == (1, "")
@@ -168,6 +208,7 @@ def test_a_file_of_tasks_is_a_batch_and_its_status_tells_that_one_failed(typed, 
     (["run"], "PROMPT"), (["run", "x", "--file", "y"], "--file"), (["run", "--file", "README"], "README"),
     (["run", "-s", "none", "x"], "read-only"), (["run", "--file", "-", "x"], "--file"),
     (["stop"], "--all"), (["stop", "--all", "2f9c"], "--all"),
+    (["run", "--file", "/no/x"], "/no/x: No such file"), (["diff", "--patch", "--files", "2f9c"], "--files"),
     (["show"], "ID"), (["diff", "--path"], "--path"), (["ls", "--frobnicate"], "--frobnicate")])
 def test_a_wrong_command_line_does_nothing_and_says_so_in_one_line_with_status_2(typed, root, words, named):
     done = typed(*words)
@@ -219,6 +260,15 @@ def test_work_comes_home_from_the_diff_to_the_merge(typed, repo):
     assert typed("merge", "--into", "HEAD", "--squash", two).returncode == 0
     assert (repo / "a.txt").read_text().strip() == "united"
     assert len(git(repo, "log", "--format=%h", "--first-parent").split()) >= 3
+
+
+def test_a_patch_with_control_characters_applies_and_an_empty_one_is_empty(typed, repo):
+    done = typed("run", "-w", "--json", "SHELL printf 'a\\033[1mb\\r\\nc\\fd\\n' > odd.txt", "SAY x")
+    odd, nothing = (r["task_id"] for r in json.loads(done.stdout)["tasks"])
+    assert typed("diff", "--patch", nothing).stdout == ""
+    subprocess.run(["git", "apply", "-"], input=typed("diff", "--patch", odd).stdout.encode(), cwd=str(repo),
+                   check=True)
+    assert (repo / "odd.txt").read_bytes() == b"a\x1b[1mb\r\nc\x0cd\n"
 
 
 def test_a_patch_of_any_length_is_printed_whole(typed):
