@@ -8016,7 +8016,7 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield from _named_lines(record, FILES_OF_A_RECORD)
         yield from (f"also touched by task {other}: {told(files)}"
                     for other, files in record.get("overlaps", {}).items())
-        yield from (f"{key}: {record[key]}" for key in ("ended", "sandbox", "model") if key in record)
+        yield from (f"{key}: {record[key]}" for key in ("ended", "sandbox", "model") if record.get(key))
         if "usage" in record:
             usage = record["usage"]
             yield f"usage: {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
@@ -9464,11 +9464,11 @@ class Typed:
         if self["detach"]:
             self.show({"task_ids": list(wait.task_ids)}, *wait.task_ids)
             if sys.stderr.isatty():
-                self.tell_next(wait.task_ids, "in the background", "them")
+                self.tell_next(wait.task_ids, "in the background")
             return 0
         left = tell_ends(self, wait.task_ids)
         if left:
-            self.tell_next(left, "still running", "the rest")
+            self.tell_next(left, "still running")
             return 130
         data = conclude(self.swarm, wait._replace(single=False)).data
         if len(data["tasks"]) == 1 and not self["json"]:
@@ -9482,14 +9482,13 @@ class Typed:
         return 0 if all(r["outcome"] == Outcome.SUCCEEDED.value for r in data["tasks"]) else 1
 
 
-    def tell_next(self, task_ids: Sequence[str], how: str, what: str) -> None:
+    def tell_next(self, task_ids: Sequence[str], how: str) -> None:
         """Say on stderr what can be done with tasks that go on, and of several which is which."""
         program, names = shell_words(this_program()), " ".join(task_ids)
         records = [record_of(self.swarm, task_id) for task_id in task_ids if len(task_ids) > 1]
         titles = [f"{r['task_id']}  {visible(r.get('title', ''))}\n" for r in records]
-        sys.stderr.write(f"{''.join(titles)}{len(task_ids)} {how}. "
-                         f"To wait for {what}: {program} wait {names}\n"
-                         f"To stop {'them' if titles else 'it'}: {program} stop {names}\n")
+        sys.stderr.write(f"{''.join(titles)}{len(task_ids)} {how}. To wait: {program} wait {names}\n"
+                         f"To stop: {program} stop {names}\n")
 
 
 def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
@@ -9818,8 +9817,8 @@ def _all_tasks(typed: Typed) -> Tuple[Dict[str, Any], str]:
         found = swarm.lists.all(found.cursor, near)
         ids = ids + found.task_ids
     more = f"These are the newest {LISTED_AT_ONCE} alone" if len(ids) > LISTED_AT_ONCE else ""
-    record = (lambda task_id: {"task_id": task_id}) if typed["quiet"] else functools.partial(record_of, swarm)
-    return {"tasks": [record(task_id) for task_id in ids[:LISTED_AT_ONCE]]}, more
+    bare = typed["quiet"] and not typed["json"]         # for the completion of a shell no record is read
+    return {"tasks": [{"task_id": i} if bare else record_of(swarm, i) for i in ids[:LISTED_AT_ONCE]]}, more
 
 
 def _when_and_where(swarm: Swarm, records: Sequence[Mapping[str, Any]]) -> Iterator[List[str]]:
@@ -9849,9 +9848,8 @@ examples:
   codex-mcp-swarm show 2f9c""", IDS, JSON)
 def show_tasks(typed: Typed) -> int:
     data, now = typed.asks("codex_status").data, typed.swarm.host.now()
-    ended = {} if typed["json"] else {r["task_id"]: ended_ago(r, now) for r in data["tasks"]}
-    typed.show({**data, "tasks": [{**r, "ended": ended[r["task_id"]]} if ended.get(r["task_id"]) else r
-                                  for r in data["tasks"]]})
+    timed = [{**r, "ended": ended_ago(r, now)} for r in data["tasks"]]
+    typed.show(data if typed["json"] else {**data, "tasks": timed})
     typed.collected(data)
     return 0
 

@@ -147,6 +147,7 @@ def test_lists_and_records_tell_how_long_ago_it_ended_and_lists_where_there_are_
     assert lines[0].index("  öther  ") == lines[1].index("  %s  " % repo.name)
     assert "\nended: " in typed("show", ended[0]).stdout
     assert typed("ls", "--all", "--quiet").stdout.split()[1:] == ended[::-1]
+    assert json.loads(typed("ls", "--all", "--quiet", "--json").stdout)["tasks"][1]["outcome"] == "failed"
 
 
 def test_results_that_a_list_leaves_out_are_counted_on_stderr(typed):
