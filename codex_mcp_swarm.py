@@ -4192,10 +4192,11 @@ class Store:
     def get(self, task_id: str) -> TaskDir:
         """Raises: ToolError when there is no such task."""
         if not self.has(task_id):
-            why = f"An id is 12 hexadecimal digits, and `{self.tasks}` keeps tasks for a time after their end"
-            raise ToolError(f"There is no task `{clip(task_id, 60)}`", why,
-                            "codex_status with `all` lists the tasks that are kept; what an older one did in "
-                            "a worktree is on its branch, `codex-swarm/` and the id, or in your own")
+            short = any(name.startswith(task_id) for name in names_in(self.tasks))
+            raise ToolError(f"There is no task `{clip(task_id, 60)}`",
+                            "Give at least 4 characters of an id" if short and task_id else "",
+                            "codex_status with `all` lists those that are kept. What an older one did in a "
+                            "worktree is on its branch, `codex-swarm/` and the id")
         return TaskDir(os.path.join(self.tasks, task_id))
 
     def has(self, task_id: str) -> bool:
@@ -5218,8 +5219,8 @@ class Watch:
     def _begun_with(self, word: str) -> str:
         """The task whose id begins so, empty for none. Raises: ToolError for several."""
         begun: List[str] = []
-        if re.fullmatch("[0-9a-f]{4,11}", word):
-            begun = [task_id for task_id in names_in(self.store.tasks) if task_id.startswith(word)]
+        if re.fullmatch("[0-9a-fA-F]{4,12}", word):
+            begun = [task_id for task_id in names_in(self.store.tasks) if task_id.startswith(word.lower())]
         if len(begun) > 1:
             raise ToolError(f"`{word}` is the beginning of {len(begun)} task ids",
                             ", ".join(sorted(begun)[:NAMES_SHOWN]), "Give more of the one that is meant")
@@ -6963,7 +6964,7 @@ def our_entries(settings: str, cwd: str) -> List[Dict[str, Any]]:
 
 
 class Doctor(Room):
-    """What tasks stand on, and who starts us. It tries out and repairs nothing: what it makes lies in a
+    """What tasks stand on, and who starts us. It changes nothing of yours: what it makes lies in a
     directory of its own, which goes again. A check returns what it found, and what to do about it, if
     anything; what it raises is broken."""
 
@@ -7451,7 +7452,7 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
     entries = [{**shared, **entry} for entry in args["tasks"]]
     mute = [f"`tasks[{i}].prompt` is required" for i, entry in enumerate(entries) if "prompt" not in entry]
     refuse(problems(obj(RUN), shared, "defaults") + mute)
-    ids = _started(swarm, entries, call, "tasks")
+    ids = _started(swarm, entries, call, "tasks" * (len(entries) > 1))
     if not args.get("wait", True):
         return Answer({"task_ids": ids, "tasks": [swarm.record(i) for i in ids], "collect": COLLECT})
     return Wait(tuple(ids), owned=True)
@@ -7695,7 +7696,7 @@ def _uniting(conflict: Mapping[str, Any]) -> Dict[str, Any]:
     if "note" in conflict:
         return {}
     if len(others) > 1:
-        return {"note": f"Merge {', '.join(others)} into a branch; then codex_reply with task_id {mine} and "
+        return {"note": f"Merge {', '.join(others)} into a branch; then codex_reply to {mine} with "
                         "`update_from` that branch"}
     return {"reply": {"task_id": mine, "update_from": (others or [conflict["with"]])[0],
                       "prompt": "Unite both versions"}}
@@ -7729,7 +7730,7 @@ def _next_step(data: Mapping[str, Any]) -> str:
     if data.get("blocked"):
         return "There are no conflicts, but the checkout cannot be moved now"
     if data["dry_run"] and data["files_changed"]:
-        return "No conflicts: call again without dry_run (a verify command of the server runs then)"
+        return "No conflicts: call again without `dry_run` (a verify command of the server runs then)"
     return "There is nothing to merge: all of it is in there already"
 
 
@@ -7738,7 +7739,7 @@ def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
     first, fitting = data["conflicts"][0], ", ".join(data["fitting"]) if not merged_some else ""
     if "reply" not in first:
         return str(first["note"])
-    return ("codex_reply with task_id {task_id} and `update_from` {update_from} brings that work into its "
+    return ("codex_reply to {task_id} with `update_from` {update_from} brings that work into its "
             "worktree, conflicts marked in the files, and lets the task unite them; then merge again"
             .format(**first["reply"]) + (f". Or merge those that fit together: {fitting}" if fitting else ""))
 
@@ -7988,7 +7989,8 @@ def render(data: Dict[str, Any]) -> str:
 
 
 def _list_lines(data: Mapping[str, Any]) -> Iterator[str]:
-    for record in data["tasks"]:
+    for place, record in enumerate(data["tasks"]):
+        yield from [""] * bool(place)
         yield from _record_lines(record)
     if not data["tasks"]:
         yield "No task is running."
@@ -8021,7 +8023,8 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
             usage = record["usage"]
             yield f"usage: {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
         yield from (f"warning: {text}" for text in record.get("warnings", ()))
-        yield from (record[key] for key in ("note", "content") if record.get(key))
+        yield from (record[key] for key in ("note",) if key in record)
+        yield from ("", record["content"]) if record.get("content") else ()
         cut = record.get("truncated", {})
         if "next_offset" in cut:
             rest = cut.get("how", f"the rest begins at `offset` {cut['next_offset']}")
@@ -8078,14 +8081,19 @@ def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
 
 def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
     verb, counts = "Would be merged" if data["dry_run"] else "Merged", f", {_counts(data)}"
-    merged = ", ".join(data.get("merged", ["nothing"])) + (counts if "merged" in data else "")
-    yield f"{verb} onto {data['onto'][:12]}: {merged}"
+    why = "they conflict" if "conflicts" in data else "the verify command did not pass"
+    if "merged" in data:
+        yield f"{verb} onto {data['onto'][:12]}: {', '.join(data['merged'])}{counts}"
+    elif "not_merged" in data:
+        yield f"Nothing is merged onto {data['onto'][:12]}, since {why}: {', '.join(data['not_merged'])}"
     if "commit" in data:
         yield f"branch {data['branch']}, commit {data['commit']}"
         yield from (f"To go back: {data[key]}" for key in ("undo",) if key in data)
-    words = {"blocked": "The call without dry_run would be refused", "already_in": "In there already"}
-    yield from (f"{words[key]}: {data[key]}" for key in words if key in data)
-    if "not_merged" in data:
+    if "blocked" in data:
+        yield f"Without the dry run it would be refused: {data['blocked']}"
+    if "already_in" in data:
+        yield f"In there already: {', '.join(data['already_in'])}"
+    if "not_merged" in data and "merged" in data:
         yield f"Not merged: {', '.join(data['not_merged'])}"
     for conflict in data.get("conflicts", ()):
         yield from _conflict_lines(conflict)
@@ -9151,7 +9159,7 @@ def _no_constant(name: str) -> Any:
 # ======================================================================================
 # 14. COMMAND LINE  (the only floor that reads argv and the environment)
 # ======================================================================================
-# To add a server flag, write one line in `flags`; to add an environment variable, one in VARIABLES.
+# To add a server flag, write one line in SERVER_FLAGS; to add an environment variable, one in VARIABLES.
 class Variable(NamedTuple):
     field: str                      # of Config; its default holds where the variable is not set, or empty
     read: Callable[[str], Any]      # raises UsageError for a bad value
@@ -9370,7 +9378,7 @@ SERVER_FLAGS = (
 EXIT_STATUSES = """\
 exit status:
   0    all went well: every task succeeded, everything was merged
-  1    something failed, or was refused; the reason is on stderr
+  1    something failed or was refused: the reason is on stderr, of a merge and by the doctor on stdout
   2    the command line or a variable is wrong; nothing was done
   130  Ctrl-C; tasks that were started go on"""
 
@@ -9508,25 +9516,41 @@ def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
             return left
 
 
-ADVISING = frozenset({"advice", "blocked", "collect", "how", "note"})
+# What texts for clients say -> what one types instead; of two that fit the longer. The options of `run` go
+# into `defaults`, so they are known there, too.
+OPTIONS: Mapping[str, str] = {
+    "sandbox": "-s", "cwd": "-C", "timeout_s": "--timeout", "worktree": "-w", "model": "-m", "profile": "-p",
+    "prompt": "PROMPT", "task_ids": "ID", "task_id": "ID", "into": "--into", "base": "--base",
+    "dry_run": "--dry-run", "squash": "--squash", "partial": "--partial", "update_from": "--update-from",
+    "against": "--against", "paths": "--path"}
+TYPED: Mapping[str, str] = {
+    **{f"`{at}{name}`": f"`{typed}`" for name, typed in OPTIONS.items()
+       for at in ("", "defaults.", "tasks[0].")},
+    **{f"codex_{tool}": f"`PROGRAM {typed}`" for tool, typed in {
+        "status": "ls --all", "batch": "run", "async": "run -d", "cancel": "stop ID...", "wait": "wait ID...",
+        "merge": "merge ID...", "events": "logs ID", "diff": "diff ID", "reply": "reply ID"}.items()},
+    "codex_status with `all`": "`PROGRAM ls --all`", "codex_wait with these task_ids": "`PROGRAM wait ID...`",
+    "A codex_reply to it": "`PROGRAM reply ID`", "Let codex_reply mend": "Let `PROGRAM reply ID` mend",
+    ". Or pass `interrupt` true, which stops its turn first, or `fork` true, which goes on in a copy of the "
+    "thread": ", or stop it with `PROGRAM stop ID...` first",
+    "`codex-mcp-swarm ": "`PROGRAM ", "Pass a task_id": "Name a task", "start the server with --": "add --"}
+ADVISING = frozenset({"advice", "blocked", "collect", "how", "note", "warnings"})
 
 
 def for_people(said: Any, key: str = "advice") -> Any:
-    """The same with the names of commands for those of tools, where it says what to do next."""
+    """The same in the words of the command line, where it says what to do next."""
     if key == "reply":
         update = ("--update-from", said["update_from"]) if "update_from" in said else ()
         return shell_words([*this_program(), key, said["task_id"], said["prompt"], *update])
     if isinstance(said, dict):
         return {name: for_people(value, name) for name, value in said.items()}
     if isinstance(said, list):
-        return [for_people(entry, "") for entry in said]
+        return [for_people(entry, key) for entry in said]
     if not isinstance(said, str) or key not in ADVISING:
         return said
-    named = {**{f"codex_{name}": name for name in COMMANDS}, "codex_cancel": "stop",
-             "codex_status": "ls --all", "codex_batch": "run", "codex_async": "run -d",
-             "codex_events": "logs"}
-    commands = {name: f"`{shell_words(this_program())} {command}`" for name, command in named.items()}
-    return re.sub(r"\bcodex_[a-z]+\b", lambda found: commands.get(found[0], found[0]), said)
+    program = shell_words(this_program())
+    return re.sub("|".join(sorted(map(re.escape, TYPED), reverse=True)),
+                  lambda found: TYPED[found[0]].replace("PROGRAM", program), said)
 
 
 def typed_in(name: str) -> str:
@@ -9541,18 +9565,18 @@ def said_of(error: OSError) -> str:
 
 
 class Look:
-    """How lines look on an output: colours and marks only on a terminal, and not where NO_COLOR is set."""
+    """How lines look on an output: marks and colours only on a terminal. NO_COLOR takes the colours away."""
 
     def __init__(self, out: Any, environ: Mapping[str, str]) -> None:
         import shutil
         terminal = out.isatty()
-        self.fancy = terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        self.fancy, self.colours = terminal and environ.get("TERM") != "dumb", not environ.get("NO_COLOR")
         self.width = shutil.get_terminal_size().columns if terminal else 1000
 
     def mark(self, how: str) -> str:
         """`how`: an outcome or a state."""
         sign, colour = MARKS.get(how, MARKS["starting"])
-        return f"\033[{colour}m{sign}\033[m " if self.fancy else ""
+        return (f"\033[{colour}m{sign}\033[m " if self.colours else f"{sign} ") if self.fancy else ""
 
     def tasks(self, records: Sequence[Mapping[str, Any]], *more: Sequence[str]) -> Iterator[str]:
         """A line for each; `more`: further columns, a text for each task."""
@@ -9594,6 +9618,12 @@ def _does(record: Mapping[str, Any]) -> str:
     return f"{doing} `{live['detail']}`" if doing and "detail" in live else said or live["phase"]
 
 
+GUESSES: Mapping[str, str] = {          # what other programs call it
+    "status": "ls", "ps": "ls", "list": "ls", "kill": "stop", "cancel": "stop", "rm": "sweep", "tail": "logs",
+    "help": "--help", "version": "--version"}
+SERVING = "it is the server without any; `config CLIENT` prints the entry with which a client starts it"
+
+
 def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
     """What was typed, with the configuration. Reads, never writes. Raises: UsageError for a bad value;
     SystemExit from argparse."""
@@ -9602,7 +9632,9 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
         given = flags().parse_args(argv)
         name, *words = given.words or [""]
         if name and name not in COMMANDS:
-            raise UsageError(f"`{clip(name, 60)}` is no command{_suggestion(name, COMMANDS)}")
+            meant = f" (did you mean `{GUESSES[name]}`?)" if name in GUESSES else _suggestion(name, COMMANDS)
+            raise UsageError(f"`{clip(name, 60)}` is no command"
+                             + (f": {SERVING}" if name == "serve" else meant))
         row = COMMANDS.get(name)
         if row:
             own = parser(f"codex-mcp-swarm {name}", *row.arguments, flags=row.flags, epilog=row.more,
@@ -10509,7 +10541,7 @@ def sweep(typed: Typed) -> int:
         total[thing.removed] += thing.bytes
         say(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {thing.path}")
         tasks = [f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []
-        for line in (*tasks, *thing.notes):
+        for line in (*tasks, *map(for_people, thing.notes)):
             say(" " * 15 + line)
     say(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
     return 0
@@ -10574,7 +10606,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
         sys.stdout.flush()
         return code
     except UsageError as error:
-        sys.stderr.write(f"codex-mcp-swarm: {visible(clip(error.what, 500))}\n")
+        sys.stderr.write(f"codex-mcp-swarm: {visible(for_people(clip(error.what, 500)))}\n")
         return 2
     except KeyboardInterrupt:
         return 130

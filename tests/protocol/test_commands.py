@@ -100,9 +100,11 @@ def test_the_help_of_a_command_is_about_it_alone(typed, name):
 
 
 def test_an_unknown_command_suggests_the_nearest(typed):
-    done = typed("lss")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "did you mean `ls`?" in done.stderr
+    for name, meant in (("lss", "ls"), ("ps", "ls"), ("kill", "stop"), ("help", "--help")):
+        done = typed(name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "did you mean `%s`?" % meant in done.stderr
+    assert "it is the server without any" in typed("serve").stderr
 
 
 def test_what_has_ended_is_listed_newest_first_and_what_runs_alone_without_all(typed, ended, gate):
@@ -184,6 +186,27 @@ def test_what_is_not_there_is_told_with_the_command_that_lists_what_is(typed):
     assert (done.returncode, done.stdout) == (1, "")
     assert "no task `ffffffffffff`" in done.stderr and "ls --all`" in done.stderr
     assert "codex_status" not in done.stderr
+
+
+MISTAKES = [
+    ("show", "fff"), ("run", ""), ("run", "x", "-C", "/nowhere"), ("run", "x", "-C", "/"),
+    ("run", "x", "--timeout", "0"), ("run", "-w", "x", "-C", "/"), ("run", "x", "-s", "nothing"), ("run", "-d"),
+    ("diff", "ID", "--against", "nothing"), ("diff", "ID", "--path", "/etc"), ("merge", "ID"),
+    ("reply", "ID", "x", "--update-from", "nothing"), ("show", "ID"), ("lsss",), ("stop",), ("ls",)]
+OF_MCP = re.compile(r"\bcodex_(?!mcp_swarm\.py)\w+|\b(?:timeout_s|task_ids?|dry_run|update_from|threadId)\b"
+                    r"|tasks\[0\]|`(?:%s)`" % "|".join(cms.RUN))
+
+
+def test_what_is_said_of_mistakes_names_what_one_types_and_nothing_of_mcp(typed, ended):
+    for mistake in MISTAKES:
+        done = typed(*(ended[1] if word == "ID" else word for word in mistake))
+        said = done.stdout + done.stderr
+        assert said.strip() and not OF_MCP.search(said), said
+
+
+def test_an_id_may_be_in_capitals_and_one_that_is_too_short_is_told_so(typed, ended):
+    assert ended[0] in typed("show", ended[0].upper()).stdout
+    assert "at least 4 characters" in typed("show", ended[0][:3]).stderr
 
 
 def test_the_answer_to_a_single_prompt_stands_alone_on_standard_output(typed, root):
@@ -289,15 +312,15 @@ def test_a_file_of_tasks_is_checked_as_a_call_of_the_tool_is(typed, root, text):
 
 def test_a_time_limit_of_nothing_is_refused_and_not_passed_over(typed, root):
     done = typed("run", "--timeout", "0", "SAY x")
-    assert done.returncode == 1 and "timeout_s" in done.stderr and not (root / "tasks").exists()
+    assert done.returncode == 1 and "`--timeout`" in done.stderr and not (root / "tasks").exists()
 
 
-def test_marks_and_colours_are_for_terminals_and_off_with_no_color(typed, terminal, ended):
+def test_marks_and_colours_are_for_terminals_and_no_color_takes_the_colours_alone(typed, terminal, ended):
     coloured, plain = terminal("ls", "--all"), terminal("ls", "--all", NO_COLOR="1")
     assert (coloured.end(), plain.end()) == (0, 0)
     assert "\033[32m✓" in coloured.text and "\033[31m✗" in coloured.text
-    assert "\033" not in plain.text and "✓" not in plain.text
-    assert [line.split()[0] for line in plain.text.splitlines()] == [ended[1], ended[0]]
+    assert "\033" not in plain.text
+    assert [line.split()[:2] for line in plain.text.splitlines()] == [["✗", ended[1]], ["✓", ended[0]]]
 
 
 def test_a_pipe_that_is_closed_ends_it_quietly(typed, fake, repo):
