@@ -8081,11 +8081,11 @@ def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
 
 def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
     verb, counts = "Would be merged" if data["dry_run"] else "Merged", f", {_counts(data)}"
-    why = "they conflict" if "conflicts" in data else "the verify command did not pass"
     if "merged" in data:
         yield f"{verb} onto {data['onto'][:12]}: {', '.join(data['merged'])}{counts}"
     elif "not_merged" in data:
-        yield f"Nothing is merged onto {data['onto'][:12]}, since {why}: {', '.join(data['not_merged'])}"
+        why = "there are conflicts" if "conflicts" in data else "the verify command did not pass"
+        yield f"Nothing {'would be' if data['dry_run'] else 'was'} merged onto {data['onto'][:12]}: {why}"
     if "commit" in data:
         yield f"branch {data['branch']}, commit {data['commit']}"
         yield from (f"To go back: {data[key]}" for key in ("undo",) if key in data)
@@ -8093,7 +8093,7 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"Without the dry run it would be refused: {data['blocked']}"
     if "already_in" in data:
         yield f"In there already: {', '.join(data['already_in'])}"
-    if "not_merged" in data and "merged" in data:
+    if "not_merged" in data:
         yield f"Not merged: {', '.join(data['not_merged'])}"
     for conflict in data.get("conflicts", ()):
         yield from _conflict_lines(conflict)
@@ -9530,7 +9530,7 @@ TYPED: Mapping[str, str] = {
         "status": "ls --all", "batch": "run", "async": "run -d", "cancel": "stop ID...", "wait": "wait ID...",
         "merge": "merge ID...", "events": "logs ID", "diff": "diff ID", "reply": "reply ID"}.items()},
     "codex_status with `all`": "`PROGRAM ls --all`", "codex_wait with these task_ids": "`PROGRAM wait ID...`",
-    "A codex_reply to it": "`PROGRAM reply ID`", "Let codex_reply mend": "Let `PROGRAM reply ID` mend",
+    "A codex_reply to it": "`PROGRAM reply ID`", "codex_reply to": "`PROGRAM reply` to",
     ". Or pass `interrupt` true, which stops its turn first, or `fork` true, which goes on in a copy of the "
     "thread": ", or stop it with `PROGRAM stop ID...` first",
     "`codex-mcp-swarm ": "`PROGRAM ", "Pass a task_id": "Name a task", "start the server with --": "add --"}

@@ -2,6 +2,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import subprocess
@@ -190,7 +191,8 @@ def test_what_is_not_there_is_told_with_the_command_that_lists_what_is(typed):
 
 MISTAKES = [
     ("show", "fff"), ("run", ""), ("run", "x", "-C", "/nowhere"), ("run", "x", "-C", "/"),
-    ("run", "x", "--timeout", "0"), ("run", "-w", "x", "-C", "/"), ("run", "x", "-s", "nothing"), ("run", "-d"),
+    ("run", "x", "--timeout", "0"), ("run", "-w", "x", "-C", "/"), ("run", "x", "-s", "nothing"),
+    ("run", "-d"),
     ("diff", "ID", "--against", "nothing"), ("diff", "ID", "--path", "/etc"), ("merge", "ID"),
     ("reply", "ID", "x", "--update-from", "nothing"), ("show", "ID"), ("lsss",), ("stop",), ("ls",)]
 OF_MCP = re.compile(r"\bcodex_(?!mcp_swarm\.py)\w+|\b(?:timeout_s|task_ids?|dry_run|update_from|threadId)\b"
@@ -274,7 +276,7 @@ def test_work_comes_home_from_the_diff_to_the_merge(typed, repo):
     assert "a.txt" in typed("diff", one).stdout and "\n+one" in typed("diff", "--patch", one).stdout
     conflict = typed("merge", "--dry-run", one, two)
     assert conflict.returncode == 1 and "conflict in `a.txt`" in conflict.stdout
-    assert " reply` with task_id" in conflict.stdout and "codex_reply" not in conflict.stdout
+    assert " reply` to " in conflict.stdout and "codex_reply" not in conflict.stdout
     assert " reply %s 'Unite both versions' --update-from %s\n" % (two, one) in conflict.stdout
     merged = typed("merge", one, three, "--into", "HEAD", "--json")
     assert merged.returncode == 0 and json.loads(merged.stdout)["merged"] == [one, three]

@@ -19,7 +19,9 @@ def two(client, repo):
         write = "SHELL i=0; while [ $i -lt %d ]; do echo %%s $i; echo; i=$((i+1)); done > same" % lines
         tasks = [{"prompt": write % word, "worktree": True} for word in ("first", "second")]
         result = c.call("codex_batch", {"tasks": tasks}, timeout=60)
-        return c, [line.split()[1] for line in text_of(result).splitlines() if line.startswith("Task ")]
+        lines_of_tasks = [line for line in text_of(result).splitlines() if line.startswith("Task ")]
+        tasks = result.get("structuredContent", {}).get("tasks", ())        # all that codex is sent
+        return c, [task["task_id"] for task in tasks] or [line.split()[1] for line in lines_of_tasks]
     return make
 
 
