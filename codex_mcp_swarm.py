@@ -9530,6 +9530,7 @@ TYPED: Mapping[str, str] = {
         "status": "ls --all", "batch": "run", "async": "run -d", "cancel": "stop ID...", "wait": "wait ID...",
         "merge": "merge ID...", "events": "logs ID", "diff": "diff ID", "reply": "reply ID"}.items()},
     "codex_status with `all`": "`PROGRAM ls --all`", "codex_wait with these task_ids": "`PROGRAM wait ID...`",
+    "codex_reply with the arguments in `reply`": "the reply above",
     "A codex_reply to it": "`PROGRAM reply ID`", "codex_reply to": "`PROGRAM reply` to",
     ". Or pass `interrupt` true, which stops its turn first, or `fork` true, which goes on in a copy of the "
     "thread": ", or stop it with `PROGRAM stop ID...` first",
@@ -9826,7 +9827,7 @@ examples:
 def list_tasks(typed: Typed) -> int:
     data, more = _all_tasks(typed) if typed["all"] else (typed.asks("codex_status").data, "")
     if data.get("more_uncollected"):
-        more = f"{data['more_uncollected']} more that nobody has seen: ls --all"
+        more = f"{data['more_uncollected']} more that nobody has seen: `codex-mcp-swarm ls --all`"
     records = data["tasks"]
     if typed["quiet"] and not typed["json"]:
         print("".join(f"{record['task_id']}\n" for record in records), end="")
@@ -9835,8 +9836,8 @@ def list_tasks(typed: Typed) -> int:
         typed.show(data, *look.tasks(records, *facts))
     else:
         more = "There is no task." if typed["all"] else \
-            "No task is running; `ls --all` lists those that have ended."
-    sys.stderr.write(f"{more}\n" * bool(more))
+            "No task is running; `codex-mcp-swarm ls --all` lists those that have ended."
+    sys.stderr.write(f"{for_people(more)}\n" * bool(more))
     return 0
 
 
