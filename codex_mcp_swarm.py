@@ -4361,7 +4361,7 @@ class Exec:
             refused = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
             missing = refused and error.filename == self.spec.codex
             kind = FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN
-            return failure(kind, f"{error.strerror}: {error.filename}")
+            return failure(kind, reason_of(error))
 
     def follow(self) -> float:
         """Take in a piece of what codex has told, so that little is left to be read at its end. Returns after

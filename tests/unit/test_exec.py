@@ -12,7 +12,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import Shape, ToolError
 
-from .helpers import WAIT_S, begin, ended, run
+from .helpers import WAIT_S, auditing, begin, ended, run
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 ADDRESS = {
@@ -464,6 +464,21 @@ def test_the_note_of_a_call_goes_with_the_sweep_when_answers_do(swarm, root):
         os.utime(str(note), (1, 1))
     list(app.sweep())
     assert not list((root / "requests").iterdir())
+
+
+def test_a_start_reads_no_events_of_what_runs(swarm, tmp_path):
+    first, opened = begin(swarm(), "WAITFILE %s" % (tmp_path / "gate")), []
+    events, app = first.file("events.jsonl"), swarm()
+    eventually(lambda: os.path.exists(events) and os.path.getsize(events), what="its first event")
+
+    def note(event, args):
+        if event == "open" and os.path.dirname(str(args[0])) == first.path:
+            opened.append(args[0])
+    with auditing(note):
+        second = begin(app, "WAITFILE %s" % (tmp_path / "gate"))
+    (tmp_path / "gate").touch()
+    assert ended(app, [second.task_id])[0]["warnings"] and first.file("spec.json") in opened
+    assert events not in opened
 
 
 def test_the_same_prompt_in_the_same_place_is_told_while_it_runs(swarm, tmp_path):

@@ -88,3 +88,20 @@ def test_a_result_for_which_its_client_no_longer_waited_when_it_was_made_counts_
         eventually(lambda: not server.threads, what="the end of the call")
     task_id, = server.swarm.store.ids()
     assert server.swarm.record(task_id)["outcome"] == "succeeded" and noted(server) == [False]
+
+
+def test_a_cancelled_call_does_not_take_back_what_another_call_is_giving(served):
+    (server, ask), found = served, []
+    ping = {"jsonrpc": "2.0", "id": 9, "method": "ping"}
+    request = server._request(9, ping, cms.Replies(server.wire), in_batch=False)
+
+    def cancelled_meanwhile(event, args):
+        if event == "open" and str(args[0]).endswith("/collected") and not found:
+            pending, (task_id,) = cms.Pending(request), server.swarm.store.ids()
+            pending.call.told, pending.call.cancelled, server.calls[9] = [task_id], True, pending
+            server.answer(request, lambda: {}, pending)
+            found.append(server.swarm.watch.is_given(server.swarm.store.get(task_id)))
+    with auditing(cancelled_meanwhile):
+        ask(2, "tools/call", name="codex", arguments={"prompt": "SAY done"})
+        eventually(lambda: not server.threads, what="the end of the call")
+    assert found == [True] and not server.swarm.watch.giving
