@@ -3819,14 +3819,16 @@ def logged(at: At, ref: str) -> List[str]:
     return list(dict.fromkeys([*([there] if there else []), *log]))
 
 
-def scrap(git: Git, path: str, after_s: float, dry_run: bool) -> None:
+def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -> None:
     """Remove by force a worktree over which a server was killed `after_s` ago or earlier: no task ran there
-    yet, or a merge was tried, of which nothing is meant to stay. Raises: GitError, OSError, why it stays."""
+    yet, or a merge was tried, of which nothing is meant to stay. `never_ran`: it is whole, but its task never
+    appeared. Raises: GitError, OSError, why it stays."""
     git_dir, name = leads_to(path, ".git"), os.path.basename(path)
     above, top = os.path.split(os.path.dirname(git_dir))
-    whole = any(file.startswith(OWN_INDEX + "-") for file in names_in(git_dir))     # a task may have run
+    whole = any(file.startswith(OWN_INDEX + "-") for file in names_in(git_dir))
+    may_have_run = whole and not never_ran
     inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
-    if top != "worktrees" or whole or inside or locked_for(git_dir) != LOCK_REASON:
+    if top != "worktrees" or may_have_run or inside or locked_for(git_dir) != LOCK_REASON:
         raise GitError("Not ours: no task was started in it, so it is never touched")
     if mounted_in(path) or git.host.worker_in(path) or len(logged(git.within(git_dir), "HEAD")) > 1:
         raise GitError("Somebody works there, mounted or committed something")
@@ -6893,7 +6895,8 @@ class Sweep(Room):
         if os.path.basename(path).replace(REMOVED, "", 1) in self.seen or not os.path.lexists(path):
             return None
         self._measure(act, path)
-        scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act)
+        unborn = os.path.isdir(os.path.join(self.store.tasks, "." + os.path.basename(path)))
+        scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act, unborn)
         return ["A server was killed while it made this, or tried a merge here"]
 
     def _clear_traces(self, path: str, act: bool) -> Optional[List[str]]:
@@ -6901,7 +6904,8 @@ class Sweep(Room):
         was killed over; MCP tasks that ended long ago, and of whose tasks no more than the answer is left."""
         store, own, now = self.store, self.git.own, self.host.now()
         traces = [os.path.join(store.tasks, name) for name in names_in(store.tasks)
-                  if re.fullmatch(r"\." + TASK_ID, name)]
+                  if re.fullmatch(r"\." + TASK_ID, name)    # it tells that no task ran in its worktree
+                  and not os.path.lexists(os.path.join(self.config.worktree_dir, name[1:]))]
         traces += [os.path.join(store.threads, name) for name in names_in(store.threads)
                    if not any(map(store.has, store.settled(name[:36])))]
         aside = [os.path.join(own, name) for name in names_in(own) if name.startswith(".")]

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.parametrize("params", [{"name": "codex_status"}, {"name": "codex_status", "arguments": None}])
 def test_absent_or_null_arguments_are_no_arguments(client, params):
-    assert client().request("tools/call", params)["result"]["structuredContent"] == {"tasks": []}
+    assert client().request("tools/call", params)["result"]["structuredContent"]["tasks"] == []
 
 
 def test_unknown_meta_and_unknown_params_are_ignored(client):

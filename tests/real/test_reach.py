@@ -77,7 +77,7 @@ async def test_no_sandboxed_task_stops_blocks_or_disguises_another_one(lab, sand
         attacker = await attack(lab, swarm, sandbox)
 
         running = [record["task_id"] for record in (await swarm.call("codex_status"))["tasks"]]
-        assert running == [attacker, doomed, held]
+        assert running == [held, doomed, attacker]
         assert (await swarm.status(held))["state"] == "running"
         assert (await swarm.call("codex_reply", prompt="@say again",
                                  task_id=over["task_id"]))["content"] == "again"

@@ -1525,3 +1525,19 @@ def test_the_events_of_a_swept_task_say_that_they_were_removed(swarm):
                           (5 * 3600, "5 h"), (DAY_S, "24 h"), (3 * DAY_S, "3 d"), (30 * DAY_S, "30 d")])
 def test_ages_are_told_in_human_units(seconds, words):
     assert cms.lasting(seconds) == words
+
+
+def test_a_worktree_that_was_made_for_a_task_which_never_appeared_is_removed(swarm, root, monkeypatch):
+    app = swarm()
+    monkeypatch.setattr(app.starter, "_run", lambda birth: os._exit(9))
+    pid = os.fork()
+    if not pid:
+        app.start([{"prompt": "x", "worktree": True}])
+    assert os.waitpid(pid, 0)[1] == 9 << 8
+    [made] = (root / "worktrees").glob("[0-9a-f]*")
+    git_dir = pathlib.Path((made / ".git").read_text().split(": ")[1].strip())
+    for path in (git_dir / "locked", *(root / "tasks").glob(".*")):
+        os.utime(str(path), (1, 1))
+    list(swarm().sweep())               # the worktree goes first, then what tells that no task ran there
+    list(swarm().sweep())
+    assert not made.exists() and not git_dir.exists() and not list((root / "tasks").glob(".*"))
