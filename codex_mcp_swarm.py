@@ -4110,10 +4110,11 @@ class Ended:
         with self.lock():
             text = self.text()
             rows = text.splitlines(keepends=True)
-            kept = [row for row in rows if self.LINE.fullmatch(row) and not gone(row[14:26])]
+            kept = [row for row in rows
+                    if row == "\n" or self.LINE.fullmatch(row) and not gone(row[14:26])]
             if kept != rows:
                 with open(self.path + ".new", "w", opener=private) as f:
-                    f.write("".join(kept) or "\n")
+                    f.write("".join(kept))
                 os.rename(self.path + ".new", self.path)
 
 
