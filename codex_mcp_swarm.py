@@ -6466,6 +6466,11 @@ class Birth:
         self.runs = False
 
 
+def _continues(request: Mapping[str, Any]) -> bool:
+    """Whether it works where a thread worked, unless it says where."""
+    return "threadId" in request or "task_id" in request
+
+
 class Starter(Room):
     """Makes tasks of requests: none where one of these is wrong. After that a worktree which cannot be made
     fails its own task, as one of several: its record has git's words."""
@@ -6482,7 +6487,8 @@ class Starter(Room):
             return self._start(requests, label, call, lambda ids: None)
         import hashlib
         note = self.store.request(call.request_id)
-        digest = hashlib.sha256(json.dumps(requests, sort_keys=True).encode()).hexdigest()
+        at = [os.path.abspath(one.get("cwd", ".")) for one in requests if "cwd" in one or not _continues(one)]
+        digest = hashlib.sha256(json.dumps([at, requests], sort_keys=True).encode()).hexdigest()
         with locked(note + ".lock", fcntl.LOCK_EX, os.O_CREAT):     # the same call may be made twice at once
             with contextlib.suppress(*UNREADABLE):
                 before = from_json(Asked, read_json(note))
@@ -6652,7 +6658,9 @@ class Starter(Room):
     def _begin(self, birth: Birth, call: Call, lone: bool) -> None:
         """Make the worktree, if one is wanted, and launch the task. Raises: ToolError, OSError."""
         if self.watch.closing or call.abandoned and birth.plan.worktree_from:   # else it is stopped at once
-            raise ToolError("Nobody waits for this call any more", "Its client has gone or cancelled it")
+            begun = "What had begun goes on" if self.watch.closing else "What had begun is stopped"
+            raise ToolError("Nobody waits for this call any more", "Its client has gone or cancelled it",
+                            begun)
         try:
             if birth.plan.worktree_from is not None:
                 birth.plan = self.worktrees.made_for(birth.plan)
@@ -9385,7 +9393,7 @@ exit status:
   0    all went well: every task succeeded, everything was merged
   1    something failed or was refused: the reason is on stderr, of a merge and by the doctor on stdout
   2    the command line or a variable is wrong; nothing was done
-  130  Ctrl-C; tasks that were started go on"""
+  130  Ctrl-C; once all tasks run, they go on"""
 
 
 def parser(prog: str, *arguments: Argument, flags: bool = False, **how: Any) -> Any:
@@ -9464,12 +9472,12 @@ class Typed:
         self.swarm.collected([r["task_id"] for r in records_of(data) if r["state"] == State.ENDED.value])
 
     def heed_ctrl_c(self) -> None:
-        """From now on Ctrl-C ends the call: nothing more is started, what was goes on. The second one ends
-        the program."""
+        """From now on Ctrl-C ends the call. Tasks that are being started are stopped; once all run, they go
+        on. The second one ends the program."""
         def end(*_: Any) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self.call.cancelled = True
-            self.swarm.watch.close()
+            self.swarm.watch.wake()
         signal.signal(signal.SIGINT, end)
 
     def see_through(self, wait: Wait) -> int:

@@ -877,7 +877,7 @@ def test_a_dry_run_changes_nothing_at_all(made, repo):
     look = lambda: (digest(app.config.root, repo), sorted(os.listdir(app.config.root)), refs(repo),
                     sh(repo, "git", "count-objects", "-v"))
     before = look()
-    assert sum(thing.removed for thing in sweep(app, dry_run=True)) == 3    # `.0123...` goes after its worktree
+    assert sum(thing.removed for thing in sweep(app, dry_run=True)) == 3    # `.0123` goes after its worktree
     assert look() == before
 
 
