@@ -397,6 +397,7 @@ class Progress(NamedTuple):
     turn: Turn = Turn.NONE
     error: str = ""                             # of turn.failed
     message: Optional[str] = None               # the last agent message, whole
+    thought: bytes = b""                        # what the model thinks aloud, as JSON; empty: nothing now
     phase: Phase = Phase.STARTING
     detail: str = ""                            # the command, file or tool of the phase
     open_items: Mapping[str, Tuple[Phase, str]] = {}
@@ -1321,13 +1322,15 @@ def _by_pattern(toml_text: str) -> Optional[Dict[str, Any]]:
 # To add an event, write one EVENTS row; an item type, one ITEMS row. What no row knows is counted.
 # Source: codex-cli 0.169.0, every event and item type seen in tests/recordings.
 THOUGHT = re.compile(rb'\{"type":"item\.completed","item":\{"id":"[^"\\]*","type":"reasoning","text":'
-                     rb'"[^"\\]*(?:\\.[^"\\]*)*"\}\}\n?')
+                     rb'("[^"\\]*(?:\\.[^"\\]*)*")\}\}\n?')
 
 
 def fold(progress: Progress, line: bytes) -> Progress:
     """Fold one line of events.jsonl into what is known of the run. Never raises: at worst it is counted."""
-    if progress.phase is Phase.MODEL and not progress.open_items and THOUGHT.fullmatch(line):
-        return progress._replace(events=progress.events + 1)    # what a long stream has most of
+    if progress.phase is Phase.MODEL and not progress.open_items:
+        thought = THOUGHT.fullmatch(line)                       # what a long stream has most of
+        if thought:
+            return progress._replace(events=progress.events + 1, thought=thought[1])
     try:
         event = json.loads(line)
         row = EVENTS.get(event.get("type"))
@@ -1382,7 +1385,7 @@ def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
         return row.fold(p, item) if event["type"] == "item.completed" else p
     label, ident, kind = _label(row, item), str(item.get("id")), item["type"]
     still_open = {k: v for k, v in p.open_items.items() if k != ident}
-    new: Dict[str, Any] = {"open_items": still_open}
+    new: Dict[str, Any] = {"open_items": still_open, "thought": b""}
     if ident not in p.open_items:
         new["tools"] = {**p.tools, kind: p.tools.get(kind, 0) + 1}
     if event["type"] != "item.completed":
@@ -1407,6 +1410,10 @@ REFUSED_TOOL = "Codex refused the tool `{}`: it needs approval, and codex exec c
 def _youngest(open_items: Mapping[str, Tuple[Phase, str]]) -> Tuple[Phase, str]:
     """Phase and detail are those of the youngest open item; with none open, codex waits for the model."""
     return list(open_items.values())[-1] if open_items else (Phase.MODEL, "")
+
+
+def _told(p: Progress, **new: Any) -> Progress:
+    return _rest(p)._replace(**{"thought": b"", **new})
 
 
 def _rest(p: Progress) -> Progress:
@@ -1473,8 +1480,8 @@ EVENTS: Mapping[str, Callable[[Progress, Mapping[str, Any]], Progress]] = {
     "error": _error,
 }
 ITEMS: Mapping[str, Item] = {
-    "agent_message": Item(fold=lambda p, item: _rest(p._replace(message=_text(item.get("text"))))),
-    "reasoning": Item(fold=lambda p, item: _rest(p)),
+    "agent_message": Item(fold=lambda p, item: _told(p, message=_text(item.get("text")))),
+    "reasoning": Item(fold=lambda p, item: _told(p, thought=json.dumps(item.get("text")).encode())),
     "todo_list": Item(fold=lambda p, item: p),
     "error": Item(fold=lambda p, item: _warned(p, _text(item.get("message")))),
     "command_execution": Item(Phase.COMMAND, lambda item: bare_command(_text(item.get("command")))),
@@ -6720,12 +6727,20 @@ def _ended_facts(report: Report) -> Dict[str, Any]:
             "elapsed_s": round(report.elapsed_s, 1)}
 
 
+def _thinking(p: Progress) -> str:
+    """What the model thinks aloud, where that is the last thing it did."""
+    with contextlib.suppress(ValueError, TypeError):
+        return clip(masked(clip(json.loads(p.thought), 3_000)), 300) if p.thought else ""
+    return ""
+
+
 def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
     p, spec = seen.progress, seen.spec
     live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
             "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
             "last_command": p.last_command, "last_file": p.last_file,
-            "last_message": clip(masked(clip(p.message or "", 3_000)), 300), "retries": p.retries,
+            "last_message": clip(masked(clip(p.message or "", 3_000)), 300),
+            "thinking": _thinking(p), "retries": p.retries,
             "unknown_events": p.unknown}
     ran = asked(spec.arguments, spec.overrides)
     return {"threadId": seen.thread_id, "sandbox": ran.sandbox, "model": ran.model,
@@ -8080,7 +8095,7 @@ def _failure_lines(why: Mapping[str, Any]) -> Iterator[str]:
 def _progress_lines(live: Mapping[str, Any]) -> Iterator[str]:
     detail = f": {live['detail']}" if "detail" in live else ""
     yield f"{live['phase']}{detail} (last event {live.get('last_event_s', 0)} s ago)"
-    shown = ("tools", "last_command", "last_file", "last_message")
+    shown = ("tools", "last_command", "last_file", "last_message", "thinking")
     yield from (f"{key.replace('_', ' ')}: {live[key]}" for key in shown if key in live)
 
 
@@ -9628,7 +9643,7 @@ def _does(record: Mapping[str, Any]) -> str:
     if live is None:
         return record["failure"]["message"] if "failure" in record else record.get("content", "")
     doing = DOING.get(Phase(live["phase"]))
-    said = live.get("last_message") if live["phase"] == Phase.MODEL.value else None
+    said = live.get("thinking", live.get("last_message")) if live["phase"] == Phase.MODEL.value else None
     return f"{doing} `{live['detail']}`" if doing and "detail" in live else said or live["phase"]
 
 

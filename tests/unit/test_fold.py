@@ -409,3 +409,18 @@ def test_what_is_no_rollout_raises_what_readers_expect_and_nothing_else(line):
     with contextlib.suppress(*cms.UNREADABLE):
         ran = cms.noted([line], 0.0, float("inf"), cms.Ran())
         assert (ran.sandbox, ran.model) == (None, None)
+
+
+def test_what_the_model_thinks_aloud_is_told_until_it_does_something_else():
+    def item(kind, **more):
+        event = {"type": "item.completed", "item": {"id": "i", "type": kind, **more}}
+        return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+
+    thought = item("reasoning", text='**Look** at "x" \\ ä')
+    started = folded([b'{"type":"turn.started"}', thought])                 # read as bytes
+    spaced = folded([b'{"type":"turn.started"}', json.dumps(json.loads(thought)).encode()])
+    assert [cms._thinking(p) for p in (started, spaced)] == ['**Look** at "x" \\ ä'] * 2
+    for line in (item("agent_message", text="done"),
+                 item("command_execution", command="ls", exit_code=0, status="completed")):
+        assert cms._thinking(folded([line], started)) == ""
+    assert cms._thinking(folded([item("reasoning", text="password=hunter2")])) == "password=***"
