@@ -7606,15 +7606,15 @@ class Page(NamedTuple):
 def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Page:
     """Those of the types asked for, as many as `limit` and `room` allow, but one at least. Raises: OSError,
     ValueError."""
-    wanted, at, whole_room = set(args.get("types", ())), args.get("cursor", 0), room
+    wanted, at, left = set(args.get("types", ())), args.get("cursor", 0), room
     found: List[Any] = []
     for event, after in events_from(path, at):
         item = event.get("item")
         kinds = {str(event.get("type")), str(item.get("type")) if isinstance(item, dict) else ""}
         if not wanted or wanted & kinds:
-            event = _shown_event(event, args.get("max_chars", 500) or room // 2, whole_room)
-            room -= size(event) + 1
-            if found and (room < 0 or len(found) == args.get("limit", 50)):
+            event = _shown_event(event, args.get("max_chars", 500) or room // 2, room)
+            left -= size(event) + 1
+            if found and (left < 0 or len(found) == args.get("limit", 50)):
                 break
             found.append(event)
         at = after

@@ -359,6 +359,18 @@ def test_events_are_cut_unless_they_are_asked_for_whole_and_secrets_are_masked(s
     assert "abcdefgh" not in str(texts(max_chars=0))
 
 
+def test_what_is_asked_for_whole_comes_whole_or_on_the_next_page(swarm):
+    app = swarm()
+    texts = [letter * 15_000 for letter in "abcd"]
+    task_id = run(app, *["TELL " + text for text in texts])["task_id"]
+    told, cursor, ended_at_last = [], 0, False
+    while not ended_at_last:
+        page = events(app, task_id, cursor=cursor, types=["agent_message"], max_chars=0)
+        told += [event["item"]["text"] for event in page["events"]]
+        cursor, ended_at_last = page["next_cursor"], page["ended"]
+    assert told[:4] == texts
+
+
 def test_lines_that_are_no_events_are_named_and_counted(swarm, monkeypatch):
     app = swarm()
     task = begin(app, "SAY x")
