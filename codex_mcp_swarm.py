@@ -119,7 +119,8 @@ MAX_SCHEMA_STEPS = 100_000          # in the check of one answer; a schema may l
 RESULT_CHARS = 40_000               # a whole tool result, serialised
 RESULT_CHARS_CODEX = 12_000         # ... for Codex as the client: it shows its model about 12,600
 ERROR_CHARS = 9_500                 # Claude Code cuts the text of an error above 10,000
-LABEL_CHARS = 160                   # a command, path or message in a status line
+LABEL_CHARS = 160                   # a command or path in a status line
+MESSAGE_CHARS = 300                 # what the model last said or thought
 WARNINGS_KEPT = 12
 LOG_TAIL_BYTES = 16 * 1024
 ROLLOUT_BYTES = 256 * 1024 * 1024   # of codex's own record of a thread, its end
@@ -914,6 +915,11 @@ def clip(text: str, limit: int) -> str:
     return line if len(line) <= limit and len(head) == len(text) else line[:limit - 1] + "…"
 
 
+def clip_masked(text: str, limit: int) -> str:
+    """The same without what looks secret. It is cut twice: a secret may show by its end that it is one."""
+    return clip(masked(clip(text, 10 * limit)), limit)
+
+
 def lasting(seconds: float) -> str:
     """`3 d`, `5 h`, `12 min`, `90 s`: in the largest unit of which there are two."""
     for unit, unit_s in (("d", 86400), ("h", 3600), ("min", 60)):
@@ -1371,11 +1377,6 @@ def _error(p: Progress, event: Mapping[str, Any]) -> Progress:
     return p._replace(phase=phase, detail=clip(message, LABEL_CHARS), retries=p.retries + 1)
 
 
-def _label(row: Item, item: Mapping[str, Any]) -> str:
-    """What a status shows of an item; cut twice, since a secret may show by its end that it is one."""
-    return clip(masked(clip(row.label(item), 10 * LABEL_CHARS)), LABEL_CHARS)
-
-
 def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
     item = event.get("item")
     row = ITEMS.get(_text(item.get("type"))) if isinstance(item, dict) else None
@@ -1383,7 +1384,7 @@ def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
         return p._replace(unknown=p.unknown + 1)
     if row.fold is not None:
         return row.fold(p, item) if event["type"] == "item.completed" else p
-    label, ident, kind = _label(row, item), str(item.get("id")), item["type"]
+    label, ident, kind = clip_masked(row.label(item), LABEL_CHARS), str(item.get("id")), item["type"]
     still_open = {k: v for k, v in p.open_items.items() if k != ident}
     new: Dict[str, Any] = {"open_items": still_open, "thought": b""}
     if ident not in p.open_items:
@@ -2226,6 +2227,7 @@ LOCAL_ENV = frozenset({
     "GIT_OBJECT_DIRECTORY", "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE",
     "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
     "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
+MERGES_SINCE = [2, 38]                      # the first git that merges without a checkout
 OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
 COPIED = "codex-swarm-copied"               # the copied files and what `mark_of` says of each, NUL after each
 UPDATE = "codex-swarm-update"               # the commit that is being brought into a worktree
@@ -2354,7 +2356,7 @@ class Git:
 
     def check_merge_tree(self) -> None:
         """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
-        if self.version() < [2, 38]:
+        if self.version() < MERGES_SINCE:
             raise GitError("Merging needs git 2.38 or newer", f"The server has {self.at('/')('version')}",
                            "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
@@ -5574,6 +5576,10 @@ class Bounds(Room):
         return [path for path in (f"{directory}/.codex" for directory in around)
                 if os.path.realpath(path) != home]
 
+    def codex(self) -> str:
+        """The path of the executable that runs tasks. Raises: ToolError."""
+        return find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath))
+
     def codex_version(self, path: str) -> Tuple[int, ...]:
         """Of the executable at `path`; empty where it does not tell. Raises: OSError."""
         found = re.search(r"(\d+)\.(\d+)\.(\d+)", self._codex_says(path, "--version"))
@@ -6264,7 +6270,7 @@ class Planner(Room):
         carry, base = options.get("include_changes", False), options.get("base", "HEAD")
         source = (source_of or self.worktrees.source)(cwd, base, carry) if wants_tree else None
         arguments = self.bounds.with_files(arguments, cwd)
-        executable = find_codex(config.codex_bin, self.environ.get("PATH", os.defpath))
+        executable = self.bounds.codex()
         spec = Spec(
             self.host.new_task_id(), self.host.now(), executable, cwd, arguments, overrides,
             config.skip_git_repo_check, config.ephemeral or request.get("ephemeral", False),
@@ -6535,11 +6541,11 @@ class Starter(Room):
             locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
             for thread_id in self._threads_named(requests, label):
                 locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
-            stopped = [self._interrupted(one) if one.get("interrupt") else "" for one in requests]
+            stopped = [self._interrupt(one) if one.get("interrupt") else "" for one in requests]
             calm = [{key: one[key] for key in one if key != "interrupt"} for one in requests]
             return self._launch(self._plans(calm, label, stopped), call, note)
 
-    def _interrupted(self, request: Mapping[str, Any]) -> str:
+    def _interrupt(self, request: Mapping[str, Any]) -> str:
         """Stop the turn that runs in the thread of this request, which nothing else speaks against, and say
         what was lost by it. Raises: ToolError."""
         thread_id = self.planner.plan(request).spec.thread_id
@@ -6730,7 +6736,7 @@ def _ended_facts(report: Report) -> Dict[str, Any]:
 def _thinking(p: Progress) -> str:
     """What the model thinks aloud, where that is the last thing it did."""
     with contextlib.suppress(ValueError, TypeError):
-        return clip(masked(clip(json.loads(p.thought), 3_000)), 300) if p.thought else ""
+        return clip_masked(json.loads(p.thought or b'""'), MESSAGE_CHARS)
     return ""
 
 
@@ -6739,7 +6745,7 @@ def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
     live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
             "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
             "last_command": p.last_command, "last_file": p.last_file,
-            "last_message": clip(masked(clip(p.message or "", 3_000)), 300),
+            "last_message": clip_masked(p.message or "", MESSAGE_CHARS),
             "thinking": _thinking(p), "retries": p.retries,
             "unknown_events": p.unknown}
     ran = asked(spec.arguments, spec.overrides)
@@ -7017,7 +7023,7 @@ class Doctor(Room):
         """(a codex that can work, ""), or ("", why there is none)."""
         found = [self.one("codex", self.codex), self.one("login", self.login)]
         broken = [str(SwarmError(one.what, "", one.fix)) for one in found if one.health is Health.BROKEN]
-        return ("", broken[0]) if broken else (self.path(), "")
+        return ("", broken[0]) if broken else (self.bounds.codex(), "")
 
     @staticmethod
     def one(name: str, check: Callable[[], Tuple[str, str]]) -> Finding:
@@ -7029,14 +7035,11 @@ class Doctor(Room):
         except OSError as error:
             return Finding(name, Health.BROKEN, str(error), "Mend that, then ask again")
 
-    def path(self) -> str:
-        return find_codex(self.config.codex_bin, self.environ.get("PATH", os.defpath))
-
     def ask(self, *words: str, cwd: str = "/") -> Done:
-        return self.host.run([self.path(), *words], cwd, self.environ, timeout_s=20)
+        return self.host.run([self.bounds.codex(), *words], cwd, self.environ, timeout_s=20)
 
     def codex(self) -> Tuple[str, str]:
-        path = self.path()
+        path = self.bounds.codex()
         version = self.bounds.codex_version(path)
         what = f"{path}, version {'.'.join(map(str, version)) or 'unknown'}"
         if KNOWN_CODEX[0] <= version[:2] <= KNOWN_CODEX[1]:
@@ -7058,7 +7061,7 @@ class Doctor(Room):
         done = self.ask("login", "status")
         said = (done.err or done.out).strip().split("\n")[0].partition(" - ")[0]
         if done.code:
-            raise ToolError(f"{self.path()} is not logged in", said.replace("Not logged in", ""),
+            raise ToolError(f"{self.bounds.codex()} is not logged in", said.replace("Not logged in", ""),
                             "`codex login` does that")
         return f"{said}; whether the account is good for a task, only a task can tell", ""
 
@@ -7085,7 +7088,7 @@ class Doctor(Room):
 
     def reach(self) -> Tuple[str, str]:
         """Of tasks that may write in the current directory, and in a worktree."""
-        spec = Spec("", 0, self.path(), self.cwd, {"sandbox": SANDBOXES[1]}, self.config.overrides)
+        spec = Spec("", 0, self.bounds.codex(), self.cwd, {"sandbox": SANDBOXES[1]}, self.config.overrides)
         places = (spec.cwd, os.path.join(self.config.worktree_dir, "0" * 12))
         profile = any(self.bounds.kept_out(spec, place).permissions for place in places)
         how = "is hidden from tasks by a permission profile" if profile else "is where tasks cannot write"
@@ -7096,7 +7099,7 @@ class Doctor(Room):
         what = f"git {'.'.join(map(str, version))}"
         if version < [2, 18]:
             raise ToolError(f"{what} is too old", "Worktrees need 2.18, merges 2.38", "Update git")
-        return what, "" if version >= [2, 38] else "codex_merge needs 2.38: update git"
+        return what, "" if version >= MERGES_SINCE else "codex_merge needs 2.38: update git"
 
     def root(self) -> Tuple[str, str]:
         root = self.config.root
@@ -8391,7 +8394,7 @@ def _server_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
         **about, "tasks_dir": swarm.store.tasks, "worktree_dir": swarm.config.worktree_dir,
         "tools": list(TOOLS), "limits": limits}
     try:
-        codex_path = find_codex(swarm.config.codex_bin, swarm.environ.get("PATH", os.defpath))
+        codex_path = swarm.bounds.codex()
         done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
         facts["codex"] = {"path": codex_path, "version": clip(done.out or done.err, 100)}
     except (ToolError, OSError) as error:
