@@ -7260,10 +7260,10 @@ class Swarm:
         seen = self.view.of(task_id)
         spec, report, tree = seen.spec, seen.report, seen.worktree
         return Listed(task_id, seen.status.state, seen.status.outcome, spec.title or None,
-                   spec.checkout or spec.cwd, tree.branch if tree else None, utc(spec.created_at),
-                   utc(report.ended_at) if report else None,
-                   round(report.elapsed_s, 1) if report else age(self.host.now(), spec.created_at),
-                   False if seen.ended and not self.watch.is_given(seen.task) else None)
+                      spec.checkout or spec.cwd, tree.branch if tree else None, utc(spec.created_at),
+                      utc(report.ended_at) if report else None,
+                      round(report.elapsed_s, 1) if report else age(self.host.now(), spec.created_at),
+                      False if seen.ended and not self.watch.is_given(seen.task) else None)
 
     def record(self, task_id: str) -> Dict[str, Any]:
         """The record of a task, as every tool returns it; damaged files of one task make a poorer record of
@@ -9368,7 +9368,7 @@ def arg(*names: str, **how: Any) -> Argument:
 
 
 def subcommand(name: str, aim: str, help: str, more: str, *arguments: Argument,
-            flags: bool = False) -> Callable[[Any], Any]:
+               flags: bool = False) -> Callable[[Any], Any]:
     """Put the function below into COMMANDS."""
     def add(run: Any) -> Any:
         COMMANDS[name] = Command(name, aim, help, more, arguments, run, flags)
@@ -9519,7 +9519,6 @@ class Typed:
             self.show(data)
         self.collected(data)
         return 0 if all(r["outcome"] == Outcome.SUCCEEDED.value for r in data["tasks"]) else 1
-
 
     def tell_next(self, task_ids: Sequence[str], how: str) -> None:
         """Say on stderr what can be done with tasks that go on, and of several which is which."""
