@@ -874,8 +874,10 @@ SECRET_LOOKS = (
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     r"(\b(?i:bearer|basic)\s{1,9})(?=[a-zA-Z.~_-]*[\d+/=])[\w.~+/=-]{12,}",   # mere words have none
     r"(://[^\s/:@]{1,200}:)[^\s/@]{1,200}(?=@)",        # a password in a URL
+    r"(\s--(?:[\w-]{0,40}-)?(?:key|token|secret|password)\s{1,9})(?!\d+\b)[^\s-]\S*",     # an option's value
+    r"(\s(?:-u|--user)[\s=]{0,9}[^\s:]{1,200}:)(?![\s/])\S+",       # `curl -u NAME:PASSWORD`
 )
-MAY_BE_SECRET = r"[\w-]{16}|://|-----|(?i:key|token|secret|passw|authorization|bearer|basic|credential)"
+MAY_BE_SECRET = r"[\w-]{16}|://|-----|-u|(?i:key|token|secret|passw|authorization|bearer|basic|credential)"
 
 
 def masked(text: str) -> str:
@@ -884,7 +886,8 @@ def masked(text: str) -> str:
     if not re.search(MAY_BE_SECRET, text):                  # most are not, and the rest takes long
         return text
     text = re.sub(rf"""(?i)({SECRET_KEY}["']?\s{{0,9}}[=:]\s{{0,9}}){SECRET}""", r"\1***", text)
-    return re.sub("|".join(SECRET_LOOKS), lambda found: f"{found[1] or found[2] or ''}***", text)
+    looks = "|".join(SECRET_LOOKS)
+    return re.sub(looks, lambda found: "".join(filter(None, found.groups())) + "***", text)
 
 
 def compact(data: Any) -> str:

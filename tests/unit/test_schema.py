@@ -207,6 +207,12 @@ def test_no_mark_at_which_some_client_ends_a_line_goes_out_raw(mark):
     ("pytest -q tests/unit/test_tokens.py::test_a_long_name_of_a_test",
      "pytest -q tests/unit/test_tokens.py::test_a_long_name_of_a_test"),
     ("https://example.com/a@b", "https://example.com/a@b"),
+    ("deploy --db-password hunter2 --force", "deploy --db-password *** --force"),
+    ("run --token abc", "run --token ***"), ("llm --max-tokens 500", "llm --max-tokens 500"),
+    ("gpg --key --armor", "gpg --key --armor"),
+    ("curl -u joe:s3cret https://x.org", "curl -u joe:*** https://x.org"),
+    ("curl --user=joe:s3cret x", "curl --user=joe:*** x"), ("docker run -u 0 x:y", "docker run -u 0 x:y"),
+    ("git push -u origin a:b", "git push -u origin a:b"),
 ])
 def test_what_looks_secret_by_itself_is_masked(text, shown):
     assert cms.masked(text) == shown
