@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from conftest import FAKE_CODEX, SERVER, eventually, is_supervised, running, task_dirs
+from conftest import FAKE_CODEX, SERVER, eventually, running, task_dirs
 
 WAIT_S = 60
 
