@@ -630,18 +630,19 @@ def test_nothing_is_written_into_a_checkout_while_another_merge_writes_there(swa
     ids, said, other = worked("echo 1 > a"), [], contextlib.ExitStack()
     thread = threading.Thread(target=lambda: said.append(merge(s, ids, into="HEAD")), daemon=True)
     thread.start()
-    trees, begins = pathlib.Path(s.config.worktree_dir), threading.Event()
+    trees, comes, begun = pathlib.Path(s.config.worktree_dir), threading.Event(), threading.Event()
     eventually(lambda: list(trees.glob("merge-*")), what="the command")
 
     def comes_first(event, args):
         """Another merge takes the lock, at the moment in which this one asks for it to write."""
         here = event == "fcntl.flock" and threading.current_thread() is thread
-        if here and not begins.is_set() and not list(trees.glob("merge-*")):
-            begins.set()
+        if here and not comes.is_set() and not list(trees.glob("merge-*")):
+            comes.set()                     # taking it is heard here as well
             other.enter_context(cms.locked(s.git.lock_of(str(lines / ".git")), fcntl.LOCK_EX))
+            begun.set()
     with auditing(comes_first), other:
         gate.open()
-        eventually(lambda: begins.is_set() or said, what="the merge, or that it waits")
+        eventually(lambda: begun.is_set() or said, what="the merge, or that it waits")
         assert said == [] and not (lines / "a").exists()
     thread.join(60)
     assert said[0]["merged"] == ids and (lines / "a").exists()
