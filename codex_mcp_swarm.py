@@ -1892,6 +1892,8 @@ class Forker:
     def fork(self, task: str, fds: Sequence[int]) -> bool:
         """Start a supervisor in the directory of its task. `fds`: its log, and what it inherits. False: there
         is none and will be none, as whoever is it, or could become it, holds the pipe. Raises: OSError."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)                # killed, it would stay behind as a zombie
         here, there = os.pipe()
         with open(here, "rb", 0) as answer:
             with contextlib.suppress(OSError), open(there, "wb", 0):

@@ -118,6 +118,7 @@ def test_tasks_start_also_when_what_forks_supervisors_was_killed(client, root, m
     assert [task["outcome"] for task in tasks] == ["succeeded"] * 2
     assert [task["content"] for task in tasks] == ["one", "two"]
     assert c.ok("codex", prompt="SAY three")["content"] == "three"
+    assert forker not in children(c.process.pid), "a zombie"
 
 
 STOPPED = """
