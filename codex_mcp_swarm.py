@@ -42,7 +42,6 @@ import fnmatch
 import functools
 import itertools
 import json
-import operator
 import os
 import re
 import select
@@ -657,27 +656,17 @@ PYTHON_TYPES: Mapping[str, Any] = {"string": str, "object": dict, "array": list,
                                    "integer": int, "boolean": bool, "null": type(None)}
 
 
-def _is_of(value: Any, kind: str) -> bool:
-    """Whether a value is of this JSON type; Python takes a truth value for a number."""
-    return isinstance(value, PYTHON_TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
-
-
 def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
-    """What is wrong with `value`, one sentence each, naming the argument; empty when nothing is."""
-    name = f"`{at}`" if at else "the arguments"
-    branches = schema.get("anyOf", [schema])
-    fitting = [branch for branch in branches if _is_of(value, branch["type"])]
-    if not fitting:
-        wanted = " or ".join(f"{'an' if b['type'][0] in 'aio' else 'a'} {b['type']}" for b in branches)
-        return [f"{name} must be {wanted}, not {_show(value)}"]
-    schema, kind = fitting[0], fitting[0]["type"]
-    if kind == "string":
-        return _string_problems(schema, value, name)
-    if kind in ("number", "integer"):
-        return _number_problems(schema, value, name)
-    if kind == "array":
-        return _array_problems(schema, value, at, name)
-    return _object_problems(schema, value, at) if kind == "object" else []
+    """What is wrong with arguments, one sentence each, naming the argument; empty when nothing is."""
+    return list(Judge(schema, "the arguments", ours=True).look(schema, value, at))
+
+
+def mismatches(schema: Mapping[str, Any], answer: Any) -> List[str]:
+    """Where an answer does not fit a caller's schema; the first few."""
+    try:
+        return list(itertools.islice(Judge(schema, "the answer").look(schema, answer), NAMES_SHOWN))
+    except (RecursionError, TypeError, AttributeError, LookupError, ValueError):
+        return ["the schema was not understood, so nothing was checked"]
 
 
 def refuse(wrong: Sequence[str]) -> None:
@@ -688,134 +677,118 @@ def refuse(wrong: Sequence[str]) -> None:
                         "Correct that and call again")
 
 
-def _number_problems(schema: Mapping[str, Any], value: float, name: str) -> List[str]:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    wrong = (low is not None and not value >= low) or (high is not None and not value <= high)
-    return [f"{name} must be from {low} to {high}, not {_show(value)}"] if wrong else []
+class Judge:
+    """Says whether data is what a JSON Schema wants: one of ours, or a caller's for answers, with the words
+    that models are given in strict mode. Of ours no object takes a name that it does not know, and blanks
+    are no text. Of a caller's it does not check `pattern` (some never end), `format`, and words that it does
+    not know. Raises, for a schema that is none: what comes of that."""
 
+    def __init__(self, root: Mapping[str, Any], whole: str, ours: bool = False) -> None:
+        self.root, self.whole, self.ours, self.steps = root, whole, ours, itertools.count()
 
-def _array_problems(schema: Mapping[str, Any], value: Sequence[Any], at: str, name: str) -> List[str]:
-    few, many = schema.get("minItems", 0), schema.get("maxItems")
-    if len(value) < few or (many is not None and len(value) > many):
-        count = f"from {few} to {many}" if many else f"at least {few}"
-        return [f"{name} must have {count} entries, not {len(value)}"]
-    return [p for i, entry in enumerate(value) for p in problems(schema["items"], entry, f"{at}[{i}]")]
+    def look(self, schema: Any, value: Any, at: str = "") -> Iterator[str]:
+        name = f"`{at}`" if at else self.whole
+        if next(self.steps) > MAX_SCHEMA_STEPS:
+            raise RecursionError
+        if isinstance(schema, bool):
+            schema = {} if schema else {"enum": []}
+        if not self._is_of_type(schema, value):
+            wanted = " or ".join(f"{'an' if kind[0] in 'aio' else 'a'} {kind}" for kind in _kinds(schema))
+            yield f"{name} must be {wanted}, not {_show(value)}"
+            return
+        allowed = [schema["const"]] if "const" in schema else schema.get("enum", [value])
+        if value not in allowed:
+            yield f"{name} must be one of {clip(', '.join(map(str, allowed)), 300)}, not {_show(value)}"
+        elif isinstance(value, str):
+            yield from self._string_problems(schema, value, name)
+        else:
+            yield from _beyond(schema, value, name)
+        if isinstance(value, dict):
+            yield from self._object_problems(schema, value, at)
+        for i, entry in enumerate(value if isinstance(value, list) and "items" in schema else ()):
+            yield from self.look(schema["items"], entry, f"{at}[{i}]")
+        yield from self._form_problems(schema, value, at, name)
 
+    def _is_of_type(self, schema: Any, value: Any) -> bool:
+        kinds = _kinds(schema)
+        whole = isinstance(value, float) and value.is_integer() and not self.ours and "integer" in kinds
+        return not kinds or whole or any(_is_of(value, kind) for kind in kinds)
 
-def _string_problems(schema: Mapping[str, Any], value: str, name: str) -> List[str]:
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        return [f"{name} has half of a surrogate pair, which is not a character; send valid Unicode"]
-    if "enum" in schema and value not in schema["enum"]:
-        return [f"{name} must be one of {', '.join(schema['enum'])}, not {_show(value)}"]
-    if len(value) < schema.get("minLength", 0) or (schema.get("minLength") and not value.strip()):
-        return [f"{name} is empty"]
-    if len(value) > schema.get("maxLength", len(value)):
-        return [f"{name} has {len(value):,} characters; the limit is {schema['maxLength']:,}"]
-    form = schema.get("pattern")
-    if form and not re.fullmatch(form, value):
-        return [f"{name} must {FORMS.get(form, 'look like ' + form)}, not {_show(value)}"]
-    return []
+    def _string_problems(self, schema: Mapping[str, Any], value: str, name: str) -> Iterator[str]:
+        form = schema.get("pattern") if self.ours else None
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            yield f"{name} has half of a surrogate pair, which is not a character; send valid Unicode"
+        elif self.ours and schema.get("minLength") and not value.strip():
+            yield f"{name} is empty"
+        elif form and not re.fullmatch(form, value):
+            yield f"{name} must {FORMS.get(form, 'look like ' + form)}, not {_show(value)}"
+        else:
+            yield from _beyond(schema, value, name)
+
+    def _object_problems(self, schema: Mapping[str, Any], value: Mapping[str, Any], at: str) -> Iterator[str]:
+        properties, path = schema.get("properties", {}), lambda key: f"{at}.{key}" if at else key
+        others = schema.get("additionalProperties", not (self.ours and "properties" in schema))
+        yield from (f"`{path(key)}` is required" for key in schema.get("required", ()) if key not in value)
+        for key, entry in value.items():
+            known = properties.get(key, others)
+            if known is False:
+                what = "an argument" if self.ours else "allowed"
+                yield f"`{path(clip(key, 60))}` is not {what}{_suggestion(key, properties)}"
+            elif known is not True:
+                yield from self.look(known, entry, path(key))
+
+    def _form_problems(self, schema: Mapping[str, Any], value: Any, at: str, name: str) -> Iterator[str]:
+        """A reference leads only within the schema, as `#/$defs/name`."""
+        for form in schema.get("allOf", ()):
+            yield from self.look(form, value, at)
+        if "$ref" in schema:
+            found: Any = self.root
+            for part in schema["$ref"].split("/")[1:]:
+                found = found[part.replace("~1", "/").replace("~0", "~")]
+            yield from self.look(found, value, at)
+        forms = schema.get("anyOf", schema.get("oneOf", ()))
+        tried = [list(self.look(form, value, at)) for form in forms if self._is_of_type(form, value)]
+        if forms and all(tried):
+            yield from tried[0] if len(tried) == 1 else [f"{name} fits none of the forms allowed there"]
 
 
 FORMS = {THREAD_ID: "be a thread id, a UUID"}
+# How values of a type are bounded, and in which words.
+BOUNDED: Mapping[str, Tuple[str, str, str]] = {
+    "string": ("minLength", "maxLength", "have {} characters"),
+    "array": ("minItems", "maxItems", "have {} entries"), "number": ("minimum", "maximum", "be {}")}
 
 
-def _object_problems(schema: Mapping[str, Any], value: Mapping[str, Any], at: str) -> List[str]:
-    properties = schema.get("properties")
-    path = lambda key: f"{at}.{key}" if at else key
-    found = [f"`{path(key)}` is required" for key in schema.get("required", ()) if key not in value]
-    if properties is None:
-        return found
-    for key, entry in value.items():
-        if key in properties:
-            found += problems(properties[key], entry, path(key))
-        else:
-            found.append(f"`{path(clip(key, 60))}` is not an argument{_suggestion(key, properties)}")
-    return found
+def _kinds(schema: Any) -> List[str]:
+    """The JSON types that a schema allows; none where it does not say."""
+    if isinstance(schema, bool):
+        return []
+    each = [_kinds(form) for form in schema.get("anyOf", ())]
+    kinds = schema.get("type", sum(each, []) if all(each) else [])
+    return kinds if isinstance(kinds, list) else [kinds]
+
+
+def _is_of(value: Any, kind: str) -> bool:
+    """Whether a value is of this JSON type; Python takes a truth value for a number."""
+    return isinstance(value, PYTHON_TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def _beyond(schema: Mapping[str, Any], value: Any, name: str) -> Iterator[str]:
+    """What is wrong with a number, or with the length of a value."""
+    for kind, (least, most, words) in BOUNDED.items():
+        if _is_of(value, kind):
+            low, high = schema.get(least), schema.get(most)
+            measure = value if kind == "number" else len(value)
+            if (low is not None and not measure >= low) or (high is not None and not measure <= high):
+                bounds = f"at least {low:,}" if high is None else f"at most {high:,}"
+                bounds = bounds if low is None or high is None else f"from {low:,} to {high:,}"
+                yield f"{name} must {words.format(bounds)}, not {_show(measure)}"
 
 
 def _suggestion(key: str, names: Iterable[str]) -> str:
     import difflib
     close = difflib.get_close_matches(key, list(names), n=1)
     return f" (did you mean `{close[0]}`?)" if close else f"; there are: {', '.join(names)}"
-
-
-class Shape:
-    """A JSON Schema of a caller's, for answers: the words that models are given in strict mode. What it does
-    not check: `pattern` (some never end), `format`, and words that it does not know."""
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        self.root, self.steps = schema, itertools.count()
-
-    def mismatches(self, answer: Any) -> List[str]:
-        """Where an answer does not fit; the first few."""
-        try:
-            return list(itertools.islice(self._look(self.root, answer, "the answer"), NAMES_SHOWN))
-        except (RecursionError, TypeError, AttributeError, LookupError):
-            return ["the schema was not understood, so nothing was checked"]
-
-    def _look(self, schema: Any, value: Any, at: str) -> Iterator[str]:
-        if next(self.steps) > MAX_SCHEMA_STEPS:
-            raise RecursionError
-        if isinstance(schema, bool):
-            schema = {} if schema else {"enum": []}
-        for word, argument in schema.items():
-            check = SCHEMA_WORDS.get(word)
-            yield from check(self, argument, value, at) if check else ()
-        if isinstance(value, dict):
-            known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-            for key, entry in value.items():
-                yield from self._look(known.get(key, others), entry, f"{at}.{key}")
-
-    def type(self, kinds: Any, value: Any, at: str) -> Iterator[str]:
-        kinds = kinds if isinstance(kinds, list) else [kinds]
-        whole = isinstance(value, float) and value.is_integer() and "integer" in kinds
-        if not whole and not any(_is_of(value, kind) for kind in kinds):
-            yield f"{at} is no {' or '.join(kinds)}"
-
-    def enum(self, values: Sequence[Any], value: Any, at: str) -> Iterator[str]:
-        if value not in values:
-            yield f"{at} is none of what is allowed there"
-
-    def required(self, keys: Sequence[str], value: Any, at: str) -> Iterator[str]:
-        yield from (f"{at}.{key} is missing" for key in keys if isinstance(value, dict) and key not in value)
-
-    def items(self, schema: Any, value: Any, at: str) -> Iterator[str]:
-        for i, entry in enumerate(value if isinstance(value, list) else ()):
-            yield from self._look(schema, entry, f"{at}[{i}]")
-
-    def any_of(self, schemas: Sequence[Any], value: Any, at: str) -> Iterator[str]:
-        if all(any(True for _ in self._look(schema, value, at)) for schema in schemas):
-            yield f"{at} fits none of the forms allowed there"
-
-    def all_of(self, schemas: Sequence[Any], value: Any, at: str) -> Iterator[str]:
-        for schema in schemas:
-            yield from self._look(schema, value, at)
-
-    def ref(self, name: str, value: Any, at: str) -> Iterator[str]:
-        """Only within the schema, as `#/$defs/name`."""
-        found: Any = self.root
-        for part in name.split("/")[1:]:
-            found = found[part.replace("~1", "/").replace("~0", "~")]
-        yield from self._look(found, value, at)
-
-
-def _bound(kind: Any, measure: Callable[[Any], float], fits: Callable[[Any, Any], bool]) -> Any:
-    """A word of a schema that bounds what is measured of values of a kind."""
-    def check(_: Shape, limit: float, value: Any, at: str) -> Iterator[str]:
-        if isinstance(value, kind) and not isinstance(value, bool) and not fits(measure(value), limit):
-            yield f"{at} is beyond {limit}"
-    return check
-
-
-SCHEMA_WORDS: Mapping[str, Callable[[Shape, Any, Any, str], Iterator[str]]] = {
-    "type": Shape.type, "enum": Shape.enum, "required": Shape.required, "items": Shape.items,
-    "anyOf": Shape.any_of, "oneOf": Shape.any_of, "allOf": Shape.all_of, "$ref": Shape.ref,
-    "const": lambda shape, wanted, value, at: shape.enum([wanted], value, at),
-    "minimum": _bound((int, float), float, operator.ge),
-    "maximum": _bound((int, float), float, operator.le),
-    "minLength": _bound(str, len, operator.ge), "maxLength": _bound(str, len, operator.le),
-    "minItems": _bound(list, len, operator.ge), "maxItems": _bound(list, len, operator.le)}
 
 
 def structured(schema: Mapping[str, Any], message: str) -> Tuple[Optional[Dict[str, Any]], str]:
@@ -827,7 +800,7 @@ def structured(schema: Mapping[str, Any], message: str) -> Tuple[Optional[Dict[s
         answer = None
     if not isinstance(answer, dict):
         return None, "The final message is no JSON object, although `output_schema` asked for one"
-    wrong = Shape(schema).mismatches(answer)
+    wrong = mismatches(schema, answer)
     return answer, f"The final message does not fit `output_schema`: {'; '.join(wrong)}" if wrong else ""
 
 

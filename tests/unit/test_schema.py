@@ -25,7 +25,7 @@ BAD = [
     ({"text": None}, "`text` must be a string, not null"), ({"text": 5}, "`text` must be a string, not 5"),
     ({"text": ["x"]}, "`text` must be a string"),
     ({"text": ""}, "`text` is empty"), ({"text": " \n\t"}, "`text` is empty"),
-    ({"text": "sixsix"}, "`text` has 6 characters; the limit is 5"),
+    ({"text": "sixsix"}, "`text` must have from 1 to 5 characters, not 6"),
     ({"text": "\ud800"}, "surrogate"), ({"text": "a\udfff"}, "surrogate"),
     ({"kind": "three"}, "`kind` must be one of one, two, not \"three\""),
     ({"kind": "One"}, "`kind` must be one of"),
