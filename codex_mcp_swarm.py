@@ -288,6 +288,7 @@ class Config(NamedTuple):
     worktree_dir: str
     codex_bin: str = "codex"
     codex_home: str = ""
+    codex_homes: Tuple[Tuple[str, str], ...] = ()       # more of them, one an account: (name, directory)
     overrides: Tuple[str, ...] = ()             # `-c key=value`, verbatim
     skip_git_repo_check: bool = False
     ephemeral: bool = False
@@ -380,6 +381,7 @@ class Spec(NamedTuple):
     permissions: Mapping[str, Any] = {}         # the profile in place of `sandbox`; empty: none
     fork_of: Optional[str] = None               # the thread that this one begins as a copy of
     review: Tuple[str, ...] = ()                # the words that say what `codex exec review` looks at
+    codex_home: str = ""                        # of the account that was named; empty: the server's own
 
 
 class Status(NamedTuple):
@@ -1128,6 +1130,7 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("isolate", boolean("Without the user's config.toml and MCP servers"),
          _switch("--ignore-user-config"), needs="--ignore-user-config", rare=True),
     Flag("ephemeral", boolean("Codex keeps no thread: no reply"), repeated=False, rare=True),
+    Flag("codex_home", string("Account: a name of --codex-home", minLength=1), rare=True),
     Flag("base-instructions", string("Replaces codex's own"), _setting("instructions"),
          file_words=_setting("model_instructions_file"), rare=True),
     Flag("developer-instructions", string("Added as a developer message"),
@@ -1169,6 +1172,14 @@ def comments_in(message: str) -> List[Comment]:
     rows = re.finditer(rf"(?m){head}((?:\n(?:  .*)?)*)", message)
     return [Comment(row[2], row[3], [int(row[4]), int(row[5])], re.sub("(?m)^  ", "", row[6]).strip(),
                     int(row[1]) if row[1] else None) for row in rows]
+
+
+def in_home(environ: Mapping[str, str], home: str) -> Dict[str, str]:
+    """The environment of a codex that has its login in `home`, before which it would take one from the
+    environment (codex-cli 0.169.0); without a home the same."""
+    logins = ("CODEX_API_KEY", "CODEX_ACCESS_TOKEN") if home else ()
+    kept = {name: value for name, value in environ.items() if name not in logins}
+    return {**kept, "CODEX_HOME": home} if home else kept
 
 
 class Ran(NamedTuple):
@@ -4406,7 +4417,8 @@ class Supervisor:
     def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str], control: int) -> None:
         self.task, self.host, self.control = task, host, control
         self.spec = task.spec()
-        self.environ = {**elsewhere(environ), TASK_ENV: self.spec.task_id}  # git's, too: it may outlive us
+        environ = in_home(elsewhere(environ), self.spec.codex_home)
+        self.environ = {**environ, TASK_ENV: self.spec.task_id}             # git's, too: it may outlive us
         self.engine = Exec(host, task, self.spec, self.environ)
         self.status = from_json(Status, read_json(task.file("status.json")))
         self.began = host.monotonic() - max(0.0, host.now() - self.spec.created_at)     # with the request
@@ -5370,6 +5382,16 @@ class Bounds(Room):
                             "Create it, or pass another `cwd`")
         return path
 
+    def home(self, name: Optional[str]) -> str:
+        """The CODEX_HOME of an account, empty for none. Raises: ToolError for one that the operator has not
+        named."""
+        homes = dict(self.config.codex_homes)
+        if name and name not in homes:
+            named = f"--codex-home names {', '.join(homes)}" if homes else "No --codex-home names one"
+            raise ToolError(f"`codex_home`: this server has no account {_show(name)}", named,
+                            "Pass one that is named, or leave it out for the server's own")
+        return homes[name] if name else ""
+
     def check_allowed(self, path: str) -> None:
         """A worktree of ours counts as the checkout that it was made from.
 
@@ -5515,7 +5537,7 @@ class Bounds(Room):
     def _reach(self, spec: Spec, place: str) -> Reach:
         """Source: codex-cli 0.169.0, whose layers are /etc/codex, CODEX_HOME, `.codex` from the project's top
         to cwd, -c."""
-        home, profile = self.config.codex_home, spec.arguments.get("profile")
+        home, profile = spec.codex_home or self.config.codex_home, spec.arguments.get("profile")
         files = ["/etc/codex/config.toml", f"{home}/config.toml"]
         files += [f"{home}/{profile}.config.toml"] if profile else []
         asked_for = (*spec.overrides, *config_words(spec.arguments.get("config", {})))
@@ -5526,7 +5548,7 @@ class Bounds(Room):
             found = workspace_settings(text)
             doubtful += ["/"] if found is None else []
             given.update(shut if found is None else found)
-        for project in self._projects(spec.cwd, place):
+        for project in self._projects(home, spec.cwd, place):
             found = workspace_settings(text_in(f"{project}/config.toml"))
             if found is None or any(found.get(key) is False for key in shut):
                 doubtful.append("/")
@@ -5547,12 +5569,11 @@ class Bounds(Room):
                      given.get("network_access") is True,
                      [os.path.realpath(path) if os.path.isabs(path) else "/" for path in doubtful])
 
-    def _projects(self, *places: str) -> List[str]:
+    def _projects(self, home: str, *places: str) -> List[str]:
         """The `.codex` of projects around these places."""
         around = {directory for path in places for directory in (path, *directories_above(path))}
-        home = os.path.realpath(self.config.codex_home)
         return [path for path in (f"{directory}/.codex" for directory in around)
-                if os.path.realpath(path) != home]
+                if os.path.realpath(path) != os.path.realpath(home)]
 
     def codex(self) -> str:
         """The path of the executable that runs tasks. Raises: ToolError."""
@@ -5771,8 +5792,9 @@ class Compare(Room):
         super().__init__(*bounds.ground)
         self.bounds = bounds
 
-    def reviewable(self, task_id: str) -> Tuple[str, str]:
-        """(where, since which commit) the work of an ended task can be reviewed. Raises: ToolError."""
+    def reviewable(self, task_id: str) -> Dict[str, Any]:
+        """Where, since which commit and by whose account the work of an ended task is reviewed, as a request
+        says it. Raises: ToolError."""
         what, seen = f"The work of task {task_id} cannot be reviewed", self.view.of(task_id)
         tree = seen.worktree
         if tree is None or not os.path.isdir(tree.path):
@@ -5780,7 +5802,8 @@ class Compare(Room):
             raise ToolError(what, why, "Pass `cwd`, and `base` or `commit` for what is committed there")
         if not seen.ended:
             raise ToolError(what, "It still works", "codex_wait for it first")
-        return tree.path, tree.start
+        by = {name: value for name, value in seen.spec.arguments.items() if name == "codex_home"}
+        return {"cwd": tree.path, "review": ("base", tree.start), **by}
 
     def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
         """Task id -> other task id -> the files that both touched while both ran, in the same repository. The
@@ -6255,7 +6278,7 @@ class Planner(Room):
             request.get("timeout_s"), None if forks else thread.thread_id, thread.usage,
             None if "review" in request else self.worktrees.around(cwd, owner), title_of(request["prompt"]),
             self._warnings(arguments, unsaid), fork_of=thread.thread_id if forks else None,
-            review=self._reviewed(request, cwd))
+            review=self._reviewed(request, cwd), codex_home=self.bounds.home(arguments.get("codex_home")))
         codex_argv(spec)                # what no command line can hold is refused here, not in the supervisor
         self.bounds.check_known(spec)
         if spec.worktree is not None:
@@ -6317,6 +6340,9 @@ class Planner(Room):
                    wants_tree: bool) -> Tuple[Dict[str, Any], Tuple[str, ...], bool]:
         """(the arguments of the run, the overrides that go with them, whether no sandbox was given)."""
         capped_at, before = self.config.max_sandbox, owner.arguments if owner else {}
+        if owner and request.get("codex_home") not in (None, before.get("codex_home")):
+            raise ToolError(f"`codex_home` {_show(request['codex_home'])} does not have this thread",
+                            "A thread stays with the account under which it began", "Leave it out")
         arguments = {**{key: value for key, value in before.items() if key in REPEATED},
                      **{key: value for key, value in request.items() if key in KEPT}}
         if "approval_policy" in arguments.get("config", {}):        # codex exec refuses some, obeys none
@@ -6389,7 +6415,8 @@ class Planner(Room):
         ours = dict(map(override, self.config.overrides)).get("approval_policy", "never")
         if ours != "never" or arguments.get("approval-policy", "never") != "never":
             found.append("`approval-policy` has no effect: codex exec never asks, but refuses what needs it")
-        file = os.path.join(self.config.codex_home, f"{profile}.config.toml")
+        home = self.bounds.home(arguments.get("codex_home")) or self.config.codex_home
+        file = os.path.join(home, f"{profile}.config.toml")
         if profile and not os.path.exists(file):
             found.append(f"Codex passes over the profile `{profile}`: there is no {file}")
         return add_warning((), *found)
@@ -6991,6 +7018,8 @@ class Doctor(Room):
         found = [self.one("codex", self.codex)]
         there = found[0].health is not Health.BROKEN
         checks = {"login": self.login, "sandbox": self.sandbox, "reach": self.reach} if there else {}
+        for name, home in self.config.codex_homes if there else ():
+            checks[f"login {name}"] = functools.partial(self.login, home)
         checks.update(git=self.git_version, root=self.root, locks=self.locks, space=self.space)
         found += itertools.starmap(self.one, checks.items())
         clients = [one for name in SETTINGS if there or name != "codex" for one in self.client(name)]
@@ -7013,8 +7042,8 @@ class Doctor(Room):
         except OSError as error:
             return Finding(name, Health.BROKEN, str(error), "Mend that, then ask again")
 
-    def ask(self, *words: str, cwd: str = "/") -> Done:
-        return self.host.run([self.bounds.codex(), *words], cwd, self.environ, timeout_s=20)
+    def ask(self, *words: str, cwd: str = "/", home: str = "") -> Done:
+        return self.host.run([self.bounds.codex(), *words], cwd, in_home(self.environ, home), timeout_s=20)
 
     def codex(self) -> Tuple[str, str]:
         path = self.bounds.codex()
@@ -7027,20 +7056,20 @@ class Doctor(Room):
             "it: `npm install -g @openai/codex`"
         return what, f"{known} are known: update {better}"
 
-    def login(self) -> Tuple[str, str]:
+    def login(self, home: str = "") -> Tuple[str, str]:
         """`codex login status` knows of OpenAI's login alone: with a key in the environment, or where a
         provider is named, the run itself has to tell. Source: codex-cli 0.169.0."""
-        files = ("/etc/codex/config.toml", os.path.join(self.config.codex_home, "config.toml"))
+        files = ("/etc/codex/config.toml", os.path.join(home or self.config.codex_home, "config.toml"))
         lines = [*self.config.overrides, *(line for file in files for line in text_in(file).split("\n"))]
         own = [line.strip() for line in lines if re.match(r"\s*model_provider\s*=", line)]
-        own += [name for name in ("CODEX_API_KEY",) if name in self.environ]
+        own += [name for name in ("CODEX_API_KEY",) if name in in_home(self.environ, home)]
         if own:
             return f"`{own[-1]}`: whether that works, only a task can tell", ""
-        done = self.ask("login", "status")
+        done = self.ask("login", "status", home=home)
         said = (done.err or done.out).strip().split("\n")[0].partition(" - ")[0]
         if done.code:
             raise ToolError(f"{self.bounds.codex()} is not logged in", said.replace("Not logged in", ""),
-                            "`codex login` does that")
+                            f"`{f'CODEX_HOME={home} ' * bool(home)}codex login` does that")
         return f"{said}; whether the account is good for a task, only a task can tell", ""
 
     def sandbox(self) -> Tuple[str, str]:
@@ -7256,6 +7285,7 @@ class Swarm:
             facts = {**facts, "findings": findings, "usage": None}
         record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
                   "outcome": status.outcome and status.outcome.value, **facts,
+                  "codex_home": spec.arguments.get("codex_home"),
                   "started_at": round(spec.created_at, 3)}
         told_of = lambda key, value: value not in (None, [], {}) and (key, value) != ("title", "")
         return {key: value for key, value in record.items() if told_of(key, value)}
@@ -7490,7 +7520,7 @@ TARGETS = ("task_id", "base", "commit", "instructions")
       obj({"task_id": TASK, "base": string("Branch or commit", minLength=1), "commit": string(minLength=1),
            "instructions": RUN["prompt"],
            **{name: NAMELESS[name] for name in ("cwd", "model", "effort", "profile", "config", "isolate",
-                                                "timeout_s")},
+                                                "codex_home", "timeout_s")},
            **ONCE}),
       RECORD, waits=True, brief=True)
 def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
@@ -7498,12 +7528,15 @@ def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if len(given) > 1:
         refuse([f"`{given[0]}` and `{given[1]}` exclude each other"])
     kind, ref = (given[0], args[given[0]]) if given else ("uncommitted", "")
-    request = {"sandbox": SANDBOXES[0], **{name: args[name] for name in args if name not in TARGETS}}
+    request: Dict[str, Any] = {name: args[name] for name in args if name not in TARGETS}
     prompt = {"uncommitted": "Review of what is not committed", "base": f"Review of all since {ref}",
               "commit": f"Review of commit {ref}", "task_id": f"Review of task {ref}"}.get(kind, ref)
     if kind == "task_id":
-        kind, (request["cwd"], ref) = "base", swarm.compare.reviewable(one_named(swarm, ref))
-    request.update(prompt=prompt, review=(kind, "" if kind == "instructions" else ref))
+        work = swarm.compare.reviewable(one_named(swarm, ref))
+        request = {**work, **request, "cwd": work["cwd"]}
+    else:
+        request["review"] = (kind, "" if kind == "instructions" else ref)
+    request.update(prompt=prompt, sandbox=SANDBOXES[0])
     return Wait(tuple(_started(swarm, [request], call)), owned=True, single=True)
 
 
@@ -8027,7 +8060,8 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield from _named_lines(record, FILES_OF_A_RECORD)
         yield from (f"also touched by task {other}: {told(files)}"
                     for other, files in record.get("overlaps", {}).items())
-        yield from (f"{key}: {record[key]}" for key in ("ended", "sandbox", "model") if record.get(key))
+        plain = ("ended", "sandbox", "model", "codex_home")
+        yield from (f"{key}: {record[key]}" for key in plain if record.get(key))
         if "usage" in record:
             usage = record["usage"]
             yield f"usage: {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
@@ -9322,6 +9356,16 @@ def _allowed_root(given: str) -> str:
     raise UsageError(f"--allow-root {given}: {why if os.path.isabs(path) else 'is no absolute path'}")
 
 
+def _account(given: str) -> Tuple[str, str]:
+    name, _, path = given.partition("=")
+    path = os.path.expanduser(path)
+    formed = re.fullmatch(r"[\w-]+", name) and os.path.isabs(path)
+    why = _directory_problem(path) if formed else "is not NAME=DIR with an absolute path"
+    if why:
+        raise UsageError(f"--codex-home {given}: {why}")
+    return name, os.path.realpath(path)
+
+
 # The commands. To add one, write one @subcommand function. Help, completion and the tests read COMMANDS.
 Argument = Tuple[Tuple[str, ...], Dict[str, Any]]       # its names, and the rest of `add_argument`
 
@@ -9379,6 +9423,8 @@ SERVER_FLAGS = (
     arg("--skip-git-repo-check", action="store_true", help="let tasks run outside git repositories"),
     arg("--ephemeral", action="store_true", help="codex keeps no threads, so none can be continued"),
     arg("--codex-bin", metavar="PATH", type=_executable, help="codex executable, path or name"),
+    arg("--codex-home", dest="codex_homes", metavar="NAME=DIR", action="append", type=_account,
+        help="another account: calls may choose NAME for the CODEX_HOME at DIR (repeatable)"),
     arg("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2],
         help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
              "`profile`; one that names no sandbox is read-only, in a worktree MODE"),

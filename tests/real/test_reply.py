@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from .harness import until
+from model_server import ModelServer
+
+from .harness import CODEX_CONFIG, until
 from .test_reach import swept
 
 pytestmark = pytest.mark.anyio
@@ -17,6 +19,23 @@ async def test_a_reply_has_the_memory_of_the_first_turn(lab):
         second = await swarm.call("codex_reply", threadId=first["threadId"], prompt="@recall")
     assert second["threadId"] == first["threadId"]
     assert "my word is plum" in second["content"] and "noted" in second["content"]
+
+
+async def test_a_thread_stays_with_the_account_and_its_model_service(lab):
+    """Two homes, each with a service of its own: only one of the two has the thread."""
+    spare = lab.directory / "spare"
+    spare.mkdir()
+    with ModelServer() as service:
+        (spare / "config.toml").write_text(CODEX_CONFIG % service.url)
+        async with lab.connect("--codex-home", "spare=%s" % spare) as swarm:
+            first = await swarm.call("codex", prompt="my word is plum", codex_home="spare")
+            second = await swarm.call("codex_reply", threadId=first["threadId"], prompt="@recall")
+            copy = await swarm.call("codex_async", threadId=first["threadId"], fork=True, prompt="@recall")
+            [copy] = await swarm.wait(copy["task_id"])
+            await swarm.call("codex", prompt="the home of the server")
+    assert "my word is plum" in second["content"] and "my word is plum" in copy["content"]
+    assert [r["codex_home"] for r in (first, second, copy)] == ["spare"] * 3
+    assert len(service.requests) == 3 and len(lab.model.requests) == 1
 
 
 async def test_a_reply_by_task_id_continues_the_thread_of_that_task(lab):

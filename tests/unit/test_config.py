@@ -64,6 +64,8 @@ BAD = [
     (["--max-sandbox", "danger-full-access"], {}, "--max-sandbox"), (["--max-sandbox"], {}, "--max-sandbox"),
     (["--allow-root", "directory"], {}, "--allow-root directory"),
     (["--allow-root", "/no/such/directory"], {}, "/no/such/directory"),
+    (["--codex-home", "/usr"], {}, "NAME=DIR"), (["--codex-home", "a=b"], {}, "absolute"),
+    (["--codex-home", "a=/no/such"], {}, "does not exist"), (["--codex-home", "=/usr"], {}, "NAME=DIR"),
     ([], {"CODEX_SWARM_LOG": "nowhere/log"}, "CODEX_SWARM_LOG=nowhere/log"),
     ([], {"CODEX_SWARM_LOG": "directory"}, "CODEX_SWARM_LOG=directory"),
 ]
@@ -162,6 +164,8 @@ GIVEN = [
     ([], {"CODEX_SWARM_LOG_LEVEL": ""}, "log_level", "WARNING"),
     ([], {"CODEX_SWARM_LOG": "/log"}, "log_file", "/log"), ([], {"CODEX_SWARM_LOG": ""}, "log_file", None),
     (["--max-sandbox", "read-only"], {}, "max_sandbox", "read-only"), ([], {}, "max_sandbox", ""),
+    (["--codex-home", "a=/usr", "--codex-home=b=/"], {}, "codex_homes",
+     (("a", os.path.realpath("/usr")), ("b", "/"))),
     ([], {}, "allow_roots", ()),
     (["--allow-root", "/usr", "--allow-root=/"], {}, "allow_roots", (os.path.realpath("/usr"), "/")),
     (["--ephemeral"], {}, "ephemeral", True), (["--skip-git-repo-check"], {}, "skip_git_repo_check", True),

@@ -76,6 +76,15 @@ def test_a_provider_or_a_key_of_ones_own_is_no_missing_login(doctor, tmp_path, m
     assert found.health is cms.Health.OK and named in found.what and "secret" not in found.what
 
 
+def test_the_login_of_each_account_is_asked_for_in_its_own_home(doctor, monkeypatch):
+    monkeypatch.setenv("CODEX_API_KEY", "sk-secret")
+    login = 'test "$CODEX_HOME$CODEX_API_KEY" = /work && echo yes || exit 1'
+    found = doctor(login=login, codex_homes=(("work", "/work"), ("spare", "/s")))
+    assert found["login work"].health is cms.Health.OK
+    assert (found["login spare"].health, found["login spare"].fix) == (
+        cms.Health.BROKEN, "`CODEX_HOME=/s codex login` does that")
+
+
 @pytest.mark.parametrize("said, health", [("2.17.1", "broken"), ("2.30.2", "warning")])
 def test_an_old_git_is_found_by_what_it_cannot_do(doctor, tmp_path, monkeypatch, said, health):
     (tmp_path / "bin").mkdir()
