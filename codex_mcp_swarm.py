@@ -533,11 +533,13 @@ class Merged(NamedTuple):
         return self.commits[-1]
 
 
-# The fields that are records or enums themselves, in whatever record; and what one that must be there is.
+# The fields that are records or enums themselves, in whatever record; and what the others may be.
 PARTS: Mapping[str, Any] = {
     "state": State, "outcome": Outcome, "stop_reason": Outcome, "kind": FailureKind, "failure": Failure,
     "wait": Wait, "worktree": Worktree, "usage": Usage, "usage_before": Usage, "thread_usage": Usage}
-JSON_TYPES: Mapping[str, Any] = {"str": str, "float": (int, float), "bool": bool}
+JSON_TYPES: Mapping[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "Tuple": tuple,
+                                 "Mapping": dict}
+MAX_SECONDS = 1e11                              # beyond it there is no time of day
 
 
 def from_json(kind: Any, data: Mapping[str, Any]) -> Any:
@@ -553,11 +555,19 @@ def from_json(kind: Any, data: Mapping[str, Any]) -> Any:
             value = tuple(value)
         fields[name] = value
     record = kind(**fields)
-    for name in set(kind._fields).difference(kind._field_defaults):
-        wanted = JSON_TYPES.get(getattr(kind.__annotations__[name], "__forward_arg__", ""), object)
-        if not isinstance(getattr(record, name), wanted) or getattr(record, name) == ():
-            raise ValueError(f"`{name}` is missing")
+    for name, value in zip(kind._fields, record):
+        form = getattr(kind.__annotations__[name], "__forward_arg__", "")
+        if not _fits(form, value) or value == () and name not in kind._field_defaults:
+            raise ValueError(f"`{name}` is missing, or odd")
     return record
+
+
+def _fits(form: str, value: Any) -> bool:
+    """Whether a field with this annotation may have this value."""
+    if value is None:
+        return form.startswith("Optional")
+    kind = form.replace("Optional[", "").partition("[")[0].rstrip("]")
+    return isinstance(value, JSON_TYPES.get(kind, object)) and (kind != "float" or abs(value) < MAX_SECONDS)
 
 
 # ======================================================================================
@@ -3985,11 +3995,14 @@ class TaskDir:
 
     def _written_status(self) -> Status:
         """A damaged file says no more than that the task was once started."""
+        status = Status(State.RUNNING)
         try:
-            return from_json(Status, read_json(self.file("status.json")))
+            read = from_json(Status, read_json(self.file("status.json")))
+            whole = (read.state is State.ENDED) == (read.outcome is not None)
+            return read if whole else status
         except UNREADABLE as error:
             raise_if_exhausted(error)
-            return Status(State.RUNNING)
+            return status
 
     def write_spec(self, spec: Spec) -> None:
         """Only until it appears; the two below are for the holder of its lock. Each raises OSError."""

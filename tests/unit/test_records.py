@@ -122,6 +122,12 @@ def test_a_field_that_an_older_version_did_not_have_gets_its_default(make, name,
     (Handle, {"handle_id": "x", "created_at": 1, "wait": ["y"]}),
     (HandleEnd, {"at": 1, "status": "completed", "message": 7}),
     (Worktree, dict.fromkeys(("path", "branch", "base", "git_dir"), 1)),
+    (Report, {"outcome": "failed", "elapsed_s": 1, "ended_at": float("nan")}),
+    (Report, {"outcome": "failed", "elapsed_s": 1, "ended_at": 10 ** 400}),
+    (Report, {"outcome": "failed", "elapsed_s": 1, "ended_at": 1, "warnings": 5}),
+    (Report, {"outcome": "failed", "elapsed_s": 1, "ended_at": 1, "exit_code": "0"}),
+    (Report, {"outcome": "failed", "elapsed_s": 1, "ended_at": 1, "content": ["x"]}),
+    (Spec, {"task_id": "x", "created_at": 1, "codex": "c", "cwd": "/", "arguments": "x"}),
 ], ids=repr)
 def test_a_damaged_record_raises_what_readers_expect_and_nothing_else(kind, data):
     with pytest.raises(cms.UNREADABLE):

@@ -117,6 +117,14 @@ def test_the_status_is_what_the_record_the_lock_and_the_report_tell(make, happen
     assert (status.state.value, status.outcome and status.outcome.value) == (state, outcome)
 
 
+@pytest.mark.parametrize("record", [{"state": "ended"}, {"state": "running", "outcome": "failed"}], ids=repr)
+def test_a_status_that_contradicts_itself_says_no_more_than_that_the_task_was_started(make, record):
+    task = make(1).report(Outcome.FAILED)
+    cms.write_atomic(task.dir.file("status.json"), record)
+    assert task.dir.status() == Status(State.RUNNING)
+    assert task.die().dir.status().outcome is Outcome.FAILED
+
+
 def test_a_task_that_waits_its_turn_needs_no_lock(make):
     task = make().die()
     task.dir.write_status(Status(State.QUEUED))

@@ -1,0 +1,210 @@
+"""What comes from outside may be anything: nothing raises what its caller does not expect, nothing is skipped
+and nothing comes twice. Each test goes through seeds; the one that fails is named.
+
+`FUZZ_ROUNDS=100 tests/run unit/test_fuzz.py` goes through a hundred times as many.
+"""
+import contextlib
+import json
+import os
+
+import pytest
+
+import codex_mcp_swarm as cms
+from codex_mcp_swarm import Outcome, Report, TaskDir
+
+from . import test_store
+from .helpers import NAMES, lines_of
+from .odd import dumped, rounds
+from .test_store import application
+
+make = test_store.make                  # the fixture
+
+
+# -- events -------------------------------------------------------------------------------------------
+def odd_stream(chance):
+    """Lines of recordings, some of them with other values in them, some torn."""
+    lines = []
+    for line in lines_of(chance.choice(NAMES)):
+        if chance.odds(0.3):
+            line = dumped(chance.changed(json.loads(line)))[:-1]
+        if chance.odds(0.1):
+            line = chance.torn(line).replace(b"\n", b" ")
+        lines.append(line + b"\n")
+    return lines
+
+
+def facts_of(progress):
+    """What is shown of a task that runs with this progress."""
+    seen = cms.Seen(TaskDir("/none"), cms.Spec("0" * 12, 1.0, "codex", "/"), cms.Status(cms.State.RUNNING),
+                    progress=progress)
+    return cms._running_facts(seen, 2.0)
+
+
+def test_no_event_is_too_odd_to_be_folded_and_shown():
+    for chance in rounds(150):
+        lines = odd_stream(chance)
+        progress = cms.Progress()
+        for line in lines:
+            progress = cms.fold(progress, line)
+        assert progress.events + progress.unknown >= len(lines), chance.seed_of
+        shown = cms.Wire.encode(facts_of(progress))
+        json.loads(shown.decode("utf-8"), parse_constant=lambda name: pytest.fail("%s: seed %d" % (
+            name, chance.seed_of)))
+        report = Report(Outcome.SUCCEEDED, 1.0, 2.0, thread_id=progress.thread_id, content=progress.message,
+                        usage=progress.usage, warnings=progress.warnings, files=progress.files)
+        assert cms.from_json(Report, json.loads(json.dumps(cms.to_json(report)))) == report, chance.seed_of
+
+
+def test_a_stream_comes_to_the_same_in_whatever_pieces_it_is_written_and_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(cms, "MAX_LINE_BYTES", 2000)
+    for chance in rounds(30):
+        path = tmp_path / ("events-%d" % chance.seed_of)
+        data = b"".join(odd_stream(chance))
+        grown = cms.Tail(str(path))
+        with open(str(path), "wb", 0) as f:
+            for piece in chance.pieces(data):
+                f.write(piece)
+                if chance.odds(0.3):
+                    grown.refresh(chance.choice([1, 300, float("inf")]))
+        while grown.offset < len(data):
+            before = grown.offset
+            grown.refresh(1000)
+            assert grown.offset > before, chance.seed_of
+        assert grown.progress == cms.Tail(str(path)).refresh(), chance.seed_of
+
+
+def test_whoever_reads_events_by_cursor_gets_each_of_them_once_in_order(tmp_path, monkeypatch):
+    """Also while they are written, and with pages of any size."""
+    monkeypatch.setattr(cms, "MAX_LINE_BYTES", 2000)
+    for chance in rounds(30):
+        path = tmp_path / ("events-%d" % chance.seed_of)
+        path.write_bytes(b"")
+        data = b"".join(numbered(odd_stream(chance)))
+        pieces, found, cursor = list(chance.pieces(data)), [], 0
+        while pieces or cursor < len(data):
+            with open(str(path), "ab", 0) as f:
+                f.write(pieces.pop(0) if pieces else b"")
+            page = cms._page_of_events(str(path), {"cursor": cursor, "max_chars": chance.choice([0, 1, 500]),
+                                                   "limit": chance.choice([1, 3, 1000])},
+                                       chance.choice([100, 1000, 100000]))
+            assert page.next_cursor > cursor or pieces, chance.seed_of
+            found += page.events
+            cursor = page.next_cursor
+        assert len(found) == data.count(b"\n"), chance.seed_of
+        assert all(event.get("number", at) == at for at, event in enumerate(found)), chance.seed_of
+
+
+def numbered(lines):
+    """Where a line is an event, it says the how manieth it is."""
+    for at, line in enumerate(lines):
+        event = None
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+        yield dumped(dict(event, number=at)) if isinstance(event, dict) else line
+
+
+def test_a_cursor_inside_of_an_event_is_refused(tmp_path):
+    path = tmp_path / "events"
+    for chance in rounds(5):
+        data = b"".join(odd_stream(chance))
+        path.write_bytes(data)
+        for _ in range(20):
+            cursor = chance.randrange(len(data) + 5)
+            begins = cursor == 0 or data[cursor - 1:cursor] == b"\n"
+            try:
+                list(cms.events_from(str(path), cursor))
+                assert begins, (chance.seed_of, cursor)
+            except ValueError:
+                assert not begins, (chance.seed_of, cursor)
+
+
+# -- records on disk ----------------------------------------------------------------------------------
+THREADS = ["01a1fae2-9a16-7c70-9702-%012x" % number for number in range(4)]
+
+
+def three_tasks(make):
+    """One that runs, and two that have ended, with everything that a record can hold."""
+    made, chance = [], next(rounds(1))
+    for number in range(1, 4):
+        tree = cms.Worktree("/none/tree", "codex-swarm/x", "1" * 40, "/none/git", "2" * 40, 1, 2, 3, 1,
+                            files=("a",), ignored=cms.some(["b"]))
+        made.append(make(number, title="odd", thread_id=THREADS[number], timeout_s=9.0,
+                         arguments={"sandbox": "read-only", "config": {"a": 1}}, warnings=("w",),
+                         usage_before=cms.Usage(1, 2, 3, 4, 5), worktree=tree if number == 2 else None))
+        lines = odd_stream(chance)
+        with open(made[-1].dir.file("events.jsonl"), "wb") as f:
+            f.write(b"".join(lines))
+        if number > 1:
+            why = cms.failure(cms.FailureKind.KILLED, "it was killed") if number == 3 else None
+            made[-1].report(Outcome.FAILED if why else Outcome.SUCCEEDED, thread_id=THREADS[number],
+                            content="the answer", usage=cms.Usage(1, 2, 3, 4, 5), exit_code=-9 if why else 0,
+                            failure=why, worktree=tree if number == 2 else None, warnings=("w",),
+                            structured={"a": 1}, outside_write_paths=cms.some(["c"]), model="m")
+            made[-1].advance("spawned", pid=1)
+            made[-1].advance("exited", outcome=Outcome.FAILED if why else Outcome.SUCCEEDED, exit_code=0)
+            made[-1].die()
+    return made
+
+
+FILES = ["spec.json", "status.json", "report.json", "events.jsonl", "collected", "kept", "../../ended",
+         "../../threads/" + THREADS[2]]
+
+
+@contextlib.contextmanager
+def damaged(task, chance):
+    """While the block runs, a record of the task or an index is another; its name."""
+    name = chance.choice(FILES)
+    path, whole = os.path.join(task.path, name), None
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
+        whole = f.read()
+    record = chance.value()
+    with contextlib.suppress(ValueError):
+        record = chance.changed(json.loads(whole or b""), 0.3)
+    with open(path, "wb") as f:
+        f.write(dumped(record) if name.endswith(".json") and chance.odds(0.7) else chance.torn(whole or b""))
+    yield name
+    os.unlink(path)
+    if whole is not None:
+        with open(path, "wb") as f:
+            f.write(whole)
+
+
+CALLS = [("codex_status", {}), ("codex_status", {"all": True}), ("codex_status", {"finished_since": "0"}),
+         ("codex_status", {"all": True, "cwd": "/"}), ("codex_status", {"task_ids": ["%012x" % 2]}),
+         ("codex_wait", {"task_ids": ["%012x" % n for n in (1, 2, 3)], "timeout_s": 0}),
+         ("codex_wait", {"task_ids": ["%012x" % 2], "offset": 3, "max_chars": 2, "timeout_s": 0}),
+         ("codex_events", {"task_id": "%012x" % 2}), ("codex_events", {"task_id": "%012x" % 3}),
+         ("codex_diff", {"task_ids": ["%012x" % 2]}), ("codex_merge", {"task_ids": ["%012x" % 2],
+                                                                      "dry_run": True})]
+
+
+def told(app, name, arguments, where):
+    """The result of a call as a client reads it; what it may raise is no more than an answer."""
+    era = cms.Handshake(app)
+    era.begun = True
+    try:
+        result = era.tools_call({"name": name, "arguments": arguments}, cms.Call())
+    except cms.ProtocolError as error:
+        result = cms.error_member(error)
+    except Exception as error:
+        raise AssertionError("%s %s: seed %s" % (name, arguments, where)) from error
+    read = json.loads(cms.Wire.encode(result).decode("utf-8"),
+                      parse_constant=lambda odd: pytest.fail("%s in %s: seed %s" % (odd, name, where)))
+    if "structuredContent" in read and not read["isError"]:
+        wrong = cms.Shape(cms.TOOLS[name].returns).mismatches(read["structuredContent"])
+        assert not wrong, (name, where, wrong)
+    return read
+
+
+def test_no_record_is_so_odd_that_a_task_cannot_be_told_of(tasks, make):
+    made = three_tasks(make)
+    for chance in rounds(60):
+        bad = chance.choice(made)
+        with damaged(bad, chance) as name:
+            app, where = application(tasks), (chance.seed_of, bad.id, name)
+            for tool, arguments in chance.sample(CALLS, 4):
+                told(app, tool, arguments, where)
+            for task in made:
+                told_of = told(app, "codex_status", {"task_ids": [task.id]}, where)
+                good = "structuredContent" in told_of and told_of["structuredContent"]["tasks"][0]
+                assert task is bad or good["title"] == "odd" and good["threadId"], where
