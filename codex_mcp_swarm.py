@@ -8211,142 +8211,136 @@ CUT_HERE = "… (cut here: codex_wait, for a diff codex_diff, returns the rest w
 REPORT_CHARS = 4_000_000            # of all diffs together
 REPORT_S = 86400.0                  # how far back it looks by itself
 REPORT_STYLE = """\
-:root { color-scheme: light dark; --page: #fff; --text: #1f2328; --soft: #59636e; --line: #d1d9e0;
-  --good: #1a7f37; --bad: #cf222e; --stopped: #9a6700; --runs: #0969da; --plus: #dafbe1; --minus: #ffebe9 }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #0d1117; --text: #e6edf3; --soft: #9198a1; --line: #3d444d;
-  --good: #3fb950; --bad: #f85149; --stopped: #d29922; --runs: #4493f8; --plus: #12361f; --minus: #421e20 } }
-body { background: var(--page); color: var(--text); font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
-  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 0 } p { margin: .3rem 0 }
-.soft { color: var(--soft) }
-section { border-top: 1px solid var(--line); padding: 1rem 0 } svg { width: 100%; display: block }
-svg text { font: 13px system-ui, sans-serif; fill: var(--text) } line { stroke: var(--line) }
-.succeeded { color: var(--good); fill: var(--good) }
-.cancelled { color: var(--stopped); fill: var(--stopped) }
-.failed, .lost, .timed_out { color: var(--bad); fill: var(--bad) } .prepared { fill: var(--soft) }
-.starting, .running, .stopping { color: var(--runs); fill: var(--runs) }
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem;
+  overflow-wrap: anywhere }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 0 } p { margin: .3rem 0 } a { color: inherit }
+section { border-top: 1px solid #8888; padding: 1rem 0 } .soft { opacity: .7 }
+svg { width: 100%; display: block } line { stroke: #8888 } rect { fill: currentColor }
+svg text { font: 13px system-ui, sans-serif; fill: currentColor }
+.succeeded { color: #2da44e } .failed, .lost, .timed_out { color: #e5484d } .cancelled { color: #bf8700 }
+.starting, .running, .stopping { color: #3b82f6 } .prepared { color: #8888 }
 .text { white-space: pre-wrap; margin: .5rem 0 } summary { cursor: pointer }
-pre { font: 13px/1.4 monospace; overflow-x: auto; border: 1px solid var(--line); padding: .5rem }
-.plus { background: var(--plus) } .minus { background: var(--minus) } .hunk { color: var(--runs) }"""
+pre { font: 13px/1.4 monospace; overflow-x: auto; border: 1px solid #8888; padding: .5rem }
+.plus { background: #2da44e33 } .minus { background: #e5484d33 } .hunk { color: #3b82f6 }"""
 
 
 class Card(NamedTuple):
-    """A task as a report shows it; times are Unix seconds."""
-    seen: Seen
-    ready_at: float                     # its worktree was made and set up
-    until: float                        # its end, or now
+    """A task as a report shows it: its record, and when it was ready to run, in seconds after its start."""
+    record: Dict[str, Any]
+    ready_s: float
     patch: str = ""                     # what it changed, or why that cannot be told
 
     @property
     def how(self) -> str:
-        return (self.seen.status.outcome or self.seen.status.state).value
+        return self.record.get("outcome") or self.record["state"]
 
     @property
-    def usage(self) -> Usage:
-        return self.seen.report and self.seen.report.usage or Usage()
+    def name(self) -> str:
+        return as_html(self.record.get("title") or self.record["task_id"])
+
+    @property
+    def begin(self) -> float:
+        return self.record["started_at"]
 
 
 def cards(swarm: Swarm, task_ids: Sequence[str], patch_chars: int = 0) -> List[Card]:
     """In the order in which they were started, with so much of what each changed in a worktree: elsewhere
     nobody can tell whose the changes are. Raises: ToolError for what is no task."""
     found = []
-    for seen in map(swarm.view.of, task_ids):
-        begun, patch = seen.spec.created_at, ""
-        until = max(begun, seen.report.ended_at if seen.report else swarm.host.now())
-        ready_at = max(modified_at(seen.task.file(name)) for name in ("spec.json", "setup.log"))
-        if patch_chars and seen.worktree:
+    for task_id in task_ids:
+        record, task, patch = swarm.record(task_id), swarm.store.get(task_id), ""
+        ready_at = max(modified_at(task.file(name)) for name in ("spec.json", "setup.log"))
+        if patch_chars and "worktree" in record:
             try:
-                said = swarm.diff(seen.task.task_id, None, "patch", (), 0, patch_chars)
+                said = swarm.diff(task_id, None, "patch", (), 0, patch_chars)
                 patch = with_rest(said["content"], said["total_chars"])
             except (ToolError, OSError) as error:
                 patch = str(error)
-        found.append(Card(seen, max(begun, min(ready_at, until)), until, patch))
-    return sorted(found, key=lambda card: card.seen.spec.created_at)
+        ready_s = min(max(0.0, ready_at - record["started_at"]), record["elapsed_s"])
+        found.append(Card(record, ready_s, patch))
+    return sorted(found, key=lambda card: card.begin)
 
 
 def with_rest(shown: str, chars: int) -> str:
     return shown if len(shown) >= chars else f"{shown}\n… ({chars - len(shown):,} characters more)"
 
 
-def account(shown: Sequence[Card]) -> str:
+def tally(records: Iterable[Mapping[str, Any]]) -> str:
+    """`2 running, 1 failed`."""
+    counts = collections.Counter(r.get("outcome") or r["state"] for r in records)
+    hows = [how.value for how in (*State, *Outcome)]
+    return ", ".join(f"{counts[how]} {how.replace('_', ' ')}" for how in hows if counts[how])
+
+
+def account(records: Sequence[Mapping[str, Any]]) -> str:
     """`3 tasks: 2 succeeded, 1 failed; 18,234 tokens in, 1,210 out; +41 -7 in 3 files`."""
-    hows = collections.Counter(card.how for card in shown)
-    trees = [card.seen.worktree for card in shown if card.seen.worktree]
-    plus, minus, files = (sum(getattr(tree, key) or 0 for tree in trees)
-                          for key in ("insertions", "deletions", "files_changed"))
-    return (f"{len(shown)} task{'s' * (len(shown) != 1)}: "
-            + ", ".join(f"{count} {how.replace('_', ' ')}" for how, count in hows.items())
-            + f"; {sum(card.usage.input_tokens for card in shown):,} tokens in, "
-            + f"{sum(card.usage.output_tokens for card in shown):,} out; +{plus} -{minus} in {files} files")
+    total = lambda part, key: sum(record.get(part, {}).get(key, 0) for record in records)
+    return (f"{len(records)} task{'s' * (len(records) != 1)}: {tally(records)}; "
+            f"{total('usage', 'input_tokens'):,} tokens in, {total('usage', 'output_tokens'):,} out; "
+            f"+{total('worktree', 'insertions')} -{total('worktree', 'deletions')} "
+            f"in {total('worktree', 'files_changed')} files")
 
 
 def web_page(shown: Sequence[Card]) -> str:
     """The report of these tasks, one or more."""
-    first, last = shown[0].seen.spec.created_at, max(card.until for card in shown)
+    first, last = shown[0].begin, max(card.begin + card.record["elapsed_s"] for card in shown)
     when = " to ".join(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (first, last))
-    when, policy = f"{when}; grey: until codex began", "default-src 'none'; style-src 'unsafe-inline'"
+    told, policy = account([card.record for card in shown]), "default-src 'none'; style-src 'unsafe-inline'"
     return "\n".join((
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{account(shown)}</title>\n<style>\n{REPORT_STYLE}\n</style>\n</head>\n<body>",
-        f'<h1>codex-mcp-swarm</h1>\n<p>{account(shown)}</p>\n<p class="soft">{when}</p>',
-        *_timeline(shown, first, last), *(line for card in shown for line in _section(card)),
+        f"<title>{told}</title>\n<style>\n{REPORT_STYLE}\n</style>\n</head>\n<body>",
+        f'<h1>codex-mcp-swarm</h1>\n<p>{told}</p>\n<p class="soft">{when}; grey: until codex began</p>',
+        *_timeline(shown, first, max(last - first, 1.0)), *itertools.chain(*map(_section, shown)),
         "</body>\n</html>\n"))
 
 
-def _timeline(shown: Sequence[Card], first: float, last: float) -> Iterator[str]:
+def _timeline(shown: Sequence[Card], first: float, span_s: float) -> Iterator[str]:
     """A row for each task: its title, and under it when it was prepared, when it ran and how that ended."""
-    span, height = max(last - first, 1.0), 40 * len(shown)
+    height = 40 * len(shown)
     yield f'<svg role="img" aria-label="When each task ran" height="{height + 24}">'
-    for quarter, anchor in enumerate(("start", "middle", "middle", "middle", "end")):
-        at = f"{25 * quarter}%"
-        yield f'<line x1="{at}" x2="{at}" y1="0" y2="{height + 4}"/>'
-        yield f'<text x="{at}" y="{height + 20}" text-anchor="{anchor}">{lasting(span * quarter / 4)}</text>'
-    for row, card in enumerate(shown):
-        begin, task_id = card.seen.spec.created_at, card.seen.task.task_id
-        yield f'<a href="#{task_id}"><text x="4" y="{40 * row + 14}">{as_html(_name(card))}</text>'
-        for how, since, until in (("prepared", begin, card.ready_at), (card.how, card.ready_at, card.until)):
-            x, width = 99 * (since - first) / span, 99 * (until - since) / span + (how == card.how)
-            place = f'x="{x:.2f}%" width="{width:.2f}%" y="{40 * row + 20}" height="12" rx="2"'
-            yield f'<rect class="{how}" {place}><title>{how} for {lasting(until - since)}</title></rect>'
+    for at, anchor in ((0, "start"), (50, "middle"), (100, "end")):
+        yield f'<line x1="{at}%" x2="{at}%" y1="0" y2="{height + 4}"/>'
+        yield f'<text x="{at}%" y="{height + 20}" text-anchor="{anchor}">{lasting(span_s * at / 100)}</text>'
+    for top, card in zip(range(0, height, 40), shown):
+        yield f'<a href="#{card.record["task_id"]}"><text x="4" y="{top + 14}">{card.name}</text>'
+        ran_s = card.record["elapsed_s"] - card.ready_s
+        for how, since, took in (("prepared", 0.0, card.ready_s), (card.how, card.ready_s, ran_s)):
+            x, width = 99 * (card.begin + since - first) / span_s, 99 * took / span_s + (how == card.how)
+            place = f'x="{x:.2f}%" width="{width:.2f}%" y="{top + 20}" height="12" rx="2"'
+            yield f'<rect class="{how}" {place}><title>{how} for {lasting(took)}</title></rect>'
         yield "</a>"
     yield "</svg>"
 
 
-def _name(card: Card) -> str:
-    return card.seen.spec.title or card.seen.task.task_id
-
-
 def _section(card: Card) -> Iterator[str]:
     """What became of one task."""
-    seen, report, tree = card.seen, card.seen.report, card.seen.worktree
-    yield f'<section id="{seen.task.task_id}">\n<h2>{as_html(_name(card))}</h2>'
-    how, took = card.how.replace("_", " "), lasting(card.until - seen.spec.created_at)
-    yield f'<p><b class="{card.how}">{how}</b> after {took}</p>'
-    tokens = f"{card.usage.input_tokens:,} tokens in, {card.usage.output_tokens:,} out"
-    facts = [seen.task.task_id, report and report.model, report and report.sandbox, tokens]
-    facts += [tree.branch, f"+{tree.insertions or 0} -{tree.deletions or 0}"] if tree else []
+    record, tree, usage = card.record, card.record.get("worktree"), card.record.get("usage")
+    yield f'<section id="{record["task_id"]}">\n<h2>{card.name}</h2>'
+    took = lasting(record["elapsed_s"])
+    yield f'<p><b class="{card.how}">{card.how.replace("_", " ")}</b> after {took}</p>'
+    facts = [record["task_id"], record.get("model"), record.get("sandbox")]
+    facts += [f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out"] if usage else []
+    facts += [tree["branch"], f"+{tree.get('insertions', 0)} -{tree.get('deletions', 0)}"] if tree else []
     yield f'<p class="soft">{as_html(" · ".join(filter(None, facts)))}</p>'
-    if report and report.failure:
-        told_of = "\n".join(_failure_lines(to_json(report.failure)))
-        yield f'<p class="text failed">{as_html(told_of)}</p>'
-    message = report.content if report else seen.progress.message
+    if "failure" in record:
+        yield f'<p class="text failed">{as_html(chr(10).join(_failure_lines(record["failure"])))}</p>'
+    message = record.get("content") or record.get("progress", {}).get("last_message", "")
     if message:
         yield f'<div class="text">{as_html(with_rest(message[:RESULT_CHARS], len(message)))}</div>'
-    for part in re.split(r"(?m)^(?=diff --git )", card.patch):
-        name = part.split("\n")[0].rpartition(" b/")[2]
-        if part:
-            lines = "\n".join(map(_coloured, part.rstrip("\n").split("\n")))
-            yield f"<details><summary>{as_html(name)}</summary>\n<pre>{lines}</pre></details>"
+    for part in filter(None, re.split(r"(?m)^(?=diff --git )", card.patch)):
+        name, lines = part.split("\n")[0].rpartition(" b/")[2], part.rstrip("\n").split("\n")
+        yield f"<details><summary>{as_html(name)}</summary>"
+        yield "<pre>" + "\n".join(map(_coloured, lines)) + "</pre></details>"
     yield "</section>"
 
 
 def _coloured(line: str) -> str:
     """A line of a patch."""
-    kinds = {"+": "plus", "-": "minus", "@": "hunk"}
-    kind = "" if line.startswith(("+++ ", "--- ")) else kinds.get(line[:1], "")
+    kind = "" if line.startswith(("+++ ", "--- ")) else \
+        {"+": "plus", "-": "minus", "@": "hunk"}.get(line[:1], "")
     return f'<span class="{kind}">{as_html(line)}</span>' if kind else as_html(line)
 
 
@@ -8427,10 +8421,6 @@ def _server_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
     return _pretty(facts)
 
 
-def findings_json(findings: Sequence[Finding]) -> str:
-    return _pretty({"findings": [*map(to_json, findings)]})
-
-
 SCHEME = "codex-swarm:///"
 RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "server-info", "server-info", "Version, paths and limits of this server, and its codex",
@@ -8439,7 +8429,8 @@ RESOURCES: Tuple[Resource, ...] = (
              lambda swarm, task_id, about: _pretty({**to_json(swarm.config),
                                                     "overrides": [*map(masked, swarm.config.overrides)]})),
     Resource(SCHEME + "doctor", "doctor", "What tasks stand on, what is broken there, and what to do",
-             "application/json", lambda swarm, task_id, about: findings_json(swarm.doctor())),
+             "application/json",
+             lambda swarm, task_id, about: _pretty({"findings": [*map(to_json, swarm.doctor())]})),
     Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
     Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
              lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
@@ -9402,10 +9393,11 @@ def arg(*names: str, **how: Any) -> Argument:
     return names, how
 
 
-def subcommand(name: str, aim: str, help: str, more: str, *arguments: Argument,
+def subcommand(aim: str, help: str, more: str, *arguments: Argument,
                flags: bool = False) -> Callable[[Any], Any]:
-    """Put the function below into COMMANDS."""
+    """Put the function below into COMMANDS, under its name without `command_`."""
     def add(run: Any) -> Any:
+        name = run.__name__.replace("command_", "", 1)
         COMMANDS[name] = Command(name, aim, help, more, arguments, run, flags)
         return run
     return add
@@ -9569,9 +9561,9 @@ class Typed:
 def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
     """Tell on stderr who ended how, when it happens; on a terminal what all do. Returns those that run on
     when the call is cancelled."""
-    if Terminal.takes(sys.stderr, typed.environ) and not typed.call.cancelled:
-        return watch_live(typed.swarm, task_ids, sys.stderr)
     left, look = list(task_ids), Look(sys.stderr, typed.environ)
+    if look.draws() and not typed.call.cancelled:
+        return watch_live(typed.swarm, task_ids, sys.stderr)
     while True:
         typed.swarm.wait(left, PROGRESS_GAP_S, typed.call, "any")   # Ctrl-C may come just before it sleeps
         ended = dict.fromkeys(typed.swarm.watch.look(left)[0])
@@ -9635,32 +9627,55 @@ def said_of(error: OSError) -> str:
 class Look:
     """How lines look on an output: marks and colours only on a terminal. NO_COLOR takes the colours away."""
 
-    def __init__(self, out: Any, environ: Mapping[str, str]) -> None:
-        import shutil
-        terminal = out.isatty()
-        self.fancy, self.colours = terminal and environ.get("TERM") != "dumb", not environ.get("NO_COLOR")
-        self.width = shutil.get_terminal_size().columns if terminal else 1000
+    def __init__(self, out: TextIO, environ: Mapping[str, str]) -> None:
+        self.out, self.colours = out, not environ.get("NO_COLOR")
+        self.marks = out.isatty() and environ.get("TERM", "dumb") != "dumb"
+        self.size = (WIDE, 0)
+        self.measure()
+
+    def measure(self) -> None:
+        """See how many columns and lines it has. The last column stays free, else what erases the rest of a
+        line would erase its end."""
+        if self.out.isatty():
+            wide, high = os.get_terminal_size(self.out.fileno())
+            self.size = (wide or 80) - 1, high or 24
+
+    def draws(self) -> bool:
+        """Whether frames can be drawn there: it is our terminal, and we are in its foreground."""
+        with contextlib.suppress(OSError):          # not ours
+            return self.marks and os.tcgetpgrp(self.out.fileno()) == os.getpgrp()
+        return False
 
     def mark(self, how: str) -> str:
         """`how`: an outcome or a state."""
         sign, colour = MARKS.get(how, MARKS["starting"])
-        return (f"\033[{colour}m{sign}\033[m " if self.colours else f"{sign} ") if self.fancy else ""
+        return (f"\033[{colour}m{sign}\033[39m " if self.colours else f"{sign} ") if self.marks else ""
 
-    def tasks(self, records: Sequence[Mapping[str, Any]], *more: Sequence[str]) -> Iterator[str]:
-        """A line for each; `more`: further columns, a text for each task."""
-        took = [lasting(r.get("elapsed_s", 0)) for r in records]
-        took = [f"{text:>{max(map(len, took))}}" for text in took]
-        facts = [column for column in (took, *more, [_changes(r) for r in records]) if any(column)]
-        widths = [max(map(columns, column)) for column in facts]
-        for record, *told_of in zip(records, *facts):
-            how = record.get("outcome") or record["state"]
-            filled = (text + " " * (wide - columns(text)) for text, wide in zip(told_of, widths))
-            line = "  ".join([record["task_id"], f"{how:9}", *filled, ""])
-            what = " · ".join(filter(None, (record.get("title"), _does(record))))
-            room = max(12, self.width - columns(line) - 3)
-            yield self.mark(how) + line + fitted(what, room).rstrip()
+    def tasks(self, records: Sequence[Mapping[str, Any]], *more: Sequence[str],
+              brief: bool = False) -> List[str]:
+        """A line for each: its id, facts, title, and what it does or came to; `brief` for a display, where
+        the facts stand at the right. `more`: further facts, a text for each task. Where there is little room
+        the last facts are left out."""
+        hows = [r.get("outcome") or r["state"] for r in records]
+        names = [r["task_id"][:6] if brief else f"{r['task_id']}  {how:9}" for r, how in zip(records, hows)]
+        table = ([lasting(int(r.get("elapsed_s", 0))) for r in records], *more, [*map(_changes, records)],
+                 [*map(_tokens, records)])
+        facts = [""] * len(records)
+        for column in filter(any, table):
+            wide = max(map(columns, column))
+            longer = [f"{fact}  {' ' * (wide - columns(text))}{text}" for fact, text in zip(facts, column)]
+            if self.size[0] < columns(names[0] + longer[0]) + 6 + ROOM_FOR_WORDS:
+                break
+            facts = longer
+        room = max(2, self.size[0] - max((columns(n + f) for n, f in zip(names, facts)), default=0) - 6)
+        title = min(room // 2, max((columns(r.get("title", "")) for r in records), default=0))
+        words = [fitted(r.get("title", ""), title) + "  " + fitted(_does(r), room - title) for r in records]
+        return [self.mark(how) + name + (f"  {said}{fact}" if brief else f"{fact}  {said.rstrip()}")
+                for how, name, fact, said in zip(hows, names, facts, words)]
 
 
+WIDE = 1000                         # columns, where it is no terminal
+ROOM_FOR_WORDS = 20                 # columns that facts leave to what is said of a task
 MARKS: Mapping[str, Tuple[str, str]] = {        # and the colour of the terminal
     "succeeded": ("✓", "32"), "failed": ("✗", "31"), "timed_out": ("✗", "31"), "lost": ("✗", "31"),
     "cancelled": ("■", "33"), "stopping": ("■", "33"),
@@ -9672,6 +9687,12 @@ def _changes(record: Mapping[str, Any]) -> str:
     tree = record.get("worktree", {})
     files = tree.get("files_changed")
     return f"+{tree['insertions']} -{tree['deletions']} {files} file{'s' * (files > 1)}" if files else ""
+
+
+def _tokens(record: Mapping[str, Any]) -> str:
+    usage = record.get("usage", {})
+    tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+    return f"{tokens / 1000:.1f}k" if tokens >= 1000 else str(tokens or "")
 
 
 def _does(record: Mapping[str, Any]) -> str:
@@ -9773,7 +9794,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
     return 0
 
 
-@subcommand("config", "Set up", "print the entry that adds the server to a client", """\
+@subcommand("Set up", "print the entry that adds the server to a client", """\
 Put the entry where the line above it says. The flags that you add are flags of the server in it.
 
 examples:
@@ -9781,7 +9802,7 @@ examples:
   codex-mcp-swarm config codex --max-sandbox workspace-write""",
             arg("client", metavar="CLIENT", nargs="?", choices=list(CLIENTS), help=", ".join(CLIENTS)),
             flags=True)
-def show_entry(typed: Typed) -> int:
+def command_config(typed: Typed) -> int:
     """Print the entry for a client, with the other words of the command line as flags of the server; the path
     of codex absolute, since a client starts it elsewhere. Raises: ToolError where there is none."""
     client, given = typed["client"], list(typed.argv)
@@ -9804,7 +9825,7 @@ def show_entry(typed: Typed) -> int:
     return 0
 
 
-@subcommand("run", "Run tasks", "run tasks, each PROMPT one, and wait for their results", """\
+@subcommand("Run tasks", "run tasks, each PROMPT one, and wait for their results", """\
 The final message of a single task goes to standard output alone, of several with a heading each; what else
 there is to say goes to standard error. Ctrl-C leaves the tasks running. FILE holds the arguments of the tool
 codex_batch as JSON: {"tasks": [{"prompt": ...}, ...], "defaults": {...}}, or the list of tasks alone.
@@ -9818,7 +9839,7 @@ examples:
             arg("--file", help="a file of tasks; `-`: standard input"),
             arg("-w", "--worktree", action="store_true", help="each in a git worktree of its own"),
             of_tool("codex", "cwd", "-C", "--cwd", metavar="DIR"), *RUN_OPTIONS, DETACH, JSON, flags=True)
-def run_tasks(typed: Typed) -> int:
+def command_run(typed: Typed) -> int:
     if bool(typed["file"]) == bool(typed["prompts"]):
         raise UsageError("run needs either a PROMPT (`-`: on standard input) or --file FILE")
     batch: Any = [{"prompt": typed_in("-") if given == "-" else given} for given in typed["prompts"]]
@@ -9840,7 +9861,7 @@ def run_tasks(typed: Typed) -> int:
     return typed.see_through(typed.asks("codex_batch", **{**batch, "wait": True}))
 
 
-@subcommand("reply", "Run tasks", "go on with what a task began: in its conversation, and its worktree", """\
+@subcommand("Run tasks", "go on with what a task began: in its conversation, and its worktree", """\
 examples:
   codex-mcp-swarm reply 2f9c "Now add a test for it"
   codex-mcp-swarm reply 81d0 "Unite both versions" --update-from 2f9c""",
@@ -9848,23 +9869,23 @@ examples:
             of_tool("codex_reply", "update_from", "--update-from", metavar="TASK"),
             of_tool("codex_reply", "fork", "--fork"), of_tool("codex_reply", "interrupt", "--interrupt"),
             *RUN_OPTIONS, DETACH, JSON, flags=True)
-def reply_to_task(typed: Typed) -> int:
+def command_reply(typed: Typed) -> int:
     prompt = typed_in("-") if typed["prompt"] == "-" else typed["prompt"]
     typed.heed_ctrl_c()
     return typed.see_through(typed.asks("codex_reply", prompt=prompt))
 
 
-@subcommand("wait", "Run tasks", "wait for tasks that run already, and print their results", """\
+@subcommand("Run tasks", "wait for tasks that run already, and print their results", """\
 It prints and ends as `run` does.
 
 examples:
   codex-mcp-swarm wait 2f9c 81d0""", IDS, JSON)
-def wait_for_tasks(typed: Typed) -> int:
+def command_wait(typed: Typed) -> int:
     typed.heed_ctrl_c()
     return typed.see_through(typed.asks("codex_wait"))
 
 
-@subcommand("stop", "Run tasks", "stop tasks, and everything that they started", """\
+@subcommand("Run tasks", "stop tasks, and everything that they started", """\
 What they did stays: in their worktrees, committed, and in their logs.
 
 examples:
@@ -9872,7 +9893,7 @@ examples:
   codex-mcp-swarm stop --all""",
             arg("task_ids", metavar="ID", nargs="*"),
             arg("-a", "--all", action="store_true", help="all that run, whoever started them"), JSON)
-def stop_tasks(typed: Typed) -> int:
+def command_stop(typed: Typed) -> int:
     if bool(typed["task_ids"]) == typed["all"]:
         raise UsageError("stop needs either an ID or --all")
     ids = typed["task_ids"] or typed.swarm.unended()
@@ -9881,7 +9902,7 @@ def stop_tasks(typed: Typed) -> int:
     return 0 if all(record["state"] == State.ENDED.value for record in data["tasks"]) else 1
 
 
-@subcommand("ls", "See what they do and did", "list tasks", """\
+@subcommand("See what they do and did", "list tasks", """\
 What runs, and results that nobody has seen yet; with --all whatever has ended, newest first.
 
 examples:
@@ -9891,7 +9912,7 @@ examples:
             arg("-a", "--all", action="store_true", help="those that have ended, too"),
             arg("-q", "--quiet", action="store_true", help="ids alone"),
             arg("--here", dest="cwd", action="store_const", const=".", help="only of this repository"), JSON)
-def list_tasks(typed: Typed) -> int:
+def command_ls(typed: Typed) -> int:
     data, more = _all_tasks(typed) if typed["all"] else (typed.asks("codex_status").data, "")
     if data.get("more_uncollected"):
         more = f"{data['more_uncollected']} more that nobody has seen: `codex-mcp-swarm ls --all`"
@@ -9929,9 +9950,10 @@ def _when_and_where(swarm: Swarm, records: Sequence[Mapping[str, Any]]) -> Itera
         places.append("")
         with contextlib.suppress(ToolError, *UNREADABLE):
             spec = swarm.store.get(record["task_id"]).spec()
-            places[-1] = spec.checkout or spec.cwd
+            places[-1] = os.path.basename(spec.checkout or spec.cwd)
     if len(set(filter(None, places))) > 1:
-        yield [fitted(os.path.basename(place), 20).rstrip() for place in places]
+        width = min(20, max(map(columns, places)))
+        yield [fitted(place, width) for place in places]
 
 
 def ended_ago(record: Mapping[str, Any], now: float) -> str:
@@ -9941,12 +9963,12 @@ def ended_ago(record: Mapping[str, Any], now: float) -> str:
     return f"{lasting(max(0, round(now - record['started_at'] - record.get('elapsed_s', 0))))} ago"
 
 
-@subcommand("show", "See what they do and did", "show what tasks do, or what became of them", """\
+@subcommand("See what they do and did", "show what tasks do, or what became of them", """\
 Outcome, final message, changed files, and what to do where it failed.
 
 examples:
   codex-mcp-swarm show 2f9c""", IDS, JSON)
-def show_tasks(typed: Typed) -> int:
+def command_show(typed: Typed) -> int:
     data, now = typed.asks("codex_status").data, typed.swarm.host.now()
     timed = [{**r, "ended": ended_ago(r, now)} for r in data["tasks"]]
     typed.show(data if typed["json"] else {**data, "tasks": timed})
@@ -9954,7 +9976,7 @@ def show_tasks(typed: Typed) -> int:
     return 0
 
 
-@subcommand("logs", "See what they do and did", "print what a task did, step by step", """\
+@subcommand("See what they do and did", "print what a task did, step by step", """\
 Its messages, commands with the end of their output, edits, errors.
 
 examples:
@@ -9964,7 +9986,7 @@ examples:
             arg("task_id", metavar="ID"),
             arg("-f", "--follow", action="store_true", help="go on until it ends"),
             arg("--raw", "--json", action="store_true", help="the events themselves, one line of JSON each"))
-def show_logs(typed: Typed) -> int:
+def command_logs(typed: Typed) -> int:
     task = typed.swarm.store.get(one_named(typed.swarm, typed["task_id"]))
     if task.kept_since():
         raise ToolError(EVENTS_REMOVED)
@@ -10019,7 +10041,7 @@ def event_in_words(line: str) -> Iterator[str]:
         yield _text(event.get("message"))
 
 
-@subcommand("diff", "Bring their work home", "show what a task changed", """\
+@subcommand("Bring their work home", "show what a task changed", """\
 examples:
   codex-mcp-swarm diff 2f9c                     lines per file
   codex-mcp-swarm diff --patch 2f9c | less
@@ -10029,7 +10051,7 @@ examples:
             arg("--files", action="store_true", help="status per file"),
             of_tool("codex_diff", "against", "--against", metavar="TASK"),
             of_tool("codex_diff", "paths", "--path", metavar="GLOB", help="of these files alone"), JSON)
-def show_diff(typed: Typed) -> int:
+def command_diff(typed: Typed) -> int:
     if typed["patch"] and typed["files"]:
         raise UsageError("diff shows either --patch or --files")
     view = "patch" if typed["patch"] else "files" if typed["files"] else "stat"
@@ -10043,7 +10065,7 @@ def show_diff(typed: Typed) -> int:
     return 0
 
 
-@subcommand("merge", "Bring their work home", "merge the work of tasks, in this order", """\
+@subcommand("Bring their work home", "merge the work of tasks, in this order", """\
 Into a new branch, or with --into HEAD into the one that is checked out. Where they conflict it says who,
 where, and what to do; nothing is merged then.
 
@@ -10055,7 +10077,7 @@ examples:
             of_tool("codex_merge", "base", "--base", metavar="COMMIT"),
             of_tool("codex_merge", "squash", "--squash"),
             of_tool("codex_merge", "partial", "--partial", help="merge those before a conflict"), JSON)
-def merge_tasks(typed: Typed) -> int:
+def command_merge(typed: Typed) -> int:
     typed.heed_ctrl_c()
     data = typed.asks("codex_merge").data
     typed.show(data)
@@ -10122,46 +10144,15 @@ def fitted(text: str, width: int) -> str:
     return text + " " * (width - columns(text))
 
 
-def task_table(records: Sequence[Mapping[str, Any]], width: int) -> List[str]:
-    """A line of so many columns for each task; where there is little room, without tokens, or changes too."""
-    facts = [(lasting(int(r.get("elapsed_s", 0))), _changes(r), _tokens(r)) for r in records]
-    widths = [max(map(len, column)) for column in zip(*facts)]
-    left = lambda: width - 12 - sum(wide + 2 for wide in widths if wide)
-    while len(widths) > 1 and left() < 36:
-        del widths[-1]
-    title = min(left() // 2, max((columns(r.get("title", "")) for r in records), default=0))
-    lines = []
-    for record, told_right in zip(records, facts):
-        sign, colour = MARKS.get(record.get("outcome") or record["state"], MARKS["starting"])
-        what = f"{fitted(record.get('title', ''), title)}  {fitted(_does(record), left() - title)}"
-        right = "".join(f"  {fact:>{wide}}" for fact, wide in zip(told_right, widths) if wide)
-        for count, its_colour in ((r"\+\d+", "32"), (r"-\d+", "31")):
-            right = re.sub(count, f"\x1b[{its_colour}m\\g<0>\x1b[39m", right)
-        lines.append(f"\x1b[{colour}m{sign}\x1b[39m {record['task_id'][:6]}  {what}{right}")
-    return lines
-
-
-def _tokens(record: Mapping[str, Any]) -> str:
-    usage = record.get("usage", {})
-    tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
-    return f"{tokens / 1000:.1f}k" if tokens >= 1000 else str(tokens or "")
-
-
-def tally(records: Sequence[Mapping[str, Any]]) -> str:
-    """`2 running, 1 failed`."""
-    counts = collections.Counter(r.get("outcome") or r["state"] for r in records)
-    return ", ".join(f"{counts[how]} {how.replace('_', ' ')}" for how in reversed([*MARKS]) if counts[how])
-
-
-def overview(records: Sequence[Mapping[str, Any]], width: int, height: int) -> List[str]:
+def overview(records: Sequence[Mapping[str, Any]], look: Look) -> List[str]:
     """The frame of `run`; where there is no room for all, what has ended is left out first."""
-    room = max(1, height - 2)
+    room = max(1, look.size[1] - 2)
     first = sorted(records, key=lambda r: "outcome" in r)[:room] if len(records) > room else records
     more = f"; {len(records) - len(first)} are not shown" if len(first) < len(records) else ""
-    return [*task_table(first, width), fitted(tally(records) + more, width)]
+    return [*look.tasks(first, brief=True), fitted(tally(records) + more, look.size[0])]
 
 
-class Terminal:
+class Terminal(Look):
     """A terminal that is drawn on: below the prompt, where the last frame stays, or the `whole` of it, and
     then it tells of keys. Between frames the cursor stands where they begin: there a resize leaves it. No
     line is wrapped, so none moves another. Signals only wake it: none finds it half drawn."""
@@ -10170,18 +10161,10 @@ class Terminal:
                signal.SIGWINCH)
 
     def __init__(self, out: TextIO, environ: Mapping[str, str], whole: bool = False) -> None:
-        self.fd, self.encoding, self.whole = out.fileno(), out.encoding, whole
-        self.colours = not environ.get("NO_COLOR")
+        super().__init__(out, environ)
+        self.fd, self.whole = out.fileno(), whole
         self.lines: List[str] = []                  # as they stand there
-        self.size = (0, 0)                          # when they were drawn
-
-    @staticmethod
-    def takes(out: TextIO, environ: Mapping[str, str]) -> bool:
-        """Whether frames can be drawn there: it is our terminal, and we are in its foreground."""
-        with contextlib.suppress(OSError):          # not ours
-            obeys = out.isatty() and environ.get("TERM", "dumb") != "dumb"
-            return obeys and os.tcgetpgrp(out.fileno()) == os.getpgrp()
-        return False
+        self.drawn = (0, 0)                         # its size when they were drawn
 
     def __enter__(self) -> "Terminal":
         import termios
@@ -10213,15 +10196,9 @@ class Terminal:
         self.lines = []
 
     def _write(self, text: str) -> None:
-        data = text.encode(self.encoding, "replace")
+        data = text.encode(self.out.encoding, "replace")
         while data:
             data = data[os.write(self.fd, data):]
-
-    def room(self) -> Tuple[int, int]:
-        """Columns and lines for a frame. The last column stays free, else what erases the rest of a line
-        would erase its end."""
-        wide, high = os.get_terminal_size(self.fd)
-        return (wide or 80) - 1, high or 24
 
     def draw(self, lines: Sequence[str], last: bool = False) -> None:
         """Bring these lines there, and write none that stands there; the last frame may be longer than the
@@ -10229,12 +10206,11 @@ class Terminal:
         up = lambda count: f"\x1b[{count}A\r" if count else "\r"
         start, end = "\x1b[H" if self.whole else "\r", "\r\n" if last else up(len(lines) - 1)
         frame = start + "\x1b[K\r\n".join(lines) + "\x1b[J" + end
-        if not last and self.size == self.room() and len(lines) == len(self.lines):
+        if not last and self.drawn == self.size and len(lines) == len(self.lines):
             changed = [at for at, line in enumerate(lines) if line != self.lines[at]]
             frame = "".join("\n" * at + lines[at] + "\x1b[K" + up(at) for at in changed)
-        self.lines, self.size = [] if last else list(lines), self.room()
+        self.lines, self.drawn = [] if last else list(lines), self.size
         if frame:
-            frame = frame if self.colours else re.sub(r"\x1b\[3\dm", "", frame)
             self._write(f"\x1b[?2026h{frame}\x1b[?2026l")       # where it is known it shows all at once
 
     def keys(self, timeout_s: float) -> List[str]:
@@ -10248,6 +10224,7 @@ class Terminal:
                 self._pause(number)
             elif number != signal.SIGWINCH:
                 raise SystemExit(128 + number)
+        self.measure()
         if 0 not in ready:
             return []
         typed = os.read(0, 1024).decode("utf-8", "replace")
@@ -10265,7 +10242,8 @@ class Terminal:
         self._own(True)
 
 
-def look(swarm: Swarm, task_ids: Iterable[str], known: Dict[str, Dict[str, Any]]) -> List[Dict[str, Any]]:
+def records_now(swarm: Swarm, task_ids: Iterable[str],
+                known: Dict[str, Dict[str, Any]]) -> List[Dict[str, Any]]:
     """The records of tasks as a display needs them. What has ended is read once: `known` keeps them."""
     for task_id in task_ids:
         if "outcome" not in known.get(task_id, {}):
@@ -10278,47 +10256,39 @@ def watch_live(swarm: Swarm, task_ids: Sequence[str], out: TextIO) -> List[str]:
     """Show these tasks on a terminal until all have ended, or Ctrl-C. Returns those that go on. Raises:
     SystemExit for another signal that ends us."""
     known: Dict[str, Dict[str, Any]] = {}
-    running = lambda: [r["task_id"] for r in look(swarm, task_ids, known) if "outcome" not in r]
+    running = lambda: [r["task_id"] for r in records_now(swarm, task_ids, known) if "outcome" not in r]
     with contextlib.suppress(KeyboardInterrupt), Terminal(out, swarm.environ) as terminal:
         while running():
-            terminal.draw(overview([*known.values()], *terminal.room()))
+            terminal.draw(overview([*known.values()], terminal))
             terminal.keys(PROGRESS_GAP_S)
-        terminal.draw(task_table([*known.values()], terminal.room()[0]), last=True)
+        terminal.draw(terminal.tasks([*known.values()], brief=True), last=True)
     return running()
 
 
 class Top:
     """What `top` shows, and what its keys do: a list of tasks, and over it a page of text."""
 
-    def __init__(self, swarm: Swarm) -> None:
-        self.swarm, self.store = swarm, swarm.store
+    def __init__(self, swarm: Swarm, look: Look) -> None:
+        self.swarm, self.look = swarm, look
         self.records: List[Dict[str, Any]] = []
         self.known: Dict[str, Dict[str, Any]] = {}
         self.chosen = ""                            # the task that is selected
         self.page: Optional[Callable[[], str]] = None
         self.first = self.last = 0                  # the line that the page begins with, and can at most
         self.asked = self.said = ""                 # the task that a yes stops; what was done
+        self.left = False
+        self.keys = {"q": self.leave, "\x1b": self.close, "?": lambda: self.open(lambda: TOP_HELP),
+                     "\r": self.show, "\n": self.show, "f": self.follow, "s": self.ask}
 
-    def show(self, terminal: Terminal) -> None:
-        """Until somebody has had enough. Raises: as Terminal.keys."""
-        clock, look_at = self.swarm.host.monotonic, 0.0
-        while True:
-            if clock() >= look_at:
-                self.look()
-                look_at = clock() + PROGRESS_GAP_S
-            terminal.draw(self.frame(*terminal.room()))
-            if not all(map(self.press, terminal.keys(max(0.0, look_at - clock())))):
-                return
-
-    def look(self) -> None:
-        """At all that have not ended, in the order of starting, then at those that ended within RECENT_S, the
-        last one first."""
+    def read(self) -> None:
+        """All that have not ended, in the order of starting, then those that ended within RECENT_S, the last
+        one first."""
         since = self.swarm.host.now() - RECENT_S
-        live, index = self.swarm.live(), self.store.ended           # the look at the first fills the second
+        live, index = self.swarm.live(), self.swarm.store.ended     # the look at the first fills the second
         ends = itertools.takewhile(lambda end: int(end[0]) > since * 1000, index.newest_first(index.text()))
         ids = dict.fromkeys([*live, *(task_id for _, task_id in ends)])
         ended_at = lambda r: r.get("started_at", 0) + r.get("elapsed_s", 0) if "outcome" in r else FAR
-        found = [r for r in look(self.swarm, ids, self.known) if ended_at(r) > since]
+        found = [r for r in records_now(self.swarm, ids, self.known) if ended_at(r) > since]
         self.records = sorted(found, key=lambda r: (-ended_at(r), r.get("started_at", 0)))
 
     @property
@@ -10327,7 +10297,8 @@ class Top:
         ids = [record["task_id"] for record in self.records]
         return ids.index(self.chosen) if self.chosen in ids else 0
 
-    def frame(self, width: int, height: int) -> List[str]:
+    def frame(self) -> List[str]:
+        width, height = self.look.size
         room, foot = max(1, height - 2), "Enter show · f follow · s stop · ? help · q quit"
         if self.page:
             lines, foot = list(folded(clip_middle(self.page(), RESULT_CHARS), width)), "j, k scroll · q back"
@@ -10335,63 +10306,75 @@ class Top:
             lines = lines[max(0, min(self.first, self.last)):]
         else:
             first = max(0, min(self.at - room // 2, len(self.records) - room))
-            lines = task_table(self.records[first:first + room], width)
+            lines = self.look.tasks(self.records[first:first + room], brief=True)
             lines = lines or ["No task runs, and none ended within the last hour."]
             lines[self.at - first] = f"\x1b[7m{lines[self.at - first]}\x1b[27m"
         if self.asked:
             foot = f"Stop task {self.asked}? y: yes, any other key: no"
         head = f"codex-mcp-swarm: {tally(self.records) or 'no task'}"
-        lines = (lines + [""] * room)[:room]
-        return [f"\x1b[1m{fitted(head, width)}\x1b[22m", *lines,
+        return [f"\x1b[1m{fitted(head, width)}\x1b[22m", *(lines + [""] * room)[:room],
                 f"\x1b[2m{fitted(self.said or foot, width)}\x1b[22m"]
 
-    def press(self, key: str) -> bool:
-        """Whether the display goes on."""
-        record = self.records[self.at] if self.records else {}
-        task_id = self.chosen = record.get("task_id", "")
+    def press(self, key: str) -> None:
         asked, self.asked, self.said = self.asked, "", ""
+        self.chosen = self.records[self.at]["task_id"] if self.records else ""
         if asked:
             if key in "yY":
                 self.swarm.stop([asked])
                 self.said = f"Task {asked} was asked to stop"
-        elif key in MOVES and self.page:
-            self.first = max(0, min(self.first, self.last)) + MOVES[key]
-        elif key in MOVES and task_id:
-            at = max(0, min(self.at + MOVES[key], len(self.records) - 1))
-            self.chosen = self.records[at]["task_id"]
-        elif key in ("q", "\x1b"):
-            if not self.page:
-                return key != "q"
-            self.page = None
-        elif key == "?":
-            self._open(lambda: TOP_HELP)
-        elif key in "\r\n" and task_id:
-            self._open(lambda: render({"tasks": [record_of(self.swarm, task_id)]}))
-        elif key == "f" and task_id:
-            self._open(lambda: self.told(task_id), FAR)
-        elif key == "s" and task_id:
-            self.asked, self.said = ("", "It has ended") if "outcome" in record else (task_id, "")
-        return True
+        elif key in MOVES:
+            self.move(MOVES[key])
+        elif key in self.keys and (self.chosen or key in "q\x1b?"):
+            self.keys[key]()
 
-    def _open(self, page: Callable[[], str], first: int = 0) -> None:
+    def move(self, lines: int) -> None:
+        if self.page:
+            self.first = max(0, min(self.first, self.last)) + lines
+        elif self.records:
+            self.chosen = self.records[max(0, min(self.at + lines, len(self.records) - 1))]["task_id"]
+
+    def leave(self) -> None:
+        self.left = self.page is None
+        self.close()
+
+    def close(self) -> None:
+        self.page = None
+
+    def open(self, page: Callable[[], str], first: int = 0) -> None:
         """`first`: FAR stays at the end."""
         self.page, self.first, self.last = page, first, first
 
-    def told(self, task_id: str) -> str:
+    def show(self) -> None:
+        task_id = self.chosen
+        self.open(lambda: render(for_people({"tasks": [record_of(self.swarm, task_id)]})))
+
+    def follow(self) -> None:
         """The last of what it did, in words."""
-        events = TaskDir(os.path.join(self.store.tasks, task_id)).tail("events.jsonl", 1 << 20)
-        words = "\n".join(text for line in events.split("\n") for text in event_in_words(line))
-        return words or "Nothing yet"
+        task = TaskDir(os.path.join(self.swarm.store.tasks, self.chosen))
+        lines = lambda: map(event_in_words, task.tail("events.jsonl", 1 << 20).split("\n"))
+        self.open(lambda: "\n".join(itertools.chain(*lines())) or "Nothing yet", FAR)
+
+    def ask(self) -> None:
+        ended = "outcome" in self.records[self.at]
+        self.asked, self.said = ("", "It has ended") if ended else (self.chosen, "")
 
 
-@subcommand("top", "See what they do and did", "watch all tasks live, stop, show and follow them", TOP_HELP)
-def watch_all(typed: Typed) -> int:
+@subcommand("See what they do and did", "watch all tasks live, stop, show and follow them", TOP_HELP)
+def command_top(typed: Typed) -> int:
     """Raises: ToolError where there is no terminal."""
-    if not (os.isatty(0) and Terminal.takes(sys.stdout, typed.environ)):
+    if not (os.isatty(0) and Look(sys.stdout, typed.environ).draws()):
         raise ToolError("`top` draws on a terminal, and this is none", "",
                         "`ls` says once what it shows; `ls --json` says it to a program")
+    clock, read_at = typed.swarm.host.monotonic, 0.0
     with contextlib.suppress(KeyboardInterrupt), Terminal(sys.stdout, typed.environ, whole=True) as terminal:
-        Top(typed.swarm).show(terminal)
+        shown = Top(typed.swarm, terminal)
+        while not shown.left:
+            if clock() >= read_at:
+                shown.read()
+                read_at = clock() + PROGRESS_GAP_S
+            terminal.draw(shown.frame())
+            for key in terminal.keys(max(0.0, read_at - clock())):
+                shown.press(key)
     return 0
 
 
@@ -10417,11 +10400,11 @@ echo '{"type": "turn.completed", "usage": {}}'
 """
 
 
-@subcommand("demo", "Set up", "tell a story of three tasks, two of which collide", """\
+@subcommand("Set up", "tell a story of three tasks, two of which collide", """\
 Three tasks work at once in a throw-away repository, each in a worktree of its own. Two change the same line:
 you see it before anything is merged, and what to do. Your codex does the work, which uses your account; where
 there is none that could, a stand-in takes its place. Nothing of it stays.""", flags=True)
-def demo(typed: Typed) -> int:
+def command_demo(typed: Typed) -> int:
     """Whatever ends it ends its tasks. Killed itself it leaves them in ROOT, where every server sees them and
     can stop them. Returns 0 when all succeeded. Raises: ToolError; OSError."""
     import tempfile
@@ -10447,7 +10430,7 @@ def demo(typed: Typed) -> int:
             options = {"cwd": repo, "worktree": True, "timeout_s": 300}
             prompts = [] if call.cancelled else DEMO_PROMPTS
             task_ids = swarm.start([{"prompt": prompt, **options} for prompt in prompts], call=call)
-            if Terminal.takes(sys.stdout, typed.environ):
+            if Look(sys.stdout, typed.environ).draws():
                 call.cancelled |= bool(watch_live(swarm, task_ids, sys.stdout))
             else:
                 swarm.wait(task_ids, WAIT_S, call)
@@ -10522,15 +10505,15 @@ def _forget_demo(swarm: Swarm, repo: str, task_ids: Sequence[str]) -> None:
                 task.remove()
 
 
-@subcommand("report", "See what they do and did", "sum up tasks, or write a page about them", """\
+@subcommand("See what they do and did", "sum up tasks, or write a page about them", """\
 Those that are named, or all of the last 24 hours. The page shows when each ran, how it ended, its tokens, its
 final message and what it changed; it is one file that loads nothing from anywhere.
 
 examples:
   codex-mcp-swarm report --html report.html""",
             arg("task_ids", metavar="ID", nargs="*"),
-            arg("--html", metavar="FILE", help="write a page for a browser"))
-def sum_up(typed: Typed) -> int:
+            arg("--html", metavar="FILE", help="write a page for a browser"), JSON)
+def command_report(typed: Typed) -> int:
     swarm, since = typed.swarm, time.time() - REPORT_S
     young = lambda task_id: modified_at(swarm.store.get(task_id).file("spec.json")) > since
     ids = all_named(swarm, typed["task_ids"]) if typed["task_ids"] else \
@@ -10539,39 +10522,40 @@ def sum_up(typed: Typed) -> int:
         raise ToolError("No task was started in the last 24 hours", "",
                         "`codex-mcp-swarm ls --all` lists older ones: name those")
     shown = cards(swarm, ids, REPORT_CHARS // len(ids) if typed["html"] else 0)
+    records = [card.record for card in shown]
+    data: Dict[str, Any] = {"summary": account(records), "tasks": records}
+    lines = Look(sys.stdout, typed.environ).tasks(records)
     if typed["html"]:
         with open(os.path.expanduser(typed["html"]), "w", encoding="utf-8", errors="replace") as f:
             f.write(web_page(shown))
-        lines = [f"The page is {os.path.abspath(f.name)}"]
-    else:
-        records = [swarm.record(card.seen.task.task_id) for card in shown]
-        lines = [*Look(sys.stdout, typed.environ).tasks(records)]
-    print(account(shown), *lines, sep="\n")
+        data["page"] = os.path.abspath(f.name)
+        lines = [f"The page is {data['page']}"]
+    typed.show(data, data["summary"], *lines)
     return 0
 
 
-@subcommand("doctor", "Set up", "say what tasks stand on, what is broken there, and what to do", """\
+@subcommand("Set up", "say what tasks stand on, what is broken there, and what to do", """\
 Codex and its login and sandbox, git, the task directory, free space, and which clients start this server.
 Nothing is changed. The exit status is 1 when something is broken.
 
 examples:
   codex-mcp-swarm doctor
   codex-mcp-swarm doctor --json | jq '.findings[] | select(.health != "ok")'""", JSON, flags=True)
-def doctor(typed: Typed) -> int:
+def command_doctor(typed: Typed) -> int:
     import textwrap
     findings, look = typed.swarm.doctor(), Look(sys.stdout, typed.environ)
-    if typed["json"]:
-        print(findings_json(findings))
-    for one in findings if not typed["json"] else ():
+    lines = []
+    for one in findings:
+        mark = look.mark(one.health.value) or f"{one.health.value:9}"
+        width, indent = max(30, look.size[0] - 24), "\n" + " " * (24 if look.marks else 31)
         said = [for_people(visible(part)) for part in (one.what, one.fix) if part]
-        lines = [line for part in said for line in textwrap.wrap(
-            part, max(30, look.width - 24), break_long_words=False, break_on_hyphens=False)]
-        print((look.mark(one.health.value) or f"{one.health.value:9}") + f"{one.name:22}"
-              + ("\n" + " " * (24 if look.fancy else 31)).join(lines))
+        parts = [textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) for text in said]
+        lines.append(f"{mark}{one.name:22}{indent.join(itertools.chain(*parts))}")
+    typed.show({"findings": [*map(to_json, findings)]}, *lines)
     return int(any(one.health is Health.BROKEN for one in findings))
 
 
-@subcommand("sweep", "Bring their work home", "remove what ended long ago, and say why the rest is kept", """\
+@subcommand("Bring their work home", "remove what ended long ago, and say why the rest is kept", """\
 Nothing goes that is not in a commit. It needs the same variables as the server.
 
 examples:
@@ -10582,7 +10566,7 @@ examples:
                 help="also remove young worktrees, with their branches, of which HEAD has all"),
             arg("--ignored", action="store_true",
                 help="also remove worktrees in which ignored files were made, with those files"), JSON)
-def sweep(typed: Typed) -> int:
+def command_sweep(typed: Typed) -> int:
     """Remove what is old and say what was done with everything, also when nobody listens any more. Returns 0.
     Raises: ToolError or OSError when ROOT cannot be swept."""
     config = typed.config
@@ -10628,13 +10612,13 @@ _codex_mcp_swarm() {
 complete -o default -F _codex_mcp_swarm codex-mcp-swarm"""
 
 
-@subcommand("completion", "Set up", "print what makes a shell complete commands, flags and ids", """\
+@subcommand("Set up", "print what makes a shell complete commands, flags and ids", """\
 examples:
   source <(codex-mcp-swarm completion bash)           in ~/.bashrc
   source <(codex-mcp-swarm completion zsh)            in ~/.zshrc
   codex-mcp-swarm completion fish | source            in ~/.config/fish/config.fish""",
             arg("shell", metavar="SHELL", choices=["bash", "zsh", "fish"], help="bash, zsh or fish"))
-def print_completion(typed: Typed) -> int:
+def command_completion(typed: Typed) -> int:
     known = {name: " ".join(_known_behind(row)) for name, row in COMMANDS.items()}
     if typed["shell"] == "fish":
         for name, words in known.items():

@@ -226,7 +226,7 @@ def test_keys_show_follow_and_stop_a_task(shell, three, root):
     at.type("qs")
     at.sees("Stop task %s?" % three[1])
     at.type("y")
-    at.sees("1 running, 1 cancelled, 1 succeeded")
+    at.sees("1 running, 1 succeeded, 1 cancelled")
     alive = {task.name for task in task_dirs(root) if is_supervised(task)}
     assert alive == {three[0]}
     at.type("?")

@@ -1,5 +1,6 @@
 """The report: what became of tasks, on one page that loads nothing, whatever they wrote."""
 import html.parser
+import json
 import re
 import xml.etree.ElementTree
 
@@ -81,7 +82,7 @@ def test_what_a_task_wrote_is_text_on_the_page_and_nothing_is_loaded(three):
 def test_a_phone_and_the_dark_are_thought_of(three):
     text = report(*three)
     assert '<meta name="viewport" content="width=device-width' in text
-    assert "prefers-color-scheme: dark" in text
+    assert "color-scheme: light dark" in text
     assert "overflow-wrap: anywhere" in text and "overflow-x: auto" in text
 
 
@@ -125,6 +126,9 @@ def test_the_command_sums_up_the_last_24_hours_and_writes_the_page_where_it_is_t
     assert cms.main(["report"]) == 0
     first, *rows = capsys.readouterr().out.splitlines()
     assert first.startswith("3 tasks: 2 succeeded, 1 failed") and [row[:12] for row in rows] == three[1]
+    assert cms.main(["report", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["summary"] == first and [task["task_id"] for task in data["tasks"]] == three[1]
     path = tmp_path / "report.html"
     assert cms.main(["report", "--html", str(path), three[1][0][:6]]) == 0
     assert capsys.readouterr().out.splitlines()[1] == f"The page is {path}"
