@@ -4,6 +4,7 @@ and nothing comes twice. Each test goes through seeds; the one that fails is nam
 `FUZZ_ROUNDS=100 tests/run unit/test_fuzz.py` goes through a hundred times as many.
 """
 import contextlib
+import io
 import json
 import os
 
@@ -13,8 +14,9 @@ import codex_mcp_swarm as cms
 from codex_mcp_swarm import Outcome, Report, TaskDir
 
 from . import test_store
-from .helpers import NAMES, lines_of
-from .odd import dumped, rounds
+from client import eventually
+from .helpers import NAMES, WAIT_S, lines_of
+from .odd import TEXTS, dumped, rounds
 from .test_store import application
 
 make = test_store.make                  # the fixture
@@ -191,20 +193,133 @@ def told(app, name, arguments, where):
     read = json.loads(cms.Wire.encode(result).decode("utf-8"),
                       parse_constant=lambda odd: pytest.fail("%s in %s: seed %s" % (odd, name, where)))
     if "structuredContent" in read and not read["isError"]:
-        wrong = cms.Shape(cms.TOOLS[name].returns).mismatches(read["structuredContent"])
+        wrong = cms.mismatches(cms.TOOLS[name].returns, read["structuredContent"])
         assert not wrong, (name, where, wrong)
     return read
 
 
 def test_no_record_is_so_odd_that_a_task_cannot_be_told_of(tasks, make):
     made = three_tasks(make)
-    for chance in rounds(60):
+    for chance in rounds(25):
         bad = chance.choice(made)
         with damaged(bad, chance) as name:
             app, where = application(tasks), (chance.seed_of, bad.id, name)
-            for tool, arguments in chance.sample(CALLS, 4):
+            for tool, arguments in chance.sample(CALLS, 3):
                 told(app, tool, arguments, where)
             for task in made:
                 told_of = told(app, "codex_status", {"task_ids": [task.id]}, where)
                 good = "structuredContent" in told_of and told_of["structuredContent"]["tasks"][0]
                 assert task is bad or good["title"] == "odd" and good["threadId"], where
+
+
+# -- arguments and schemas ----------------------------------------------------------------------------
+def fitting(schema, chance, depth=3):
+    """A value that a schema may allow: odd, and of the right type."""
+    schema = chance.choice(schema.get("anyOf", [schema]))
+    kind = schema.get("type", "null")
+    if "enum" in schema:
+        return chance.choice(schema["enum"])
+    if kind == "object":
+        names = list(schema.get("properties", {})) if depth else []
+        picked = [name for name in names if name in schema.get("required", ()) or chance.odds(0.2)]
+        return {name: fitting(schema["properties"][name], chance, depth - 1) for name in picked}
+    if kind == "array":
+        return [fitting(schema["items"], chance, depth - 1) for _ in range(chance.randrange(1, 3))]
+    if kind == "string":
+        known = ["%012x" % 2, "0000", THREADS[2], "codex-swarm/" + "%012x" % 2, "say it", "HEAD", "."]
+        return chance.choice(known + TEXTS)
+    if kind == "integer":
+        return chance.choice([0, 1, 2, 1000, 1 << 40])
+    return chance.choice([0, 0.5, 3]) if kind == "number" else chance.odds(0.5)
+
+
+def test_no_arguments_are_too_odd_to_be_judged():
+    for chance in rounds(300):
+        args = chance.choice(list(cms.TOOLS.values())).args
+        value = chance.changed(fitting(args, chance))
+        with contextlib.suppress(cms.ToolError):
+            value = cms.canonical(args, value)
+            wrong = cms.problems(args, value)
+            assert all(isinstance(one, str) and len(one) < 2000 for one in wrong), (chance.seed_of, wrong)
+            cms.refuse(wrong)
+
+
+def test_no_schema_of_a_caller_and_no_answer_is_too_odd_to_be_compared():
+    schema = {"type": "object", "properties": {"a": {"type": ["string", "null"]}, "b": {"$ref": "#/$defs/c"}},
+              "required": ["a"], "additionalProperties": False, "anyOf": [{"minLength": 1}, {"maximum": 5}],
+              "$defs": {"c": {"type": "array", "items": {"$ref": "#"}, "minItems": 1}}}
+    for chance in rounds(300):
+        odd = chance.changed(schema, 0.5)
+        message = dumped(chance.changed({"a": "x", "b": [{"a": None}]}, 0.5)).decode()
+        message = message if chance.odds(0.8) else chance.torn(message.encode()).decode("utf-8", "replace")
+        answer, wrong = cms.structured(odd if isinstance(odd, dict) else schema, message)
+        assert isinstance(wrong, str), chance.seed_of
+        cms.compact({"structured": answer, "warning": wrong})
+
+
+# -- frames -------------------------------------------------------------------------------------------
+STATELESS = {cms.VENDOR + "protocolVersion": cms.STATELESS,
+             cms.VENDOR + "clientCapabilities": {"extensions": {cms.TASKS_EXTENSION: {}}}}
+
+
+def odd_request(chance, number):
+    """A request that its method may take, more or less."""
+    name = chance.choice(["tools/call"] * 8 + list(cms.METHODS) + TEXTS)
+    params = chance.value()
+    if name == "tools/call":
+        tool = chance.choice(list(cms.TOOLS))
+        params = {"name": tool, "arguments": chance.changed(fitting(cms.TOOLS[tool].args, chance), 0.02)}
+    elif name == "resources/read":
+        uri = chance.choice(cms.RESOURCES).uri.replace("{task_id}", chance.choice(["%012x" % 2, "x", ""]))
+        params = {"uri": uri}
+    elif name == "prompts/get":
+        prompt = chance.choice(list(cms.PROMPTS.values()))
+        params = {"name": prompt.name, "arguments": fitting(prompt.schema(), chance)}
+    meta = chance.choice([{}, STATELESS, {"progressToken": number}, {**STATELESS, "progressToken": "x"}])
+    if isinstance(params, dict) and meta:
+        params = dict(params, _meta=meta)
+    return {"jsonrpc": "2.0", "id": number, "method": name, "params": params}
+
+
+def odd_line(chance, number):
+    """A line of a client, and how many answers there must be to it."""
+    message = odd_request(chance, number)
+    if chance.odds(0.2):
+        message = chance.changed(message, 0.1)
+        if isinstance(message, dict) and message.get("id", number) != number:
+            message["id"] = chance.choice([number, None, [], {}, True, 0.5])
+    if chance.odds(0.05):
+        line = chance.torn(dumped(message)).replace(b"\n", b"") + b"\n"
+    else:
+        line = dumped(message)
+    try:
+        read = json.loads(line.decode("utf-8"), parse_constant=cms._no_constant)
+    except (ValueError, RecursionError):
+        return line, int(bool(line.strip()))
+    return line, int(isinstance(read, list) or cms.expects_answer(read))
+
+
+def test_every_odd_line_of_a_client_gets_its_one_answer_and_none_is_a_fault_of_ours(tasks, make, tmp_path):
+    made, log = three_tasks(make), tmp_path / "log"
+    config = cms.Config(tasks.root, tasks.root + "/trees", str(tmp_path / "no-codex"), min_free_mb=0)
+    app = cms.Swarm(config, cms.Host(str(log)), dict(os.environ, HOME=str(tmp_path)))
+    with open(str(tmp_path / "out"), "w+b") as out:
+        server = cms.Server(app, cms.Wire(io.BytesIO(), out.fileno(), lambda why: None))
+        server.receive(dumped({"jsonrpc": "2.0", "id": "first", "method": "initialize",
+                               "params": {"protocolVersion": cms.REVISIONS[0]}}))
+        expected = 1
+        for chance in rounds(400):
+            line, answers = odd_line(chance, chance.seed_of)
+            if line.strip():                # what is blank never comes here
+                server.receive(line)
+                expected += answers
+        for task in made:
+            task.die()
+        eventually(lambda: not server.threads, what="the end of all calls")
+        server.wire.flush(WAIT_S)
+        out.seek(0)
+        answers = [json.loads(line, parse_constant=pytest.fail) for line in out]
+    answers = [one for one in answers if "method" not in one]
+    assert len(answers) == expected
+    faults = [one for one in answers if "Internal error" in one.get("error", {}).get("message", "")]
+    assert not faults and not (log.exists() and "Traceback" in log.read_text()), log.read_text()
