@@ -483,8 +483,6 @@ class Change(NamedTuple):
     """One line of `git status`: `xy` as git has it, `??` for a new file, `!!` for an ignored one."""
     xy: str
     path: str
-    mode: str = ""                          # in the index
-    on_disk: str = ""                       # 000000 when it is gone
 
 
 class Changed(NamedTuple):
@@ -2227,7 +2225,7 @@ LOCAL_ENV = frozenset({
     "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
     "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
 MERGES_SINCE = [2, 38]                      # the first git that merges without a checkout
-OWN_INDEX = "codex-swarm-index"             # then `-` and the commit that it holds
+OWN_INDEX = "codex-swarm-index"             # the index of ours in a worktree, which knows the times of files
 COPIED = "codex-swarm-copied"               # the copied files and what `mark_of` says of each, NUL after each
 UPDATE = "codex-swarm-update"               # the commit that is being brought into a worktree
 LOCK_REASON = "A codex-mcp-swarm task is running here"
@@ -2528,9 +2526,10 @@ class At:
     # -- what differs --------------------------------------------------------------
     def changes(self, *words: str) -> Tuple[List[Change], List[str]]:
         """(what `git status` finds, what it could not read)."""
-        plain = ("--porcelain=v2", "-z", "--no-renames", "--ignore-submodules=dirty")
+        plain = ("--porcelain", "-z", "--no-renames", "--ignore-submodules=dirty")
         done = self.run("status", *plain, *words)
-        return _changes_in(done.out), [s for s in done.err.splitlines() if s.startswith("warning: could not")]
+        found = [Change(row[:2], row[3:]) for row in done.out.split("\0") if row]
+        return found, [s for s in done.err.splitlines() if s.startswith("warning: could not")]
 
     def changed(self, old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
         """The files that differ between two commits or trees, those below `paths` (globs) only."""
@@ -2604,34 +2603,35 @@ class Lying(NamedTuple):
 def lying_in_checkout(at: At) -> Lying:
     """As it lies in a checkout of anybody's: its index is copied to that of `at`, never written. Raises:
     GitError, OSError."""
-    index, top = os.path.join(at.git_dir, "index"), at.cwd
+    index = os.path.join(at.git_dir, "index")
     if os.path.exists(index):
         copy_file(index, at.index)
-    copied = copied_into(at.git_dir)        # when it is a worktree of ours
-    found, unread = at.changes("--untracked-files=all")
-    changes = [change for change in found if not is_secret(top, change, copied)]
-    left_out = _take(at, changes)
-    return Lying(at("write-tree", "--missing-ok"), changes, left_out, unread=unread)
+    return _lying(at)
 
 
 def lying_in_worktree(at: At, tree: Worktree, commit: str) -> Lying:
-    """As it lies in a worktree of ours, compared with this commit, which the index of `at` is made to hold.
-    The one that we kept knows the times of the files, so unchanged ones need not be read; the task's own is
-    never used: it may be told to overlook changes. Raises: GitError, OSError."""
-    for left in (at.index, at.index + ".lock"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(left)
-    if os.path.exists(own_index(tree, commit)):
-        copy_file(own_index(tree, commit), at.index)
-    else:
-        at("read-tree", commit)
-    copied = copied_into(tree.git_dir)
-    seen, unread = at.changes("--untracked-files=all", "--ignored=matching")
+    """As it lies in a worktree of ours, compared with this commit. The index of `at` is ours, or becomes a
+    copy: it knows the times of the files, so unchanged ones need not be read. The task's own is never used:
+    it may be told to overlook changes. Raises: GitError, OSError."""
+    ours = os.path.join(tree.git_dir, OWN_INDEX)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(at.index + ".lock")
+    if at.index != ours and os.path.exists(ours):
+        copy_file(ours, at.index)
+    at("read-tree", "--reset", commit)
+    found = _lying(at, "--ignored=matching")
+    hollow = dict.fromkeys(_hollow(at, tree), "a submodule that is not checked out, with files in it")
+    return found._replace(left_out={**found.left_out, **hollow})
+
+
+def _lying(at: At, *words: str) -> Lying:
+    """What is not in the index of `at` yet comes in."""
+    copied = copied_into(at.git_dir)        # where it is a worktree of ours
+    seen, unread = at.changes("--untracked-files=all", *words)
     changes = [change for change in seen if change.xy != "!!"]
-    secret = {c.path for c in changes if is_secret(at.cwd, c, copied)}      # not ignored any more, or renamed
-    left_out = _take(at, [change for change in changes if change.path not in secret])
-    left_out.update(dict.fromkeys(secret, "copied from the checkout as an ignored file"))
-    left_out.update(dict.fromkeys(_hollow(at, tree), "a submodule that is not checked out, with files in it"))
+    secret = [change for change in changes if is_secret(at.cwd, change, copied)]    # renamed, not ignored now
+    left_out = _take(at, [change for change in changes if change not in secret])
+    left_out.update((change.path, "copied from the checkout as an ignored file") for change in secret)
     ignored, more = _ignored(at, {change.path for change in seen if change.xy == "!!"}, copied)
     return Lying(at("write-tree", "--missing-ok"), changes, left_out, ignored, [*unread, *more])
 
@@ -2654,16 +2654,16 @@ def _ignored(at: At, names: Set[str], copied: Set[str]) -> Tuple[List[str], List
 def _take(at: At, changes: Sequence[Change]) -> Dict[str, str]:
     """Put what changed on disk into the index of `at`. Returns what was left out: path -> why. Raises:
     GitError."""
-    gone = [c.path for c in changes if c.on_disk == "000000"]
-    looked_at = {c.path: unfit(at.cwd, c) for c in changes if c.xy[1] != "." and c.on_disk != "000000"}
+    changed = [change for change in changes if change.xy[1] != " "]
+    gone = {change.path for change in changed if change.xy in (" D", "AD", "MD", "TD")}     # not unmerged
+    looked_at = {change.path: unfit(at.cwd, change) for change in changed if change.path not in gone}
     left_out = {path: why for path, why in looked_at.items() if why}
-    there = [path + "\0" for path in looked_at if path not in left_out]
     if gone:
-        outside = _outside(at)
-        names = "".join(path + "\0" for path in gone if path not in outside)
+        names = "".join(path + "\0" for path in gone - _outside(at))
         at("update-index", "--force-remove", "-z", "--stdin", stdin=names)
-    if there:
-        left_out.update(_take_in_halves(at, there))
+    names = [path + "\0" for path in looked_at if path not in left_out]
+    if names:
+        left_out.update(_take_in_halves(at, names))
     return left_out
 
 
@@ -2681,7 +2681,8 @@ def _take_in_halves(at: At, there: Sequence[str]) -> Dict[str, str]:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(at.index + ".lock")       # of a git that was killed over it, for want of memory or time
     try:
-        said = at.run("update-index", "--add", "--replace", "-z", "--stdin", stdin="".join(there)).err
+        words = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
+        said = at.run(*words, stdin="".join(there)).err
         return dict.fromkeys(re.findall("(?m)^Ignoring path (.*)$", said), "git takes no file of this name")
     except GitError as error:
         over = at.git.give_up is not None and at.git.host.monotonic() >= at.git.give_up
@@ -2701,21 +2702,6 @@ def _hollow(at: At, tree: Worktree) -> List[str]:
     listed = at("ls-files", "--stage", "-z")
     paths = set(re.findall(r"(?:\A|\0)160000 [^\t]*\t([^\0]+)", listed)) - set(tree.submodules)
     return sorted(path for path in paths if any(next(os.walk(os.path.join(at.cwd, path)), ("", [], []))[1:]))
-
-
-def _changes_in(status: str) -> List[Change]:
-    """The lines of `git status --porcelain=v2 -z --no-renames`."""
-    found = []
-    for row in filter(None, status.split("\0")):
-        if row[0] == "1":
-            _, xy, _, _, mode, on_disk, _, _, path = row.split(" ", 8)
-            found.append(Change(xy, path, mode, on_disk))
-        elif row[0] == "u":
-            parts = row.split(" ", 10)
-            found.append(Change("UU", parts[10], "", parts[6]))
-        elif row[0] in "?!":
-            found.append(Change(row[0] * 2, row[2:]))
-    return found
 
 
 def mark_of(top: str, name: str) -> str:
@@ -2738,12 +2724,14 @@ def unfit(top: str, change: Change) -> str:
     """Why a snapshot cannot take this change; empty when it can."""
     if change.path.endswith("/"):
         return "a repository of its own"
-    if change.mode == change.on_disk == "160000":
-        return "commits in a submodule"
     try:
         there = os.lstat(os.path.join(top, change.path))
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
     except OSError as error:
         return error.strerror or "cannot be read"
+    if stat.S_ISDIR(there.st_mode):
+        return "commits in a submodule"
     if not (stat.S_ISREG(there.st_mode) or stat.S_ISLNK(there.st_mode)):
         return "no ordinary file"
     if stat.S_ISLNK(there.st_mode) and leads_out(top, change.path):
@@ -2757,10 +2745,6 @@ def copied_into(git_dir: str) -> Set[str]:
     with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, COPIED), "rb") as f:
         return set(os.fsdecode(f.read()).split("\0")) - {""}
     return set()
-
-
-def own_index(tree: Worktree, commit: str) -> str:
-    return os.path.join(tree.git_dir, f"{OWN_INDEX}-{commit}")
 
 
 def files_at(top: str, name: str) -> Iterator[str]:
@@ -2801,7 +2785,7 @@ class Trees:
             tree = self._carry(at, tree) if carry else tree
             words = ("reset", "--hard", "--quiet", "--no-recurse-submodules", tree.start)
             there.run(*words, limit_s=CHECKOUT_S)
-            copy_file(os.path.join(tree.git_dir, "index"), own_index(tree, tree.start))
+            copy_file(os.path.join(tree.git_dir, "index"), os.path.join(tree.git_dir, OWN_INDEX))
             tree = self._submodules(at, tree)
             return self._include(at, tree)
         except (GitError, OSError):
@@ -2860,10 +2844,10 @@ class Trees:
 
     def _carry(self, at: At, tree: Worktree) -> Worktree:
         """`tree` with a commit of what is not committed in the checkout, as it lies there."""
-        own = self.git.checkout(at("rev-parse", "--absolute-git-dir"), at.cwd)
-        found = lying_in_checkout(own.also(GIT_INDEX_FILE=os.path.join(tree.git_dir, OWN_INDEX)))
+        own, index = self.git.checkout(at("rev-parse", "--absolute-git-dir"), at.cwd), tree.git_dir + "/index"
+        found = lying_in_checkout(own.also(GIT_INDEX_FILE=index))
         carried = [change.path for change in found.changes if change.path not in found.left_out]
-        os.unlink(os.path.join(tree.git_dir, OWN_INDEX))
+        os.unlink(index)
         if carried:
             message = f"Uncommitted changes of the checkout, as {tree.branch} began\n"
             baseline = self.git.at(tree.path).commit(found.tree, [tree.base], message)
@@ -3002,8 +2986,9 @@ class Snapshot:
             outside = at.also(GIT_DIR=common_of(tree))
             outside("update-ref", *reason, self.branch, new, tip or "0" * len(new))
         if clean and new != parents[0] and on == self.branch:
-            self._follow(scratch.index)
-        self._keep_index(scratch.index, new)
+            # or `git status` there would show the snapshot as undone; an index that is locked is not ours
+            with contextlib.suppress(GitError):
+                at("read-tree", "-i", "-m", new)
         named = with_reasons(found.left_out)
         self.tree = tree._replace(head=new, left_out=named, ignored=some(found.ignored))
         warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
@@ -3020,31 +3005,6 @@ class Snapshot:
         """What a snapshot would take now; writes nothing but to `aside`. Raises: GitError, OSError."""
         at = self.at.beside(aside)
         return lying_in_worktree(at, self.tree, at.commit_of("HEAD") or self.tree.start)
-
-    def _follow(self, scratch: str) -> None:
-        """The branch moved below an index in which nothing was staged: keep it so, or `git status` there
-        would show the snapshot as undone. Through git's own lock, and not at all while something else holds
-        that."""
-        index = os.path.join(self.tree.git_dir, "index")
-        with contextlib.suppress(OSError):
-            os.close(os.open(index + ".lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            try:
-                copy_file(scratch, index + ".lock")
-                left_away = "".join(name + "\0" for name in _outside(self.at))
-                if left_away:
-                    there = self.at.also(GIT_INDEX_FILE=index + ".lock")
-                    there("update-index", "--skip-worktree", "-z", "--stdin", stdin=left_away)
-                os.rename(index + ".lock", index)
-            except (OSError, GitError):
-                os.unlink(index + ".lock")
-
-    def _keep_index(self, index: str, commit: str) -> None:
-        kept = own_index(self.tree, commit)
-        os.replace(index, kept)
-        for name in os.listdir(self.tree.git_dir):
-            if name.startswith(OWN_INDEX + "-") and name != os.path.basename(kept):
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(self.tree.git_dir, name))
 
     def _measure(self, head: str) -> Dict[str, str]:
         """Note what lies between the start and this head. Returns the blobs of those files."""
@@ -3833,7 +3793,7 @@ def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -
     appeared. Raises: GitError, OSError, why it stays."""
     git_dir, name = leads_to(path, ".git"), os.path.basename(path)
     above, top = os.path.split(os.path.dirname(git_dir))
-    whole = any(file.startswith(OWN_INDEX + "-") for file in names_in(git_dir))
+    whole = os.path.exists(os.path.join(git_dir, OWN_INDEX))
     may_have_run = whole and not never_ran
     inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
     if top != "worktrees" or may_have_run or inside or locked_for(git_dir) != LOCK_REASON:

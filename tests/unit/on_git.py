@@ -64,7 +64,7 @@ def counts(tree):
 def save(tree, message="x"):
     """The snapshot, which has nothing to warn of."""
     found, warnings = take(tree, message)
-    assert warnings == []
+    assert warnings == [], warnings
     return found
 
 

@@ -1214,8 +1214,7 @@ def written_at_the_last_moment(app, top):
     hidden = pathlib.Path(app.config.worktree_dir, cms.REMOVED + top.name)
 
     def write(event, args):
-        if event == "os.rename" and os.path.basename(args[1]).startswith(
-            cms.OWN_INDEX + "-") and hidden.exists():
+        if event == "subprocess.Popen" and "codex-mcp-swarm: snapshot" in args[1] and hidden.exists():
             (hidden / "late").write_text("1\n")
     with helpers.auditing(write):
         yield
