@@ -2203,8 +2203,9 @@ def native_codex(path: str) -> str:
 # 8. GIT
 # ======================================================================================
 # Git says how git runs here, At where. What lies in a checkout goes through an index of ours, never its own.
-# Trees makes worktrees, Snapshot commits what a task left there. Desk merges aside, Update into a worktree,
-# Forward into a checkout of the user's. Clearing removes. No other floor moves a ref or makes an object.
+# Trees makes worktrees, Snapshot commits what a task left there. Desk merges aside, update_worktree into one
+# of ours, Forward into a checkout of the user's. Clearing removes. No other floor moves a ref or makes an
+# object.
 GIT_SETTINGS = tuple(word for setting in (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false",
     "core.ignoreStat=false", "core.trustCtime=true", "core.checkStat=default", "core.splitIndex=false",
@@ -2334,10 +2335,9 @@ class Git:
         """In one checkout whose git directory is named outright: a `.git` that a task put in its tree leads
         nowhere. Where a file system tells `a` from `A`, git shall too: a repository that came from one which
         does not says otherwise, and git would pass over a file that was renamed so."""
-        env = {"GIT_DIR": git_dir, "GIT_WORK_TREE": top}
-        if not os.path.exists(os.path.join(git_dir, "hEaD")):
-            env.update(GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="core.ignoreCase", GIT_CONFIG_VALUE_0="false")
-        return At(self, top, env)
+        at = At(self, top, {"GIT_DIR": git_dir, "GIT_WORK_TREE": top})
+        alike = os.path.exists(os.path.join(git_dir, "hEaD"))
+        return at if alike else at.setting("core.ignoreCase", "false")
 
     def odd_settings(self, git_dir: str, common: str) -> List[str]:
         """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises:
@@ -2400,6 +2400,12 @@ class At:
         """The same place with more of an environment."""
         return At(self.git, self.cwd, {**self.env, **env})
 
+    def setting(self, key: str, value: str) -> "At":
+        """The same place with more of a configuration."""
+        count = self.env.get("GIT_CONFIG_COUNT", "0")
+        more = {f"GIT_CONFIG_KEY_{count}": key, f"GIT_CONFIG_VALUE_{count}": value}
+        return self.also(GIT_CONFIG_COUNT=str(int(count) + 1), **more)
+
     def beside(self, aside: "At") -> "At":
         """The same place with the index and the objects of another."""
         return At(self.git, self.cwd, {**aside.env, **self.env})
@@ -2407,6 +2413,11 @@ class At:
     @property
     def git_dir(self) -> str:
         return self.env["GIT_DIR"]
+
+    @property
+    def common(self) -> str:
+        """git's directory that all checkouts of the repository have in common."""
+        return leads_to(self.git_dir, "commondir") or self.git_dir
 
     @property
     def index(self) -> str:
@@ -2582,7 +2593,7 @@ class At:
     def aside(self) -> Iterator["At"]:
         """This place with an index and an object directory of its own, both gone afterwards: whatever git
         makes then, the repository does not notice. Raises: GitError, OSError."""
-        objects = os.path.join(leads_to(self.git_dir, "commondir") or self.git_dir, "objects")
+        objects = os.path.join(self.common, "objects")
         quoted = objects.replace("\\", r"\\").replace('"', r'\"').replace("\n", r"\n")
         with self.git.scratch() as there:
             own = os.path.join(there, "objects")
@@ -2659,8 +2670,8 @@ def _take(at: At, changes: Sequence[Change]) -> Dict[str, str]:
     looked_at = {change.path: unfit(at.cwd, change) for change in changed if change.path not in gone}
     left_out = {path: why for path, why in looked_at.items() if why}
     if gone:
-        names = "".join(path + "\0" for path in gone - _outside(at))
-        at("update-index", "--force-remove", "-z", "--stdin", stdin=names)
+        inside = "".join(path + "\0" for path in gone - _outside(at))
+        at("update-index", "--force-remove", "-z", "--stdin", stdin=inside)
     names = [path + "\0" for path in looked_at if path not in left_out]
     if names:
         left_out.update(_take_in_halves(at, names))
@@ -2745,16 +2756,6 @@ def copied_into(git_dir: str) -> Set[str]:
     with contextlib.suppress(FileNotFoundError), open(os.path.join(git_dir, COPIED), "rb") as f:
         return set(os.fsdecode(f.read()).split("\0")) - {""}
     return set()
-
-
-def files_at(top: str, name: str) -> Iterator[str]:
-    """What lies at and below `name` in the directory `top`, links and empty directories included."""
-    path = os.path.join(top, name)
-    if os.path.islink(path) or not os.path.isdir(path):
-        return iter([name] if os.path.lexists(path) else [])
-    leaf = lambda at: os.path.islink(at) or not os.path.isdir(at) or not os.listdir(at)
-    return (os.path.relpath(there, top) for at, inside, files in os.walk(path)
-            for there in (os.path.join(at, inner) for inner in (*files, *inside)) if leaf(there))
 
 
 class Trees:
@@ -2944,12 +2945,52 @@ def seal_of(tree: Worktree) -> Optional[str]:
     modules, rows = os.path.join(tree.git_dir, "modules"), []
     checkouts = [os.path.join(tree.path, path) for path in tree.submodules]
     for top in (modules, *checkouts) if os.path.isdir(modules) else ():
-        for name in sorted(files_at(top, ".")):
-            of = os.lstat(os.path.join(top, name))
+        paths = [os.path.join(at, name) for at, inside, files in os.walk(top) for name in (*inside, *files)]
+        full = lambda path: os.path.isdir(path) and not os.path.islink(path) and os.listdir(path)
+        for path in sorted(itertools.filterfalse(full, paths)):
+            of, name = os.lstat(path), os.path.relpath(path, top)
             bare = top == modules and re.search(r"/(index|objects/(..|pack|info)/[^/]+)$", name)
             said = "" if bare else f"/{of.st_ino}/{of.st_size}/{of.st_mtime_ns}/{of.st_ctime_ns}"
             rows.append(name + said)
     return hashlib.sha1(os.fsencode("\0".join(rows))).hexdigest() if rows else None
+
+
+def end_update(git: Git, tree: Worktree) -> None:
+    """Take back what an update wrote that failed, or over which a server was killed: before a task goes on
+    there, and before a snapshot, which would count it as the task's own. Raises: GitError, OSError."""
+    begun, lock = (os.path.join(tree.git_dir, name) for name in (UPDATE, "index.lock"))
+    if not os.path.exists(begun):
+        return
+    at = git.checkout(tree.git_dir, tree.path)
+    with git.alone(common_of(tree)):
+        if not os.path.exists(begun):           # another one did it meanwhile
+            return
+        new, head = read_json(begun)["commit"], at.commit_of("HEAD")
+        if head != new:
+            pid = git.host.worker_in(tree.path) if os.path.exists(lock) else None
+            if pid is not None:
+                raise GitError(f"An update of {tree.path} was cut off",
+                               f"A process still works there (pid {pid})", "Call again when it has ended")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(lock)                 # of a git that was killed
+            _take_back(at, head or "", new)
+        os.unlink(begun)
+
+
+def _take_back(at: At, old: str, new: str) -> None:
+    """What git had written of the commit `new`, where `old` was, goes again. git itself does that, so what
+    somebody has changed meanwhile stays. Raises: GitError."""
+    at("read-tree", "--reset", new)
+    at.run("update-index", "-q", "--refresh", allowed=(0, 1))
+    differs = at("diff-files", "-z", "--name-only").split("\0")
+    written = [row for row in at.changed(old, new) if row.status != "D" and row.path not in differs]
+    at("read-tree", "--reset", old)
+    rows = "".join(f"{row.mode} {row.blob}\t{row.path}\0" for row in written)
+    at("update-index", "--replace", "-z", "--index-info", stdin=rows)
+    at.run("update-index", "-q", "--refresh", allowed=(0, 1))
+    at.run("read-tree", "-m", "-u", at("write-tree", "--missing-ok"), old, limit_s=CHECKOUT_S)
+    unlinked = ("checkout-index", "--quiet", "--all")
+    at.run(*unlinked, allowed=(0, 1), limit_s=CHECKOUT_S)
 
 
 class Snapshot:
@@ -2967,8 +3008,8 @@ class Snapshot:
     def take(self, message: str) -> Tuple[Worktree, List[str]]:
         """Returns the worktree with its facts, and warnings. Nothing to commit is no error. Raises: GitError,
         OSError."""
-        Update(self.git, self.tree).end()
         tree, at = self.tree, self.at
+        end_update(self.git, tree)
         head, tip = at.find("HEAD^{commit}", self.branch + "^{commit}")
         parents, on = [head or tip or tree.start], at.branch()
         if tip and not at.contains(parents[0], tip):
@@ -3385,127 +3426,52 @@ def total(rows: Sequence[Changed]) -> Tuple[int, int]:
     return sum(row.insertions or 0 for row in rows), sum(row.deletions or 0 for row in rows)
 
 
-class Update:
-    """Merges other work into the worktree of a task that is to go on: files, index and branch. What lies
-    there is committed first, and where git fails or we are killed over it, it is taken back."""
-
-    def __init__(self, git: Git, tree: Worktree) -> None:
-        self.git, self.tree, self.at = git, tree, git.checkout(tree.git_dir, tree.path)
-        self.begun = os.path.join(tree.git_dir, UPDATE)
-
-    def merge(self, part: Part) -> Tuple[str, List[str]]:
-        """Where both changed the same, the files hold both versions between markers, for the task to unite.
-        Returns the commit that is there now, and the files with conflicts. Raises: GitError, OSError."""
-        self.git.check_merge_tree()
-        at, tree = self.at, self.tree
-        head = Snapshot(self.git, tree).take("What lay in the worktree before an update")[0].head or ""
-        branch, stays = f"refs/heads/{tree.branch}", f"{tree.path} cannot be updated"
-        if at.branch() != branch or not at.nothing_staged():
-            raise GitError(stays, f"The task left something else than `{tree.branch}` checked out, or changes"
-                           " staged", "Reply without `update_from`, and let the task put that in order")
-        left = undecided(at, blobs_of(at.changed(tree.start, head)), tree.start, [head])
-        if left:
-            raise GitError(stays, f"Conflicts of an earlier `update_from` still stand in {told(some(left))}",
-                           "Reply without one, and let the task unite them")
-        with Desk.beside(at) as desk:
-            written, found = desk.united(head, part)
-            written = desk.with_list(written, [conflict for conflict in found if not conflict.hunks], part)
-        named = "".join(f"conflict: {conflict.path}\n" for conflict in found)
-        message = f"Merge {part.name}: {part.title}\n\n{named}\nCodex-Head: {part.head}\n"
-        new = at.commit(written, [head] if part.squashed else [head, part.head], message)
-        check_free(tree.path, at.changed(head, new))
-        write_atomic(self.begun, {"commit": new})
-        try:
-            at.run("read-tree", "-m", "-u", head, new, limit_s=CHECKOUT_S)
-            at("update-ref", "-m", "codex-mcp-swarm: update", branch, new, head)
-        finally:
-            self.end()
-        return new, [one.path if one.hunks else f"{one.path} (see {LIST})" for one in found]
-
-    def end(self) -> None:
-        """Take back what an update wrote that failed, or over which a server was killed: before a task goes
-        on there, and before a snapshot, which would count it as the task's own. Raises: GitError, OSError."""
-        if not os.path.exists(self.begun):
-            return
-        lock, tree = os.path.join(self.tree.git_dir, "index.lock"), self.tree
-        with self.git.alone(common_of(tree)):
-            if not os.path.exists(self.begun):          # another one did it meanwhile
-                return
-            new, head = read_json(self.begun)["commit"], self.at.commit_of("HEAD")
-            if head != new:
-                pid = self.git.host.worker_in(tree.path) if os.path.exists(lock) else None
-                if pid is not None:
-                    raise GitError(f"An update of {tree.path} was cut off",
-                                   f"A process still works there (pid {pid})", "Call again when it has ended")
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(lock)             # of a git that was killed
-                self._take_back(head or "", new)
-            os.unlink(self.begun)
-
-    def _take_back(self, old: str, new: str) -> None:
-        """What git had written of the commit `new`, where `old` was, goes again. git itself does that, so
-        what somebody has changed meanwhile stays. Raises: GitError, OSError."""
-        at = self.at
-        rows = at.changed(old, new)
-        written = holding(at, rows)
-        at("read-tree", "-i", "-m", old)
-        entries = "".join(_entry(row) for row in rows if row.path in written)
-        at("update-index", "-z", "--index-info", stdin=entries)
-        at.run("update-index", "-q", "--refresh", allowed=(0, 1))
-        half = at("write-tree", "--missing-ok")
-        at.run("read-tree", "-m", "-u", half, old, limit_s=CHECKOUT_S)
-        put_back = ("checkout-index", "--quiet", "--all")                   # what it had unlinked
-        at.run(*put_back, allowed=(0, 1), limit_s=CHECKOUT_S)
+def fast_forward(at: At, branch: str, commit: str) -> None:
+    """Move the branch that is checked out there forward, with index and files. git overwrites nothing that is
+    not committed; what the user set for merges into it does not bend this. Raises: GitError."""
+    words = ("--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--no-stat",
+             "--quiet")
+    plain = at.setting(f"branch.{branch}.mergeOptions", "")
+    plain.run("merge", *words, commit, limit_s=CHECKOUT_S)
 
 
-def holding(at: At, rows: Sequence[Changed]) -> Set[str]:
-    """Those of the files that lie in the checkout as `rows` have them, or are gone as these say. Raises:
-    GitError, OSError."""
-    there = [row for row in rows if row.status != "D"]
-    with at.aside() as scratch:
-        scratch("update-index", "-z", "--index-info", stdin="".join(map(_entry, there)))
-        scratch.run("update-index", "-q", "--refresh", allowed=(0, 1))
-        other = scratch("diff-files", "-z", "--name-only").split("\0")
-    gone = {row.path for row in rows if row.status == "D"}
-    return {path for path in gone if not os.path.lexists(os.path.join(at.cwd, path))} \
-        | {row.path for row in there}.difference(other)
-
-
-def _entry(row: Changed) -> str:
-    """A line for `git update-index -z --index-info`."""
-    return f"{row.mode} {row.blob}\t{row.path}\0"
-
-
-def check_free(top: str, rows: Sequence[Changed]) -> None:
-    """git itself would overwrite ignored files without a word. Raises: GitError when one of the new files has
-    to go where something lies that is not committed."""
-    gone = {row.path for row in rows if row.status == "D"}
-
-    def is_file(name: str) -> bool:
-        path = os.path.join(top, name)
-        return os.path.lexists(path) and not os.path.isdir(path)
-
-    def is_taken(path: str) -> bool:
-        above = directories_above(path)
-        return not gone.intersection(above) and (
-            any(map(is_file, above)) or any(name not in gone for name in files_at(top, path)))
-
-    taken = [row.path for row in rows if row.status == "A" and is_taken(row.path)]
-    if taken:
-        raise GitError(f"{top} stays as it is", "Files there that are not committed would be overwritten: "
-                       f"{told(some(taken))}", "Move them away, and call again")
+def update_worktree(git: Git, tree: Worktree, part: Part) -> Tuple[str, List[str]]:
+    """Merge other work into the worktree of a task that is to go on: files, index and branch. What lies there
+    is committed first, and where git fails or we are killed over it, it is taken back. Where both changed the
+    same, the files hold both versions between markers, for the task to unite. Returns the commit that is
+    there now, and the files with conflicts. Raises: GitError, OSError."""
+    git.check_merge_tree()
+    at, stays = git.checkout(tree.git_dir, tree.path), f"{tree.path} cannot be updated"
+    head = Snapshot(git, tree).take("What lay in the worktree before an update")[0].head or ""
+    if at.branch() != f"refs/heads/{tree.branch}" or not at.nothing_staged():
+        raise GitError(stays, f"The task left something else than `{tree.branch}` checked out, or changes"
+                       " staged", "Reply without `update_from`, and let the task put that in order")
+    left = undecided(at, blobs_of(at.changed(tree.start, head)), tree.start, [head])
+    if left:
+        raise GitError(stays, f"Conflicts of an earlier `update_from` still stand in {told(some(left))}",
+                       "Reply without one, and let the task unite them")
+    with Desk.beside(at) as desk:
+        written, found = desk.united(head, part)
+        written = desk.with_list(written, [conflict for conflict in found if not conflict.hunks], part)
+    named = "".join(f"conflict: {conflict.path}\n" for conflict in found)
+    message = f"Merge {part.name}: {part.title}\n\n{named}\nCodex-Head: {part.head}\n"
+    new = at.commit(written, [head] if part.squashed else [head, part.head], message)
+    write_atomic(os.path.join(tree.git_dir, UPDATE), {"commit": new})
+    try:
+        fast_forward(at, tree.branch, new)
+    finally:
+        end_update(git, tree)
+    return new, [one.path if one.hunks else f"{one.path} (see {LIST})" for one in found]
 
 
 class Forward:
     """Moves the branch that is checked out in a checkout of the user's forward, with index and files. One
     command of git's is all that ever writes there: what that refuses, or leaves half done, stays so."""
 
-    def __init__(self, git: Git, top: str, onto: str) -> None:
+    def __init__(self, at: At, onto: str) -> None:
         """`onto`: the commit that HEAD has to be at."""
-        self.at, self.top, self.onto = git.at(top), top, onto
-        self.git_dir = self.at("rev-parse", "--absolute-git-dir")
-        self.alone = functools.partial(git.alone, repository_of(top)[0])
-        self.place = git.checkout(self.git_dir, top)
+        self.at, self.top, self.onto = at, at.cwd, onto
+        self.alone = functools.partial(at.git.alone, at.common)
 
     def blocked(self, rows: Sequence[Changed]) -> Optional[GitError]:
         """Why it cannot be moved now to what changes these files. Blocks while another merge writes there.
@@ -3521,13 +3487,9 @@ class Forward:
         """Returns the name of the branch. Blocks for as long as the files take to be written, up to
         CHECKOUT_S. Raises: GitError, OSError."""
         with self.alone():      # or git would write the files of one and move the branch for the other
-            name = self._check(self.place.changed(self.onto, commit))
-            words = ("--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures",
-                     "--no-stat", "--quiet")
-            plain = self.at.also(GIT_CONFIG_COUNT="1", GIT_CONFIG_VALUE_0="",
-                                 GIT_CONFIG_KEY_0=f"branch.{name}.mergeOptions")
+            name = self._check(self.at.changed(self.onto, commit))
             try:
-                plain.run("merge", *words, commit, limit_s=CHECKOUT_S)
+                fast_forward(self.at, name, commit)
             except GitError as error:
                 if self.at.commit_of("HEAD") != commit:
                     raise self._not_moved(f"`{name}` was not moved", error.why, commit)
@@ -3549,7 +3511,7 @@ class Forward:
         if not branch:
             raise GitError(f"No branch is checked out in {top}",
                            "Its HEAD is detached, so there is nothing to move", advice.capitalize())
-        begun = [f"A {word} is unfinished there" for word in unfinished(self.git_dir)]
+        begun = [f"A {word} is unfinished there" for word in unfinished(self.at.git_dir)]
         changed = [change.path for change in self.at.changes("--untracked-files=no")[0]]
         if changed or begun:
             raise GitError(f"The checkout {top} is not clean",
@@ -3558,25 +3520,31 @@ class Forward:
         if self.at.commit_of("HEAD") != self.onto:
             raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {self.onto[:12]}",
                            "Call again")
-        check_free(top, rows)
+        gone = {row.path for row in rows if row.status == "D"}
+        new = [row.path for row in rows if row.status == "A" and not gone & set(directories_above(row.path))]
+        is_file = lambda path: os.path.lexists(path) and not os.path.isdir(path)
+        taken = [path for path in new for above in (*directories_above(path), path)
+                 if is_file(os.path.join(top, above))]
+        if taken:
+            raise GitError(f"{top} stays as it is", "Files there that are not committed would be overwritten: "
+                           f"{told(some(taken))}", "Move them away, and call again")
         return branch[len("refs/heads/"):]
 
     def _not_moved(self, what: str, why: str, commit: str) -> GitError:
-        """What to say when git has failed on its way to `commit`: what the files hold, and how to go back."""
-        top, at = self.top, self.place
+        """What to say when git has failed on its way to `commit`: which files it has touched, and how to go
+        back."""
+        top, at = self.top, self.at
         try:
-            rows = at.changed(self.onto, commit)
-            new, old = holding(at, rows), holding(at, at.changed(commit, self.onto))
-        except (GitError, OSError) as error:        # the same filter is missing, or the same disk is full
+            rows = {row.path for row in at.changed(self.onto, commit)}
+            left = sorted(rows & {change.path for change in at.changes("--untracked-files=all")[0]})
+        except GitError as error:                   # the same filter is missing, or the same disk is full
             return GitError(what, why, f"See what `git status` says in {top}: what the files hold cannot be "
                             f"told here ({error}). The merged commit is {commit}")
-        written, neither = sorted(new - old), sorted({row.path for row in rows} - new - old)
-        if not written and (not neither or " would " in why):       # git's word when it refuses to begin
+        if not left or " would " in why:            # git's word when it refuses to begin
             return GitError(what, why, f"Everything in {top} stays as it is. Mend that, and call again; "
                             f"the merged commit is {commit}")
-        state = f"git was cut off: HEAD of {top} is {at.commit_of('HEAD')}, and not {commit}"
-        state += f"; the merged version is in {told(some(written))}" if written else ""
-        state += f"; neither the old nor the merged one is in {told(some(neither))}" if neither else ""
+        state = f"git was cut off: HEAD of {top} is {at.commit_of('HEAD')}, and not {commit}; " \
+                f"what it holds is not in {told(some(left))}"
         return GitError(what, f"{why}. {state}", "Nothing was put back, so that no edit is lost. To go back, "
                         f"run `git stash push --include-untracked` in {top}: what lies there and is not "
                         "committed is in the stash then")
@@ -6016,7 +5984,7 @@ class Merger(Room):
         if tried.merged.commit == place.onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
         moves = going and not place.branch
-        blocked = Forward(self.git, place.at.cwd, place.onto).blocked(rows) if moves else None
+        blocked = Forward(place.at, place.onto).blocked(rows) if moves else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
@@ -6044,7 +6012,7 @@ class Merger(Room):
             words = ("update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{place.branch}")
             place.at(*words, commit, "0" * len(commit))             # as none that is there already
             return {"branch": place.branch, "commit": commit}
-        forward = Forward(self.git, place.at.cwd, place.onto)
+        forward = Forward(place.at, place.onto)
         branch = forward.move(commit)
         return {"branch": branch, "commit": commit, "undo": forward.undo(branch, commit)}
 
@@ -6373,7 +6341,7 @@ class Planner(Room):
         """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises:
         ToolError."""
         self.bounds.check_settings(tree.git_dir, common_of(tree))
-        Update(self.git, tree).end()
+        end_update(self.git, tree)
         with contextlib.suppress(GitError):
             return self.git.within(tree.git_dir).commit_of("HEAD") or ""
         return ""
@@ -6564,7 +6532,7 @@ class Starter(Room):
         if self.git.within(tree.git_dir).contains("HEAD", part.head):
             return warned(plan, f"{part.name} is in {tree.branch} already: `update_from` merged nothing")
         try:
-            now, conflicts = Update(self.git, tree).merge(part)
+            now, conflicts = update_worktree(self.git, tree, part)
         except OSError as error:
             raise ToolError(f"{tree.path} cannot be updated", error.strerror or str(error),
                             "Reply without `update_from`")

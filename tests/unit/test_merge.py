@@ -819,7 +819,7 @@ def test_a_merge_into_head_that_git_cannot_finish_names_the_files_and_touches_no
     with pytest.raises(cms.ToolError) as caught:
         merge(s, ids, into="HEAD")
     assert "was not moved" in str(caught.value)
-    assert "the merged version is in `a`, `d/new`, `text`" in str(caught.value)
+    assert "what it holds is not in `a`, `d/new`, `text`" in str(caught.value)
     assert refs(lines) == before
     assert (lines / "mine").read_text() == "untracked\n"
     with contextlib.suppress(FileNotFoundError):
@@ -845,7 +845,7 @@ def test_a_merge_into_head_that_fails_for_want_of_a_filter_program_touches_nothi
     (lines / ".git" / "info" / "attributes").write_text("other filter=f\n")
     with pytest.raises(cms.ToolError) as caught:
         merge(s, ids, into="HEAD")
-    assert "neither the old nor the merged one is in `other`" in str(caught.value), str(caught.value)
+    assert "what it holds is not in `a`, `other`" in str(caught.value), str(caught.value)
 
 
 @pytest.mark.parametrize("options", ["--squash", "-s ours", "--no-commit", "--no-ff --edit"])
@@ -1197,7 +1197,7 @@ def test_what_an_update_wrote_is_told_wherever_its_label_stands(behind, lines, h
     (lines / "mine").write_bytes(b"\0theirs")
     part = part._replace(head=commit(lines))
     (pathlib.Path(tree.path) / "mine").write_bytes(b"\0mine")
-    cms.Update(ours(), tree).merge(part)
+    cms.update_worktree(ours(), tree, part)
     sh(tree.path, "git", "config", "user.name", "Test")
     sh(tree.path, "sh", "-c", "%s; rm -f CONFLICTS.codex-swarm" % how)
     told = [w for w in take(tree, "x")[1] if "Not decided yet" in w]
@@ -1327,7 +1327,7 @@ for row in sys.stdin:
     child = os.fork()
     if child == 0:
         left = int(steps)
-        cms.Update(git, tree).merge(part) if what == "update" else cms.Snapshot(git, tree).take("x")
+        cms.update_worktree(git, tree, part) if what == "update" else cms.Snapshot(git, tree).take("x")
         os._exit(0)
     print(os.waitpid(child, 0)[1], flush=True)
 """
@@ -1395,7 +1395,7 @@ def test_what_a_git_wrote_that_was_killed_over_an_update_is_undone(behind, lines
     (lines / ".git" / "info" / "attributes").write_text("zzz filter=f\n")
     sh(lines, "git", "config", "filter.f.smudge", "sh %s" % (tmp_path / "kill"))
     with pytest.raises(cms.GitError):
-        cms.Update(ours(), tree).merge(part)
+        cms.update_worktree(ours(), tree, part)
     sh(lines, "git", "config", "filter.f.smudge", "cat")
 
     def saved():
@@ -1409,8 +1409,10 @@ def test_a_reply_sees_nothing_of_an_update_that_a_server_was_killed_over(four, l
     s, (one, two, three, _) = four
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import os, codex_mcp_swarm as cms\n"
               "def run(self, *words, act=cms.At.run, **more):\n"
-              "    done = act(self, *words, **more)\n"
-              "    return os.kill(os.getpid(), 9) if words[:3] == ('read-tree', '-m', '-u') else done\n"
+              "    if words[0] != 'merge':\n"
+              "        return act(self, *words, **more)\n"
+              "    act(self, 'read-tree', '-m', '-u', 'HEAD', words[-1])\n"
+              "    os.kill(os.getpid(), 9)\n"
               "cms.At.run = run\n"
               "config = cms.Config(sys.argv[2], sys.argv[2] + '/worktrees', sys.argv[3])\n"
               "s = cms.Swarm(config, cms.Host(), os.environ)\n"
