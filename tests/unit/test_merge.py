@@ -1411,6 +1411,7 @@ def test_a_reply_sees_nothing_of_an_update_that_a_server_was_killed_over(four, l
               "def run(self, *words, act=cms.At.run, **more):\n"
               "    if words[0] != 'merge':\n"
               "        return act(self, *words, **more)\n"
+              "    act(self, 'update-index', '-q', '--refresh')\n"
               "    act(self, 'read-tree', '-m', '-u', 'HEAD', words[-1])\n"
               "    os.kill(os.getpid(), 9)\n"
               "cms.At.run = run\n"
