@@ -3526,8 +3526,8 @@ class Forward:
         taken = [path for path in new for above in (*directories_above(path), path)
                  if is_file(os.path.join(top, above))]
         if taken:
-            raise GitError(f"{top} stays as it is", "Files there that are not committed would be overwritten: "
-                           f"{told(some(taken))}", "Move them away, and call again")
+            why = f"Files there that are not committed would be overwritten: {told(some(taken))}"
+            raise GitError(f"{top} stays as it is", why, "Move them away, and call again")
         return branch[len("refs/heads/"):]
 
     def _not_moved(self, what: str, why: str, commit: str) -> GitError:
