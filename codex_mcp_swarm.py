@@ -313,7 +313,7 @@ class Usage(NamedTuple):
     reasoning_output_tokens: int = 0
 
     @classmethod
-    def told(cls, data: Mapping[str, Any]) -> "Usage":
+    def of(cls, data: Mapping[str, Any]) -> "Usage":
         """As codex told it; what is no number counts as 0."""
         return cls(**{name: data[name] for name in cls._fields if isinstance(data.get(name), int)})
 
@@ -668,13 +668,13 @@ PYTHON_TYPES: Mapping[str, Any] = {"string": str, "object": dict, "array": list,
 
 def problems(schema: Mapping[str, Any], value: Any, at: str = "") -> List[str]:
     """What is wrong with arguments, one sentence each, naming the argument; empty when nothing is."""
-    return list(Judge(schema, "the arguments", ours=True).look(schema, value, at))
+    return list(Judge(schema, "the arguments", ours=True).check(schema, value, at))
 
 
 def mismatches(schema: Mapping[str, Any], answer: Any) -> List[str]:
     """Where an answer does not fit a caller's schema; the first few."""
     try:
-        return list(itertools.islice(Judge(schema, "the answer").look(schema, answer), NAMES_SHOWN))
+        return list(itertools.islice(Judge(schema, "the answer").check(schema, answer), NAMES_SHOWN))
     except (RecursionError, TypeError, AttributeError, LookupError, ValueError):
         return ["the schema was not understood, so nothing was checked"]
 
@@ -696,7 +696,7 @@ class Judge:
     def __init__(self, root: Mapping[str, Any], whole: str, ours: bool = False) -> None:
         self.root, self.whole, self.ours, self.steps = root, whole, ours, itertools.count()
 
-    def look(self, schema: Any, value: Any, at: str = "") -> Iterator[str]:
+    def check(self, schema: Any, value: Any, at: str = "") -> Iterator[str]:
         name = f"`{at}`" if at else self.whole
         if next(self.steps) > MAX_SCHEMA_STEPS:
             raise RecursionError
@@ -716,7 +716,7 @@ class Judge:
         if isinstance(value, dict):
             yield from self._object_problems(schema, value, at)
         for i, entry in enumerate(value if isinstance(value, list) and "items" in schema else ()):
-            yield from self.look(schema["items"], entry, f"{at}[{i}]")
+            yield from self.check(schema["items"], entry, f"{at}[{i}]")
         yield from self._form_problems(schema, value, at, name)
 
     def _is_of_type(self, schema: Any, value: Any) -> bool:
@@ -745,19 +745,19 @@ class Judge:
                 what = "an argument" if self.ours else "allowed"
                 yield f"`{path(clip(key, 60))}` is not {what}{_suggestion(key, properties)}"
             elif known is not True:
-                yield from self.look(known, entry, path(key))
+                yield from self.check(known, entry, path(key))
 
     def _form_problems(self, schema: Mapping[str, Any], value: Any, at: str, name: str) -> Iterator[str]:
         """A reference leads only within the schema, as `#/$defs/name`."""
         for form in schema.get("allOf", ()):
-            yield from self.look(form, value, at)
+            yield from self.check(form, value, at)
         if "$ref" in schema:
             found: Any = self.root
             for part in schema["$ref"].split("/")[1:]:
                 found = found[part.replace("~1", "/").replace("~0", "~")]
-            yield from self.look(found, value, at)
+            yield from self.check(found, value, at)
         forms = schema.get("anyOf", schema.get("oneOf", ()))
-        tried = [list(self.look(form, value, at)) for form in forms if self._is_of_type(form, value)]
+        tried = [list(self.check(form, value, at)) for form in forms if self._is_of_type(form, value)]
         if forms and all(tried):
             yield from tried[0] if len(tried) == 1 else [f"{name} fits none of the forms allowed there"]
 
@@ -1353,7 +1353,7 @@ def fold_huge(progress: Progress, line: bytes, offset: int) -> Progress:
 
 def _turn_completed(p: Progress, event: Mapping[str, Any]) -> Progress:
     counts = event.get("usage")
-    usage = Usage.told(counts) if isinstance(counts, dict) else p.usage
+    usage = Usage.of(counts) if isinstance(counts, dict) else p.usage
     return p._replace(turn=Turn.COMPLETED, phase=Phase.ENDING, detail="", usage=usage)
 
 
@@ -3806,7 +3806,7 @@ def empty_trash(git: Git, common: str) -> None:
 #       collected           empty; there once a client has been given the result
 #       kept                empty, as old as the end of the task, of which only the files of ANSWER are left
 #     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an
-#                           index, made anew if missing
+#                           index, made anew where `live/whole` is missing
 #     ended                 an index: see Ended             ended.lock: held by whoever writes it
 #     threads/<thread_id>   the tasks of it that have left `live`   .lock: held while one is let into a thread
 #     requests/             what calls under an id of the client's started: server, before the first runs
@@ -4072,27 +4072,25 @@ class Store:
         self.index()
 
     def index(self) -> None:
-        """Put every task into `live` where that is missing or `ended` is not whole: whoever looks takes out
-        those that have ended. Raises: OSError."""
-        if not os.path.isdir(self.live):
-            new = f"{self.live}.{os.urandom(4).hex()}"
-            os.mkdir(new, 0o700)
-            self._link_all(new)
-            try:
-                os.rename(new, self.live)
-            except OSError:                     # another server was faster
-                delete_tree(new)
+        """Put every task into `live` where that is missing or was emptied, or `ended` is not whole: whoever
+        looks takes out those that have ended. Raises: OSError."""
+        whole = os.path.join(self.live, "whole")
+        if not os.path.exists(whole):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.live, 0o700)
+            self._link_all()
+            os.close(private(whole, os.O_WRONLY | os.O_CREAT))
         if not self.ended.is_whole():
             with self.ended.lock():
                 if not self.ended.is_whole():
-                    self._link_all(self.live)
+                    self._link_all()
                     with open(self.ended.path, "a", opener=private) as f:
                         f.write("\n")
 
-    def _link_all(self, index: str) -> None:
+    def _link_all(self) -> None:
         for task_id in self.ids():
             with contextlib.suppress(FileNotFoundError, FileExistsError, PermissionError):  # no lock, or odd
-                os.link(os.path.join(self.tasks, task_id, "lock"), os.path.join(index, task_id))
+                os.link(os.path.join(self.tasks, task_id, "lock"), os.path.join(self.live, task_id))
 
     def thread(self, thread_id: str) -> str:
         """The index of a thread: the tasks of it that have left `live`. No name leads out of `threads`."""
@@ -4686,7 +4684,7 @@ class Call:
         self.cancelled = False          # set once, by the reader of the protocol, which then wakes Watch
         self.cancel_reason = ""
         self.waiting = False            # all that it does besides waiting has been done
-        self.told: Sequence[str] = ()   # the ended tasks whose results are in the answer to the end
+        self.given: Sequence[str] = ()  # the ended tasks whose results are in the answer to the end
         self.started: List[str] = []    # the tasks that it started, to be stopped when it is abandoned
         self.request_id = ""            # under which the same call, made again, finds what it started
 
@@ -4875,7 +4873,8 @@ class View:
             if report.in_events:
                 message = Tail(task.file("events.jsonl")).refresh().message
                 report = report._replace(content=message, in_events=False)
-            return seen._replace(report=report)
+            told = seen.spec.warnings if seen.damage else ()
+            return seen._replace(report=report._replace(warnings=(*told, *report.warnings)))
         except UNREADABLE as error:
             raise_if_exhausted(error)
             if not isinstance(error, FileNotFoundError):
@@ -4936,15 +4935,15 @@ class Ticker:
 
     def __init__(self, waited_for: Sequence[Known], call: Call) -> None:
         self.waited_for, self.call = waited_for, call
-        self.told: Any = None
-        self.told_at = -HEARTBEAT_S
+        self.shown: Any = None
+        self.shown_at = -HEARTBEAT_S
 
     def tick(self, running: Sequence[Known], monotonic: float, now: float) -> None:
         doing = [known.doing(monotonic) for known in running]
         seen = [(one.name, one.phase, one.detail) for one in doing]
-        fresh = seen != self.told or monotonic - self.told_at >= HEARTBEAT_S
+        fresh = seen != self.shown or monotonic - self.shown_at >= HEARTBEAT_S
         if doing and fresh and self.call.tell is not None:
-            self.told, self.told_at = seen, monotonic
+            self.shown, self.shown_at = seen, monotonic
             total, failed = len(self.waited_for), sum(known.failed for known in self.waited_for)
             self.call.tell(summary(doing, total, failed, now), total - len(doing), total)
 
@@ -5084,7 +5083,7 @@ class Watch:
 
     def _settle(self, task_ids: Sequence[str]) -> Set[str]:
         """Take those that have ended from `live` to the other indexes. What was lost stays until somebody was
-        told of it, and is returned; one whose record is damaged stays where it is."""
+        told of it, and is returned."""
         ended: List[Seen] = []
         for task_id in task_ids:
             with contextlib.suppress(ToolError):            # swept, or its server was killed at its birth
@@ -5093,11 +5092,10 @@ class Watch:
         over = {seen.task.task_id: seen.status.outcome for seen in ended}
         unwanted = [task_id for task_id in over if over[task_id] in (Outcome.LOST, Outcome.CANCELLED)]
         lost = {seen.task.task_id for seen in ended if self._is_untold_loss(seen)}
-        whole = [seen for seen in ended if not seen.damage]
         try:
-            if whole:
-                self.store.ended.add([seen.task for seen in whole], unwanted, self.host.now())
-            for seen in whole:
+            if ended:
+                self.store.ended.add([seen.task for seen in ended], unwanted, self.host.now())
+            for seen in ended:
                 if seen.task.task_id not in lost:
                     self.store.settle(seen.task.task_id, seen.thread_id)
             for task_id in set(task_ids).difference(over):
@@ -5230,6 +5228,7 @@ class Listed(NamedTuple):
     ended: Optional[str]
     elapsed_s: float
     collected: Optional[bool]           # False, when nobody has been given the result
+    damage: Optional[str]               # why little more than that can be told
 
 
 class Reach(NamedTuple):
@@ -5283,6 +5282,11 @@ def commit_named(at: At, argument: str, name: str) -> str:
     return commit
 
 
+def no_directory(path: str) -> str:
+    """Why there is none; empty where there is one."""
+    return "" if os.path.isdir(path) else "is not a directory" if os.path.lexists(path) else "does not exist"
+
+
 def _image_problem(path: str) -> str:
     if not os.path.isfile(path):
         return "is no file" if os.path.lexists(path) else "does not exist"
@@ -5297,17 +5301,13 @@ def _image_problem(path: str) -> str:
     return "" if re.match(IMAGE, head, re.S) else "is neither PNG, JPEG, GIF nor WebP"
 
 
-def _directory_problem(path: str) -> str:
-    return "" if os.path.isdir(path) else "is no directory" if os.path.lexists(path) else "does not exist"
-
-
 class Bounds(Room):
     """Where this server works, whose configuration git obeys there, and what of ours a task could reach. It
     decides and changes nothing."""
 
     def __init__(self, *ground: Any) -> None:
         super().__init__(*ground)
-        self.told: Dict[Tuple[str, float, str], str] = {}       # by a codex, of a time, to a word; only grows
+        self.answers: Dict[Tuple[str, float, str], str] = {}    # by a codex, of a time, to a word; only grows
         self.writable: Dict[str, List[str]] = {}         # task id -> where it could write; only grows
 
     def directory(self, given: str) -> str:
@@ -5316,9 +5316,8 @@ class Bounds(Room):
         except OSError:
             raise ToolError("The server's own directory is gone", f"`cwd` {given} is relative to it",
                             "Pass an absolute `cwd`, or restart the server")
-        if not os.path.isdir(path):
-            why = "is not a directory" if os.path.exists(path) else "does not exist"
-            raise ToolError(f"`cwd`: {clip(path, 300)} {why}",
+        if no_directory(path):
+            raise ToolError(f"`cwd`: {clip(path, 300)} {no_directory(path)}",
                             "Codex needs an existing directory; a relative one is taken from the server's",
                             "Create it, or pass another `cwd`")
         return path
@@ -5351,7 +5350,7 @@ class Bounds(Room):
         """The arguments with absolute paths. Codex passes over what is not there or what it cannot read
         (codex-cli 0.169.0), so that is refused here. Raises: ToolError."""
         found = dict(arguments)
-        for name, wrong in (("images", _image_problem), ("add_dirs", _directory_problem)):
+        for name, wrong in (("images", _image_problem), ("add_dirs", no_directory)):
             if any("\0" in given for given in found.get(name, ())):
                 raise ToolError(f"`{name}` has a path with a NUL", "No file has one", "Remove it")
             if name in found:
@@ -5539,9 +5538,9 @@ class Bounds(Room):
     def _codex_says(self, path: str, words: str) -> str:
         """What the executable at `path` answers, which is asked once. Raises: OSError."""
         key = (path, os.stat(path).st_mtime, words)
-        if key not in self.told:
-            self.told[key] = self.host.run([path, *words.split()], "/", timeout_s=10).out
-        return self.told[key]
+        if key not in self.answers:
+            self.answers[key] = self.host.run([path, *words.split()], "/", timeout_s=10).out
+        return self.answers[key]
 
 
 class Worktrees(Room):
@@ -7151,6 +7150,8 @@ class Swarm:
         self.starter = Starter(self.planner)
         # what needs nothing more than a room has
         self.plan, self.merge = self.planner.plan, self.merger.merge
+        self.wait, self.stop = self.watch.wait, self.watch.stop
+        self.doctor = Doctor(self.bounds).findings
         self.overlaps, self.diff = self.compare.overlaps, self.compare.diff
         self.live, self.unended, self.collected = self.watch.live, self.watch.unended, self.watch.collected
 
@@ -7195,14 +7196,6 @@ class Swarm:
         self._sweep_by_itself()
         return ids
 
-    def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
-        """See Watch.wait."""
-        self.watch.wait(task_ids, timeout_s, call, mode)
-
-    def stop(self, task_ids: Sequence[str]) -> None:
-        """See Watch.stop."""
-        self.watch.stop(task_ids)
-
     def listed(self, task_id: str) -> Listed:
         """What a list says of a task. Raises: as `record`."""
         seen = self.view.of(task_id)
@@ -7211,7 +7204,8 @@ class Swarm:
                       spec.checkout or spec.cwd, tree.branch if tree else None, utc(spec.created_at),
                       utc(report.ended_at) if report else None,
                       round(report.elapsed_s, 1) if report else age(self.host.now(), spec.created_at),
-                      False if seen.ended and not self.watch.is_given(seen.task) else None)
+                      False if seen.ended and not self.watch.is_given(seen.task) else None,
+                      seen.damage or None)
 
     def record(self, task_id: str) -> Dict[str, Any]:
         """The record of a task, as every tool returns it; damaged files of one task make a poorer record of
@@ -7230,10 +7224,6 @@ class Swarm:
                   "started_at": round(spec.created_at, 3)}
         told_of = lambda key, value: value not in (None, [], {}) and (key, value) != ("title", "")
         return {key: value for key, value in record.items() if told_of(key, value)}
-
-    def doctor(self) -> List[Finding]:
-        """See Doctor.findings."""
-        return Doctor(self.bounds).findings()
 
     def sweep(self, dry_run: bool = False, ignored: bool = False, merged: bool = False,
               by_itself: bool = False) -> Iterator[Swept]:
@@ -7497,9 +7487,9 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
         records = [swarm.record(i) for i in all_named(swarm, args["task_ids"])]
         return Answer({"tasks": with_overlaps(swarm, records)})
     if every:
-        return _listed(swarm, swarm.lists.all(args.get("cursor", ""), cwd))
+        return Answer(_list_of(swarm, swarm.lists.all(args.get("cursor", ""), cwd)))
     if since is not None:
-        return _listed(swarm, swarm.lists.since(since, cwd))
+        return Answer(_list_of(swarm, swarm.lists.since(since, cwd)))
     found = swarm.lists.now(cwd)
     records = [record for record in map(functools.partial(_current, swarm), found.task_ids) if record]
     records = sorted(records, key=lambda record: record.get("started_at", 0.0))
@@ -7507,12 +7497,12 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({"tasks": with_overlaps(swarm, records), **more, "cursor": found.cursor})
 
 
-def _listed(swarm: Swarm, found: Found) -> Answer:
+def _list_of(swarm: Swarm, found: Found) -> Dict[str, Any]:
     rows = []
     for task_id in found.task_ids:
         with contextlib.suppress(ToolError):            # swept meanwhile
             rows.append(to_json(swarm.listed(task_id)))
-    return Answer({"tasks": rows, **({"cursor": found.cursor} if found.cursor else {})})
+    return {"tasks": rows, **({"cursor": found.cursor} if found.cursor else {})}
 
 
 def _current(swarm: Swarm, task_id: str) -> Dict[str, Any]:
@@ -7537,11 +7527,11 @@ def _current(swarm: Swarm, task_id: str) -> Dict[str, Any]:
       obj({"events": arr(obj()), "next_cursor": integer(), "ended": boolean()}), read_only=True)
 def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     task_id, cursor = one_named(swarm, args["task_id"]), args.get("cursor", 0)
-    seen, found, done = swarm.view.of(task_id), Page([], cursor), False
+    seen, events, done = swarm.view.of(task_id), [], False      # type: Seen, List[Any], bool
     path = seen.task.file("events.jsonl")
     try:
-        found = _page_of_events(path, args, call.client.result_chars - 300)
-        done = seen.ended and found.next_cursor >= os.path.getsize(path)
+        events, cursor = _page_of_events(path, args, call.client.result_chars - 300)
+        done = seen.ended and cursor >= os.path.getsize(path)
     except ValueError:
         refuse([f"`cursor`: no event of this task begins at {cursor}; pass a `next_cursor`, or 0"])
     except FileNotFoundError:
@@ -7549,18 +7539,12 @@ def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
             raise ToolError(f"There are no events of task {task_id}",
                             "Codex never began, or it ended so long ago that they were removed",
                             "codex_wait returns its result")
-    return Answer({"task_id": task_id, **found._asdict(), "ended": done})
+    return Answer({"task_id": task_id, "events": events, "next_cursor": cursor, "ended": done})
 
 
-class Page(NamedTuple):
-    """Some events, and where the next ones begin."""
-    events: List[Any]
-    next_cursor: int
-
-
-def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Page:
-    """Those of the types asked for, as many as `limit` and `room` allow, but one at least. Raises: OSError,
-    ValueError."""
+def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Tuple[List[Any], int]:
+    """Those of the types asked for, as many as `limit` and `room` allow, but one at least; and where the next
+    ones begin. Raises: OSError, ValueError."""
     wanted, at, left = set(args.get("types", ())), args.get("cursor", 0), room
     found: List[Any] = []
     for event, after in events_from(path, at):
@@ -7573,7 +7557,7 @@ def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Page:
                 break
             found.append(event)
         at = after
-    return Page(found, at)
+    return found, at
 
 
 def _shown_event(event: Mapping[str, Any], limit: int, room: int) -> Dict[str, Any]:
@@ -7808,8 +7792,10 @@ def with_overlaps(swarm: Swarm, records: List[Dict[str, Any]]) -> List[Dict[str,
 
 
 def terse(record: Dict[str, Any]) -> Dict[str, Any]:
-    """One of several: of its usage three numbers, and an exit status only where it says something."""
-    shown = {key: value for key, value in record.items() if (key, value) != ("exit_code", 0)}
+    """One of several: of its usage three numbers, an exit status only where it says something, and no thread:
+    its task_id does what that could."""
+    shown = {key: value for key, value in record.items()
+             if key != "threadId" and (key, value) != ("exit_code", 0)}
     if "usage" in shown:
         names = ("input_tokens", "cached_input_tokens", "output_tokens")
         shown["usage"] = {name: shown["usage"][name] for name in names}
@@ -7889,7 +7875,7 @@ def prefix(text: str, budget: int) -> str:
 
 
 TERSE = ("task_id", "state", "outcome", "content", "truncated", "collected")
-BRIEF = (*TERSE, "title", "cwd", "branch", "ended", "threadId", "failure", "worktree", "elapsed_s")
+BRIEF = (*TERSE, "title", "cwd", "branch", "ended", "failure", "worktree", "elapsed_s")
 # The keys that records have, and the room that a long content then needs at least, `truncated` included.
 LEVELS = ((None, 1_000), (BRIEF, 400), (TERSE, 160))
 
@@ -8116,17 +8102,16 @@ def _reply_line(reply: Any) -> str:
 
 
 def present(data: Dict[str, Any], budget: int, structured: bool,
-            text_too: bool = False) -> Tuple[Dict[str, Any], str]:
-    """(structuredContent, text), together within `budget`; unless `structured`, the text alone. Where both go
-    out the first gets what it needs before the text does; `text_too` when the client's model may see the text
-    alone: then they share evenly."""
+            alone: bool = False) -> Tuple[Dict[str, Any], str]:
+    """(structuredContent, text), together within `budget`; unless `structured`, the text alone. `alone`: the
+    client's model is shown the first and nothing else; otherwise it may be either, so they share evenly."""
     room = budget - 200                                 # the envelope
-    shaped = fit(data, room - (room // 2 if structured and text_too else min(2_000, room // 6)))
+    shaped = fit(data, room if alone else room // 2 if structured else room - min(2_000, room // 6))
     goes_on = lambda r: "next_offset" in r.get("truncated", {}) or not r.get("content")
     shaped = with_records(shaped, [{k: v for k, v in r.items() if k != "truncated" or goes_on(r)}
                                    for r in records_of(shaped)])
-    text, room = render(shaped), room - (size(shaped) if structured else 0)
-    if size(text) > room:
+    text, room = "See structuredContent" if alone else render(shaped), room - structured * size(shaped)
+    if not alone and size(text) > room:
         text = prefix(text, room - 120) + CUT_HERE
     return shaped, text
 
@@ -8295,13 +8280,6 @@ class Resource(NamedTuple):
         return {key: self.uri, "name": self.name, "description": self.description, "mimeType": self.mime_type}
 
 
-def _tasks_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
-    ids = swarm.store.ids()
-    keys = ("task_id", "title", "state", "outcome", "threadId", "started_at", "elapsed_s")
-    rows = [{k: v for k, v in record_of(swarm, i).items() if k in keys} for i in ids[:200]]
-    return _pretty({"tasks": rows, "total": len(ids)})
-
-
 EVENTS_REMOVED = "The events were removed: the task ended longer ago than CODEX_SWARM_TASK_MAX_AGE. " \
                  "Its record is kept"
 
@@ -8359,7 +8337,8 @@ RESOURCES: Tuple[Resource, ...] = (
     Resource(SCHEME + "doctor", "doctor", "What tasks stand on, what is broken there, and what to do",
              "application/json",
              lambda swarm, task_id, about: _pretty({"findings": [*map(to_json, swarm.doctor())]})),
-    Resource(SCHEME + "tasks", "tasks", "The newest 200 tasks", "application/json", _tasks_resource),
+    Resource(SCHEME + "tasks", "tasks", "The newest tasks, as codex_status lists them with `all`",
+             "application/json", lambda swarm, task_id, about: _pretty(_list_of(swarm, swarm.lists.all()))),
     Resource(SCHEME + "tasks/{task_id}", "task", "The record of a task", "application/json",
              lambda swarm, task_id, about: _pretty(fit(swarm.record(task_id), RESULT_CHARS - 2_000))),
     Resource(SCHEME + "tasks/{task_id}/events", "task-events",
@@ -8618,7 +8597,6 @@ class Era:
     """What both eras do alike; `revision` decides which fields a client gets to see. A method takes the
     params of a request and the call that serves it, and returns its result. It raises ProtocolError,
     OSError."""
-    spoken: Sequence[str] = ()      # all revisions that this server speaks, newest first
     tracks_tasks = False            # whether calls that wait are answered with a handle
     resource_not_found = RESOURCE_NOT_FOUND
 
@@ -8670,17 +8648,13 @@ class Era:
     def wait_result(self, wait: Wait, call: Call) -> Dict[str, Any]:
         return self.call_result(block(self.swarm, wait, call), call)
 
-    def call_result(self, answer: Answer, call: Optional[Call] = None) -> Dict[str, Any]:
+    def call_result(self, answer: Answer, call: Call) -> Dict[str, Any]:
         """The result as it goes out; `call` learns which tasks' results are in it to the end."""
         structured = self.since("2025-06-18")
-        room, text_too = self.client.result_chars, not self.client.shows_structured
-        shaped, text = present(answer.data, room, structured, text_too)
-        if answer.failed:
-            text = clip_middle(text, ERROR_CHARS)
-        elif structured and self.client.name == CODEX_CLIENT:
-            text = "See structuredContent"          # its model is shown nothing else
-        if call is not None:
-            call.told = seen_whole(answer.data, shaped, None if structured and not answer.failed else text)
+        alone = structured and self.client.shows_structured and not answer.failed
+        shaped, text = present(answer.data, self.client.result_chars, structured, alone)
+        text = clip_middle(text, ERROR_CHARS) if answer.failed else text
+        call.given = seen_whole(answer.data, shaped, None if structured and not answer.failed else text)
         result: Dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": answer.failed}
         return {**result, "structuredContent": shaped} if structured else result
 
@@ -8712,7 +8686,7 @@ class Era:
         found, why = find_resource(uri), ""
         if found is not None:
             resource, task_id = found
-            about = {"protocol": self.revision, "protocols": list(self.spoken)}
+            about = {"protocol": self.revision, "protocols": list(SUPPORTED)}
             try:
                 text = resource.read(self.swarm, task_id, about)
                 return {"contents": [{"uri": uri, "mimeType": resource.mime_type, "text": text}]}
@@ -8743,7 +8717,6 @@ class Era:
 
 class Handshake(Era):
     """Revisions 2024-11-05 to 2025-11-25: what one session has agreed on with `initialize`."""
-    spoken = SUPPORTED
 
     def __init__(self, swarm: Swarm) -> None:
         super().__init__(swarm, REVISIONS[0], Client())
@@ -8778,7 +8751,6 @@ class Handshake(Era):
 
 class Stateless(Era):
     """Revision 2026-07-28: one request, which carries everything that its answer depends on."""
-    spoken = SUPPORTED
     resource_not_found = INVALID_PARAMS
 
     def __init__(self, swarm: Swarm, capabilities: Mapping[str, Any], client: Client) -> None:
@@ -8876,7 +8848,7 @@ class Stateless(Era):
         era, call = Stateless(self.swarm, {}, Client(handle.client)), Call()
         result = era.call_result(conclude(self.swarm, handle.wait), call)
         result = era.finish(METHODS["tools/call"], result)
-        return HandleEnd(now, "completed", message, result, tuple(call.told))
+        return HandleEnd(now, "completed", message, result, tuple(call.given))
 
     def tasks_update(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
         self._handle(params)                    # our tasks never ask for input, so there is nothing to take
@@ -8921,7 +8893,7 @@ class Pending:
 
     def __init__(self, request: Request) -> None:
         self.request, self.call = request, Call(request.era.client)
-        self.told = 0                   # progress notifications so far
+        self.notices = 0                # of progress, so far
 
 
 class Server:
@@ -9071,17 +9043,17 @@ class Server:
         message = {"jsonrpc": "2.0", "id": request.id, **out}
         if pending is None:
             return request.replies.send(message)
-        giving, told = self.swarm.watch.giving, pending.call.told
+        giving, given = self.swarm.watch.giving, pending.call.given
         with self.idle:
-            giving.update(told)             # the client may ask for more before this is noted
+            giving.update(given)            # the client may ask for more before this is noted
             del self.calls[request.id]
             request.replies.send(None if pending.call.cancelled else message)
         if pending.call.abandoned:
             self.swarm.stop(pending.call.started)
         if not pending.call.cancelled:
-            self.swarm.collected(told)
+            self.swarm.collected(given)
         with self.idle:
-            giving -= collections.Counter(told)
+            giving -= collections.Counter(given)
             self.threads.discard(pending)
             self.idle.notify_all()
 
@@ -9096,8 +9068,8 @@ class Server:
             number must rise each time, so it nears what is not done yet."""
             with self.idle:
                 if not pending.call.cancelled and not self.wire.busy():
-                    pending.told += 1
-                    number = done + pending.told / (pending.told + 99) if total else pending.told
+                    pending.notices += 1
+                    number = done + pending.notices / (pending.notices + 99) if total else pending.notices
                     self.wire.send(pending.request.era.progress(token, number, total, text))
         return tell
 
@@ -9282,17 +9254,17 @@ def _override(word: str) -> str:
 
 def _allowed_root(given: str) -> str:
     path = os.path.expanduser(given)
-    if os.path.isabs(path) and os.path.isdir(path):
-        return os.path.realpath(path)
-    why = "is not a directory" if os.path.lexists(path) else "does not exist"
-    raise UsageError(f"--allow-root {given}: {why if os.path.isabs(path) else 'is no absolute path'}")
+    why = no_directory(path) if os.path.isabs(path) else "is no absolute path"
+    if why:
+        raise UsageError(f"--allow-root {given}: {why}")
+    return os.path.realpath(path)
 
 
 def _account(given: str) -> Tuple[str, str]:
     name, _, path = given.partition("=")
     path = os.path.expanduser(path)
     formed = re.fullmatch(r"[\w-]+", name) and os.path.isabs(path)
-    why = _directory_problem(path) if formed else "is not NAME=DIR with an absolute path"
+    why = no_directory(path) if formed else "is not NAME=DIR with an absolute path"
     if why:
         raise UsageError(f"--codex-home {given}: {why}")
     return name, os.path.realpath(path)
@@ -9910,42 +9882,30 @@ Its messages, commands with the end of their output, edits, errors.
 examples:
   codex-mcp-swarm logs 2f9c
   codex-mcp-swarm logs -f 2f9c              goes on until the task ends
-  codex-mcp-swarm logs --raw 2f9c | jq      the events of codex as they came""",
+  codex-mcp-swarm logs --raw 2f9c | jq      the events of codex""",
             arg("task_id", metavar="ID"),
             arg("-f", "--follow", action="store_true", help="go on until it ends"),
-            arg("--raw", "--json", action="store_true", help="the events themselves, one line of JSON each"))
+            arg("--raw", "--json", action="store_true", help="the events, one line of JSON each"))
 def command_logs(typed: Typed) -> int:
     task = typed.swarm.store.get(one_named(typed.swarm, typed["task_id"]))
     if task.kept_since():
         raise ToolError(EVENTS_REMOVED)
-    line = b""
-    for line in events_of(typed, task):
-        text = line.decode("utf-8", "replace").rstrip("\n")
-        for said in [escaped(text)] if typed["raw"] else event_in_words(text):
-            print(visible(said), flush=typed["follow"])
-    if not line:
+    event, cursor, ended = None, 0, False
+    while not ended:                        # asked before it reads: what came last is read then, too
+        ended = task.status().state is State.ENDED or not typed["follow"]
+        with contextlib.suppress(FileNotFoundError):
+            for event, cursor in events_from(task.file("events.jsonl"), cursor):
+                line = compact(_shown_event(event, MAX_LINE_BYTES, 2 * MAX_LINE_BYTES))
+                for said in [line] if typed["raw"] else event_in_words(line):
+                    print(visible(said), flush=typed["follow"])
+        if not ended:
+            typed.swarm.wait([task.task_id], PROGRESS_GAP_S / 2, typed.call)
+    if event is None:
         record = record_of(typed.swarm, task.task_id)
         how = f"{record.get('outcome') or record['state']}; {lasting(record.get('elapsed_s', 0))}"
         sys.stderr.write(f"It has done nothing yet: {how}\n" if "progress" in record else
                          f"It did nothing: {how}\n{visible(_does(record))}\n")
     return 0
-
-
-def events_of(typed: Typed, task: TaskDir) -> Iterator[bytes]:
-    """The whole lines of events.jsonl; those to come as well where they are to be followed."""
-    at, ended = 0, False
-    while True:
-        ended = task.status().state is State.ENDED or not typed["follow"]
-        with contextlib.suppress(FileNotFoundError), open(task.file("events.jsonl"), "rb",
-                                                          opener=private) as f:
-            f.seek(at)
-            for line in iter(lambda: f.readline(MAX_LINE_BYTES), b""):
-                if line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
-                    at += len(line)
-                    yield line
-        if ended:
-            return
-        typed.swarm.wait([task.task_id], PROGRESS_GAP_S / 2, typed.call)
 
 
 def event_in_words(line: str) -> Iterator[str]:

@@ -95,13 +95,15 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
         assert merged["merged"] == [task] and not any("gone on" in w for w in merged["warnings"])
         assert git(repo, "show", "merged:half") == "done\n" and git(repo, "show", "merged:more") == "x\n"
 
-    @pytest.mark.parametrize("lost", [["live"], ["live", "threads"]], ids=["live", "both"])
+    @pytest.mark.parametrize("lost", [["live"], ["live", "threads"], []], ids=["live", "both", "emptied"])
     def test_an_index_that_was_deleted_is_made_anew(client, root, gate, lose, lost):
         c = client()
         done, gone_, runs = c.ok("codex", prompt="SAY done"), lose()[0], c.begin(gate.wait)
         c.ok("codex_status", task_ids=[done["task_id"]])
         for index in lost:
             shutil.rmtree(str(root / index))
+        for name in () if lost else os.listdir(str(root / "live")):
+            (root / "live" / name).unlink()
         states = {t["task_id"]: t["state"] for t in client().ok("codex_status")["tasks"]}
         assert states in [{runs: state, gone_: "ended"} for state in ("starting", "running")]
         assert c.ok("codex_reply", threadId=done["threadId"],
@@ -112,7 +114,7 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
 def test_what_has_ended_leaves_the_index_and_is_never_looked_at_again(client, root):
     c = client()
     records = c.ok("codex_batch", tasks=[{"prompt": "SAY %d" % i} for i in range(3)])["tasks"]
-    eventually(lambda: c.ok("codex_status")["tasks"] == [] and os.listdir(str(root / "live")) == [],
+    eventually(lambda: c.ok("codex_status")["tasks"] == [] and os.listdir(str(root / "live")) == ["whole"],
                what="the end of the supervisors")
     for record in records:
         assert (root / "threads" / record["threadId"]).read_text() == record["task_id"] + "\n"
@@ -127,4 +129,4 @@ def test_a_task_whose_server_died_at_its_birth_leaves_nothing_in_the_index(clien
     c = client()
     c.ok("codex", prompt="SAY x")
     (root / "live" / ("0" * 12)).write_text("")         # its directory never got its name
-    assert c.ok("codex_status")["tasks"] == [] and os.listdir(str(root / "live")) == []
+    assert c.ok("codex_status")["tasks"] == [] and os.listdir(str(root / "live")) == ["whole"]

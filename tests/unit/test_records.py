@@ -148,7 +148,7 @@ def test_the_usage_of_a_turn_is_what_the_thread_used_since_and_never_negative(no
                          [{"input_tokens": "7"}, {"input_tokens": None}, {"input_tokens": 1.5},
                           {"input_tokens": [1]}, {"tokens": 7}, {}], ids=repr)
 def test_a_usage_of_odd_types_counts_as_none(data):
-    assert Usage.told(data) == Usage()
+    assert Usage.of(data) == Usage()
 
 
 def test_a_file_is_replaced_whole_and_a_failed_write_leaves_the_old_one(tmp_path):

@@ -60,17 +60,16 @@ def result(data, name, revision, failed=False):
     """The tool result as it goes out: (result, how many characters it has on the wire)."""
     era = Handshake(None)
     era.revision, era.client = revision, Client(name)
-    out = era.call_result(Answer(data, failed))
+    out = era.call_result(Answer(data, failed), cms.Call())
     return out, len(cms.Wire.encode(out).decode("utf-8")) - 1
 
 
 def test_a_client_whose_model_may_see_the_text_alone_gets_half_of_the_room_for_it():
     data = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 30_000}
-    for name, least in (("some-editor", 15_000), ("claude-code", 1_000)):
-        out, length = result(data, name, "2025-11-25")
-        assert len(out["content"][0]["text"]) > least
-        assert "codex_wait" in out["content"][0]["text"]
-        assert length < 40_000
+    out, length = result(data, "some-editor", "2025-11-25")
+    assert len(out["content"][0]["text"]) > 15_000 and "codex_wait" in out["content"][0]["text"]
+    assert length < 40_000
+    out, _ = result(data, "claude-code", "2025-11-25")
     assert len(out["structuredContent"]["content"]) == 30_000
 
 
@@ -207,11 +206,11 @@ def test_only_what_went_out_to_the_end_counts_as_given(name, revision, limit):
                 text = out["content"][0]["text"]
                 is_whole = r["task_id"] in text and cms.visible(r.get("content", "")) in text
             if r["state"] != "ended" or not is_whole:
-                assert r["task_id"] not in call.told
+                assert r["task_id"] not in call.given
             elif "structuredContent" in out:
-                assert r["task_id"] in call.told
+                assert r["task_id"] in call.given
     # of the last one, which fits as it is
-    assert set(call.told) == {r["task_id"] for r in data["tasks"]}
+    assert set(call.given) == {r["task_id"] for r in data["tasks"]}
 
 
 def test_what_an_error_text_cuts_was_not_given():
@@ -221,7 +220,7 @@ def test_what_an_error_text_cuts_was_not_given():
         failure = {"kind": "killed", "message": "M", "retryable": True, "advice": "A"}
         era.call_result(Answer({**finished(1, letters, outcome="failed", failure=failure)["tasks"][0]}, True),
                         call)
-        assert len(call.told) == given
+        assert len(call.given) == given
 
 
 @each_client
@@ -229,7 +228,7 @@ def test_a_page_that_is_smaller_than_asked_for_says_why(name, revision, limit):
     record = cms.page(
         {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "x" * 90_000}, 100, 40_000)
     out, _ = result({"tasks": [record], "still_running": []}, name, revision)
-    text, unseen = out["content"][0]["text"], name == "codex-mcp-client" and "structuredContent" in out
+    text, unseen = out["content"][0]["text"], name != "some-editor" and "structuredContent" in out
     assert unseen or "there is room for" in text or "cut here" in text
     if "structuredContent" in out:
         cut = out["structuredContent"]["tasks"][0]["truncated"]
@@ -249,7 +248,7 @@ def test_the_last_page_says_nothing_of_a_cut(name, revision, limit):
                               call)
         if "structuredContent" in out:
             assert ("truncated" in out["structuredContent"]["tasks"][0]) == cut
-        assert bool(call.told) != cut
+        assert bool(call.given) != cut
 
 
 def test_what_is_short_is_not_touched():
@@ -401,15 +400,16 @@ def test_lines_that_end_as_in_dos_are_text_and_a_lone_return_is_shown():
     assert text.endswith("\ndos\r\nlone\\x0dreturn\\x1b\\x0d")
 
 
-def test_codex_is_sent_no_text_that_its_model_would_not_be_shown():
+@pytest.mark.parametrize("client", ["codex-mcp-client", "claude-code"])
+def test_a_client_is_sent_no_text_that_its_model_would_not_be_shown(client):
     data = {"task_id": "0" * 12, "state": "ended", "outcome": "succeeded", "content": "the answer"}
     for revision, text in (("2025-11-25", "See structuredContent"), ("2024-11-05", "the answer")):
-        assert text in result(data, "codex-mcp-client", revision)[0]["content"][0]["text"]
+        assert text in result(data, client, revision)[0]["content"][0]["text"]
 
 
-def test_of_several_a_record_has_three_numbers_of_usage_and_no_exit_status_that_says_nothing():
+def test_of_several_a_record_has_three_numbers_of_usage_no_thread_and_no_exit_status_that_says_nothing():
     usage = dict(zip(cms.Usage._fields, range(1, 6)))
-    record = {"task_id": "0" * 12, "usage": usage, "exit_code": 0}
+    record = {"task_id": "0" * 12, "threadId": "x", "usage": usage, "exit_code": 0}
     assert cms.terse(record) == {"task_id": "0" * 12, "usage": {
         "input_tokens": 1, "cached_input_tokens": 2, "output_tokens": 4}}
     assert cms.terse({"exit_code": 1}) == {"exit_code": 1}

@@ -98,7 +98,7 @@ def test_a_cancelled_call_does_not_take_back_what_another_call_is_giving(served)
     def cancelled_meanwhile(event, args):
         if event == "open" and str(args[0]).endswith("/collected") and not found:
             pending, (task_id,) = cms.Pending(request), server.swarm.store.ids()
-            pending.call.told, pending.call.cancelled, server.calls[9] = [task_id], True, pending
+            pending.call.given, pending.call.cancelled, server.calls[9] = [task_id], True, pending
             server.answer(request, lambda: {}, pending)
             found.append(server.swarm.watch.is_given(server.swarm.store.get(task_id)))
     with auditing(cancelled_meanwhile):

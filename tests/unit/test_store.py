@@ -280,6 +280,9 @@ def test_a_damaged_task_hides_no_other_from_status_and_list(tasks, make, name, l
         assert {r["task_id"] for r in shown} - {bad} == others, how
         listed = json.loads(cms.find_resource("codex-swarm:///tasks")[0].read(app, "", {}))["tasks"]
         assert {r["task_id"] for r in listed} == others | {bad}, how
+        told = [row["task_id"] for row in listed if "spec.json cannot be read" in row.get("damage", "")]
+        assert told == [bad] * (name == "spec.json"), how
+        assert name != "spec.json" or "spec.json cannot be read" in app.record(bad)["warnings"][0]
 
 
 def test_a_file_in_the_place_of_a_task_is_nobody_elses_problem(tasks, make):
@@ -569,8 +572,8 @@ def test_a_server_killed_between_the_two_indexes_leaves_nothing_twice(tasks, mak
     tasks.index()
     tasks.ended.add([task.dir], [], NOW_S)
     app = application(tasks)
-    assert os.listdir(tasks.live) == [task.id] and app.lists.since("0").task_ids == [task.id]
-    assert os.listdir(tasks.live) == [] and app.lists.all().task_ids == [task.id]
+    assert os.path.exists(os.path.join(tasks.live, task.id)) and app.lists.since("0").task_ids == [task.id]
+    assert os.listdir(tasks.live) == ["whole"] and app.lists.all().task_ids == [task.id]
 
 
 def test_what_was_swept_leaves_the_index_and_cursors_hold(tasks, make):
