@@ -4686,6 +4686,7 @@ class Call:
         self.waiting = False            # all that it does besides waiting has been done
         self.given: Sequence[str] = ()  # the ended tasks whose results are in the answer to the end
         self.started: List[str] = []    # the tasks that it started, to be stopped when it is abandoned
+        self.notices = 0                # of progress, so far
         self.request_id = ""            # under which the same call, made again, finds what it started
 
     @property
@@ -4785,15 +4786,6 @@ class Seen(NamedTuple):
         return self
 
 
-class Doing(NamedTuple):
-    """What a task does that has not ended."""
-    name: str                           # its title, or else the beginning of its id
-    phase: Phase = Phase.STARTING
-    detail: str = ""
-    since: float = 0.0                  # when the phase began, and when the last event came; Unix seconds
-    changed_at: float = 0.0
-
-
 class Known:
     """What this process remembers of a task until it has left the index of those that have not ended."""
 
@@ -4802,21 +4794,21 @@ class Known:
         self.watched = self.ended = False           # guarded by `Watch.changed`
         self.failed = False                         # set before `ended`
         self.buried = False                         # it was lost, and what it left running is killed
-        self._doing, self._looked_at = Doing(""), 0.0
+        self.name, self._looked_at = "", 0.0
 
-    def doing(self, now: float) -> Doing:
-        """`now` is a monotonic clock. One look serves all who ask within half of PROGRESS_GAP_S."""
+    def read(self, now: float) -> "Known":
+        """What it does; `now` is a monotonic clock. One look serves all who ask within half of
+        PROGRESS_GAP_S."""
         if now >= self._looked_at + PROGRESS_GAP_S / 2:
-            progress, self._looked_at = self.tail.refresh(), now
-            since, changed_at = self.tail.phase_at, self.tail.changed_at
-            name = self._doing.name or self._name()
-            self._doing = Doing(name, progress.phase, progress.detail, since, changed_at)
-        return self._doing
+            self._looked_at = now
+            self.tail.refresh()
+            self.name = self.name or self._title() or self.task.task_id[:4]
+        return self
 
-    def _name(self) -> str:
+    def _title(self) -> str:
         with contextlib.suppress(*UNREADABLE):
-            return clip(self.task.spec().title, 40) or self.task.task_id[:4]
-        return self.task.task_id[:4]
+            return clip(self.task.spec().title, 40)
+        return ""
 
 
 class View:
@@ -4907,17 +4899,16 @@ DOING: Mapping[Phase, str] = {
 FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 
 
-def summary(doing: Sequence[Doing], total: int, failed: int, now: float) -> str:
+def summary(running: Sequence[Known], total: int, failed: int, now: float) -> str:
     """``3 of 8 done, 1 failed; `Fix crash` running `pytest -q` for 41 s``: the tasks that still run, the one
     that changed last first."""
-    def words(one: Doing) -> str:
-        does = one.phase.value
-        if one.detail and one.phase in DOING:
-            does = f"{DOING[one.phase]} `{clip(one.detail, 60)}`"
-        return f"`{one.name}` {does}" + (f" for {age(now, one.since):.0f} s" if one.since else "")
-    told = ", ".join(map(words, sorted(doing, key=lambda one: -one.since)[:3]))
-    more = f", and {len(doing) - 3} more" if len(doing) > 3 else ""
-    ended = f"{total - len(doing)} of {total} done" + (f", {failed} failed" if failed else "")
+    def words(one: Known) -> str:
+        p, since = one.tail.progress, one.tail.phase_at
+        does = f"{DOING[p.phase]} `{clip(p.detail, 60)}`" if p.detail and p.phase in DOING else p.phase.value
+        return f"`{one.name}` {does}" + (f" for {age(now, since):.0f} s" if since else "")
+    told = ", ".join(map(words, sorted(running, key=lambda one: -one.tail.phase_at)[:3]))
+    more = f", and {len(running) - 3} more" if len(running) > 3 else ""
+    ended = f"{total - len(running)} of {total} done" + (f", {failed} failed" if failed else "")
     return ended + (f"; {told}{more}" if told else "")
 
 
@@ -4939,13 +4930,13 @@ class Ticker:
         self.shown_at = -HEARTBEAT_S
 
     def tick(self, running: Sequence[Known], monotonic: float, now: float) -> None:
-        doing = [known.doing(monotonic) for known in running]
-        seen = [(one.name, one.phase, one.detail) for one in doing]
+        seen = [(known.read(monotonic).name, known.tail.progress.phase, known.tail.progress.detail)
+                for known in running]
         fresh = seen != self.shown or monotonic - self.shown_at >= HEARTBEAT_S
-        if doing and fresh and self.call.tell is not None:
+        if running and fresh and self.call.tell is not None:
             self.shown, self.shown_at = seen, monotonic
             total, failed = len(self.waited_for), sum(known.failed for known in self.waited_for)
-            self.call.tell(summary(doing, total, failed, now), total - len(doing), total)
+            self.call.tell(summary(running, total, failed, now), total - len(running), total)
 
 
 class Watch:
@@ -5186,27 +5177,27 @@ class Watch:
             if os.path.isdir(self.store.live):
                 self.live()
 
-    def look(self, task_ids: Sequence[str]) -> Tuple[List[str], str, float]:
+    def standing(self, task_ids: Sequence[str]) -> Tuple[List[str], str, float]:
         """(those that have ended, a summary of all, when the last event or end came), also for tasks of other
         servers. A task that is not there any more counts as ended. Raises: OSError when the system is
         exhausted."""
-        doing, ended, failed, last = [], [], 0, 0.0
+        running, ended, failed, last = [], [], 0, 0.0
         for task_id in task_ids:
             try:
                 task = self.store.get(task_id)          # no record is read of one whose end wakes us
                 status = None if self.view.is_watched(task_id) else task.status()
-                running = status is None or status.state is not State.ENDED
+                runs = status is None or status.state is not State.ENDED
                 failed += status is not None and status.outcome in FAILURES
             except (ToolError, OSError) as error:
                 raise_if_exhausted(error)
-                running = False
-            if running:
-                doing.append(self.view.known(task).doing(self.host.monotonic()))
-                last = max(last, doing[-1].changed_at)
+                runs = False
+            if runs:
+                running.append(self.view.known(task).read(self.host.monotonic()))
+                last = max(last, running[-1].tail.changed_at)
             else:
                 ended.append(task_id)
                 last = max(last, modified_at(os.path.join(self.store.tasks, task_id, "status.json")))
-        return ended, summary(doing, len(task_ids), failed, self.host.now()), last
+        return ended, summary(running, len(task_ids), failed, self.host.now()), last
 
 
 class Found(NamedTuple):
@@ -7813,7 +7804,7 @@ def record_of(swarm: Swarm, task_id: str) -> Dict[str, Any]:
 
 def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:
     """(whether what is waited for has come, a summary, when something last happened)."""
-    ended, told, last = swarm.watch.look(wait.task_ids)
+    ended, told, last = swarm.watch.standing(wait.task_ids)
     timed_out = wait.timeout_s is not None and swarm.host.now() >= since + wait.timeout_s
     enough = bool(ended) if wait.mode == "any" else len(ended) == len(wait.task_ids)
     return enough or timed_out, told, last
@@ -8319,9 +8310,8 @@ def _server_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
         **about, "tasks_dir": swarm.store.tasks, "worktree_dir": swarm.config.worktree_dir,
         "tools": list(TOOLS), "limits": limits}
     try:
-        codex_path = swarm.bounds.codex()
-        done = swarm.host.run([codex_path, "--version"], "/", timeout_s=10)
-        facts["codex"] = {"path": codex_path, "version": clip(done.out or done.err, 100)}
+        path = swarm.bounds.codex()
+        facts["codex"] = {"path": path, "version": ".".join(map(str, swarm.bounds.codex_version(path)))}
     except (ToolError, OSError) as error:
         facts["codex"] = {"error": str(error)}
     return _pretty(facts)
@@ -8888,14 +8878,6 @@ class Request(NamedTuple):
         return found is not None and found.waits and not self.era.tracks_tasks
 
 
-class Pending:
-    """A request that is answered on a thread of its own."""
-
-    def __init__(self, request: Request) -> None:
-        self.request, self.call = request, Call(request.era.client)
-        self.notices = 0                # of progress, so far
-
-
 class Server:
     """Reads messages, answers the slow ones on a thread each, everything else at once."""
 
@@ -8907,8 +8889,8 @@ class Server:
         # notifies it, for `drain`. Whether a call is cancelled is looked at, and what follows is sent, in one
         # hold of it: what the reader has seen cancelled says nothing more. Sending never blocks.
         self.idle = threading.Condition()
-        self.calls: Dict[RequestId, Pending] = {}
-        self.threads: Set[Pending] = set()
+        self.calls: Dict[RequestId, Call] = {}
+        self.threads: Set[Call] = set()
 
     def run(self) -> None:
         """Serve until the end of input."""
@@ -8923,7 +8905,7 @@ class Server:
         self.swarm.watch.close()
         self.swarm.host.log("INFO", f"ending with {len(self.calls)} calls under way; the tasks go on")
         with self.idle:
-            self.idle.wait_for(lambda: all(p.call.waiting for p in self.threads), EXIT_GRACE_S)
+            self.idle.wait_for(lambda: all(call.waiting for call in self.threads), EXIT_GRACE_S)
         self.wire.flush(max(0.0, end - self.swarm.host.monotonic()))
 
     # -- from a line to a request ----------------------------------------------------
@@ -8993,30 +8975,29 @@ class Server:
         if method != "notifications/cancelled" or not isinstance(params, dict):
             return
         with self.idle:
-            pending = self.calls.get(as_id(params.get("requestId")))    # type: ignore[arg-type]
-            if pending is not None:
-                pending.call.cancel_reason = str(params.get("reason") or "")
-                pending.call.cancelled = True
+            call = self.calls.get(as_id(params.get("requestId")))       # type: ignore[arg-type]
+            if call is not None:
+                call.cancel_reason, call.cancelled = str(params.get("reason") or ""), True
         self.swarm.watch.wake()
 
     # -- from a request to its answer ------------------------------------------------
     def _begin(self, request: Request) -> None:
         """Answer on a thread of its own what may take a while."""
-        pending = Pending(request)
-        pending.call.tell = self._teller(pending)
+        call = Call(request.era.client)
+        call.tell = self._teller(request, call)
         with self.idle:
             calls = len(self.calls)
-            self.calls[request.id] = pending
-            self.threads.add(pending)
-        act = lambda: request.serve(pending.call)
+            self.calls[request.id] = call
+            self.threads.add(call)
+        act = lambda: request.serve(call)
         if calls < (MAX_WAITS if request.waits else MAX_CALLS):
-            thread = threading.Thread(target=self.answer, args=(request, act, pending),
+            thread = threading.Thread(target=self.answer, args=(request, act, call),
                                       name=f"call-{request.id}", daemon=True)
             try:
                 return thread.start()
             except RuntimeError:            # the system has no thread left
                 pass
-        self.answer(request, lambda: self._too_busy(request, calls), pending)
+        self.answer(request, lambda: self._too_busy(request, calls), call)
 
     def _too_busy(self, request: Request, calls: int) -> Dict[str, Any]:
         error = ToolError("Too many calls are under way",
@@ -9027,8 +9008,9 @@ class Server:
         return request.era.error_result(error)
 
     def answer(self, request: Request, act: Callable[[], Dict[str, Any]],
-               pending: Optional[Pending] = None) -> None:
-        """The one boundary between exceptions and the wire. A cancelled call gets no answer."""
+               call: Optional[Call] = None) -> None:
+        """The one boundary between exceptions and the wire. A cancelled call gets no answer. `call`: it has a
+        thread of its own."""
         try:
             out = {"result": request.era.finish(request.method, act())}
         except ProtocolError as error:
@@ -9041,24 +9023,24 @@ class Server:
             what = f"Internal error {reference}; its traceback is in the server's log"
             out = error_member(ProtocolError(INTERNAL_ERROR, what))
         message = {"jsonrpc": "2.0", "id": request.id, **out}
-        if pending is None:
+        if call is None:
             return request.replies.send(message)
-        giving, given = self.swarm.watch.giving, pending.call.given
+        giving, given = self.swarm.watch.giving, call.given
         with self.idle:
             giving.update(given)            # the client may ask for more before this is noted
             del self.calls[request.id]
-            request.replies.send(None if pending.call.cancelled else message)
-        if pending.call.abandoned:
-            self.swarm.stop(pending.call.started)
-        if not pending.call.cancelled:
+            request.replies.send(None if call.cancelled else message)
+        if call.abandoned:
+            self.swarm.stop(call.started)
+        if not call.cancelled:
             self.swarm.collected(given)
         with self.idle:
             giving -= collections.Counter(given)
-            self.threads.discard(pending)
+            self.threads.discard(call)
             self.idle.notify_all()
 
-    def _teller(self, pending: Pending) -> Optional[Callable[..., None]]:
-        meta = pending.request.params.get("_meta")
+    def _teller(self, request: Request, call: Call) -> Optional[Callable[..., None]]:
+        meta = request.params.get("_meta")
         token = as_id(meta.get("progressToken")) if isinstance(meta, dict) else None
         if token is None:
             return None
@@ -9067,10 +9049,10 @@ class Server:
             """Only the thread of the call comes here, before it answers: no progress follows the result. The
             number must rise each time, so it nears what is not done yet."""
             with self.idle:
-                if not pending.call.cancelled and not self.wire.busy():
-                    pending.notices += 1
-                    number = done + pending.notices / (pending.notices + 99) if total else pending.notices
-                    self.wire.send(pending.request.era.progress(token, number, total, text))
+                if not call.cancelled and not self.wire.busy():
+                    call.notices += 1
+                    number = done + call.notices / (call.notices + 99) if total else call.notices
+                    self.wire.send(request.era.progress(token, number, total, text))
         return tell
 
     def _error(self, ident: Optional[RequestId], error: ProtocolError,
@@ -9466,7 +9448,7 @@ def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
         return watch_live(typed.swarm, task_ids, sys.stderr)
     while True:
         typed.swarm.wait(left, PROGRESS_GAP_S, typed.call, "any")   # Ctrl-C may come just before it sleeps
-        ended = dict.fromkeys(typed.swarm.watch.look(left)[0])
+        ended = dict.fromkeys(typed.swarm.watch.standing(left)[0])
         left = [task_id for task_id in left if task_id not in ended]
         if len(task_ids) > 1 and ended:
             records = [record_of(typed.swarm, task_id) for task_id in ended]

@@ -97,9 +97,9 @@ def test_a_cancelled_call_does_not_take_back_what_another_call_is_giving(served)
 
     def cancelled_meanwhile(event, args):
         if event == "open" and str(args[0]).endswith("/collected") and not found:
-            pending, (task_id,) = cms.Pending(request), server.swarm.store.ids()
-            pending.call.given, pending.call.cancelled, server.calls[9] = [task_id], True, pending
-            server.answer(request, lambda: {}, pending)
+            call, (task_id,) = cms.Call(), server.swarm.store.ids()
+            call.given, call.cancelled, server.calls[9] = [task_id], True, call
+            server.answer(request, lambda: {}, call)
             found.append(server.swarm.watch.is_given(server.swarm.store.get(task_id)))
     with auditing(cancelled_meanwhile):
         ask(2, "tools/call", name="codex", arguments={"prompt": "SAY done"})
