@@ -8010,14 +8010,15 @@ def _headline(record: Mapping[str, Any]) -> str:
             + (f" (thread {record['threadId']})" if "threadId" in record else ""))
 
 
-def _counts(data: Mapping[str, Any]) -> str:
-    count = data["files_changed"]
-    return f"{count} file{'s' * (count != 1)} changed, +{data['insertions']} -{data['deletions']}"
+def changes(data: Mapping[str, Any]) -> str:
+    """`+41 -7 3 files`; empty where no file changed."""
+    count = data.get("files_changed")
+    return f"+{data['insertions']} -{data['deletions']} {count} file{'s' * (count > 1)}" if count else ""
 
 
 def _compared_lines(diff: Mapping[str, Any]) -> Iterator[str]:
     compared = f"compared with {diff['against']}" if "against" in diff else f"since {diff['base'][:12]}"
-    yield f"{_counts(diff)}, {compared}" + (", as it is now" if "live" in diff else "")
+    yield f"{changes(diff) or 'No change'}, {compared}" + (", as it is now" if "live" in diff else "")
 
 
 def _failure_lines(why: Mapping[str, Any]) -> Iterator[str]:
@@ -8033,17 +8034,18 @@ def _progress_lines(live: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
-    counts = f", {_counts(tree)}" if "files_changed" in tree else ""
-    yield f"worktree {tree['path']}, branch {tree['branch']}{counts}"
+    where = f"worktree {tree['path']}, branch {tree['branch']}"
+    yield ", ".join(filter(None, (where, changes(tree))))
     yield from _named_lines(tree, FILES_OF_A_WORKTREE)
     unseen = tree.get("unseen", {})
     yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in unseen.items())
 
 
 def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
-    verb, counts = "Would be merged" if data["dry_run"] else "Merged", f", {_counts(data)}"
+    verb = "Would be merged" if data["dry_run"] else "Merged"
     if "merged" in data:
-        yield f"{verb} onto {data['onto'][:12]}: {', '.join(data['merged'])}{counts}"
+        brought = ", ".join(filter(None, (*data["merged"], changes(data))))
+        yield f"{verb} onto {data['onto'][:12]}: {brought}"
     elif "not_merged" in data:
         why = "there are conflicts" if "conflicts" in data else "the verify command did not pass"
         yield f"Nothing {'would be' if data['dry_run'] else 'was'} merged onto {data['onto'][:12]}: {why}"
@@ -8178,12 +8180,13 @@ def tally(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def account(records: Sequence[Mapping[str, Any]]) -> str:
-    """`3 tasks: 2 succeeded, 1 failed; 18,234 tokens in, 1,210 out; +41 -7 in 3 files`."""
+    """`3 tasks: 2 succeeded, 1 failed; 18,234 tokens in, 1,210 out; +41 -7 3 files`."""
     total = lambda part, key: sum(record.get(part, {}).get(key, 0) for record in records)
-    return (f"{len(records)} task{'s' * (len(records) != 1)}: {tally(records)}; "
-            f"{total('usage', 'input_tokens'):,} tokens in, {total('usage', 'output_tokens'):,} out; "
-            f"+{total('worktree', 'insertions')} -{total('worktree', 'deletions')} "
-            f"in {total('worktree', 'files_changed')} files")
+    changed = {key: total("worktree", key) for key in ("files_changed", "insertions", "deletions")}
+    return "; ".join(filter(None, (
+        f"{len(records)} task{'s' * (len(records) != 1)}: {tally(records)}",
+        f"{total('usage', 'input_tokens'):,} tokens in, {total('usage', 'output_tokens'):,} out",
+        changes(changed))))
 
 
 def web_page(shown: Sequence[Card]) -> str:
@@ -8227,7 +8230,7 @@ def _section(card: Card) -> Iterator[str]:
     yield f'<p><b class="{card.how}">{card.how.replace("_", " ")}</b> after {took}</p>'
     facts = [record["task_id"], record.get("model"), record.get("sandbox")]
     facts += [f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out"] if usage else []
-    facts += [tree["branch"], f"+{tree.get('insertions', 0)} -{tree.get('deletions', 0)}"] if tree else []
+    facts += [tree["branch"], changes(tree)] if tree else []
     yield f'<p class="soft">{as_html(" · ".join(filter(None, facts)))}</p>'
     if "failure" in record:
         yield f'<p class="text failed">{as_html(chr(10).join(_failure_lines(record["failure"])))}</p>'
@@ -9540,8 +9543,8 @@ class Look:
         the last facts are left out."""
         hows = [r.get("outcome") or r["state"] for r in records]
         names = [r["task_id"][:6] if brief else f"{r['task_id']}  {how:9}" for r, how in zip(records, hows)]
-        table = ([lasting(int(r.get("elapsed_s", 0))) for r in records], *more, [*map(_changes, records)],
-                 [*map(_tokens, records)])
+        table = ([lasting(int(r.get("elapsed_s", 0))) for r in records], *more,
+                 [changes(r.get("worktree", {})) for r in records], [*map(_tokens, records)])
         facts = [""] * len(records)
         for column in filter(any, table):
             wide = max(map(columns, column))
@@ -9563,12 +9566,6 @@ MARKS: Mapping[str, Tuple[str, str]] = {        # and the colour of the terminal
     "cancelled": ("■", "33"), "stopping": ("■", "33"),
     "running": ("●", "36"), "starting": ("○", "36"),
     "ok": ("✓", "32"), "warning": ("!", "33"), "broken": ("✗", "31")}
-
-
-def _changes(record: Mapping[str, Any]) -> str:
-    tree = record.get("worktree", {})
-    files = tree.get("files_changed")
-    return f"+{tree['insertions']} -{tree['deletions']} {files} file{'s' * (files > 1)}" if files else ""
 
 
 def _tokens(record: Mapping[str, Any]) -> str:

@@ -115,7 +115,7 @@ def test_the_demo_tells_who_collides_merges_what_fits_and_how_to_unite_the_rest(
     red, moral, grey = re.findall(r"(?m)^([0-9a-f]{12})  succeeded", text)
     dry, merged = text.split("Those that fit")
     assert f"Tasks {red} and {grey} conflict in `story.txt`" in dry and "brown" not in merged
-    assert f": {moral}, {red}, 2 files changed" in merged and "Not merged" not in merged
+    assert f": {moral}, {red}, +2 -1 2 files" in merged and "Not merged" not in merged
     call = json.loads(re.search(r"(?m)^codex_reply (.*)$", merged)[1])
     assert (call["task_id"], call["update_from"]) == (grey, red)
     assert "3 of 3 succeeded" in text and "STAND-IN" not in text

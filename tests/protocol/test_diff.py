@@ -38,7 +38,7 @@ def test_the_text_says_the_same(client):
     c = client(version="2025-03-26")
     task_id = text_of(c.call("codex", {"prompt": "WRITE x 1", "worktree": True})).split()[1]
     text = text_of(c.call("codex_diff", {"task_id": task_id, "view": "files"}))
-    assert "1 file changed, +1 -0, since" in text and "A x" in text
+    assert "+1 -0 1 file, since" in text and "A x" in text
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -64,7 +64,7 @@ def test_the_merge_says_where_it_is(client, repo):
     assert data["merged"] == ids
     assert git(repo, "rev-parse", data["branch"]).strip() == data["commit"]
     assert "conflicts" not in data
-    assert "branch " + data["branch"] in text_of(result) and "2 files changed" in text_of(result)
+    assert "branch " + data["branch"] in text_of(result) and " 2 files" in text_of(result)
     assert git(repo, "status", "--porcelain") == ""
 
 
