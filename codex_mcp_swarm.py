@@ -5298,8 +5298,8 @@ class Bounds(Room):
 
     def __init__(self, *ground: Any) -> None:
         super().__init__(*ground)
-        self.answers: Dict[Tuple[str, float, str], str] = {}    # by a codex, of a time, to a word; only grows
-        self.writable: Dict[str, List[str]] = {}         # task id -> where it could write; only grows
+        self.answers: Dict[Tuple[str, float, str], str] = {}    # by a codex, of a time, to a word
+        self.writable: Dict[str, List[str]] = {}         # task id -> where it could write
 
     def directory(self, given: str) -> str:
         try:
@@ -5382,13 +5382,18 @@ class Bounds(Room):
 
     def _written_to(self) -> Set[str]:
         """Where tasks could write of which there is a record."""
-        for task_id in (i for i in self.store.ids() if i not in self.writable):
+        before, found = self.writable, {}                   # type: Dict[str, List[str]], Dict[str, List[str]]
+        for task_id in self.store.ids():
             with contextlib.suppress(ToolError, *UNREADABLE):
-                spec = self.store.get(task_id).spec()
-                reads = asked(spec.arguments, spec.overrides).sandbox == SANDBOXES[0]
-                place = self.config.worktree_dir if spec.worktree else spec.cwd
-                self.writable[task_id] = [] if reads else self._reach(spec, place).writable
-        return set(itertools.chain(*list(self.writable.values())))
+                found[task_id] = before[task_id] if task_id in before else \
+                    self._written_by(self.store.get(task_id).spec())
+        self.writable = found
+        return set(itertools.chain(*found.values()))
+
+    def _written_by(self, spec: Spec) -> List[str]:
+        if asked(spec.arguments, spec.overrides).sandbox == SANDBOXES[0]:
+            return []
+        return self._reach(spec, self.config.worktree_dir if spec.worktree else spec.cwd).writable
 
     def made_around(self, cwd: str) -> Tuple[str, Optional[Worktree]]:
         """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree,
@@ -7878,17 +7883,15 @@ def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
     records = records_of(data)
     if size(data) <= budget or not records:
         return data
-    for keys, least in LEVELS:
-        slim = _slim(data, keys, len(records), budget)
-        if size(_with_contents(slim, least)) <= budget:
-            break
-    count = len(records)
-    while size(_with_contents(slim, least)) > budget and count > 1:
-        count = max(1, count * 19 // 20)
+    wanted = [size(r.get("content", "")) - 2 for r in records]
+    for (keys, least), count in _levels(len(records)):
         slim = _slim(data, keys, count, budget)
+        empty = [{**r, "content": ""} if "content" in r else r for r in records_of(slim)]
+        room = budget - size(with_records(slim, empty))
+        if sum(min(chars, least) for chars in wanted[:count]) <= room:
+            break
     why = None if keys is TERSE else f": there is room for {budget:,} characters in all"
-    wanted = [size(r.get("content", "")) - 2 for r in records_of(slim)]
-    fair = shares(wanted, budget - size(_with_contents(slim, 0)))
+    fair = shares(wanted[:count], room)
     cut = [_shorten(r, share, why) for r, share in zip(records_of(slim), fair)]
     left = budget - size(with_records(slim, cut))
     for i, more in enumerate([{**record, **short} for record, short in zip(records, cut)]):
@@ -7913,12 +7916,12 @@ def _slim(data: Dict[str, Any], keys: Optional[Sequence[str]], count: int, budge
     return {**few, "left_out": len(records) - count, "others": others} if count < len(records) else few
 
 
-def _with_contents(data: Dict[str, Any], least: int) -> Dict[str, Any]:
-    """Something as large as `data` with `least` of each content, where there is that much."""
-    def short(record: Dict[str, Any]) -> Dict[str, Any]:
-        room = min(size(record["content"][:least]) - 2, least) if "content" in record else 0
-        return {**record, "content": "x" * room} if "content" in record else record
-    return with_records(data, [short(record) for record in records_of(data)])
+def _levels(count: int) -> Iterator[Tuple[Any, int]]:
+    """What is tried one after the other: a row of LEVELS, and how many records are more than named."""
+    yield from ((level, count) for level in LEVELS)
+    while count > 1:
+        count = max(1, count * 19 // 20)
+        yield LEVELS[-1], count
 
 
 def _shorten(record: Dict[str, Any], share: int, why: Optional[str]) -> Dict[str, Any]:
@@ -8010,7 +8013,7 @@ def _headline(record: Mapping[str, Any]) -> str:
             + (f" (thread {record['threadId']})" if "threadId" in record else ""))
 
 
-def changes(data: Mapping[str, Any]) -> str:
+def diffstat(data: Mapping[str, Any]) -> str:
     """`+41 -7 3 files`; empty where no file changed."""
     count = data.get("files_changed")
     return f"+{data['insertions']} -{data['deletions']} {count} file{'s' * (count > 1)}" if count else ""
@@ -8018,7 +8021,7 @@ def changes(data: Mapping[str, Any]) -> str:
 
 def _compared_lines(diff: Mapping[str, Any]) -> Iterator[str]:
     compared = f"compared with {diff['against']}" if "against" in diff else f"since {diff['base'][:12]}"
-    yield f"{changes(diff) or 'No change'}, {compared}" + (", as it is now" if "live" in diff else "")
+    yield f"{diffstat(diff) or 'No change'}, {compared}" + (", as it is now" if "live" in diff else "")
 
 
 def _failure_lines(why: Mapping[str, Any]) -> Iterator[str]:
@@ -8035,7 +8038,7 @@ def _progress_lines(live: Mapping[str, Any]) -> Iterator[str]:
 
 def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
     where = f"worktree {tree['path']}, branch {tree['branch']}"
-    yield ", ".join(filter(None, (where, changes(tree))))
+    yield ", ".join(filter(None, (where, diffstat(tree))))
     yield from _named_lines(tree, FILES_OF_A_WORKTREE)
     unseen = tree.get("unseen", {})
     yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in unseen.items())
@@ -8044,7 +8047,7 @@ def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
 def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
     verb = "Would be merged" if data["dry_run"] else "Merged"
     if "merged" in data:
-        brought = ", ".join(filter(None, (*data["merged"], changes(data))))
+        brought = ", ".join(filter(None, (*data["merged"], diffstat(data))))
         yield f"{verb} onto {data['onto'][:12]}: {brought}"
     elif "not_merged" in data:
         why = "there are conflicts" if "conflicts" in data else "the verify command did not pass"
@@ -8186,7 +8189,7 @@ def account(records: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(filter(None, (
         f"{len(records)} task{'s' * (len(records) != 1)}: {tally(records)}",
         f"{total('usage', 'input_tokens'):,} tokens in, {total('usage', 'output_tokens'):,} out",
-        changes(changed))))
+        diffstat(changed))))
 
 
 def web_page(shown: Sequence[Card]) -> str:
@@ -8230,7 +8233,7 @@ def _section(card: Card) -> Iterator[str]:
     yield f'<p><b class="{card.how}">{card.how.replace("_", " ")}</b> after {took}</p>'
     facts = [record["task_id"], record.get("model"), record.get("sandbox")]
     facts += [f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out"] if usage else []
-    facts += [tree["branch"], changes(tree)] if tree else []
+    facts += [tree["branch"], diffstat(tree)] if tree else []
     yield f'<p class="soft">{as_html(" · ".join(filter(None, facts)))}</p>'
     if "failure" in record:
         yield f'<p class="text failed">{as_html(chr(10).join(_failure_lines(record["failure"])))}</p>'
@@ -8599,7 +8602,14 @@ class Era:
     def since(self, revision: str) -> bool:
         return self.revision >= revision
 
-    def finish(self, method: "Method", result: Dict[str, Any]) -> Dict[str, Any]:
+    def check(self, method: str) -> Method:
+        """The row of `method`. Raises: ProtocolError when this era does not know it."""
+        row = METHODS.get(method)
+        if row is None or row.era not in ("", type(self).__name__):
+            raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
+        return row
+
+    def finish(self, method: Method, result: Dict[str, Any]) -> Dict[str, Any]:
         """What the era puts around every result."""
         return result
 
@@ -8716,14 +8726,12 @@ class Handshake(Era):
         self.begun = False
 
     def check(self, method: str) -> Method:
-        """The row of `method`. Raises: ProtocolError when the session does not know it, or has not begun."""
+        """Raises: ProtocolError also when the session has not begun."""
         row = METHODS.get(method)
-        if row is None or row.era == "Stateless" and self.begun:
-            raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
-        if not self.begun and row.era != "Handshake":
+        if not self.begun and row is not None and row.era != "Handshake":
             raise ProtocolError(INVALID_PARAMS, f"`{method}` came without `_meta` `{VENDOR}protocolVersion` "
                                                 "and before `initialize`: send one of them")
-        return row
+        return super().check(method)
 
     def initialize(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
         wanted = params.get("protocolVersion")
@@ -8765,10 +8773,8 @@ class Stateless(Era):
         return cls(swarm, capabilities, client_named(meta.get(VENDOR + "clientInfo")))
 
     def check(self, method: str) -> Method:
-        """The row of `method`. Raises: ProtocolError when this era, or the client, does not know it."""
-        row = METHODS.get(method)
-        if row is None or row.era == "Handshake":
-            raise ProtocolError(METHOD_NOT_FOUND, f"Unknown method: {clip(method, 100)}")
+        """Raises: ProtocolError also when the client does not know it."""
+        row = super().check(method)
         if method.startswith("tasks/") and not self.tracks_tasks:
             what = f"The request does not declare the extension `{TASKS_EXTENSION}` in its clientCapabilities"
             needed: Mapping[str, Any] = {"extensions": {TASKS_EXTENSION: {}}}
@@ -9544,7 +9550,7 @@ class Look:
         hows = [r.get("outcome") or r["state"] for r in records]
         names = [r["task_id"][:6] if brief else f"{r['task_id']}  {how:9}" for r, how in zip(records, hows)]
         table = ([lasting(int(r.get("elapsed_s", 0))) for r in records], *more,
-                 [changes(r.get("worktree", {})) for r in records], [*map(_tokens, records)])
+                 [diffstat(r.get("worktree", {})) for r in records], [*map(_tokens, records)])
         facts = [""] * len(records)
         for column in filter(any, table):
             wide = max(map(columns, column))
