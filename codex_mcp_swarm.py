@@ -9145,6 +9145,7 @@ def _number(unit: str, least: float = 0) -> Callable[[str], float]:
 
 
 LISTED_AT_ONCE = 500                # of ended tasks
+FAR = 1 << 40                       # lines, seconds: further than anybody gets
 LINES_OF_OUTPUT = 5                 # of a command, its last ones
 VARIABLES: Mapping[str, Variable] = {
     "CODEX_SWARM_TASK_DIR": Variable(
@@ -9180,16 +9181,6 @@ VARIABLES: Mapping[str, Variable] = {
     "CODEX_SWARM_LOG_LEVEL": Variable(
         "log_level", _log_level, "DEBUG, INFO, WARNING or ERROR (default: WARNING)"),
 }
-WELCOME = f"""\
-codex-mcp-swarm {__version__} is a server for MCP clients: it runs many Codex CLI tasks at once. It speaks MCP
-on standard input and output, so a client has to start it, not a person. For Claude Code:
-
-    %(entry)s
-
-Another client:              %(program)s config CLIENT
-To see it work right here:   %(program)s demo
-All flags:                   %(program)s --help
-"""
 
 
 # Client -> where its entry goes, and the entry; capitals stand for the command. To add a client, add a row,
@@ -9362,13 +9353,18 @@ def flags() -> Any:
                   arg("--version", action="version", version=f"codex-mcp-swarm {__version__}"),
                   arg("words", nargs="...", metavar="COMMAND ...", help="one of those above"), *SERVER_FLAGS,
                   usage="codex-mcp-swarm [FLAGS] [COMMAND ...]",
-                  description=f"{ABOUT}\n\n{listed}\n\n{EXAMPLES}",
+                  description=f"{ABOUT}\n`codex-mcp-swarm COMMAND --help` shows one command with examples."
+                              f"\n\n{listed}\n\n{EXAMPLES}",
                   epilog=f"{EXIT_STATUSES}\n\nenvironment:\n{variables}")
 
 
 ABOUT = """\
 Run many Codex CLI tasks at once. Without a command it is a server: it speaks MCP on standard input and
-output, and an MCP client starts it. `codex-mcp-swarm COMMAND --help` shows one command with examples."""
+output, and an MCP client starts it."""
+WELCOME = """\
+`codex-mcp-swarm config CLIENT` prints the entry for another client,
+`codex-mcp-swarm demo` shows right here how it works,
+`codex-mcp-swarm --help` lists all commands."""
 EXAMPLES = """\
 examples:
   codex-mcp-swarm run -w "Fix issue 12" "Fix issue 15"
@@ -9382,8 +9378,8 @@ class Typed:
     """One command as it was typed, and what it works with. `options` are its arguments and flags by name."""
 
     def __init__(self, row: Optional[Command], options: Dict[str, Any], config: Config,
-                 argv: Sequence[str], environ: Mapping[str, str]) -> None:
-        self.row, self.options, self.config, self.argv, self.environ = row, options, config, argv, environ
+                 environ: Mapping[str, str]) -> None:
+        self.row, self.options, self.config, self.environ = row, options, config, environ
         self.call = Call()
 
     def __getitem__(self, name: str) -> Any:
@@ -9467,7 +9463,7 @@ def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
 
 
 # What texts for clients say -> what one types instead; of two that fit the longer. The options of `run` go
-# into `defaults`, so they are known there, too.
+# into `defaults`, so they are known there, too; its prompts are tasks, which people count from 1.
 OPTIONS: Mapping[str, str] = {
     "sandbox": "-s", "cwd": "-C", "timeout_s": "--timeout", "worktree": "-w", "model": "-m", "profile": "-p",
     "prompt": "PROMPT", "task_ids": "ID", "task_id": "ID", "into": "--into", "base": "--base",
@@ -9475,7 +9471,7 @@ OPTIONS: Mapping[str, str] = {
     "against": "--against", "paths": "--path"}
 TYPED: Mapping[str, str] = {
     **{f"`{at}{name}`": f"`{typed}`" for name, typed in OPTIONS.items()
-       for at in ("", "defaults.", "tasks[0].")},
+       for at in ("", "defaults.")},
     **{f"codex_{tool}": f"`PROGRAM {typed}`" for tool, typed in {
         "status": "ls --all", "batch": "run", "async": "run -d", "cancel": "stop ID...", "wait": "wait ID...",
         "merge": "merge ID...", "events": "logs ID", "diff": "diff ID", "reply": "reply ID"}.items()},
@@ -9485,6 +9481,7 @@ TYPED: Mapping[str, str] = {
     ". Or pass `interrupt` true, which stops its turn first, or `fork` true, which goes on in a copy of the "
     "thread": ", or stop it with `PROGRAM stop ID...` first",
     "`codex-mcp-swarm ": "`PROGRAM ", "Pass a task_id": "Name a task", "start the server with --": "add --"}
+ENTRIES: Mapping[str, str] = {"`:": ":", "`": "", ".": ": `"}
 ADVISING = frozenset({"advice", "blocked", "collect", "how", "note", "warnings"})
 
 
@@ -9500,6 +9497,7 @@ def for_people(said: Any, key: str = "advice") -> Any:
     if not isinstance(said, str) or key not in ADVISING:
         return said
     program = shell_words(this_program())
+    said = re.sub(r"`tasks\[(\d+)\](`:?|\.)", lambda at: f"task {int(at[1]) + 1}" + ENTRIES[at[2]], said)
     return re.sub("|".join(sorted(map(re.escape, TYPED), reverse=True)),
                   lambda found: TYPED[found[0]].replace("PROGRAM", program), said)
 
@@ -9511,8 +9509,10 @@ def typed_in(name: str) -> str:
 
 
 def said_of(error: OSError) -> str:
-    """`tasks.json: No such file or directory`."""
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    """`tasks.json: No such file or directory`. Without a name it is what the system refused, most often to
+    take what is printed."""
+    named = f"{error.filename}: " if error.filename else "What it has to say or to keep cannot be written: "
+    return named + error.strerror if error.strerror else str(error)
 
 
 class Look:
@@ -9625,7 +9625,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
     for field, value in options.items():
         if field in Config._fields and value is not None:
             fields[field] = tuple(value) if isinstance(value, list) else value
-    return Typed(row, options, default_config(environ)._replace(**fields), argv, environ)
+    return Typed(row, options, default_config(environ)._replace(**fields), environ)
 
 
 def claim_standard_descriptors() -> None:
@@ -9685,28 +9685,27 @@ Put the entry where the line above it says. The flags that you add are flags of 
 examples:
   codex-mcp-swarm config claude
   codex-mcp-swarm config codex --max-sandbox workspace-write""",
-            arg("client", metavar="CLIENT", nargs="?", choices=list(CLIENTS), help=", ".join(CLIENTS)),
+            arg("client", metavar="CLIENT", nargs="?", choices=list(CLIENTS), help=", ".join(CLIENTS)), JSON,
             flags=True)
 def command_config(typed: Typed) -> int:
-    """Print the entry for a client, with the other words of the command line as flags of the server; the path
-    of codex absolute, since a client starts it elsewhere. Raises: ToolError where there is none."""
-    client, given = typed["client"], list(typed.argv)
+    """Print the entry for a client, with the flags of the server that were given; the path of codex absolute,
+    since a client starts it elsewhere. Raises: ToolError where there is none."""
+    client, path, words = typed["client"], typed.config.codex_bin, []
     if client is None:
         raise UsageError(f"the command is `config CLIENT`, with one of {', '.join(CLIENTS)}")
-    given.remove("config")
-    given.remove(client)
-    path = typed.config.codex_bin
-    words = [f"--codex-bin={path}" if word.startswith("--codex-bin=") else
-             path if before == "--codex-bin" else word for before, word in zip(["", *given], given)]
-    if any(word.split("=")[0] == "--codex-bin" for word in given):
+    if typed["codex_bin"]:
         find_codex(path, typed.environ.get("PATH", os.defpath))
+    for names, how in SERVER_FLAGS:
+        given = typed[how.get("dest", names[0][2:].replace("-", "_"))]
+        for value in given if isinstance(given, list) else [given] * bool(given):
+            words += [names[0]] if value is True else [names[0], value]
     command = [*this_program(), *words]
     where, text = CLIENTS[client][0], entry_for(client, command)
-    if text.startswith("{"):                # JSON has no comments
+    if text.startswith("{") and not typed["json"]:          # JSON has no comments
         sys.stderr.write(f"{where}. If there are servers in it already, put this one beside them.\n")
-    else:
-        print(f"# {where}")
-    print(text)
+        where = ""
+    typed.show({"client": client, "where": where, "entry": text, "command": command},
+               *[f"# {where}"] * bool(where), text)
     return 0
 
 
@@ -9788,7 +9787,8 @@ def command_stop(typed: Typed) -> int:
 
 
 @subcommand("See what they do and did", "list tasks", """\
-What runs, and results that nobody has seen yet; with --all whatever has ended, newest first.
+What runs, and results that nobody has seen yet; with --all whatever has ended. What runs stands first, then
+what ended last. Changes are those of the worktree: of a reply with what was done there before it.
 
 examples:
   codex-mcp-swarm ls --all          yesterday's, too
@@ -9798,14 +9798,20 @@ examples:
             arg("-q", "--quiet", action="store_true", help="ids alone"),
             arg("--here", dest="cwd", action="store_const", const=".", help="only of this repository"), JSON)
 def command_ls(typed: Typed) -> int:
-    data, more = _all_tasks(typed) if typed["all"] else (typed.asks("codex_status").data, "")
-    if data.get("more_uncollected"):
-        more = f"{data['more_uncollected']} more that nobody has seen: `codex-mcp-swarm ls --all`"
-    records = data["tasks"]
+    swarm, more = typed.swarm, ""
+    if typed["all"]:
+        ids = newest_ids(swarm, typed["cwd"] or "")
+        data: Dict[str, Any] = {"tasks": [record_of(swarm, task_id) for task_id in ids[:LISTED_AT_ONCE]]}
+        more = f"These are the newest {LISTED_AT_ONCE} alone" if len(ids) > LISTED_AT_ONCE else ""
+    else:
+        data = typed.asks("codex_status").data
+        left = data.get("more_uncollected")
+        more = f"{left} more that nobody has seen: `codex-mcp-swarm ls --all`" if left else ""
+    records = data["tasks"] = in_order(data["tasks"])
     if typed["quiet"] and not typed["json"]:
         print("".join(f"{record['task_id']}\n" for record in records), end="")
     elif records or typed["json"]:
-        look, facts = Look(sys.stdout, typed.environ), _when_and_where(typed.swarm, records)
+        look, facts = Look(sys.stdout, typed.environ), _when_and_where(swarm, records)
         typed.show(data, *look.tasks(records, *facts))
     else:
         more = "There is no task." if typed["all"] else \
@@ -9814,17 +9820,24 @@ def command_ls(typed: Typed) -> int:
     return 0
 
 
-def _all_tasks(typed: Typed) -> Tuple[Dict[str, Any], str]:
-    """(the newest LISTED_AT_ONCE, what to say of the others). Raises: ToolError, OSError."""
-    swarm, near = typed.swarm, typed["cwd"] or ""
+def newest_ids(swarm: Swarm, near: str = "") -> List[str]:
+    """The ids of what runs, then of what ended last; more than LISTED_AT_ONCE only where there are more.
+    Raises: ToolError, OSError."""
     found = swarm.lists.all("", near)
     ids = found.task_ids
     while found.cursor and len(ids) <= LISTED_AT_ONCE:
         found = swarm.lists.all(found.cursor, near)
         ids = ids + found.task_ids
-    more = f"These are the newest {LISTED_AT_ONCE} alone" if len(ids) > LISTED_AT_ONCE else ""
-    bare = typed["quiet"] and not typed["json"]         # for the completion of a shell no record is read
-    return {"tasks": [{"task_id": i} if bare else record_of(swarm, i) for i in ids[:LISTED_AT_ONCE]]}, more
+    return ids
+
+
+def in_order(records: Iterable[Mapping[str, Any]]) -> List[Any]:
+    """What runs, in the order of starting, then what has ended, the last one first."""
+    return sorted(records, key=lambda record: (-end_of(record), record.get("started_at", 0)))
+
+
+def end_of(record: Mapping[str, Any]) -> float:
+    return record.get("started_at", 0) + record.get("elapsed_s", 0) if "outcome" in record else FAR
 
 
 def _when_and_where(swarm: Swarm, records: Sequence[Mapping[str, Any]]) -> Iterator[List[str]]:
@@ -9845,7 +9858,7 @@ def ended_ago(record: Mapping[str, Any], now: float) -> str:
     """`2 h ago`; nothing of one that runs."""
     if "outcome" not in record or "started_at" not in record:
         return ""
-    return f"{lasting(max(0, round(now - record['started_at'] - record.get('elapsed_s', 0))))} ago"
+    return f"{lasting(max(0, round(now - end_of(record))))} ago"
 
 
 @subcommand("See what they do and did", "show what tasks do, or what became of them", """\
@@ -9961,7 +9974,6 @@ def command_merge(typed: Typed) -> int:
 # Terminal draws lines: a frame is one write of those that have changed, and whatever happens the terminal is
 # given back as it was. Watching costs a look a second at each task that runs, and stops none.
 RECENT_S = 3600.0                   # how long `top` shows a task that has ended
-FAR = 1 << 40
 MOVES: Mapping[str, int] = {        # what a key sends -> lines
     "k": -1, "\x1b[A": -1, "\x1bOA": -1, "j": 1, "\x1b[B": 1, "\x1bOB": 1, "\x1b[5~": -10, "\x1b[6~": 10,
     "g": -FAR, "\x1b[H": -FAR, "G": FAR, "\x1b[F": FAR}
@@ -10160,9 +10172,8 @@ class Top:
         live, index = self.swarm.live(), self.swarm.store.ended     # the look at the first fills the second
         ends = itertools.takewhile(lambda end: int(end[0]) > since * 1000, index.newest_first(index.text()))
         ids = dict.fromkeys([*live, *(task_id for _, task_id in ends)])
-        ended_at = lambda r: r.get("started_at", 0) + r.get("elapsed_s", 0) if "outcome" in r else FAR
-        found = [r for r in records_now(self.swarm, ids, self.known) if ended_at(r) > since]
-        self.records = sorted(found, key=lambda r: (-ended_at(r), r.get("started_at", 0)))
+        found = records_now(self.swarm, ids, self.known)
+        self.records = in_order(record for record in found if end_of(record) > since)
 
     @property
     def at(self) -> int:
@@ -10472,17 +10483,17 @@ def command_sweep(typed: Typed) -> int:
     return 0
 
 
-ALL_IDS = "codex-mcp-swarm ls --all --quiet 2>/dev/null"
 FOR_BASH = """\
 _codex_mcp_swarm() {
-  local known='%s'
-  [ "$COMP_CWORD" -gt 1 ] && case "${COMP_WORDS[1]}" in
-%s
-  esac
-  case "$known" in *ID*) known="${known/ID/} $(%s)";; esac
+  local known="$(codex-mcp-swarm completion bash --behind "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)"
   COMPREPLY=($(compgen -W "$known" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
 complete -o default -F _codex_mcp_swarm codex-mcp-swarm"""
+SHELLS: Mapping[str, str] = {
+    "bash": FOR_BASH,
+    "zsh": f"autoload -U +X compinit bashcompinit && compinit && bashcompinit\n{FOR_BASH}",
+    "fish": "complete -c codex-mcp-swarm -f -a "
+            "'(codex-mcp-swarm completion fish --behind (commandline -opc)[2..] 2>/dev/null)'"}
 
 
 @subcommand("Set up", "print what makes a shell complete commands, flags and ids", """\
@@ -10490,30 +10501,27 @@ examples:
   source <(codex-mcp-swarm completion bash)           in ~/.bashrc
   source <(codex-mcp-swarm completion zsh)            in ~/.zshrc
   codex-mcp-swarm completion fish | source            in ~/.config/fish/config.fish""",
-            arg("shell", metavar="SHELL", choices=["bash", "zsh", "fish"], help="bash, zsh or fish"))
+            arg("shell", metavar="SHELL", choices=list(SHELLS), help=", ".join(SHELLS)),
+            arg("--behind", metavar="WORD", nargs="...", help="print what may follow these words"))
 def command_completion(typed: Typed) -> int:
-    known = {name: " ".join(_known_behind(row)) for name, row in COMMANDS.items()}
-    if typed["shell"] == "fish":
-        for name, words in known.items():
-            print(f"complete -c codex-mcp-swarm -fn __fish_use_subcommand -a {name} "
-                  f"-d {shell_words([COMMANDS[name].help])}")
-            print(f"complete -c codex-mcp-swarm -n '__fish_seen_subcommand_from {name}' "
-                  f"-a \"{words.replace('ID', f'({ALL_IDS})')}\"")
-        return 0
-    if typed["shell"] == "zsh":
-        print("autoload -U +X compinit bashcompinit && compinit && bashcompinit")
-    cases = "\n".join(f"    {name}) known='{words}';;" for name, words in known.items())
-    print(FOR_BASH % (" ".join(known), cases, ALL_IDS))
+    words = typed["behind"]
+    print(SHELLS[typed["shell"]] if words is None else "\n".join(may_follow(typed.swarm, words)))
     return 0
 
 
-def _known_behind(row: Command) -> Iterator[str]:
-    """What may stand behind a command; ID for all ids."""
-    for names, how in row.arguments + (SERVER_FLAGS if row.flags else ()):
-        if names[0].startswith("-"):
-            yield from names
-        else:
-            yield from how.get("choices", ["ID"] if how.get("metavar") == "ID" else [])
+def may_follow(swarm: Swarm, words: Sequence[str]) -> Iterator[str]:
+    """The words that may stand behind these; nothing where a file may, or what nobody can know."""
+    row = next((COMMANDS[word] for word in words if word in COMMANDS), None)
+    known = (*(row.arguments if row else ()), *(SERVER_FLAGS if not row or row.flags else ()))
+    last = "".join([word for word in words if word != "="][-1:])        # bash makes three words of --flag=x
+    wanted = [how for names, how in known if last in names and how.get("action", "append") == "append"]
+    for how in wanted or [how for names, how in known if not names[0].startswith("-")]:
+        ids = newest_ids(swarm) if how.get("metavar") in ("ID", "TASK") else ()
+        yield from how.get("choices", ids)
+    if not wanted:
+        yield from () if row else (*COMMANDS, "--version")
+        yield from (name for names, _ in known for name in names if name.startswith("-"))
+        yield "--help"
 
 
 def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
@@ -10535,18 +10543,22 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:                                 # `| head`: who reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)        # what is still in the buffer goes nowhere
     except (ToolError, OSError) as error:
         said = said_of(error) if isinstance(error, OSError) else for_people(str(error))
-        sys.stderr.write(f"codex-mcp-swarm: {visible(said)}\n")
+        if not isinstance(error, BrokenPipeError):          # `| head`: who reads has had enough
+            sys.stderr.write(f"codex-mcp-swarm: {visible(said)}\n")
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # what is still in the buffer goes nowhere
     return 130 if typed and typed.call.cancelled else 1
 
 
 def welcome() -> int:
     """Who starts it by hand, on a terminal."""
-    program = this_program()
-    print(WELCOME % {"entry": entry_for("claude", program), "program": shell_words(program)}, end="")
+    entry = entry_for("claude", this_program())
+    print(f"codex-mcp-swarm {__version__}\n\n{ABOUT} For Claude Code:\n\n    {entry}\n")
+    print(for_people(WELCOME))
     return 0
 
 

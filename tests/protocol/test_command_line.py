@@ -151,6 +151,14 @@ def test_flags_of_config_are_flags_of_the_server(fake, words):
     assert command[2:5] == ["-c", "model=x", "--ephemeral"]
 
 
+def test_config_as_json_has_the_entry_and_the_command_in_it(fake):
+    done = run(fake, "config", "cursor", "--json", "--ephemeral")
+    told = json.loads(done.stdout.decode())
+    assert (done.returncode, done.stderr, told["client"]) == (0, b"", "cursor")
+    assert "mcp.json" in told["where"]
+    assert pasted("cursor", told["entry"]) == told["command"] and told["command"][-1] == "--ephemeral"
+
+
 @pytest.mark.parametrize("flag", [["--codex-bin", "./bin/codex"], ["--codex-bin=./bin/codex"]])
 def test_the_path_of_codex_in_an_entry_is_right_wherever_that_is_used(fake, tmp_path, monkeypatch, flag):
     (tmp_path / "bin").mkdir()

@@ -191,12 +191,13 @@ def test_what_is_not_there_is_told_with_the_command_that_lists_what_is(typed):
 
 MISTAKES = [
     ("show", "fff"), ("run", ""), ("run", "x", "-C", "/nowhere"), ("run", "x", "-C", "/"),
+    ("run", "x", "y", "-C", "/nowhere"), ("run", "x", ""),
     ("run", "x", "--timeout", "0"), ("run", "-w", "x", "-C", "/"), ("run", "x", "-s", "nothing"),
     ("run", "-d"),
     ("diff", "ID", "--against", "nothing"), ("diff", "ID", "--path", "/etc"), ("merge", "ID"),
     ("reply", "ID", "x", "--update-from", "nothing"), ("show", "ID"), ("lsss",), ("stop",), ("ls",)]
 OF_MCP = re.compile(r"\bcodex_(?!mcp_swarm\.py)\w+|\b(?:timeout_s|task_ids?|dry_run|update_from|threadId)\b"
-                    r"|tasks\[0\]|`(?:%s)`" % "|".join(cms.RUN))
+                    r"|tasks\[|`(?:%s)`" % "|".join(cms.RUN))
 
 
 def test_what_is_said_of_mistakes_names_what_one_types_and_nothing_of_mcp(typed, ended):
@@ -204,6 +205,10 @@ def test_what_is_said_of_mistakes_names_what_one_types_and_nothing_of_mcp(typed,
         done = typed(*(ended[1] if word == "ID" else word for word in mistake))
         said = done.stdout + done.stderr
         assert said.strip() and not OF_MCP.search(said), said
+
+
+def test_of_several_prompts_that_which_is_refused_is_counted_from_one(typed):
+    assert "task 2: `PROMPT` is empty" in typed("run", "x", "").stderr
 
 
 def test_an_id_may_be_in_capitals_and_one_that_is_too_short_is_told_so(typed, ended):
@@ -355,16 +360,23 @@ def test_a_shell_completes_commands_flags_and_ids(typed, ended, fake, repo, tmp_
         done = subprocess.run(["bash", "-c", COMPLETE, "bash", program.name, *words], env=env, cwd=str(repo),
                               input=script.encode(), stdout=subprocess.PIPE, check=True, timeout=LIMIT_S)
         return done.stdout.decode().split()
-    assert completed("sh") == ["show"] and sorted(completed("")) == sorted(cms.COMMANDS)
+    assert completed("sh") == ["show"] and set(cms.COMMANDS) < set(completed(""))
     assert completed("show", ended[0][:6]) == [ended[0]]
     assert completed("merge", ended[0], "--dry") == ["--dry-run"]
-    assert completed("completion", "f") == ["fish"]
+    assert completed("completion", "f") == ["fish"] and completed("--max-sa") == ["--max-sandbox"]
+    assert completed("run", "-s", "w") == completed("--max-sandbox", "w") == ["workspace-write"]
+    assert completed("report", "--html", "") == []
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_completion_of_other_shells_has_the_same_words(typed, shell):
+def test_completion_of_other_shells_asks_for_the_same_words(typed, shell):
     text = typed("completion", shell).stdout
-    for name, row in cms.COMMANDS.items():
-        line = next(line for line in text.splitlines() if name in line and "--json" in line) \
-            if cms.JSON in row.arguments else ""
-        assert name in text and ("ls --all" in line or "ID" in line or cms.IDS not in row.arguments)
+    assert "codex-mcp-swarm completion" in text and "--behind" in text
+
+
+def test_a_full_disk_is_told_in_a_sentence(fake, repo):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("completion", "bash"), env=fake, cwd=str(repo), stdout=full,
+                              stderr=subprocess.PIPE, timeout=LIMIT_S)
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+    assert b"cannot be written: No space" in done.stderr and b"Errno" not in done.stderr
