@@ -296,6 +296,7 @@ class Config(NamedTuple):
     allow_roots: Tuple[str, ...] = ()           # real paths that calls are bound to; none: anywhere
     worktree_setup: str = ""                    # a shell command
     merge_verify: str = ""                      # a shell command
+    launcher: Tuple[str, ...] = ()              # words before codex's own; none: it is started right here
     task_max_age_s: float = 86400.0             # 0: for ever
     result_max_age_s: float = 30 * 86400.0      # ... and no shorter than that
     log_file: Optional[str] = None
@@ -382,6 +383,7 @@ class Spec(NamedTuple):
     fork_of: Optional[str] = None               # the thread that this one begins as a copy of
     review: Tuple[str, ...] = ()                # the words that say what `codex exec review` looks at
     codex_home: str = ""                        # of the account that was named; empty: the server's own
+    launcher: Tuple[str, ...] = ()              # the server's words before codex's own
 
 
 class Status(NamedTuple):
@@ -925,6 +927,11 @@ def legible(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def shell_words(command: Sequence[str]) -> str:
+    import shlex
+    return " ".join(map(shlex.quote, command))
+
+
 def some(names: Sequence[str]) -> Dict[str, Any]:
     """A list of files as a record holds it; empty for none."""
     first = [clip(legible(name), LABEL_CHARS) for name in names[:NAMES_SHOWN]]
@@ -1265,6 +1272,25 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
     if spec.fork_of or spec.thread_id:
         after = ["fork" if spec.fork_of else "resume", *after, spec.fork_of or spec.thread_id or ""]
     return [*before, *after, "-"]
+
+
+def launched(spec: Spec, argv: Sequence[str]) -> List[str]:
+    """The command line by way of the operator's launcher, if any. srun is told the name by which the job can
+    be ended; what ssh is given goes through a shell, in another directory. Source: Slurm 22.05; ssh(1)."""
+    words = [word.replace("{task_id}", spec.task_id).replace("{cwd}", spec.cwd) for word in spec.launcher]
+    if command_to_end(spec):
+        words.insert(1, f"--job-name={spec.task_id}")
+    if re.fullmatch("(.*/)?ssh", words[0] if words else ""):
+        argv = [f"cd {shell_words([spec.cwd])} && exec {shell_words(argv)}"]
+    return [*words, *argv]
+
+
+def command_to_end(spec: Spec) -> List[str]:
+    """What ends all that a launcher started for the task, where its own end does not: a killed srun leaves
+    its step alive, and one that ended what the step left in other sessions. Source: Slurm 22.05."""
+    srun = re.fullmatch("(.*/)?srun", spec.launcher[0] if spec.launcher else "")
+    scancel = f"{srun[1] or ''}scancel" if srun else ""
+    return [scancel, "--full", "--signal=KILL", f"--name={spec.task_id}"] if srun else []
 
 
 def _words_of(flag: Flag, spec: Spec) -> List[str]:
@@ -4291,7 +4317,7 @@ class Exec:
 
     def start(self) -> Union[int, Failure]:
         """The pid of codex, which has its prompt on stdin, or why there is none."""
-        file, argv = self.task.file, codex_argv(self.spec, self.task.path)
+        file, argv = self.task.file, launched(self.spec, codex_argv(self.spec, self.task.path))
         try:
             with open(file("prompt"), "rb", opener=private) as prompt, \
                     open(file("events.jsonl"), "ab", opener=private) as out, \
@@ -4350,6 +4376,17 @@ class Exec:
         return (READ_ONLY, *told) if by_itself else told
 
 
+def end_elsewhere(host: Host, spec: Spec) -> str:
+    """End what the launcher of a task may have left running. What went wrong, if anything. Blocks."""
+    command = command_to_end(spec)
+    try:
+        done = host.run(command, "/") if command else Done(0, "", "")
+    except OSError as error:
+        done = Done(1, "", reason_of(error))
+    why = f"`{shell_words(command)}` failed: {clip(done.err, 300)}"
+    return f"Something of this task may still run, since {why}" if done.code else ""
+
+
 class Supervisor:
     """One task from launch to report."""
 
@@ -4384,6 +4421,7 @@ class Supervisor:
             failed = self._start()
         if self.status.pid is not None:         # else it was stopped before that, or codex cannot be started
             self._attend()
+            self._warn(end_elsewhere(self.host, self.spec))
         self._finish(failed)
 
     def _attend(self) -> None:
@@ -4990,6 +5028,10 @@ class Watch:
         task_id = known.task.task_id
         if not known.buried and self.host.kill_marked(task_id):
             self.host.log("WARNING", f"{task_id}: its supervisor was killed; killed what it left running")
+        with contextlib.suppress(*UNREADABLE):
+            trouble = "" if known.buried else end_elsewhere(self.host, known.task.spec())
+            if trouble:
+                self.host.log("WARNING", f"{task_id}: {trouble}")
         known.buried = True
 
     def close(self) -> None:
@@ -6214,7 +6256,8 @@ class Planner(Room):
             request.get("timeout_s"), None if forks else thread.thread_id, thread.usage,
             None if "review" in request else self.worktrees.around(cwd, owner), title_of(request["prompt"]),
             self._warnings(arguments, unsaid), fork_of=thread.thread_id if forks else None,
-            review=self._reviewed(request, cwd), codex_home=self.bounds.home(arguments.get("codex_home")))
+            review=self._reviewed(request, cwd), codex_home=self.bounds.home(arguments.get("codex_home")),
+            launcher=config.launcher)
         codex_argv(spec)                # what no command line can hold is refused here, not in the supervisor
         self.bounds.check_known(spec)
         if spec.worktree is not None:
@@ -6956,6 +6999,7 @@ class Doctor(Room):
         checks = {"login": self.login, "sandbox": self.sandbox, "reach": self.reach} if there else {}
         for name, home in self.config.codex_homes if there else ():
             checks[f"login {name}"] = functools.partial(self.login, home)
+        checks.update({"launcher": self.launcher} if there and self.config.launcher else {})
         checks.update(git=self.git_version, root=self.root, locks=self.locks, space=self.space)
         found += itertools.starmap(self.one, checks.items())
         clients = [one for name in SETTINGS if there or name != "codex" for one in self.client(name)]
@@ -7036,6 +7080,15 @@ class Doctor(Room):
         profile = any(self.bounds.kept_out(spec, place).permissions for place in places)
         how = "is hidden from tasks by a permission profile" if profile else "is where tasks cannot write"
         return f"`{self.config.root}` {how}", ""
+
+    def launcher(self) -> Tuple[str, str]:
+        spec = Spec(self.host.new_task_id(), 0, self.bounds.codex(), self.cwd, launcher=self.config.launcher)
+        done = self.host.run(launched(spec, [spec.codex, "--version"]), self.cwd, self.environ)
+        shown, trouble = f"`{shell_words(spec.launcher)}`", end_elsewhere(self.host, spec)
+        if done.code or "codex" not in done.out:
+            raise ToolError(f"{shown} does not start codex", clip(done.err or done.out, 300),
+                            f"Where it leads, {self.cwd} and {spec.codex} must be there as well")
+        return f"{shown} starts codex", trouble
 
     def git_version(self) -> Tuple[str, str]:
         version = self.git.version()
@@ -9133,6 +9186,14 @@ def _executable(given: str) -> str:
     return path
 
 
+def _command(given: str) -> Tuple[str, ...]:
+    import shlex
+    try:
+        return tuple(shlex.split(given))
+    except ValueError as error:
+        raise UsageError(f"`{clip(given, 60)}` is no command: {error}")
+
+
 def _number(unit: str, least: float = 0) -> Callable[[str], float]:
     def read(given: str) -> float:
         value = -1.0
@@ -9162,6 +9223,8 @@ VARIABLES: Mapping[str, Variable] = {
         "merge_verify", str.strip,
         "shell command that has to pass on what codex_merge made, before a branch is moved; "
         "$1 is the caller's checkout"),
+    "CODEX_SWARM_LAUNCHER": Variable(
+        "launcher", _command, "starts codex elsewhere, such as `srun --ntasks=1`; --launcher wins"),
     "CODEX_SWARM_CODEX_BIN": Variable(
         "codex_bin", _executable, "codex executable, path or name (default: codex); --codex-bin wins"),
     "CODEX_SWARM_TASK_MAX_AGE": Variable(
@@ -9214,11 +9277,6 @@ def entry_for(client: str, command: Sequence[str]) -> str:
     values = {"PROGRAM": words[0], "ALL": ", ".join(words), "ARGS": ", ".join(words[1:]),
               "BEGIN": "".join(word + ", " for word in words[1:]), "SHELL": shell_words(command)}
     return re.sub("|".join(values), lambda found: values[found[0]], CLIENTS[client][1])
-
-
-def shell_words(command: Sequence[str]) -> str:
-    import shlex
-    return " ".join(map(shlex.quote, command))
 
 
 def this_program() -> List[str]:
@@ -9312,6 +9370,8 @@ SERVER_FLAGS = (
     arg("--codex-bin", metavar="PATH", type=_executable, help="codex executable, path or name"),
     arg("--codex-home", dest="codex_homes", metavar="NAME=DIR", action="append", type=_account,
         help="another account: calls may choose NAME for the CODEX_HOME at DIR (repeatable)"),
+    arg("--launcher", metavar="COMMAND", type=_command,
+        help="start codex by way of it, such as `srun --ntasks=1`; {task_id} and {cwd} in it are the task's"),
     arg("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2],
         help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
              "`profile`; one that names no sandbox is read-only, in a worktree MODE"),
