@@ -79,6 +79,7 @@ LOOK_S = 5.0                        # a supervisor looks for orders so often, an
 HEED_S = 0.2                        # ... and so often while git commits the work
 FOLLOW_S = 1.0                      # ... and at what codex tells, while it tells anything
 FOLLOW_BYTES = 1 << 20              # of that it takes in so much before it listens again
+IDLE_CPU = 0.01                     # below this share of one a process only waits
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 NESTED_S = 90.0                     # how long tasks inside of it have to stop and to be committed
 GIT_TIMEOUT_S = 120.0               # for one git command
@@ -303,6 +304,7 @@ class Config(NamedTuple):
     log_level: str = "WARNING"
     min_free_mb: int = 512                      # below that no worktree is made; 0: never refused
     depth: int = 1                              # of tasks inside of tasks; 1: there are none
+    idle_timeout_s: float = 0.0                 # for calls that name none; 0: never
 
 
 class Usage(NamedTuple):
@@ -393,6 +395,7 @@ class Status(NamedTuple):
     stop_reason: Optional[Outcome] = None
     pid: Optional[int] = None                   # of codex, and of its process group
     exit_code: Optional[int] = None             # negative: the number of the signal that killed it
+    idle_since: Optional[float] = None          # the last sign of life, once half of its time has passed
 
 
 class Progress(NamedTuple):
@@ -1159,6 +1162,8 @@ FLAGS: Tuple[Flag, ...] = (
                             maxItems=100), rare=True),
     Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S),
          repeated=False),
+    Flag("idle_timeout_s", number("Stop it after this long without event, output or CPU", minimum=0.1,
+                                  maximum=MAX_TIMEOUT_S), rare=True),
 )
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
@@ -1824,6 +1829,21 @@ class Host:
             if not more:
                 return found - {pid}
             found |= more
+
+    def done_below(self, pid: int) -> Tuple[float, int]:
+        """(CPU, s; bytes written) of all processes below one, and of those that they have reaped. What they
+        write is known on Linux alone. Source: proc_pid_stat(5), proc_pid_io(5)."""
+        below, cpu_s, written = self.descendants(pid), 0.0, 0
+        if not self.linux:
+            ps = self.run(["ps", "-o", "time=", "-p", ",".join(map(str, below))], "/", timeout_s=5)
+            for clock in ps.out.split():            # `1:02:03.45`
+                cpu_s += functools.reduce(lambda s, part: 60 * s + float(part), re.split("[-:]", clock), 0.0)
+        for name in below if self.linux else ():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as f:
+                cpu_s += sum(map(int, f.read().rpartition(b")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
+            with contextlib.suppress(OSError), open(f"/proc/{name}/io") as f2:
+                written += sum(map(int, re.findall(r"wchar: (\d+)", f2.read())))
+        return cpu_s, written
 
     def about(self, pid: int) -> Tuple[int, str]:
         """The parent of a process, and the directory of the task whose supervisor it is, if any. Its current
@@ -4302,6 +4322,8 @@ def events_from(path: str, cursor: int) -> Iterator[Tuple[Dict[str, Any], int]]:
 READ_ONLY = "No `sandbox` was given, and by codex's own configuration it was read-only: nothing could be " \
             "written. Pass `sandbox` \"workspace-write\" for that"
 FULL_DISK = "The disk of `{}` was full at the end: that may be why the task failed, and cut off what it wrote"
+IDLE = "codex_reply continues the thread: say what hung, such as a command that waits for input. Or pass " \
+       "a longer `idle_timeout_s`."
 NO_MESSAGE = "Codex ended without a final message: codex_diff shows what it changed, codex_reply can ask"
 
 
@@ -4387,6 +4409,32 @@ def end_elsewhere(host: Host, spec: Spec) -> str:
     return f"Something of this task may still run, since {why}" if done.code else ""
 
 
+class Idle:
+    """For how long a task has shown no sign of life: no event, no output, no CPU to speak of. That of codex
+    itself says nothing, as it is never quite still (0.169.0), but that of its commands and servers."""
+
+    def __init__(self, host: Host, task: TaskDir, limit_s: float) -> None:
+        self.host, self.limit_s = host, limit_s
+        self.files = [task.file(name) for name in ("events.jsonl", "stderr.log", "setup.log")]
+        self.told: List[int] = []
+        self.done = (0.0, 0)
+        self.alive_at = self.looked_at = host.monotonic()
+
+    def seconds(self, child: int) -> float:
+        """Since the last sign of the task whose codex is `child`. Its processes are looked at after each
+        quarter of the limit without another one."""
+        now = self.host.monotonic()
+        before, self.told = self.told, [os.path.getsize(file) for file in self.files if os.path.exists(file)]
+        alive = self.told != before
+        if not alive and now >= max(self.alive_at, self.looked_at) + self.limit_s / 4:
+            (cpu_s, written), (cpu_before_s, written_before) = self.host.done_below(child), self.done
+            busy_s = IDLE_CPU * (now - self.looked_at)
+            alive = written > written_before or cpu_s - cpu_before_s > busy_s
+            self.done, self.looked_at = (cpu_s, written), now
+        self.alive_at = now if alive else self.alive_at
+        return now - self.alive_at
+
+
 class Supervisor:
     """One task from launch to report."""
 
@@ -4399,6 +4447,8 @@ class Supervisor:
         self.status = from_json(Status, read_json(task.file("status.json")))
         self.began = host.monotonic() - max(0.0, host.now() - self.spec.created_at)     # with the request
         self.deadline = host.monotonic() + (self.spec.timeout_s or float("inf"))
+        limit_s = self.spec.arguments.get("idle_timeout_s")
+        self.idle = Idle(host, task, limit_s) if limit_s else None
         self.child: Optional[int] = None                # what runs now: the setup command, then codex
         self.exit_code: Optional[int] = None            # ... and how it ended
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
@@ -4437,8 +4487,20 @@ class Supervisor:
             now = self.host.monotonic()
             if now >= limit:
                 self._stop(Outcome.TIMED_OUT, f"Its limit of {self.spec.timeout_s:g} s (`timeout_s`) passed")
+            elif self.idle and self.status.state is not State.STOPPING and self.exit_code is None:
+                pause = min(pause, self.idle.limit_s / 4)
+                self._check_idle(self.idle, self.child)
             while self.steps and now >= self.steps[0][0] and self.exit_code is None:
                 self.host.signal_group(self.child, self.steps.pop(0)[1])
+
+    def _check_idle(self, idle: Idle, child: int) -> None:
+        """End an idle task; its status says so before, from half of the time on."""
+        idle_s = idle.seconds(child)
+        shows = idle_s >= idle.limit_s / 2
+        if shows != bool(self.status.idle_since):
+            self._write(self.status._replace(idle_since=self.host.now() - idle_s if shows else None))
+        if idle_s >= idle.limit_s:
+            self._stop(Outcome.TIMED_OUT, f"It was idle for {lasting(idle_s)} (`idle_timeout_s`)")
 
     def _set_up(self) -> Optional[Failure]:
         """Run the server's own command in the new worktree, as our user and outside of codex's sandbox."""
@@ -4605,7 +4667,8 @@ class Supervisor:
         place = f"in `{tree.path if tree else self.spec.cwd}`"
         place = f"on the branch `{tree.branch}`" if tree and not tree.unsaved else place
         so_long = f"{max(0.0, at - self.engine.quiet_since()):.0f} s"
-        return failure(kind, f"{why} while {doing}, with {missing} for {so_long}. What it did is {place}")
+        return failure(kind, f"{why} while {doing}, with {missing} for {so_long}. What it did is {place}",
+                       IDLE if self.status.idle_since and kind is FailureKind.TIMED_OUT else "")
 
     def _bring_home(self, outcome: Outcome, p: Progress) -> Optional[Worktree]:
         """Commit the work onto the task's branch, however the task ended (codex cannot: `.git` is read-only
@@ -6322,7 +6385,8 @@ class Planner(Room):
         if owner and request.get("codex_home") not in (None, before.get("codex_home")):
             raise ToolError(f"`codex_home` {_show(request['codex_home'])} does not have this thread",
                             "A thread stays with the account under which it began", "Leave it out")
-        arguments = {**{key: value for key, value in before.items() if key in REPEATED},
+        default = {"idle_timeout_s": self.config.idle_timeout_s} if self.config.idle_timeout_s else {}
+        arguments = {**default, **{key: value for key, value in before.items() if key in REPEATED},
                      **{key: value for key, value in request.items() if key in KEPT}}
         if "approval_policy" in arguments.get("config", {}):        # codex exec refuses some, obeys none
             config = dict(arguments["config"])
@@ -6725,11 +6789,13 @@ def _thinking(p: Progress) -> str:
 
 
 def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
-    p, spec = seen.progress, seen.spec
+    p, spec, idle_since = seen.progress, seen.spec, seen.status.idle_since
+    limit_s = spec.arguments.get("idle_timeout_s", 0)
     live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
             "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
             "last_command": p.last_command, "last_file": p.last_file,
             "last_message": clip_masked(p.message or "", MESSAGE_CHARS),
+            "idle": f"{lasting(now - idle_since)} of {lasting(limit_s)}" if idle_since else "",
             "thinking": _thinking(p), "retries": p.retries,
             "unknown_events": p.unknown}
     ran = asked(spec.arguments, spec.overrides)
@@ -8084,7 +8150,8 @@ def _failure_lines(why: Mapping[str, Any]) -> Iterator[str]:
 
 def _progress_lines(live: Mapping[str, Any]) -> Iterator[str]:
     detail = f": {live['detail']}" if "detail" in live else ""
-    yield f"{live['phase']}{detail} (last event {live.get('last_event_s', 0)} s ago)"
+    idle = f", idle {live['idle']}" if "idle" in live else ""
+    yield f"{live['phase']}{detail} (last event {live.get('last_event_s', 0)} s ago{idle})"
     shown = ("tools", "last_command", "last_file", "last_message", "thinking")
     yield from (f"{key.replace('_', ' ')}: {live[key]}" for key in shown if key in live)
 
@@ -9240,6 +9307,9 @@ VARIABLES: Mapping[str, Variable] = {
         "depth", lambda given: int(_number("levels", 1)(given)),
         "1 (default): a server that runs inside of a task starts none; 2: it does, but none inside of those; "
         "and so on"),
+    "CODEX_SWARM_IDLE_TIMEOUT": Variable(
+        "idle_timeout_s", _number("seconds"),
+        "`idle_timeout_s` of calls that name none, in seconds (default: 0, never)"),
     "CODEX_SWARM_LOG": Variable("log_file", _log_file, "log file (default: stderr)"),
     "CODEX_SWARM_LOG_LEVEL": Variable(
         "log_level", _log_level, "DEBUG, INFO, WARNING or ERROR (default: WARNING)"),
@@ -9360,7 +9430,8 @@ RUN_OPTIONS = (
     of_tool("codex", "model", "-m", "--model", metavar="MODEL"),
     of_tool("codex", "sandbox", "-s", "--sandbox"),
     of_tool("codex", "profile", "-p", "--profile", metavar="NAME"),
-    of_tool("codex", "timeout_s", "--timeout", metavar="SECONDS"))
+    of_tool("codex", "timeout_s", "--timeout", metavar="SECONDS"),
+    of_tool("codex", "idle_timeout_s", "--idle-timeout", metavar="SECONDS"))
 SERVER_FLAGS = (
     arg("-c", dest="overrides", metavar="key=value", action="append", type=_override,
         help="codex configuration for every task, as in `codex -c`; arguments of a call override it "
@@ -9528,7 +9599,7 @@ OPTIONS: Mapping[str, str] = {
     "sandbox": "-s", "cwd": "-C", "timeout_s": "--timeout", "worktree": "-w", "model": "-m", "profile": "-p",
     "prompt": "PROMPT", "task_ids": "ID", "task_id": "ID", "into": "--into", "base": "--base",
     "dry_run": "--dry-run", "squash": "--squash", "partial": "--partial", "update_from": "--update-from",
-    "against": "--against", "paths": "--path"}
+    "against": "--against", "paths": "--path", "idle_timeout_s": "--idle-timeout"}
 TYPED: Mapping[str, str] = {
     **{f"`{at}{name}`": f"`{typed}`" for name, typed in OPTIONS.items()
        for at in ("", "defaults.")},

@@ -26,6 +26,22 @@ async def test_cancel_kills_every_grandchild_of_a_shell_command(lab, sandbox):
     assert (record["state"], record["outcome"]) == ("ended", "cancelled")
 
 
+@pytest.mark.parametrize("sandbox, command, outcome", [
+    ("workspace-write", "sleep {}", "timed_out"),
+    ("danger-full-access", "sleep {}", "timed_out"),
+    ("workspace-write", "for i in 1 2 3 4 5 6 7 8 9; do echo x > /dev/null; sleep 0.5; done", "succeeded"),
+])
+async def test_only_a_command_that_gives_no_sign_of_life_is_idle(lab, sandbox, command, outcome):
+    """Codex itself is never quite still, so it is what its commands do that counts."""
+    async with lab.connect() as swarm:
+        prompt = "@shell " + command.format(lab.nap)
+        [record] = await swarm.wait(await swarm.start(prompt, sandbox=sandbox, idle_timeout_s=4))
+    assert record["outcome"] == outcome, record
+    if outcome == "timed_out":
+        said = "It was idle for 4 s (`idle_timeout_s`) while running a command (`sleep %s`)" % lab.nap
+        assert record["failure"]["message"].startswith(said)
+
+
 async def test_a_task_that_exceeds_its_time_is_stopped_with_all_its_grandchildren(lab):
     prompt, most = "@shell " + family_of_sleepers(lab.nap), 0
     async with lab.connect() as swarm:
