@@ -9866,12 +9866,12 @@ def command_run(typed: Typed) -> int:
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{typed['file']} is not JSON: {error}")
     batch = dict(batch) if isinstance(batch, dict) else {"tasks": batch}
-    tasks, defaults = batch.get("tasks"), batch.get("defaults", {})
+    defaults = batch.get("defaults", {})
     if isinstance(defaults, dict):
         batch["defaults"] = {**defaults, **{name: typed[name] for name in RUN
                                             if typed[name] is not None and typed[name] is not False}}
     typed.heed_ctrl_c()
-    if typed.swarm.host.linux and isinstance(tasks, list) and len(tasks) > 2:
+    if typed.swarm.host.linux:
         typed.swarm.host.forker = Forker(supervisor_main)
     return typed.see_through(typed.asks("codex_batch", **{**batch, "wait": True}))
 

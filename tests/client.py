@@ -33,14 +33,16 @@ _missing = object()
 
 
 def eventually(predicate, timeout=WAIT_S, what=None):
-    """The first true value of `predicate()`. Raises AssertionError after `timeout` seconds."""
-    give_up = time.monotonic() + timeout
+    """The first true value of `predicate()`, at most a tenth of the wait late, so that a long one costs
+    little. Raises AssertionError after `timeout` seconds."""
+    began = time.monotonic()
     while True:
         value = predicate()
         if value:
             return value
-        assert time.monotonic() < give_up, "not within %s s: %s" % (timeout, what or predicate)
-        time.sleep(0.01)
+        waited = time.monotonic() - began
+        assert waited < timeout, "not within %s s: %s" % (timeout, what or predicate)
+        time.sleep(min(0.1, max(0.005, waited / 10)))
 
 
 def envelope(tasks=False, name="test-client", version=MODERN):
@@ -69,12 +71,13 @@ class Client:
 
     `envelope`, when set, is merged into `params._meta` of every request (the per-request metadata of the
     2026-07-28 era);
-    `envelope=None` of `start` and `request` sends one without it.
+    `envelope=None` of `start` and `request` sends one without it. `process` is one that has been started.
     """
 
-    def __init__(self, argv, env=None, cwd=None, envelope=None):
-        self.process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, bufsize=0)
+    def __init__(self, argv, env=None, cwd=None, envelope=None, process=None):
+        pipe = subprocess.PIPE
+        self.process = process or subprocess.Popen(argv, env=env, cwd=cwd, stdin=pipe, stdout=pipe,
+                                                   stderr=pipe, bufsize=0)
         self.envelope = envelope
         self.version = None          # the negotiated revision
         self.init = None             # the result of initialize

@@ -2,6 +2,7 @@
 
 After every test no task of its ROOT runs any more: what it leaves running is stopped as a server stops it.
 """
+import contextlib
 import fcntl
 import functools
 import os
@@ -14,7 +15,8 @@ import tempfile
 import pytest
 
 import fake_codex
-from client import Client, NEWEST_LEGACY, envelope, eventually
+from client import Client, NEWEST_LEGACY, WAIT_S, envelope, eventually
+from warm import Warm
 from client import alive  # noqa: F401  (for tests that import it from here)
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -85,6 +87,31 @@ def command(*flags):
     return [sys.executable, "-I", "-c", START, str(SERVER.parent), *flags]
 
 
+def warm(words, env, cwd, streams=(subprocess.PIPE,) * 3):
+    """A process that runs the program with these words: a fork, where that is safe."""
+    if sys.platform.startswith("linux"):
+        return Warm(words, env, cwd, streams)
+    stdin, stdout, stderr = streams
+    return subprocess.Popen(command(*words), env=env, cwd=str(cwd), stdin=stdin, stdout=stdout, stderr=stderr,
+                            bufsize=0)
+
+
+def finished(words, env, cwd, stdin=b""):
+    """The process that ran the program with these words, with its output."""
+    with contextlib.ExitStack() as files:
+        streams = [files.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        streams[0].write(stdin)
+        streams[0].seek(0)
+        process = warm(words, env, cwd, streams)
+        try:
+            process.wait(WAIT_S)
+        finally:
+            process.kill()
+        for stream in streams:
+            stream.seek(0)
+        return subprocess.CompletedProcess(words, process.returncode, *(f.read() for f in streams[1:]))
+
+
 def environment(tmp_path, root):
     home = tmp_path / "home"
     (home / ".codex").mkdir(parents=True)
@@ -106,7 +133,7 @@ def server(fake, repo):
     started = []
 
     def start(*flags, env=None, cwd=None):
-        client = Client(command(*flags), env=dict(fake, **(env or {})), cwd=str(cwd or repo))
+        client = Client(command(*flags), process=warm(flags, dict(fake, **(env or {})), cwd or repo))
         started.append(client)
         return client
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import codex_mcp_swarm as cms
-from conftest import FAKE_CODEX, SERVER, command
+from conftest import FAKE_CODEX, SERVER, START, finished
 
 JSON_KEYS = {"cursor": "mcpServers", "gemini": "mcpServers", "claude-desktop": "mcpServers",
              "vscode": "servers", "opencode": "mcp"}
@@ -25,8 +25,7 @@ sys.exit(main())
 
 def run(env, *args, **more):
     """The finished process; stdin is empty."""
-    return subprocess.run(command(*args), env=dict(env, **more), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    return finished(args, dict(env, **more), "/")
 
 
 def test_version_is_one_line_on_stdout(fake):
@@ -123,14 +122,15 @@ def answers(command, env):
     return json.loads(done.stdout.decode())["result"]["serverInfo"]["name"] == "codex-mcp-swarm"
 
 
-@pytest.mark.parametrize("name", CLIENTS)
-def test_what_config_prints_starts_this_very_file_wherever_it_lies(fake, tmp_path, name):
+def test_what_config_prints_starts_this_very_file_wherever_it_lies(fake, tmp_path):
     program = tmp_path / "O'Neil \"quoted\" $HOME \\ ü" / "codex_mcp_swarm.py"
     program.parent.mkdir()
     shutil.copy(str(SERVER), str(program))
     env = dict(fake, PYTHONUTF8="1")
-    command = pasted(name, entry_of(env, [sys.executable, str(program)], "config", name))
-    assert command[:2] == [sys.executable, str(program)]
+    imported = [sys.executable, "-c", START, str(program.parent)]       # compiled once for all
+    for name in CLIENTS:
+        command = pasted(name, entry_of(env, imported, "config", name))
+        assert command[:2] == [sys.executable, str(program)]
     assert answers(command, env)
 
 

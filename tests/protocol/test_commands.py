@@ -12,7 +12,7 @@ import pytest
 
 import codex_mcp_swarm as cms
 from client import eventually
-from conftest import command, git, is_supervised, new_repository
+from conftest import command, finished, git, is_supervised, new_repository
 
 LIMIT_S = 60
 
@@ -21,9 +21,7 @@ LIMIT_S = 60
 def typed(fake, repo):
     """`typed(*words, stdin="", env={}, cwd=repo)`: the finished process, its output as text."""
     def run(*words, stdin="", env=None, cwd=None):
-        done = subprocess.run(command(*words), env=dict(fake, **(env or {})), cwd=str(cwd or repo),
-                              input=stdin.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              timeout=LIMIT_S)
+        done = finished(words, dict(fake, **(env or {})), cwd or repo, stdin.encode())
         done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
         assert "Traceback" not in done.stderr, done.stderr
         return done

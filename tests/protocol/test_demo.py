@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from conftest import FAKE_CODEX, SERVER, eventually, running, task_dirs
+from conftest import FAKE_CODEX, SERVER, command, eventually, running, task_dirs
 
 WAIT_S = 60
 
@@ -46,9 +46,8 @@ def demo():
     started = []
 
     def start(env):
-        command = [sys.executable, str(SERVER), "demo"]
-        started.append(subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE))
+        started.append(subprocess.Popen(command("demo"), env=env, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return started[-1]
     yield start
     for process in started:

@@ -19,6 +19,12 @@ ELSEWHERE = {                       # the first word of a line -> where it is tr
 IN_A_TERMINAL = {"top"}             # protocol/test_live.py
 MAY_FIND_FAULT = {"doctor"}         # with the machine
 LIMIT_S = 120
+# Beside the work, as an installed script has it: the file itself would be compiled for every line.
+PROGRAM = """import sys
+sys.path[0] = %r
+import codex_mcp_swarm
+sys.exit(codex_mcp_swarm.main())
+"""
 
 
 def lines_of(page):
@@ -34,7 +40,7 @@ PAGES = [page for page in TEXTS if lines_of(page)]
 @pytest.fixture
 def shell(fake, repo):
     """Gives a line to bash where the program lies beside the work, with the ids of two tasks in place."""
-    (repo / "codex_mcp_swarm.py").symlink_to(SERVER)
+    (repo / "codex_mcp_swarm.py").write_text(PROGRAM % str(ROOT))
     (repo / "prompt.md").write_text("Explain this.\n")
     (repo / "tasks.json").write_text(json.dumps([{"prompt": "One"}, {"prompt": "Two"}]))
     (repo / ".git" / "info").mkdir(exist_ok=True)

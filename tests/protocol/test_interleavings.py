@@ -1,4 +1,4 @@
-"""Ten thousand requests whose progress, cancellation and completion are interleaved at random, in both eras
+"""Four thousand requests whose progress, cancellation and completion are interleaved at random, in both eras
 on one pipe.
 
 What a client may conclude is what it can see: an answer may cross its cancellation on the way. So every claim
@@ -15,7 +15,7 @@ import pytest
 from client import MODERN, envelope, eventually, is_response
 from conftest import Gate, running
 
-SEEDS, REQUESTS, BURSTS = range(10), 1000, 25
+SEEDS, REQUESTS, BURSTS = range(4), 1000, 25
 FIRST = 10 ** 5                 # the ids below are the client's own
 MOST_UNDER_WAY = 200            # fewer than the server takes at once, streams and held calls included
 

@@ -6,13 +6,14 @@ Each table is read by one server per revision; a row is a line of bytes and what
 method that both eras know and `%p` for params that are right: `{}` in a session, the envelope of 2026-07-28
 without one.
 """
+import inspect
 import json
 
 import pytest
 
 from client import LEGACY_REVISIONS, MODERN, NEWEST_LEGACY, TASKS, VENDOR
 from client import Client, envelope, is_response, text_of
-from conftest import command, environment, new_repository, stop_all_tasks, task_dirs
+from conftest import environment, new_repository, stop_all_tasks, task_dirs, warm
 
 SILENCE, IS_ERROR = "silence", "isError"
 SUPPORTED = [MODERN, *reversed(LEGACY_REVISIONS)]
@@ -477,7 +478,7 @@ def conversation(tmp_path_factory):
         if revision not in started:
             home = tmp_path_factory.mktemp("conversation")
             env, repo = environment(home, home / "root"), new_repository(home / "repo")
-            client = Client(command(), env=env, cwd=str(repo))
+            client = Client(None, process=warm((), env, repo))
             roots.append(home / "root")
             started[revision] = Conversation(client, revision)
             if revision in LEGACY_REVISIONS:
@@ -498,7 +499,19 @@ every_session = pytest.mark.parametrize("revision", LEGACY_REVISIONS)
 
 
 def each(table):
-    return pytest.mark.parametrize("name", list(table))
+    """Makes of a test of one row a test of all, which says at which row it stopped."""
+    def over(test):
+        def all_rows(**given):
+            for name in table:
+                try:
+                    test(name=name, **given)
+                except AssertionError as error:
+                    raise AssertionError("%s: %s" % (name, error)) from error
+        signature = inspect.signature(test)
+        given = [one for one in signature.parameters.values() if one.name != "name"]
+        all_rows.__name__, all_rows.__signature__ = test.__name__, signature.replace(parameters=given)
+        return all_rows
+    return over
 
 
 def check_error(answer, code, id, told=""):

@@ -8,6 +8,7 @@ starts its MCP servers.
 import json
 import os
 import pathlib
+import shlex
 import sys
 
 import pytest
@@ -19,8 +20,7 @@ INNER = """
 import json, os, sys, time
 sys.path.insert(0, %r)
 from client import Client
-from conftest import command
-with Client(command()) as c:
+with Client(json.loads(sys.argv[2])) as c:
     c.initialize()
     with open(sys.argv[1] + ".calls") as f:
         answers = [c.call(tool, arguments) for tool, arguments in json.load(f)]
@@ -41,8 +41,10 @@ def inside(tmp_path, fake):
         path = tmp_path / os.urandom(4).hex()
         settings = " ".join("%s='%s'" % item for item in dict(fake, **env).items())
         path.with_suffix(".calls").write_text(json.dumps(calls))
-        words = "%s %s '%s' '%s' '%s'" % ("env -i" if clean else "env", settings, sys.executable,
-                                          tmp_path / "inner.py", path)
+        # without site, thus without the models of the packages, which the outer client has
+        server = shlex.quote(json.dumps(command()))
+        words = "%s %s '%s' -S '%s' '%s' %s" % ("env -i" if clean else "env", settings, sys.executable,
+                                                tmp_path / "inner.py", path, server)
         read = lambda: eventually(lambda: path.exists() and json.loads(path.read_text()),
                                   what="the answers from inside")
         return "SHELL %s >/dev/null 2>'%s.err' &" % (words, path), read

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from client import Client, eventually, text_of
-from conftest import HERE, command, environment, new_repository, stop_all_tasks
+from conftest import HERE, environment, new_repository, stop_all_tasks, warm
 
 # What each recorded failure is. The recordings are the evidence; the kinds are for the caller to act on.
 FAILURES = {
@@ -59,7 +59,7 @@ def shared(tmp_path_factory):
     """One server for all that only have to tell how a run ended."""
     home = tmp_path_factory.mktemp("shared")
     root = home / "root"
-    with Client(command(), env=environment(home, root), cwd=str(new_repository(home / "repo"))) as c:
+    with Client(None, process=warm((), environment(home, root), new_repository(home / "repo"))) as c:
         c.initialize()
         yield c
     stop_all_tasks(root)

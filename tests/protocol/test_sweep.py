@@ -3,17 +3,15 @@ itself."""
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from client import eventually
-from conftest import SERVER, command, git, task_dirs
+from conftest import command, finished, git, task_dirs
 
 
 def sweep(env, *flags, status=0, **more):
-    done = subprocess.run(command("sweep", *flags), env=dict(env, **more), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = finished(["sweep", *flags], dict(env, **more), "/")
     assert (done.returncode, done.stderr if not status else b"") == (status, b""), done.stderr.decode()
     return done.stdout.decode()
 
@@ -101,8 +99,7 @@ def test_young_work_goes_when_it_is_merged_and_a_human_says_so(three, fake, root
 
 @pytest.mark.parametrize("args", [["--dry-run"], ["--ignored"], ["demo", "--dry-run"]])
 def test_the_flags_of_the_sweep_are_refused_elsewhere(fake, args):
-    done = subprocess.run(command(*args), env=fake, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=60)
+    done = finished(args, fake, "/")
     assert (done.returncode, done.stdout) == (2, b"") and args[-1].encode() in done.stderr
 
 
@@ -158,7 +155,7 @@ def test_answers_live_on_after_the_sweep_and_a_reply_goes_on_in_the_same_worktre
 
 
 def test_the_sweep_told_to_a_reader_that_leaves_ends_quietly(three, fake):
-    sweeper = subprocess.Popen([sys.executable, str(SERVER), "sweep", "--dry-run"], env=fake,
+    sweeper = subprocess.Popen(command("sweep", "--dry-run"), env=fake,
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert sweeper.stdout.readline().startswith(b"Tasks in ")
     sweeper.stdout.close()
@@ -168,7 +165,7 @@ def test_the_sweep_told_to_a_reader_that_leaves_ends_quietly(three, fake):
 
 def test_a_sweep_whose_reader_leaves_goes_on_to_its_end(three, fake, root):
     merged, _ = three
-    sweeper = subprocess.Popen([sys.executable, str(SERVER), "sweep"], env=fake, stdin=subprocess.DEVNULL,
+    sweeper = subprocess.Popen(command("sweep"), env=fake, stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert sweeper.stdout.readline().startswith(b"Tasks in ")
     sweeper.stdout.close()
