@@ -98,6 +98,8 @@ FILES_SHOWN = 20                    # with conflicts, of a pair of tasks
 PAIRS_TRIED = 500                   # of tasks that touch the same files
 MERGES_AT_ONCE = 25                 # by one process of git's; the files with conflicts are held in memory
 HUNK_CHARS = 1_500
+TRACE_EVERY_S = 3.0                 # so often git may be asked what running tasks changed
+TRACE_S = 1.0                       # ... and so long, for all of them together: an answer waits for it
 FILES_KEPT = 500                    # of those that a task touched
 MAX_TIMEOUT_S = 7 * 86400.0
 MAX_WAITS = 256                     # calls at once beyond which no waiting one is taken; each has a thread
@@ -5832,6 +5834,7 @@ class Compare(Room):
     def __init__(self, bounds: Bounds) -> None:
         super().__init__(*bounds.ground)
         self.bounds = bounds
+        self.traced_at, self.traces = 0.0, {}   # type: float, Dict[str, FrozenSet[str]]
 
     def reviewable(self, task_id: str) -> Dict[str, Any]:
         """Where, since which commit and by whose account the work of an ended task is reviewed, as a request
@@ -5848,10 +5851,15 @@ class Compare(Room):
 
     def overlaps(self, task_ids: Sequence[str]) -> Dict[str, Dict[str, Any]]:
         """Task id -> other task id -> the files that both touched while both ran, in the same repository. The
-        others are those of `task_ids` and whatever runs now. Of a running task, what codex edited with its
-        own tool counts; of an ended one in a worktree, everything that changed. Raises: OSError."""
+        others are those of `task_ids` and whatever runs now. Of a running task counts what codex said
+        that it edited and what git finds, of an ended one in a worktree everything that changed. Raises:
+        OSError."""
         found: Dict[str, Dict[str, Any]] = {}
-        ids = dict.fromkeys((*task_ids, *self.watch.unended()))
+        running = self.watch.unended()
+        if len(running) > 1 and self.host.monotonic() >= self.traced_at + TRACE_EVERY_S:
+            self.traced_at = self.host.monotonic()
+            self.traces = self._look_for_traces(running)
+        ids = dict.fromkeys((*task_ids, *running))
         for one, other in itertools.combinations(filter(None, map(self._touched, ids)), 2):
             at_once = one.began_at < other.ended_at and other.began_at < one.ended_at
             together = at_once and one.repository == other.repository
@@ -5866,7 +5874,8 @@ class Compare(Room):
             seen = self.view.of(task_id)
             report, tree = seen.report, seen.worktree
             files = tree.files if report and tree else seen.files
-            if not files or seen.damage:
+            traces = frozenset() if report else self.traces.get(task_id, frozenset())
+            if not (files or traces) or seen.damage:
                 return None
             common, top = repository_of(seen.spec.cwd)
             if tree:
@@ -5874,9 +5883,33 @@ class Compare(Room):
             if not (report and tree):               # else they are relative already, and may be many
                 files = tuple(os.path.relpath(os.path.realpath(file), top) for file in files)
             ended_at = report.ended_at if report else float("inf")
-            return Touched(task_id, common, frozenset(files), seen.spec.created_at, ended_at)
+            return Touched(task_id, common, traces.union(files), seen.spec.created_at, ended_at)
         except (ToolError, *UNREADABLE):
             return None
+
+    def _look_for_traces(self, task_ids: Sequence[str]) -> Dict[str, FrozenSet[str]]:
+        """Running task -> the files, relative to its top, that it changed by whatever means: all that differ
+        from the HEAD of its worktree; of a checkout that no other may write, those that changed since."""
+        git, found, writers = Git(self.host, self.environ, TRACE_S), {}, {}     # type: Git, Any, Any
+        bounds = Bounds(self.config, self.environ, git, self.watch)
+        for task_id in task_ids:
+            with contextlib.suppress(ToolError, *UNREADABLE):
+                spec = self.store.get(task_id).spec()
+                if asked(spec.arguments, spec.overrides).sandbox != SANDBOXES[0]:
+                    writers.setdefault(repository_of(spec.cwd)[1], []).append(spec)
+        for top, (spec, *others) in writers.items():
+            with contextlib.suppress(ToolError, *UNREADABLE):
+                tree, at = spec.worktree, git.at(top)
+                if tree:
+                    bounds.check_settings(tree.git_dir, common_of(tree))
+                    at = git.checkout(tree.git_dir, tree.path)
+                else:
+                    bounds.check_ours(top)
+                changes = at.changes("--untracked-files=all")[0] if not others else ()
+                found[spec.task_id] = frozenset(
+                    change.path for change in changes
+                    if tree or modified_at(os.path.join(top, change.path)) >= spec.created_at)
+        return found
 
     def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str],
              offset: int = 0, room: int = sys.maxsize) -> Dict[str, Any]:

@@ -1,10 +1,16 @@
 """Tasks of one repository that touch the same file are told so, while they run and in their results."""
+import os
+import shutil
 import subprocess
 
 import pytest
 
+import codex_mcp_swarm as cms
 from client import eventually
 from conftest import git
+
+
+MODEL = cms.Phase.MODEL.value
 
 
 def start(c, *prompts, **more):
@@ -38,15 +44,54 @@ def test_two_running_tasks_that_edit_one_file_are_flagged_in_the_status_and_in_t
     assert "also touched by task " + ids[1] in result["content"][0]["text"]
 
 
-def test_an_edit_that_only_the_shell_made_is_flagged_when_the_tasks_have_ended(client, gate):
+def begun(c, *prompts, **more):
+    """Start tasks that wait at the end; their ids, once each has run its command."""
+    tasks = [{"prompt": prompt, **more} for prompt in prompts]
+    ids = c.ok("codex_batch", tasks=tasks, wait=False)["task_ids"]
+    eventually(lambda: all(t.get("progress", {}).get("tools") and t["progress"]["phase"] == MODEL
+                           for t in c.ok("codex_status", task_ids=ids)["tasks"]))
+    return ids
+
+
+def test_an_edit_that_only_the_shell_made_is_flagged_while_tasks_run_and_when_they_have_ended(client, gate):
     c = client()
-    prompts = ["WRITE a 1\nSHELL echo 1 > README\n" + gate.wait,
-               "WRITE b 1\nSHELL echo 2 > README\n" + gate.wait]
-    ids = start(c, *prompts, worktree=True)
+    ids = begun(c, "SHELL echo 1 > README; echo a > a\n" + gate.wait,
+                "SHELL echo 2 > README; echo b > b\n" + gate.wait, worktree=True)
+    same = {"count": 1, "first": ["README"]}
+    wanted = {ids[0]: {ids[1]: same}, ids[1]: {ids[0]: same}}
+    eventually(lambda: overlaps(c.ok("codex_status")["tasks"]) == wanted)
     gate.open()
-    found = overlaps(c.ok("codex_wait", task_ids=ids)["tasks"])
-    assert found == {ids[0]: {ids[1]: {"count": 1, "first": ["README"]}},
-                     ids[1]: {ids[0]: {"count": 1, "first": ["README"]}}}
+    assert overlaps(c.ok("codex_wait", task_ids=ids)["tasks"]) == wanted
+
+
+def test_a_change_in_a_checkout_counts_for_the_one_task_that_may_have_made_it(client, repo, gate):
+    """Not what lay there before, and not where two tasks that may write work in the same checkout."""
+    (repo / "before").write_text("mine\n")
+    os.utime(repo / "before", (1, 1))
+    c, prompt = client(), "SHELL echo 1 > README; echo x > before\n" + gate.wait
+    [tree] = begun(c, prompt, worktree=True)
+    [main] = begun(c, "SHELL echo 2 > README\n" + gate.wait)
+    [reads] = begun(c, "SHELL true\n" + gate.wait, sandbox="read-only")
+    same = {"count": 1, "first": ["README"]}
+    wanted = {tree: {main: same}, main: {tree: same}}
+    eventually(lambda: overlaps(c.ok("codex_status")["tasks"]) == wanted)
+    begun(c, "SHELL true\n" + gate.wait)
+    eventually(lambda: overlaps(c.ok("codex_status")["tasks"]) == {})
+    gate.open()
+
+
+def test_a_git_that_hangs_keeps_no_answer_waiting(client, repo, gate, tmp_path):
+    subprocess.run(["git", "clone", "-q", str(repo), str(tmp_path / "clone")], check=True)
+    git_path = tmp_path / "bin" / "git"
+    git_path.parent.mkdir()
+    git_path.write_text('#!/bin/sh\nfor word; do test "$word" != status || exec sleep 1000; done\n'
+                        'exec %s "$@"\n' % shutil.which("git"))
+    git_path.chmod(0o700)
+    c = client(env={"PATH": "%s:%s" % (git_path.parent, os.environ["PATH"])})
+    begun(c, "SHELL echo 1 > README\n" + gate.wait)
+    begun(c, "SHELL echo 2 > README\n" + gate.wait, cwd=str(tmp_path / "clone"))
+    assert overlaps(c.ok("codex_status")["tasks"]) == {}
+    gate.open()
 
 
 def test_a_main_checkout_and_a_worktree_of_it_are_one_repository_and_a_clone_is_another(
