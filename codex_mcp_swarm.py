@@ -470,7 +470,7 @@ class HandleEnd(NamedTuple):
     whole: Tuple[str, ...] = ()                 # the tasks whose results are in it to the end
 
 
-class Asked(NamedTuple):
+class NotedCall(NamedTuple):
     """A call under an id of the client's (`client_request_id`). Written before its first task runs."""
     digest: str                                 # of what it asked for
     task_ids: Tuple[str, ...]
@@ -4994,7 +4994,7 @@ class View:
             warnings=(*spec.warnings, *progress.warnings, f"{why}: this is what the events tell"))
 
 
-DOING: Mapping[Phase, str] = {
+VERBS: Mapping[Phase, str] = {
     Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
     Phase.AGENTS: "working with sub-agents:"}
 
@@ -5007,7 +5007,7 @@ def summary(running: Sequence[Known], total: int, failed: int, now: float) -> st
     that changed last first."""
     def words(one: Known) -> str:
         p, since = one.tail.progress, one.tail.phase_at
-        does = f"{DOING[p.phase]} `{clip(p.detail, 60)}`" if p.detail and p.phase in DOING else p.phase.value
+        does = f"{VERBS[p.phase]} `{clip(p.detail, 60)}`" if p.detail and p.phase in VERBS else p.phase.value
         return f"`{one.name}` {does}" + (f" for {age(now, since):.0f} s" if since else "")
     told = ", ".join(map(words, sorted(running, key=lambda one: -one.tail.phase_at)[:3]))
     more = f", and {len(running) - 3} more" if len(running) > 3 else ""
@@ -6585,20 +6585,20 @@ class Starter(Room):
         digest = hashlib.sha256(json.dumps([at, requests], sort_keys=True).encode()).hexdigest()
         with locked(note + ".lock", fcntl.LOCK_EX, os.O_CREAT):     # the same call may be made twice at once
             with contextlib.suppress(*UNREADABLE):
-                before = from_json(Asked, read_json(note))
+                before = from_json(NotedCall, read_json(note))
                 there = self._started_by(before, digest, f"`client_request_id` {_show(call.request_id)}")
                 if there:
                     return there
             try:
                 return self._start(requests, label, call,
-                                   lambda ids: write_atomic(note, to_json(Asked(digest, tuple(ids)))))
+                                   lambda ids: write_atomic(note, to_json(NotedCall(digest, tuple(ids)))))
             except ToolError:
                 if not self.watch.closing:      # else what runs goes on
                     with contextlib.suppress(OSError):
                         os.unlink(note)
                 raise
 
-    def _started_by(self, before: Asked, digest: str, named: str) -> List[str]:
+    def _started_by(self, before: NotedCall, digest: str, named: str) -> List[str]:
         """The tasks of the call that was made before under the same id, none where nothing of it is there.
         Raises: ToolError for another call, and where a part of its tasks is missing."""
         there = [task_id for task_id in before.task_ids if self.store.has(task_id)]
@@ -7864,31 +7864,28 @@ def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
       "task that has already ended is left as it is.",
       obj({"task_ids": TASKS}, ["task_ids"]), obj({"tasks": arr(obj())}), destructive=True)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    before: Dict[str, str] = {}
+    before: Dict[str, bool] = {}        # whether it had ended
     unknown: Optional[ToolError] = None
     for name in dict.fromkeys(args["task_ids"]):
         try:
-            before.update((task_id, swarm.record(task_id)["state"]) for task_id in swarm.watch.named(name))
+            before.update((task_id, swarm.view.of(task_id).ended) for task_id in swarm.watch.named(name))
         except ToolError as error:
             unknown = error
         except OSError:                 # the system is exhausted: all the more reason to stop something
-            before[name] = ""
+            before[name] = False
     swarm.stop(list(before))
     swarm.wait(list(before), CANCEL_WAIT_S, Call())
     if unknown is not None:             # no reason to let the others run on
         stopped = f"The others were stopped: {', '.join(before)}"
         raise ToolError(unknown.what, unknown.why, stopped if before else unknown.fix)
-    records = [_stopped(swarm.record(task_id), state) for task_id, state in before.items()]
+    records = [swarm.record(task_id) for task_id in before]
+    for record in records:
+        if before[record["task_id"]]:
+            record["note"] = "It had already ended; nothing was changed"
+        elif record["state"] != State.ENDED.value:
+            why = "Something may have stopped its supervisor, or a git hangs; call again, or codex_wait"
+            record["note"] = f"It has not ended within {CANCEL_WAIT_S:.0f} s. {why}"
     return Answer({"tasks": records})
-
-
-def _stopped(record: Dict[str, Any], before: str) -> Dict[str, Any]:
-    if before == State.ENDED.value:
-        return {**record, "note": "It had already ended; nothing was changed"}
-    if record["state"] != State.ENDED.value:
-        why = "Something may have stopped its supervisor, or a git hangs; call again, or codex_wait"
-        return {**record, "note": f"It has not ended within {CANCEL_WAIT_S:.0f} s. {why}"}
-    return record
 
 
 def all_named(swarm: Swarm, names: Sequence[str]) -> List[str]:
@@ -8197,6 +8194,10 @@ def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in unseen.items())
 
 
+FACTS_OF_A_MERGE = {"undo": "To go back", "blocked": "Without the dry run it would be refused",
+                    "already_in": "In there already", "not_merged": "Not merged"}
+
+
 def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
     verb = "Would be merged" if data["dry_run"] else "Merged"
     if "merged" in data:
@@ -8207,13 +8208,9 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
         yield f"Nothing {'would be' if data['dry_run'] else 'was'} merged onto {data['onto'][:12]}: {why}"
     if "commit" in data:
         yield f"branch {data['branch']}, commit {data['commit']}"
-        yield from (f"To go back: {data[key]}" for key in ("undo",) if key in data)
-    if "blocked" in data:
-        yield f"Without the dry run it would be refused: {data['blocked']}"
-    if "already_in" in data:
-        yield f"In there already: {', '.join(data['already_in'])}"
-    if "not_merged" in data:
-        yield f"Not merged: {', '.join(data['not_merged'])}"
+    for key, words in FACTS_OF_A_MERGE.items():
+        if key in data:
+            yield f"{words}: {data[key] if isinstance(data[key], str) else ', '.join(data[key])}"
     for conflict in data.get("conflicts", ()):
         yield from _conflict_lines(conflict)
     if "conflicts" in data:
@@ -8823,9 +8820,8 @@ class Era:
 
     def progress(self, token: Any, number: float, total: int, text: str) -> Dict[str, Any]:
         message = {"message": visible(text)} if self.since("2025-03-26") else {}
-        params = {"progressToken": token, "progress": number, **message}
-        if total:
-            params["total"] = total
+        bar = {"total": total} if total else {}
+        params = {"progressToken": token, "progress": number, **bar, **message}
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
     # -- resources and prompts -------------------------------------------------------
@@ -9751,7 +9747,7 @@ def _does(record: Mapping[str, Any]) -> str:
         return record["note"]
     if live is None:
         return record["failure"]["message"] if "failure" in record else record.get("content", "")
-    doing = DOING.get(Phase(live["phase"]))
+    doing = VERBS.get(Phase(live["phase"]))
     said = live.get("thinking", live.get("last_message")) if live["phase"] == Phase.MODEL.value else None
     return f"{doing} `{live['detail']}`" if doing and "detail" in live else said or live["phase"]
 
@@ -10080,7 +10076,7 @@ def event_in_words(line: str) -> Iterator[str]:
     item = item if isinstance(item, dict) else {}
     row = ITEMS.get(_text(item.get("type")))
     if kind == "item.started" and row and row.label(item):
-        yield f"{DOING[row.phase]} `{row.label(item)}`"
+        yield f"{VERBS[row.phase]} `{row.label(item)}`"
     elif kind == "item.completed":
         output = _text(item.get("aggregated_output")).splitlines()[-LINES_OF_OUTPUT:]
         yield from (f"  {text}" for text in output)
