@@ -5186,18 +5186,16 @@ class Watch:
         for task_id in task_ids:
             with contextlib.suppress(ToolError):            # swept, or its server was killed at its birth
                 ended.append(self.view.of(task_id))
-        ended = sorted(ended, key=lambda seen: seen.report.ended_at if seen.report else 0.0)
-        over = {seen.task.task_id: seen.status.outcome for seen in ended}
-        unwanted = [task_id for task_id in over if over[task_id] in (Outcome.LOST, Outcome.CANCELLED)]
+        ended.sort(key=lambda seen: seen.report.ended_at if seen.report else 0.0)
         lost = {seen.task.task_id for seen in ended if self._is_untold_loss(seen)}
+        unwanted = [seen.task.task_id for seen in ended
+                    if seen.status.outcome in (Outcome.LOST, Outcome.CANCELLED)]
+        threads = {**dict.fromkeys(task_ids), **{seen.task.task_id: seen.thread_id for seen in ended}}
         try:
             if ended:
                 self.store.ended.add([seen.task for seen in ended], unwanted, self.host.now())
-            for seen in ended:
-                if seen.task.task_id not in lost:
-                    self.store.settle(seen.task.task_id, seen.thread_id)
-            for task_id in set(task_ids).difference(over):
-                self.store.settle(task_id, None)
+            for task_id in threads.keys() - lost:
+                self.store.settle(task_id, threads[task_id])
         except OSError as error:                            # a full disk: another time
             raise_if_exhausted(error)
         return lost
@@ -8501,30 +8499,25 @@ def find_resource(uri: str) -> Optional[Tuple[Resource, str]]:
     return None
 
 
-class PromptArgument(NamedTuple):
-    name: str
-    description: str
-    required: bool = False
-
-
 class Prompt(NamedTuple):
     name: str
     title: str
     description: str
-    arguments: Tuple[PromptArgument, ...]
+    needs: str                                  # the argument that must be there; empty: none
+    arguments: Mapping[str, str]                # name -> description
     write: Callable[[Mapping[str, str]], str]
 
     def schema(self) -> Schema:
-        required = [argument.name for argument in self.arguments if argument.required]
-        return obj({a.name: string(minLength=int(a.required)) for a in self.arguments}, required)
+        every = {name: string(minLength=int(name == self.needs)) for name in self.arguments}
+        return obj(every, [self.needs] if self.needs else [])
 
 
-CWD = PromptArgument("cwd", "Directory of the repository; default: the current one")
+CWD = {"cwd": "Directory of the repository; default: the current one"}
 PROMPT_ROWS = (
     Prompt("fan_out", "Fan out jobs",
            "Run a list of independent jobs in parallel, each in a worktree of its own, and bring the work \
 home",
-           (PromptArgument("jobs", "The jobs, one a line", True), CWD),
+           "jobs", {"jobs": "The jobs, one a line", **CWD},
            lambda a: f"""\
 Run these jobs as parallel Codex tasks, in one codex_batch call with `worktree: true`{_in(a)}:
 
@@ -8536,7 +8529,7 @@ for those that succeeded, and tell me which of them conflict. Continue a task th
 codex_reply. Merge nothing until I say so."""),
     Prompt("plan_then_execute", "Plan, then execute",
            "Let Codex make a plan without changing anything; execute it in the same thread once I approve",
-           (PromptArgument("goal", "What is to be achieved", True), CWD),
+           "goal", {"goal": "What is to be achieved", **CWD},
            lambda a: f"""\
 First call codex with `sandbox: "read-only"`{_in(a)} and ask for a plan, with files and steps, for this goal:
 
@@ -8547,7 +8540,7 @@ Show me the plan and wait. When I approve it, call codex_reply with the same thr
 show me what was changed and how it was tested."""),
     Prompt("review_and_fix", "Review and fix",
            "Let one Codex task review the changes and another fix what it found",
-           (PromptArgument("scope", "What to review; default: the uncommitted changes"), CWD),
+           "", {"scope": "What to review; default: the uncommitted changes", **CWD},
            lambda a: f"""\
 Call codex with `sandbox: "read-only"`{_in(a)} to review \
 {a['scope'] or 'the uncommitted changes (git diff HEAD and untracked files)'}: bugs, missing \
@@ -8556,10 +8549,8 @@ start one codex task with `sandbox: "workspace-write"` that fixes those of high 
 each a test, and runs the tests. At last compare findings and fixes, and say what is left."""),
     Prompt("best_of_n", "Best of N",
            "Let several Codex tasks solve the same job independently, and choose the best",
-           (PromptArgument("job", "The job", True), PromptArgument("n", "How many attempts; default 3"),
-            PromptArgument("check", "A command that tells whether an attempt is right, for instance the \
-tests"),
-            CWD),
+           "job", {"job": "The job", "n": "How many attempts; default 3",
+                   "check": "A command that tells whether an attempt is right, such as the tests", **CWD},
            lambda a: f"""\
 Start {a['n'] or '3'} independent attempts at this job in one codex_batch call with `worktree: \
 true`{_in(a)}, all with the same prompt:
@@ -8850,7 +8841,8 @@ class Era:
     def prompts_list(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
         title = self.since("2025-06-18")
         return {"prompts": [{"name": p.name, "description": p.description,
-                             "arguments": [argument._asdict() for argument in p.arguments],
+                             "arguments": [{"name": name, "description": told, "required": name == p.needs}
+                                           for name, told in p.arguments.items()],
                              **({"title": p.title} if title else {})} for p in PROMPTS.values()]}
 
     def prompts_get(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
@@ -8862,7 +8854,7 @@ class Era:
         wrong = problems(prompt.schema(), given)
         if wrong:
             raise ProtocolError(INVALID_PARAMS, "; ".join(wrong))
-        text = prompt.write({argument.name: given.get(argument.name, "") for argument in prompt.arguments})
+        text = prompt.write({name: given.get(name, "") for name in prompt.arguments})
         message = {"role": "user", "content": {"type": "text", "text": text}}
         return {"description": prompt.description, "messages": [message]}
 
@@ -8971,10 +8963,8 @@ class Stateless(Era):
                 "ttlMs": int((ttl_s + max_age_s) * 1000) if max_age_s else None, "pollIntervalMs": POLL_MS}
 
     def tasks_get(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
-        return self.task_state(self._handle(params))
-
-    def task_state(self, handle: Handle) -> Dict[str, Any]:
         """Where an MCP task is; its end is written when it is first seen, and never changes after."""
+        handle = self._handle(params)
         end = self.swarm.store.handle_end(handle.handle_id)
         if end is None:
             over, message, at = is_over(self.swarm, handle.wait, handle.created_at)
@@ -9004,7 +8994,7 @@ class Stateless(Era):
 
     def tasks_cancel(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
         handle = self._handle(params)
-        if self.task_state(handle)["status"] == "working":
+        if self.tasks_get(params, call)["status"] == "working":
             try:
                 self.swarm.store.mark_cancelled(handle.handle_id)
             finally:

@@ -307,10 +307,10 @@ def impersonal(result: types.CallToolResult) -> Dict[str, Any]:
     whole = result.model_dump(mode="json", by_alias=True)
     text = re.sub(r"after [\d.]+ s ", "after elapsed_s ", json.dumps(whole["content"]))
     for record in whole["structuredContent"].get("tasks", [whole["structuredContent"]]):
-        for name in ("task_id", "threadId"):
+        for name in {"task_id", "threadId"} & set(record):
             assert record[name] in text
             text = text.replace(record[name], name)
-        for name in ("task_id", "threadId", "elapsed_s", "started_at"):
+        for name in {"task_id", "threadId", "elapsed_s", "started_at"} & set(record):
             record[name] = type(record[name]).__name__
     return {**whole, "content": json.loads(text)}
 
