@@ -5428,6 +5428,17 @@ class Bounds(Room):
                             "Pass one that is named, or leave it out for the server's own")
         return homes[name] if name else ""
 
+    def free_mb(self) -> int:
+        """What is free for worktrees. Raises: ToolError where that is too little."""
+        trees, least = self.config.worktree_dir, self.config.min_free_mb
+        free = free_mb(existing(trees))
+        if free < least:
+            raise ToolError(f"No worktree is made: {free:,} MiB are free in `{trees}`",
+                            f"CODEX_SWARM_MIN_FREE_MB asks for {least:,}",
+                            "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
+                            "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
+        return free
+
     def check_allowed(self, path: str) -> None:
         """A worktree of ours counts as the checkout that it was made from.
 
@@ -5735,12 +5746,7 @@ class Worktrees(Room):
     def check_room(self) -> None:
         """Make the directory of worktrees if need be. Raises: ToolError, also where too little is free."""
         self.prepare()
-        free = free_mb(self.config.worktree_dir)
-        if free < self.config.min_free_mb:
-            raise ToolError(f"No worktree is made: {free:,} MiB are free in `{self.config.worktree_dir}`",
-                            f"CODEX_SWARM_MIN_FREE_MB asks for {self.config.min_free_mb:,}",
-                            "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
-                            "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
+        self.bounds.free_mb()
 
     def take_back(self, plan: Plan) -> None:
         """Remove the worktree, if any, that was made for a task which then never ran."""
@@ -7220,13 +7226,7 @@ class Doctor(Room):
         return f"locks and FIFOs work in `{there}`", ""
 
     def space(self) -> Tuple[str, str]:
-        trees, least = self.config.worktree_dir, self.config.min_free_mb
-        free = free_mb(existing(trees))
-        if free < least:
-            raise ToolError(f"{free:,} MiB are free in `{trees}`, so no worktree is made",
-                            f"CODEX_SWARM_MIN_FREE_MB asks for {least:,}",
-                            "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest")
-        return f"{free:,} MiB are free in `{trees}`", ""
+        return f"{self.bounds.free_mb():,} MiB are free in `{self.config.worktree_dir}`", ""
 
     def client(self, name: str) -> Iterator[Finding]:
         """Whether a client can start us, by each of our entries, and how long it waits for a call."""
