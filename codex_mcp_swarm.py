@@ -529,7 +529,6 @@ class Part(NamedTuple):
 class Merged(NamedTuple):
     """Parts brought together one after the other, on top of a commit."""
     commits: Sequence[str]                  # that one, and then what each part made of it that is in it
-    tree: str                               # of the last; empty where git has not told
     task_ids: Tuple[str, ...]               # those that are in it
     conflicts: Mapping[str, Sequence[Conflict]]     # task id -> where it conflicts with those before it
 
@@ -2649,6 +2648,14 @@ class At:
             yield self.also(GIT_INDEX_FILE=os.path.join(there, "index"), GIT_OBJECT_DIRECTORY=own,
                             GIT_ALTERNATE_OBJECT_DIRECTORIES=f'"{quoted}"')
 
+    def hand_over(self, commit: str, at: "At", known: Sequence[str]) -> None:
+        """Give a commit that was made `aside`, with all that it is made of, to the repository of `at`, which
+        has the commits `known`."""
+        if commit not in known:
+            asked = "\n".join((commit, "--not", *known, ""))
+            pack = self.run("pack-objects", "--revs", "--stdout", "--quiet", stdin=asked).out
+            at("unpack-objects", "-q", stdin=pack)
+
 
 class Lying(NamedTuple):
     """What lies in a checkout."""
@@ -3205,19 +3212,19 @@ class Desk:
     nothing but the .gitattributes of what is merged into, as in a checkout, and a merge driver of the user's
     configuration runs in there."""
 
-    def __init__(self, at: At, squash: bool, history: Optional[History]) -> None:
+    def __init__(self, at: At, squash: bool) -> None:
         self.at, self.squash = at, squash       # squash: each part comes as one commit
-        self.history = history
+        self.history: Optional[History] = None
         self.commit = ""                        # whose .gitattributes lie there; none yet
         self.known: Dict[Tuple[str, Part], Step] = {}       # what was tried here already
         self.trees: Dict[str, str] = {}                     # of commits
 
     @classmethod
     @contextlib.contextmanager
-    def beside(cls, at: At, squash: bool = False, history: Optional[History] = None) -> Iterator["Desk"]:
+    def beside(cls, at: At, squash: bool = False) -> Iterator["Desk"]:
         """A desk for that repository, gone afterwards. Raises: GitError, OSError."""
         with at.git.scratch() as there:
-            yield cls(At(at.git, there, {**at.env, "GIT_WORK_TREE": there}), squash, history)
+            yield cls(At(at.git, there, {**at.env, "GIT_WORK_TREE": there}), squash)
 
     def merge(self, onto: str, parts: Sequence[Part]) -> Merged:
         """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left
@@ -3231,7 +3238,7 @@ class Desk:
             else:
                 commits.append(self._made(commits[-1], part, step))
                 done.append(part.task_id)
-        return Merged(commits, self.trees.get(commits[-1], ""), tuple(done), conflicts)
+        return Merged(commits, tuple(done), conflicts)
 
     def steps(self, at: str, parts: Sequence[Part]) -> List[Step]:
         """What comes of each of the parts, alone on top of the commit `at`: one process of git's tries them
@@ -3675,6 +3682,7 @@ class Clearing:
         if lock not in (None, LOCK_REASON):
             yield f"Somebody locked it: {clip(lock, LABEL_CHARS)}" if lock else "Somebody locked it"
         yield from (f"A {word} is unfinished there" for word in unfinished(self.tree.git_dir))
+        yield from (f"Its `{ref}` leads to no commit" for ref, to in self._own_refs().items() if to is None)
         for top, directories, files in os.walk(path):
             inner = os.path.relpath(top, path)
             if ".git" in map(str.lower, (*directories, *files)) and inner not in (".", *self.tree.submodules):
@@ -3685,6 +3693,12 @@ class Clearing:
         pid = self.git.host.worker_in(path)
         if pid is not None:
             yield f"A process works there (pid {pid})"
+
+    def _own_refs(self) -> Dict[str, Optional[str]]:
+        """The refs that only this worktree has, and the commit that each leads to; None: to none."""
+        own = self.git.within(self.tree.git_dir)
+        refs = own("for-each-ref", "--format=%(refname)", "refs/worktree").split()
+        return dict(zip(refs, own.find(*(f"{ref}^{{commit}}" for ref in refs))))
 
     def _unsaved(self, path: str) -> int:
         """How many files of the worktree, which lies at `path`, a snapshot has yet to take, 1 at least where
@@ -3758,7 +3772,7 @@ class Clearing:
         lead to besides, and an earlier such commit. Raises: GitError, OSError."""
         own, at = self.git.within(self.tree.git_dir), self.at
         seen = [*logged(self.git.within(self.common), self.branch), *logged(own, "HEAD")]
-        seen += own("for-each-ref", "--format=%(objectname)", "refs/worktree").split()
+        seen += filter(None, self._own_refs().values())
         tip, before = at("rev-parse", self.branch), at.commit_of(self.trash)
         staged = own.run("write-tree", allowed=(0, 128)).out.strip()
         if staged not in ("", at.tree_of(tip)):
@@ -5354,7 +5368,6 @@ class Brought(NamedTuple):
 class Tried(NamedTuple):
     """A merge that was made aside."""
     merged: Merged
-    history: Optional[History]
     going: List[Part]                   # what is in it
     rows: Sequence[Changed]
     findings: Mapping[str, Any]         # who conflicts, and what to do
@@ -6126,22 +6139,12 @@ class Merger(Room):
             raise blocked
         if wish.dry_run or not going:
             return {**answer, "blocked": str(blocked or "")}
-        made = self._make(place, tried, wish.squash)
+        made = tried.merged
         answer["verify"] = self.proof.of(place, made, going, call) if self.config.merge_verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
             return {**answer, **_those([], brought.parts), **counts_of([])}
         self.proof.check_wanted(call)
         return {**answer, **self._move(place, made.commit)}
-
-    def _make(self, place: Place, tried: Tried, squash: bool) -> Merged:
-        """The same again, now with commits that stay. Raises: ToolError."""
-        with Desk.beside(place.at, squash, tried.history) as desk:
-            made = desk.merge(place.onto, tried.going)
-        if made.commit != tried.merged.commit and made.tree != tried.merged.tree:
-            raise ToolError("The merge went otherwise than when it was tried",
-                            "A merge driver of your git configuration does not always say the same",
-                            "Nothing was moved; call again")
-        return made
 
     def _move(self, place: Place, commit: str) -> Dict[str, str]:
         """Move the ref; what to say of it. Raises: ToolError."""
@@ -6154,7 +6157,7 @@ class Merger(Room):
         return {"branch": branch, "commit": commit, "undo": forward.undo(branch, commit)}
 
     def _try(self, place: Place, parts: Sequence[Part], wish: Wish, call: Call) -> Tried:
-        """The merge, made aside. Raises: ToolError."""
+        """The merge, made aside; what is to be moved to is in the repository then. Raises: ToolError."""
         onto = place.onto
         with place.at.aside() as aside, Desk.beside(aside, wish.squash) as desk:
             merged = desk.merge(onto, parts)
@@ -6165,7 +6168,9 @@ class Merger(Room):
             rows = desk.at.changed(onto, whole.commit)
             heads = [part.head for part in going]
             self._check_united(undecided(desk.at, blobs_of(rows), onto, heads), going, desk.at)
-            return Tried(whole, desk.history, going, rows, findings)
+            if not wish.dry_run:
+                aside.hand_over(whole.commit, place.at, [onto, *heads])
+            return Tried(whole, going, rows, findings)
 
     def parts(self, task_ids: Sequence[str]) -> Brought:
         """Raises: ToolError."""

@@ -716,18 +716,6 @@ def test_a_branch_that_somebody_makes_while_the_verify_command_runs_stays_theirs
     assert sh(lines, "git", "rev-parse", "taken") == old
 
 
-def test_a_merge_that_goes_otherwise_than_when_it_was_tried_moves_nothing(swarm, lines, tmp_path):
-    """As with a merge driver that does not always say the same."""
-    calls = tmp_path / "calls"
-    sh(lines, "git", "config", "merge.moody.driver", "echo >>%s; cat %s >%%A" % (calls, calls))
-    (lines / ".git" / "info" / "attributes").write_text("text merge=moody\n")
-    s = swarm()
-    ids, before = work(s, sed(5, "five"), sed(6, "six")), refs(lines)
-    with pytest.raises(cms.ToolError) as caught:
-        merge(s, ids)
-    assert "went otherwise" in str(caught.value) and refs(lines) == before
-
-
 def test_a_verify_command_goes_on_for_a_client_whose_time_ran_out(swarm, worked, lines, gate):
     s = swarm(merge_verify="while ! [ -e %s ]; do sleep 0.05; done" % gate.path)
     ids, call, said = worked("echo 1 > a"), cms.Call(), []
