@@ -2249,10 +2249,10 @@ def native_codex(path: str) -> str:
 # ======================================================================================
 # 8. GIT
 # ======================================================================================
-# Git says how git runs here, At where. What lies in a checkout goes through an index of ours, never its own.
-# Trees makes worktrees, Snapshot commits what a task left there. Desk merges aside, update_worktree into one
-# of ours, Forward into a checkout of the user's. Clearing removes. No other floor moves a ref or makes an
-# object.
+# Means says how git runs, At where, Git leads there. What lies in a checkout goes through an index of ours,
+# never its own. Trees makes worktrees, Snapshot commits what a task left there. Desk merges aside, and
+# update_worktree into one of ours, Forward into a checkout of the user's. Clearing removes. No other floor
+# moves a ref or makes an object.
 GIT_SETTINGS = tuple(word for setting in (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "core.safecrlf=false",
     "core.ignoreStat=false", "core.trustCtime=true", "core.checkStat=default", "core.splitIndex=false",
@@ -2287,6 +2287,8 @@ LISTED = "These conflicts have no markers in their files"       # ... and begins
 LEFT = f"{LABEL}|{LISTED}"
 OURS = ".codex-swarm"                       # marks the directory of worktrees, which may be on another disk
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
+EMPTY_TREE = {40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",       # by the length of names; git knows both
+              64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"}
 UNKNOWN = "git does not know this worktree any more, or its repository was moved"
 NOWHERE_ELSE = "What is in it may be nowhere else"
 UNFINISHED = {
@@ -2352,11 +2354,9 @@ def unfinished(git_dir: str) -> List[str]:
     return sorted({word for name, word in UNFINISHED.items() if os.path.exists(os.path.join(git_dir, name))})
 
 
-class Git:
-    """git on one machine, as we run it wherever we do. `within_s` bounds all commands of it together.
-
-    It never runs the user's hooks, signing, editor or prompts, and never obeys the user's GIT_* environment.
-    """
+class Means:
+    """What git runs with, wherever it does. `within_s` bounds all commands together. It never runs the user's
+    hooks, signing, editor or prompts, and never obeys the user's GIT_* environment."""
 
     def __init__(self, host: Host, environ: Mapping[str, str], within_s: Optional[float] = None,
                  own: str = "") -> None:
@@ -2369,40 +2369,6 @@ class Git:
         self.environ.update(
             GIT_TERMINAL_PROMPT="0", GIT_ASKPASS="", SSH_ASKPASS_REQUIRE="never", GIT_EDITOR="true",
             GIT_OPTIONAL_LOCKS="0", LC_ALL="C", PYTHONSAFEPATH="1")     # `python -m` takes none from there
-
-    def at(self, cwd: str, **env: str) -> "At":
-        """In the checkout around `cwd`, as git finds it."""
-        return At(self, cwd, env)
-
-    def within(self, git_dir: str) -> "At":
-        """In git's directory itself: of a checkout, or what all have in common."""
-        return At(self, git_dir, {"GIT_DIR": git_dir})
-
-    def checkout(self, git_dir: str, top: str) -> "At":
-        """In one checkout whose git directory is named outright: a `.git` that a task put in its tree leads
-        nowhere. Where a file system tells `a` from `A`, git shall too: a repository that came from one which
-        does not says otherwise, and git would pass over a file that was renamed so."""
-        at = At(self, top, {"GIT_DIR": git_dir, "GIT_WORK_TREE": top})
-        alike = os.path.exists(os.path.join(git_dir, "hEaD"))
-        return at if alike else at.setting("core.ignoreCase", "false")
-
-    def odd_settings(self, git_dir: str, common: str) -> List[str]:
-        """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises:
-        GitError."""
-        files = [os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")]
-        words = ("config", "--name-only", "-z", "--list", "--file")
-        rows = "".join(self.at("/")(*words, file) for file in files if os.path.lexists(file))
-        return sorted({name for name in rows.split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
-
-    def version(self) -> List[int]:
-        """Its first two numbers. Raises: GitError."""
-        return [*map(int, re.findall(r"\d+", self.at("/")("version"))[:2])]
-
-    def check_merge_tree(self) -> None:
-        """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
-        if self.version() < MERGES_SINCE:
-            raise GitError("Merging needs git 2.38 or newer", f"The server has {self.at('/')('version')}",
-                           "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
     def own_directory(self) -> str:
         import tempfile
@@ -2439,7 +2405,7 @@ class At:
     Each command blocks up to GIT_TIMEOUT_S. Raises: GitError, wherever git refuses or cannot be run.
     """
 
-    def __init__(self, git: Git, cwd: str, env: Mapping[str, str]) -> None:
+    def __init__(self, git: Means, cwd: str, env: Mapping[str, str]) -> None:
         self.git, self.cwd, self.env = git, cwd, env
         self.identity: Tuple[str, ...] = ()     # ours, once the user turned out to have none here
 
@@ -2538,10 +2504,6 @@ class At:
 
     def tree_of(self, commit: str) -> str:
         return self("rev-parse", commit + "^{tree}")
-
-    def empty_tree(self) -> str:
-        """Its name, which depends on the hash of the repository; git knows it without any object."""
-        return self("hash-object", "-t", "tree", "--stdin")
 
     def contains(self, new: str, old: str) -> bool:
         """Whether the commit `old` is `new` or an ancestor of it."""
@@ -2655,6 +2617,44 @@ class At:
             asked = "\n".join((commit, "--not", *known, ""))
             pack = self.run("pack-objects", "--revs", "--stdout", "--quiet", stdin=asked).out
             at("unpack-objects", "-q", stdin=pack)
+
+
+class Git(Means):
+    """git on one machine: leads to the places in which it runs."""
+
+    def at(self, cwd: str, **env: str) -> At:
+        """In the checkout around `cwd`, as git finds it."""
+        return At(self, cwd, env)
+
+    def within(self, git_dir: str) -> At:
+        """In git's directory itself: of a checkout, or what all have in common."""
+        return At(self, git_dir, {"GIT_DIR": git_dir})
+
+    def checkout(self, git_dir: str, top: str) -> At:
+        """In one checkout whose git directory is named outright: a `.git` that a task put in its tree leads
+        nowhere. Where a file system tells `a` from `A`, git shall too: a repository that came from one which
+        does not says otherwise, and git would pass over a file that was renamed so."""
+        at = At(self, top, {"GIT_DIR": git_dir, "GIT_WORK_TREE": top})
+        alike = os.path.exists(os.path.join(git_dir, "hEaD"))
+        return at if alike else at.setting("core.ignoreCase", "false")
+
+    def odd_settings(self, git_dir: str, common: str) -> List[str]:
+        """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises:
+        GitError."""
+        files = [os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")]
+        words = ("config", "--name-only", "-z", "--list", "--file")
+        rows = "".join(self.at("/")(*words, file) for file in files if os.path.lexists(file))
+        return sorted({name for name in rows.split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
+
+    def version(self) -> List[int]:
+        """Its first two numbers. Raises: GitError."""
+        return [*map(int, re.findall(r"\d+", self.at("/")("version"))[:2])]
+
+    def check_merge_tree(self) -> None:
+        """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
+        if self.version() < MERGES_SINCE:
+            raise GitError("Merging needs git 2.38 or newer", f"The server has {self.at('/')('version')}",
+                           "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
 
 class Lying(NamedTuple):
@@ -3346,8 +3346,7 @@ class Desk:
         before, self.commit = self.commit, commit
         if before and self.history and not self.history.has_many_attributes(self.at):
             return
-        before = before or self.at.empty_tree()
-        rows = self.at.changed(before, commit, ("**/.gitattributes",))
+        rows = self.at.changed(before or EMPTY_TREE[len(commit)], commit, ("**/.gitattributes",))
         for row, text in zip(rows, self.at.contents([row.blob for row in rows])):
             path = os.path.join(self.at.cwd, row.path)
             if row.mode.startswith("100"):
@@ -3538,16 +3537,16 @@ class Forward:
                 return error
         return None
 
-    def move(self, commit: str) -> str:
+    def move(self, commit: str, rows: Sequence[Changed]) -> str:
         """Returns the name of the branch. Blocks for as long as the files take to be written, up to
         CHECKOUT_S. Raises: GitError, OSError."""
         with self.alone():      # or git would write the files of one and move the branch for the other
-            name = self._check(self.at.changed(self.onto, commit))
+            name = self._check(rows)
             try:
                 fast_forward(self.at, name, commit)
             except GitError as error:
                 if self.at.commit_of("HEAD") != commit:
-                    raise self._not_moved(f"`{name}` was not moved", error.why, commit)
+                    raise self._not_moved(f"`{name}` was not moved", error.why, commit, rows)
         return name
 
     def undo(self, name: str, commit: str) -> str:
@@ -3585,13 +3584,13 @@ class Forward:
             raise GitError(f"{top} stays as it is", why, "Move them away, and call again")
         return branch[len("refs/heads/"):]
 
-    def _not_moved(self, what: str, why: str, commit: str) -> GitError:
+    def _not_moved(self, what: str, why: str, commit: str, rows: Sequence[Changed]) -> GitError:
         """What to say when git has failed on its way to `commit`: which files it has touched, and how to go
         back."""
         top, at = self.top, self.at
         try:
-            rows = {row.path for row in at.changed(self.onto, commit)}
-            left = sorted(rows & {change.path for change in at.changes("--untracked-files=all")[0]})
+            changed = {change.path for change in at.changes("--untracked-files=all")[0]}
+            left = sorted(changed.intersection(row.path for row in rows))
         except GitError as error:                   # the same filter is missing, or the same disk is full
             return GitError(what, why, f"See what `git status` says in {top}: what the files hold cannot be "
                             f"told here ({error}). The merged commit is {commit}")
@@ -4855,16 +4854,15 @@ class Place(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One side of a comparison: what a task worked on, and how to look at it."""
-    repository: str                     # git's directory that all checkouts have in common
-    tree: Optional[Worktree]
-    live: bool                          # what lies there now, not a commit
-    edited: Sequence[str]               # what codex said it edited
-    globs: Optional[Sequence[str]]      # its `write_paths`
-    top: str = ""                       # the checkout of a task without a worktree
+    """One side of a comparison: the work of a task."""
+    start: str                          # the commit that it began with
+    end: str                            # the commit that it came to, or the tree object of what lies there
+    live: bool = False                  # the latter
+    edited: Sequence[str] = ()          # what codex said it edited
     within: Tuple[str, ...] = ()        # what is looked at unless the caller says
     note: str = ""
-    since: str = ""                     # the commit that it began with, where that is not the worktree's own
+    left_out: Mapping[str, Any] = {}
+    ignored: Mapping[str, Any] = {}
 
 
 class Seen(NamedTuple):
@@ -5937,21 +5935,21 @@ class Compare(Room):
         Reads only.
 
         Raises: ToolError, OSError."""
-        side = self._side(task_id)
-        globs = None if side.globs is None else Globs(side.globs)
-        with self.git.within(side.repository).aside() as aside:
-            start, end, besides = self._ends(side, aside)
-            old = self._compared_with(against, aside) if against else start
-            rows = aside.changed(old, end, paths or side.within)
+        seen, repository = self._comparable(task_id)
+        owned = seen.spec.arguments.get("write_paths")
+        globs = None if owned is None else Globs(owned)
+        with self.git.within(repository).aside() as aside:
+            side = self._side(seen, aside)
+            old = self._compared_with(against, aside) if against else side.start
+            rows = aside.changed(old, side.end, paths or side.within)
             if view == "patch":
-                content, total_chars = aside.patch(old, end, paths or side.within, offset, room)
+                content, total_chars = aside.patch(old, side.end, paths or side.within, offset, room)
             else:
                 content = "\n".join(_row(row, view, globs) for row in rows)
                 content, total_chars = content[offset:][:room], len(content)
-        if paths and not rows:
-            side = side._replace(note="No file that differs is in `paths`")
-        facts = {"against": against, "base": old, "head": None if side.live else end, "live": side.live,
-                 "edited": some(side.edited), "note": side.note, **besides}
+        facts = {"against": against, "base": old, "head": None if side.live else side.end, "live": side.live,
+                 "edited": some(side.edited), "left_out": side.left_out, "ignored": side.ignored,
+                 "note": "No file that differs is in `paths`" if paths and not rows else side.note}
         return {"task_id": task_id, "view": view, **{key: value for key, value in facts.items() if value},
                 **counts_of(rows), "content": content, "total_chars": total_chars}
 
@@ -5960,59 +5958,60 @@ class Compare(Room):
         task_id = self.watch.task_or_ref(name, aside)
         if not task_id:
             return commit_named(aside, "against", name)
-        other = self._side(task_id)
-        if other.repository != aside.git_dir:
+        other, repository = self._comparable(task_id)
+        if repository != aside.git_dir:
             raise ToolError(f"Task {name} cannot be compared with this one",
-                            f"It worked in {other.repository}, this one in {aside.git_dir}",
+                            f"It worked in {repository}, this one in {aside.git_dir}",
                             "Compare tasks of the same repository")
-        return self._ends(other, aside)[1]
+        return self._side(other, aside).end
 
-    def _side(self, task_id: str) -> Side:
-        """Raises: ToolError."""
+    def _comparable(self, task_id: str) -> Tuple[Seen, str]:
+        """(the task, git's directory that all checkouts of its repository have in common). Raises:
+        ToolError."""
         seen = self.view.of(task_id).whole(f"Task {task_id} cannot be compared")
-        spec, edited, tree = seen.spec, seen.files, seen.worktree
-        self.bounds.check_allowed(spec.cwd)
-        globs = spec.arguments.get("write_paths")
-        if tree is None:
-            return self._side_of_checkout(spec, edited, globs)
-        common, head = common_of(tree), tree.head or self.watch.last_home(seen, tree.branch)[0]
-        if head:
-            return Side(common, tree._replace(head=head), False, (), globs, since=spec.since)
-        if not os.path.isdir(tree.path):
+        cwd = seen.spec.cwd
+        self.bounds.check_allowed(cwd)
+        if seen.worktree:
+            return seen, common_of(seen.worktree)
+        if not os.path.isdir(cwd) or not top_of(cwd):
+            said = f". Codex said that it edited {told(some(seen.files))}" if seen.files else ""
             raise ToolError(f"There is nothing to compare of task {task_id}",
+                            f"It had no worktree, and {cwd} is not in a git repository{said}",
+                            "Run tasks with `worktree: true`")
+        self.bounds.check_ours(cwd)
+        return seen, repository_of(cwd)[0]
+
+    def _side(self, seen: Seen, aside: At) -> Side:
+        """Raises: ToolError, OSError."""
+        tree = seen.worktree
+        if tree is None:
+            return self._side_of_checkout(seen, aside)
+        start = seen.spec.since or tree.start
+        head = tree.head or self.watch.last_home(seen, tree.branch)[0]
+        if head:
+            return Side(start, head, ignored=tree.ignored if os.path.isdir(tree.path) else {})
+        if not os.path.isdir(tree.path):
+            raise ToolError(f"There is nothing to compare of task {seen.task.task_id}",
                             f"Its work was never committed, and `{tree.path}` is gone",
                             "See `warnings` of its record")
-        self.bounds.check_settings(tree.git_dir, common)
-        return Side(common, tree, True, edited, globs, since=spec.since)
+        self.bounds.check_settings(tree.git_dir, aside.git_dir)
+        found = Snapshot(self.git, tree).lying(aside)
+        return Side(start, found.tree, True, seen.files, left_out=with_reasons(found.left_out),
+                    ignored=some(found.ignored))
 
-    def _side_of_checkout(self, spec: Spec, edited: Sequence[str], globs: Optional[Sequence[str]]) -> Side:
-        if not os.path.isdir(spec.cwd) or not top_of(spec.cwd):
-            said = f". Codex said that it edited {told(some(edited))}" if edited else ""
-            raise ToolError(f"There is nothing to compare of task {spec.task_id}",
-                            f"It had no worktree, and {spec.cwd} is not in a git repository{said}",
-                            "Run tasks with `worktree: true`")
-        self.bounds.check_ours(spec.cwd)
-        common, top = repository_of(spec.cwd)
+    def _side_of_checkout(self, seen: Seen, aside: At) -> Side:
+        """All that is not committed in the directory of a task without a worktree. Raises: ToolError,
+        OSError."""
+        cwd, top = seen.spec.cwd, repository_of(seen.spec.cwd)[1]
+        git_dir = self.git.at(top)("rev-parse", "--absolute-git-dir")
+        at = self.git.checkout(git_dir, top).beside(aside)
+        found = lying_in_checkout(at)
         below = lambda path: os.path.relpath(os.path.realpath(path), top)
-        within = () if below(spec.cwd) == "." else (f":(literal){below(spec.cwd)}",)
-        note = f"This task had no worktree: shown is all that is not committed in {spec.cwd}, " \
-               "whoever changed it"
-        return Side(common, None, True, [legible(below(file)) for file in edited], globs, top, within, note)
-
-    def _ends(self, side: Side, aside: At) -> Tuple[str, str, Dict[str, Any]]:
-        """(the commit that it began with, the commit or tree object that it came to, what its directory has
-        besides)."""
-        tree, left_out = side.tree, lambda found: {"left_out": with_reasons(found.left_out)}
-        if tree is None:
-            at = self.git.at(side.top)
-            at = self.git.checkout(at("rev-parse", "--absolute-git-dir"), side.top).beside(aside)
-            found = lying_in_checkout(at)
-            return at.commit_of("HEAD") or at.empty_tree(), found.tree, left_out(found)
-        began = side.since or tree.start
-        if not tree.head:
-            found = Snapshot(self.git, tree).lying(aside)
-            return began, found.tree, {**left_out(found), "ignored": some(found.ignored)}
-        return began, tree.head, {"ignored": tree.ignored} if os.path.isdir(tree.path) else {}
+        within = () if below(cwd) == "." else (f":(literal){below(cwd)}",)
+        note = f"This task had no worktree: shown is all that is not committed in {cwd}, whoever changed it"
+        return Side(at.commit_of("HEAD") or EMPTY_TREE[len(found.tree)], found.tree, True,
+                    [legible(below(file)) for file in seen.files], within, note,
+                    with_reasons(found.left_out))
 
 
 class Proof(Room):
@@ -6133,27 +6132,27 @@ class Merger(Room):
             **counts_of(rows), "warnings": brought.warnings}
         if tried.merged.commit == place.onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
-        moves = going and not place.branch
-        blocked = Forward(place.at, place.onto).blocked(rows) if moves else None
+        forward = Forward(place.at, place.onto)
+        blocked = forward.blocked(rows) if going and not place.branch else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
             return {**answer, "blocked": str(blocked or "")}
-        made = tried.merged
-        answer["verify"] = self.proof.of(place, made, going, call) if self.config.merge_verify else {}
+        verify = self.config.merge_verify
+        answer["verify"] = self.proof.of(place, tried.merged, going, call) if verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
             return {**answer, **_those([], brought.parts), **counts_of([])}
         self.proof.check_wanted(call)
-        return {**answer, **self._move(place, made.commit)}
+        return {**answer, **self._move(place, forward, tried)}
 
-    def _move(self, place: Place, commit: str) -> Dict[str, str]:
+    def _move(self, place: Place, forward: Forward, tried: Tried) -> Dict[str, str]:
         """Move the ref; what to say of it. Raises: ToolError."""
+        commit = tried.merged.commit
         if place.branch:
             words = ("update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{place.branch}")
             place.at(*words, commit, "0" * len(commit))             # as none that is there already
             return {"branch": place.branch, "commit": commit}
-        forward = Forward(place.at, place.onto)
-        branch = forward.move(commit)
+        branch = forward.move(commit, tried.rows)
         return {"branch": branch, "commit": commit, "undo": forward.undo(branch, commit)}
 
     def _try(self, place: Place, parts: Sequence[Part], wish: Wish, call: Call) -> Tried:
@@ -7024,17 +7023,17 @@ class Sweep(Room):
     def _clear_traces(self, path: str, act: bool) -> Optional[List[str]]:
         """Tasks over whose making or removal somebody was killed; indexes of threads without a task; what git
         was killed over; MCP tasks that ended long ago, and of whose tasks no more than the answer is left."""
-        store, own, now = self.store, self.git.own, self.host.now()
-        traces = [os.path.join(store.tasks, name) for name in names_in(store.tasks)
-                  if re.fullmatch(r"\." + TASK_ID, name)    # it tells that no task ran in its worktree
-                  and not os.path.lexists(os.path.join(self.config.worktree_dir, name[1:]))]
-        traces += [os.path.join(store.threads, name) for name in names_in(store.threads)
-                   if not any(map(store.has, store.settled(name[:36])))]
-        aside = [os.path.join(own, name) for name in names_in(own) if name.startswith(".")]
-        traces += [there for there in aside if now - modified_at(there) > VERIFY_S]     # git may use others
-        due = [there for there in traces if self._old(now - modified_at(there))]
-        due += [note for note in (os.path.join(store.requests, name) for name in names_in(store.requests))
-                if 0 < self.config.result_max_age_s < now - modified_at(note)]
+        store, trees, now = self.store, self.config.worktree_dir, self.host.now()
+        never_ran = lambda name: re.fullmatch(r"\." + TASK_ID, name) and \
+            not os.path.lexists(os.path.join(trees, name[1:]))      # or it tells that no task ran in there
+        scratch_s = self.max_age_s and max(self.max_age_s, VERIFY_S)        # git may use it until then
+        empty = lambda name: not any(map(store.has, store.settled(name[:36])))
+        traces = ((store.tasks, self.max_age_s, never_ran), (store.threads, self.max_age_s, empty),
+                  (self.git.own, scratch_s, lambda name: name.startswith(".")),
+                  (store.requests, self.result_age_s, lambda name: True))
+        due = [os.path.join(place, name) for place, max_age_s, is_trace in traces
+               for name in names_in(place) if is_trace(name)
+               and self._old(now - modified_at(os.path.join(place, name)), max_age_s)]
         for handle_id, files in store.handle_files().items():
             handle, end = store.handle(handle_id), store.handle_end(handle_id)
             at = end.at if end else handle.created_at if handle else max(map(modified_at, files))
