@@ -5,12 +5,16 @@ After every test no task of its ROOT runs any more: what it leaves running is st
 import contextlib
 import fcntl
 import functools
+import hashlib
 import os
 import pathlib
 import shutil
+import stat
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 
@@ -22,6 +26,7 @@ from client import alive  # noqa: F401  (for tests that import it from here)
 HERE = pathlib.Path(__file__).resolve().parent
 SERVER = HERE.parent / "codex_mcp_swarm.py"
 FAKE_CODEX = HERE / "fake_codex"
+GIT = shutil.which("git")
 # What a hook or `git rebase --exec` says of its repository is not meant for those of the tests.
 for name in [name for name in os.environ if name.startswith("GIT_")]:
     del os.environ[name]
@@ -54,23 +59,81 @@ def template():
     """A repository with one commit, made once in each process: a copy costs less than five runs of git."""
     directory = tempfile.TemporaryDirectory()
     repo = pathlib.Path(directory.name, "repo")
-    repo.mkdir()
-    git(repo, "init", "-q", "-b", "main")
+    git(directory.name, "init", "-q", "-b", "main", "--template=", "repo")      # whose files no test needs
+    (repo / ".git" / "info").mkdir()
+    (repo / ".git" / "hooks").mkdir()
     git(repo, "config", "user.name", "Test")
     git(repo, "config", "user.email", "test@example.invalid")
     (repo / "README").write_text("a repository\n")
     git(repo, "add", "README")
-    git(repo, "commit", "-q", "-m", "first")
-    for sample in (repo / ".git" / "hooks").glob("*.sample"):
-        sample.unlink()                 # nothing that a test needs, in every copy
+    today = "%d +0000" % (time.time() // 86400 * 86400)         # in every process the same commit
+    git(repo, "commit", "-q", "-m", "first", GIT_AUTHOR_DATE=today, GIT_COMMITTER_DATE=today)
     return repo, directory              # which is removed with its last reference
 
 
 def new_repository(repo):
-    shutil.copytree(str(template()[0]), str(repo))
-    # so that git finds it as it would leave it: the copy has other inodes
-    git(repo, "update-index", "-q", "--refresh")
+    copy(str(template()[0]), str(repo))
     return repo
+
+
+def copy(source, target, old=b"", new=b""):
+    """Copy all that is below `source`, with another path in the files. git finds the checkouts among the
+    copies as it left them."""
+    indexes = []
+    for folder, folders, names in os.walk(source):
+        there = target + folder[len(source):]
+        os.makedirs(there, exist_ok=True)
+        os.chmod(there, stat.S_IMODE(os.lstat(folder).st_mode))
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in names + links:
+            copy_file(os.path.join(folder, name), os.path.join(there, name), old, new)
+        if "HEAD" in names and "index" in names:
+            indexes.append(there)
+    for git_dir in indexes:
+        restat(git_dir)
+
+
+def copy_file(path, copied, old, new):
+    about = os.lstat(path)
+    if os.path.lexists(copied):
+        there = os.lstat(copied)
+        if all(getattr(there, key) == getattr(about, key) for key in ("st_mode", "st_size", "st_mtime_ns")):
+            return                      # copied already, with what this one was made upon
+        os.unlink(copied)
+    if stat.S_ISFIFO(about.st_mode):
+        os.mkfifo(copied, stat.S_IMODE(about.st_mode))
+    elif stat.S_ISLNK(about.st_mode):
+        os.symlink(os.readlink(path), copied)
+    else:
+        with open(path, "rb") as source, open(copied, "wb") as target:
+            target.write(source.read().replace(old, new))
+        os.chmod(copied, stat.S_IMODE(about.st_mode))
+        os.utime(copied, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def restat(git_dir):
+    """Tell an index what is other about copies, as `git update-index --refresh` does: of each file the time
+    of its making, the device and the inode (the format: gitformat-index(5), version 2 and 3)."""
+    index, link = os.path.join(git_dir, "index"), os.path.join(git_dir, "gitdir")
+    top = os.path.dirname(git_dir)
+    if os.path.exists(link):            # of a linked worktree
+        with open(link) as f:
+            top = os.path.dirname(f.read().strip())
+    about = os.stat(index)
+    with open(index, "r+b") as f:
+        data, at = bytearray(f.read()), 12
+        for _ in range(int.from_bytes(data[8:12], "big")):
+            name = at + (64 if data[at + 60] & 0x40 else 62)
+            end = data.index(0, name)
+            with contextlib.suppress(OSError):
+                file = os.lstat(os.path.join(os.fsencode(top), bytes(data[name:end])))
+                struct.pack_into(">2I", data, at, *divmod(file.st_ctime_ns, 10 ** 9))
+                struct.pack_into(">2I", data, at + 16, file.st_dev & 0xffffffff, file.st_ino & 0xffffffff)
+            at += (end - at) // 8 * 8 + 8
+        data[-20:] = hashlib.sha1(data[:-20]).digest()
+        f.seek(0)
+        f.write(data)
+    os.utime(index, ns=(about.st_atime_ns, about.st_mtime_ns))      # which tells git what it must compare
 
 
 @pytest.fixture
@@ -185,11 +248,19 @@ def message():
     return fake_codex.message
 
 
-def git(repo, *args):
+def git(repo, *args, **env):
     """Run git in `repo`; its output."""
-    done = subprocess.run(["git", *args], cwd=str(repo), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          check=True)
-    return done.stdout.decode()
+    return told(GIT, "-C", str(repo), *args, **env)
+
+
+def told(*words, **env):
+    """What a program says, whose path is absolute: without that, or with a `cwd`, Python 3.8 copies itself
+    to start it, which takes ten times as long."""
+    done = subprocess.run(words, env=dict(os.environ, **env), close_fds=False, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    text = done.stdout.decode("utf-8", "surrogateescape")
+    assert done.returncode == 0, text
+    return text
 
 
 def stop_all_tasks(root):

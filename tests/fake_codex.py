@@ -30,12 +30,12 @@ resumed. The rollout
 of a kept thread is where codex has it, with what a turn began under; without a word about the sandbox that is
 $FAKE_CODEX_SANDBOX, else workspace-write as for a trusted directory.
 """
+import _signal as signal
 import fcntl
-import json
 import os
-import signal
 import sys
 import time
+from _json import encode_basestring
 
 VERSION = "0.169.0"
 MAX_PROMPT_CHARS = 1048576
@@ -159,6 +159,7 @@ STRING_KEYS = ("model", "model_provider", "model_reasoning_effort", "model_reaso
 
 def toml(text):
     """The value of a `-c` override. Like codex: what is not TOML is the raw text itself."""
+    import json
     text = text.strip()
     if text in ("true", "false"):
         return text == "true"
@@ -231,6 +232,7 @@ class Thread:
             die(1,
                 "Error: thread/resume: thread/resume failed: no rollout found for thread id %s (code -32600)"
                 % thread_id)
+        import json
         with open(thread.path, encoding="utf-8") as f:
             stored = json.load(f)
         thread.prompts, thread.usage = stored["prompts"], stored["usage"]
@@ -257,8 +259,8 @@ class Thread:
 
     def save(self, prompt):
         if self.path:
-            with open(self.path + ".new", "w", encoding="utf-8") as f:
-                json.dump({"prompts": self.prompts + [prompt], "usage": self.usage}, f)
+            with open(self.path + ".new", "w", encoding="utf-8", errors="backslashreplace") as f:
+                f.write(dumps({"prompts": self.prompts + [prompt], "usage": self.usage}))
             os.rename(self.path + ".new", self.path)
 
     def note(self, config, options):
@@ -275,9 +277,7 @@ class Thread:
             folder = os.path.join(home, "sessions", "2026", "11", "21")
             os.makedirs(folder, exist_ok=True)
             with open(os.path.join(folder, "rollout-2026-11-21T10-00-00-%s.jsonl" % self.id), "a") as f:
-                f.write(
-                    json.dumps({"timestamp": stamp, "type": "turn_context", "payload": turn},
-                               separators=(",", ":")) + "\n")
+                f.write(dumps({"timestamp": stamp, "type": "turn_context", "payload": turn}) + "\n")
 
     def count_turn(self):
         self.usage = {key: n + self.usage.get(key, 0) for key, n in USAGE_OF_A_TURN.items()}
@@ -286,6 +286,19 @@ class Thread:
 # ----------------------------------------------------------------------------------------------------
 # Output
 # ----------------------------------------------------------------------------------------------------
+def dumps(value):
+    """As `json.dumps`. To import `json` takes longer than all that a short run does; so does `signal`."""
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, dict):
+        return "{%s}" % ",".join('%s:%s' % (encode_basestring(key), dumps(of)) for key, of in value.items())
+    if isinstance(value, (list, tuple)):
+        return "[%s]" % ",".join(map(dumps, value))
+    if value is None or isinstance(value, bool):
+        return {None: "null", False: "false", True: "true"}[value]
+    return str(value)
+
+
 def write_all(fd, data):
     view = memoryview(data)
     try:
@@ -303,7 +316,7 @@ class Stream:
 
     def event(self, kind, **members):
         if self.as_json:
-            line = json.dumps(dict({"type": kind}, **members), ensure_ascii=False, separators=(",", ":"))
+            line = dumps(dict({"type": kind}, **members))
             write_all(1, line.encode("utf-8", "replace") + b"\n")
 
     def item(self, kind, started=None, **members):
@@ -390,6 +403,7 @@ class Turn:
 
     def do_argv(self, _):
         import hashlib
+        import json
         shown = {k: v for k, v in os.environ.items() if k.startswith(("CODEX", "FAKE", "TEST"))}
         digest = hashlib.sha256(self.prompt.encode("utf-8")).hexdigest()
         self.text = json.dumps(
@@ -398,6 +412,7 @@ class Turn:
 
     def do_recall(self, _):
         if self.thread.resumed:
+            import json
             self.text = "earlier: " + json.dumps(self.thread.prompts, ensure_ascii=False)
 
     def do_sleep(self, seconds):
@@ -613,8 +628,8 @@ def converse(stream, thread, prompt, config, options):
             "Error: turn/start: turn/start failed: "
             "Input exceeds the maximum length of %d characters. (code -32602), data: "
             % MAX_PROMPT_CHARS
-            + json.dumps({"input_error_code": "input_too_large", "max_chars": MAX_PROMPT_CHARS,
-                                             "actual_chars": len(prompt)}, separators=(",", ":")))
+            + dumps({"input_error_code": "input_too_large", "max_chars": MAX_PROMPT_CHARS,
+                     "actual_chars": len(prompt)}))
     if "base_instructions" in config:
         stream.item("error",
                     message="Codex is ignoring 1 unrecognized configuration setting. Check for typos or "

@@ -1,10 +1,7 @@
 """Makes the program importable from a checkout, and gives the tests a Swarm whose codex is `fake_codex`."""
-import json
 import os
 import pathlib
 import sys
-import tempfile
-import warnings
 
 import pytest
 
@@ -12,7 +9,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import codex_mcp_swarm as cms  # noqa: E402
+from .forker import Forker  # noqa: E402
 from .on_git import BRANCH, add, head_of  # noqa: E402
+from .prepared import prepared  # noqa: E402
 
 
 @pytest.fixture
@@ -25,40 +24,10 @@ def environment(fake, monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-class Forker(cms.Forker):
-    """One forks all supervisors of a process that runs tests, as that of a server does.
-
-    A supervisor has the environment and the umask that its test had when it started the task.
-    """
-
-    def __init__(self):
-        self.kept = tempfile.TemporaryDirectory()       # removed with its last reference
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)     # xdist has a thread that only reads
-            super().__init__(self.supervise)
-
-    def fork(self, task, fds):
-        umask = os.umask(0o077)
-        os.umask(umask)
-        with open(self.kept_for(task), "w") as f:
-            json.dump([umask, dict(os.environ)], f)
-        return super().fork(task, fds)
-
-    def kept_for(self, task):
-        return os.path.join(self.kept.name, os.path.basename(task))
-
-    def supervise(self, words):
-        with open(self.kept_for(words[0])) as f:
-            umask, environment = json.load(f)
-        os.umask(umask)
-        os.environ.clear()
-        os.environ.update(environment)
-        return cms.supervisor_main(words)
-
-
 @pytest.fixture(scope="session")
 def forker():
-    """None where supervisors are interpreters of their own."""
+    """One forks all supervisors of a process that runs tests, as that of a server does. None where they are
+    interpreters of their own."""
     return Forker() if cms.LINUX else None
 
 
@@ -88,8 +57,10 @@ def tasks(tmp_path):
 @pytest.fixture
 def tree(repo, tmp_path):
     """A worktree made from `repo`."""
-    top, base = head_of(str(repo))
-    return add(top, base, str(tmp_path / "tree"), BRANCH)
+    def make():
+        top, base = head_of(str(repo))
+        return add(top, base, str(tmp_path / "tree"), BRANCH)
+    return prepared(tmp_path, "tree", make)
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ import errno
 import functools
 import os
 import pathlib
-import subprocess
+import shutil
 import sys
 
 import codex_mcp_swarm as cms
+from conftest import told
 
 RECORDINGS = pathlib.Path(__file__).resolve().parents[1] / "recordings"
 NAMES = sorted(path.stem for path in RECORDINGS.glob("*.jsonl"))
+PS = shutil.which("ps")
 WAIT_S = 60.0           # every wait ends; how soon on a busy machine proves nothing
 
 
@@ -51,17 +53,13 @@ def begin(swarm, *prompt, **arguments):
     return swarm.store.get(swarm.start([{"prompt": "\n".join(prompt), **arguments}])[0])
 
 
-def told(*words):
-    return subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout.decode()
-
-
 def parent_of(pid):
-    return int(told("ps", "-o", "ppid=", "-p", str(pid)))
+    return int(told(PS, "-o", "ppid=", "-p", str(pid)))
 
 
 def processes():
     """(pid, parent, state) of everything that can be seen."""
-    rows = told("ps", "-axo", "pid=,ppid=,stat=").splitlines()
+    rows = told(PS, "-axo", "pid=,ppid=,stat=").splitlines()
     return [(int(pid), int(parent), state) for pid, parent, state in (row.split() for row in rows)]
 
 

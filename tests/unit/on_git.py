@@ -3,18 +3,20 @@ import hashlib
 import os
 import pathlib
 import socket
-import subprocess
 
+from conftest import git, told
 from codex_mcp_swarm import Git, Host, Snapshot, Trees
 
 BRANCH = "codex-swarm/0123456789ab"
 
 
 def sh(cwd, *words, **env):
-    done = subprocess.run(words, cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          env={**os.environ, **env}, encoding="utf-8", errors="surrogateescape")
-    assert done.returncode == 0, done.stdout
-    return done.stdout.rstrip("\n")
+    """What a program says that runs in this directory."""
+    if words[0] == "git":
+        said = git(cwd, *words[1:], **env)
+    else:
+        said = told("/bin/sh", "-c", 'cd -P -- "$0" && exec "$@"', str(cwd), *words, **env)
+    return said.rstrip("\n")
 
 
 def ours(within_s=None, **more):

@@ -1,80 +1,63 @@
-"""A state that many tests begin with: made once in each process, then copied for each of them."""
+"""A state that many tests begin with: made once for all processes of a run, then copied for each test."""
+import fcntl
+import hashlib
 import os
-import pathlib
-import shutil
-import stat
-import subprocess
-import tempfile
+import pickle
 import threading
 
-STATES = {}             # what a state is known by -> State
+from conftest import copy
 
 
-class State:
-    """What the directory of a test came to hold, and what the test is told of it."""
-
-    def __init__(self, place, value):
-        self.kept = tempfile.TemporaryDirectory()       # removed with its last reference
-        self.place, self.value, self.files = str(place), value, files_of(place)
-        copy(str(place), self.kept.name)
-
-
-def prepared(place, name, make, upon=None):
-    """Bring `place` into the state that `make()` leads to, and say what that returned; it is called but once.
-
-    It builds on the state `upon`, which must be untouched, or on what every test begins with.
-    """
-    if upon:
-        assert files_of(place) == STATES[upon].files, "there is more than %r here: make it anew" % upon
-    if name not in STATES:
-        value = make()
-        for thread in threading.enumerate():
-            if thread.name == "sweep":                  # which a start began by itself
-                thread.join()
-        STATES[name] = State(place, value)
-        return value
-    state = STATES[name]
-    for tree in copy(state.kept.name, str(place), os.fsencode(state.place), os.fsencode(str(place))):
-        # The copies have other inodes: git shall find them as it would have left them.
-        subprocess.run(["git", "update-index", "-q", "--refresh"], cwd=tree, check=True)
-    return state.value
+def prepared(place, name, make):
+    """Bring `place` into the state that `make()` leads to from what is there, and say what that returned. It
+    is called but once for the same beginning."""
+    place = str(place)
+    kept = os.path.join(shared(place), digest_of(place, name))
+    os.makedirs(os.path.dirname(kept), exist_ok=True)
+    with open(kept + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(kept + ".value"):
+            value = make()
+            for thread in threading.enumerate():
+                if thread.name == "sweep":              # which a start began by itself
+                    thread.join()
+            copy(place, kept)
+            with open(kept + ".value", "wb") as f:
+                pickle.dump((place, value), f)
+            return value
+    with open(kept + ".value", "rb") as f:
+        made_at, value = pickle.load(f)
+    copy(kept, place, os.fsencode(made_at), os.fsencode(place))
+    return moved(value, made_at, place)
 
 
-def files_of(place):
-    """Each file of the repository and of ROOT, with what it says of neither `place` nor inodes."""
-    place, files = pathlib.Path(str(place)), {}
+def shared(place):
+    """A directory that all processes of this run have, and that goes as theirs do."""
+    up = 2 if "PYTEST_XDIST_WORKER" in os.environ else 1
+    return os.path.join(os.path.abspath(place + "/.." * up), "prepared")
+
+
+def moved(value, old, new):
+    """What was said of one place, said of another."""
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, tuple):
+        parts = [moved(part, old, new) for part in value]
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts)
+    return value
+
+
+def digest_of(place, name):
+    """Of a name and of each file of the repository and of ROOT, with what it says of neither `place` nor
+    inodes."""
+    digest = hashlib.sha1(repr(name).encode())
     for top in ("repo", "root"):
-        for path in (place / top).rglob("*"):
-            if path.is_file():
-                text = path.read_bytes().replace(os.fsencode(str(place)), b"")
-                files[path.relative_to(place)] = path.name == "index" or text
-    return files
-
-
-def copy(source, target, old=b"", new=b""):
-    """Copy all that is below `source`, with another path in the files; the checkouts among the copies."""
-    trees = []
-    for folder, folders, names in os.walk(source):
-        there = target + folder[len(source):]
-        os.makedirs(there, exist_ok=True)
-        shutil.copymode(folder, there)
-        if ".git" in folders or ".git" in names:
-            trees.append(there)
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        for name in names + links:
-            copy_file(os.path.join(folder, name), os.path.join(there, name), old, new)
-    return trees
-
-
-def copy_file(path, copied, old, new):
-    about = os.lstat(path)
-    if os.path.lexists(copied):
-        os.unlink(copied)
-    if stat.S_ISFIFO(about.st_mode):
-        os.mkfifo(copied, stat.S_IMODE(about.st_mode))
-    elif stat.S_ISLNK(about.st_mode):
-        os.symlink(os.readlink(path), copied)
-    else:
-        with open(path, "rb") as source, open(copied, "wb") as target:
-            target.write(source.read().replace(old, new))
-        shutil.copystat(path, copied)
+        for folder, folders, names in os.walk(os.path.join(place, top)):
+            folders.sort()
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                if os.path.isfile(path):
+                    digest.update(os.fsencode(path[len(place):]) + b"\0")
+                    with open(path, "rb") as f:
+                        digest.update(b"" if name == "index" else f.read().replace(os.fsencode(place), b""))
+    return digest.hexdigest()

@@ -3,7 +3,6 @@ import errno
 import json
 import os
 import stat
-import subprocess
 import threading
 
 import pytest
@@ -13,6 +12,7 @@ from client import eventually
 from codex_mcp_swarm import ToolError, mismatches
 
 from .helpers import WAIT_S, auditing, begin, ended, run
+from .on_git import files_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 ADDRESS = {
@@ -219,9 +219,7 @@ def test_a_fork_in_a_worktree_begins_with_what_the_thread_committed(swarm, repo)
         app.start([{"prompt": "x", "threadId": first["threadId"], "fork": True}])
     copy = run(app, "WRITE b.txt two", threadId=first["threadId"], fork=True, worktree=True)
     assert copy["worktree"]["path"] != first["worktree"]["path"]
-    listed = subprocess.run(["git", "-C", str(repo), "ls-tree", "--name-only", copy["worktree"]["branch"]],
-                            stdout=subprocess.PIPE, check=True).stdout.split()
-    assert listed == [b"README", b"a.txt", b"b.txt"]
+    assert files_of(repo, copy["worktree"]["branch"]) == ["README", "a.txt", "b.txt"]
     assert not os.path.exists(os.path.join(first["worktree"]["path"], "b.txt"))
 
 

@@ -19,14 +19,14 @@ from client import eventually
 from codex_mcp_swarm import FailureKind, ToolError
 
 from .helpers import WAIT_S, auditing, begin, ended, parent_of, run
+from .on_git import sh
 from .test_supervisor import SERVER, codex_script, working
 
 NOWHERE = "01a1fae2-9a16-7c70-9702-579ef587dc24"
 
 
 def git(repo, *words):
-    return subprocess.run(["git", *words], cwd=str(repo), stdout=subprocess.PIPE, check=True,
-                          universal_newlines=True).stdout.split()
+    return sh(repo, "git", *words).split()
 
 
 def left_behind(root, repo):
@@ -101,7 +101,7 @@ def test_a_cancel_that_cannot_reach_a_stopped_supervisor_says_so(swarm, monkeypa
 def outside(tmp_path):
     """A plain directory, a file, and a repository without a commit."""
     (tmp_path / "plain").mkdir()
-    subprocess.run(["git", "init", "-q", str(tmp_path / "unborn")], check=True)
+    git(tmp_path, "init", "-q", "unborn")
     (tmp_path / "file").write_text("")
     return tmp_path
 
@@ -135,7 +135,7 @@ def test_when_one_entry_is_wrong_nothing_starts_and_the_error_names_it(
 def second_repo(repo, tmp_path):
     """A clone of it."""
     other = tmp_path / "other"
-    subprocess.run(["git", "clone", "-q", str(repo), str(other)], check=True)
+    git(tmp_path, "clone", "-q", str(repo), str(other))
     return other
 
 
