@@ -12,6 +12,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from .helpers import begin, ended, run
 from .on_git import sh
+from .prepared import prepared
 
 
 def rows(data):
@@ -85,7 +86,7 @@ def test_a_page_of_a_patch_is_what_stands_there_in_the_whole_and_the_rest_is_onl
 
 def test_of_a_large_patch_no_more_than_the_page_is_in_memory(swarm, repo):
     s = swarm()
-    task_id = run(s, "SHELL seq 3000000 > large", worktree=True)["task_id"]
+    task_id = run(s, "SHELL seq 1500000 > large", worktree=True)["task_id"]
     tracemalloc.start()
     try:
         part = s.diff(task_id, None, "patch", (), 1000, 1000)
@@ -98,10 +99,9 @@ def test_of_a_large_patch_no_more_than_the_page_is_in_memory(swarm, repo):
                          [(["src/**"], ["src/a.py", "src/deep/b.py"]), (["*.md"], ["top.md"]),
                           (["**/*.py"], ["src/a.py", "src/deep/b.py"]),
                                           (["src"], ["src/a.py", "src/deep/b.py"]), (["nothing"], [])])
-def test_paths_narrow_every_view(swarm, repo, globs, names):
-    s = swarm()
-    task_id = run(s, "SHELL mkdir -p src/deep; echo 1 > src/a.py; echo 1 > src/deep/b.py; echo 1 > top.md",
-                  worktree=True)["task_id"]
+def test_paths_narrow_every_view(swarm, repo, tmp_path, globs, names):
+    s, make = swarm(), "SHELL mkdir -p src/deep; echo 1 > src/a.py; echo 1 > src/deep/b.py; echo 1 > top.md"
+    task_id = prepared(tmp_path, make, lambda: run(s, make, worktree=True)["task_id"])
     assert [row[-1] for row in rows(s.diff(task_id, None, "files", globs))] == names
     patch = s.diff(task_id, None, "patch", globs)
     assert patch["content"].count("diff --git") == len(names) == patch["files_changed"]

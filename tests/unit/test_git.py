@@ -96,17 +96,16 @@ def test_no_hook_of_the_users_is_run(repo, tmp_path, where):
 
 
 @pytest.mark.parametrize("settings", [
-    {"commit.gpgSign": "true", "gpg.program": "/bin/false", "user.signingKey": "x"},
-    {"core.editor": "/bin/false", "commit.verbose": "true"},
-    {"commit.cleanup": "strip", "core.commentChar": "t"}, {"status.showUntrackedFiles": "no"},
-    {"diff.external": "/bin/false"}, {"diff.noprefix": "true"},
-    {"user.useConfigOnly": "true", "user.name": "", "user.email": ""}, {"core.quotePath": "true"},
-    {"diff.renames": "copies"}, {"core.autocrlf": "true"},
-    {"commit.template": "/nonexistent"}, {"core.fsmonitor": "/bin/false"},
-    {"push.autoSetupRemote": "true", "branch.autoSetupMerge": "always"},
-    {"color.ui": "always"}, {"diff.mnemonicPrefix": "true", "diff.submodule": "log"},
-    {"core.pager": "/bin/false", "pager.diff": "true"},
-], ids=lambda s: " ".join(s))
+    {"commit.gpgSign": "true", "gpg.program": "/bin/false", "user.signingKey": "x",
+     "core.editor": "/bin/false", "commit.verbose": "true", "commit.template": "/nonexistent"},
+    {"commit.cleanup": "strip", "core.commentChar": "t", "status.showUntrackedFiles": "no",
+     "user.useConfigOnly": "true", "user.name": "", "user.email": "", "core.quotePath": "true"},
+    {"diff.external": "/bin/false", "diff.renames": "copies", "core.autocrlf": "true", "color.ui": "always",
+     "push.autoSetupRemote": "true", "branch.autoSetupMerge": "always"},
+    {"diff.noprefix": "true", "core.fsmonitor": "/bin/false", "core.pager": "/bin/false",
+     "pager.diff": "true"},
+    {"diff.mnemonicPrefix": "true", "diff.submodule": "log"},
+], ids=lambda s: " ".join(s)[:40])
 def test_no_setting_of_the_users_stops_a_commit(repo, tmp_path, settings):
     for name, value in settings.items():
         sh(repo, "git", "config", name, value)

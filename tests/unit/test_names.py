@@ -43,15 +43,17 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_tool_takes_whatever_was_shown_for_a_task(two, name):
+def test_every_tool_takes_whatever_was_shown_for_a_task(two):
     app, (first, _) = two
-    word, wanted = NAMES[name](first), [first["task_id"]]
-    for tool in ("codex_status", "codex_wait", "codex_cancel"):
-        assert named(app, tool, task_ids=[word]) == wanted, tool
-    assert named(app, "codex_merge", task_ids=[word], dry_run=True) == wanted
-    assert named(app, "codex_diff", task_id=word) == wanted
-    assert cms.codex_reply(app, {"prompt": "SAY on", "task_id": word}, cms.Call()).task_ids
+    wanted = [first["task_id"]]
+    for shown in (name(first) for name in NAMES.values()):
+        for tool in ("codex_status", "codex_wait", "codex_cancel"):
+            assert named(app, tool, task_ids=[shown]) == wanted, (tool, shown)
+        assert named(app, "codex_diff", task_id=shown) == wanted, shown
+    for name in ("its first four characters", "its branch as a ref", "its thread"):
+        assert named(app, "codex_merge", task_ids=[NAMES[name](first)], dry_run=True) == wanted, name
+    again = NAMES["its branch"](first)
+    assert cms.codex_reply(app, {"prompt": "SAY on", "task_id": again}, cms.Call()).task_ids
 
 
 def test_a_name_that_comes_twice_in_two_dresses_counts_once(two):

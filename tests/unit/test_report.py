@@ -9,6 +9,7 @@ import pytest
 import codex_mcp_swarm as cms
 
 from .helpers import ended, run
+from .prepared import prepared
 
 VOID = {"meta"}
 EVIL = '<script>alert(1)</script>"><img src=x onerror=\'alert(2)\'> & \x1b[31m\u202egnp'
@@ -45,14 +46,17 @@ def report(app, ids, limit=cms.REPORT_CHARS):
 
 
 @pytest.fixture
-def three(swarm):
+def three(swarm, tmp_path):
     """A swarm and three tasks that have ended: one as it should, one hostile, one that failed."""
     app = swarm()
-    ids = app.start([{"prompt": "One\nWRITE made.txt something\nSAY Done so.", **HOW},
-                     {"prompt": f"{EVIL}\nWRITE <b>.txt {EVIL}\nTELL x\nSAY {EVIL}", **HOW},
-                     {"prompt": f"Three\nFAIL no {EVIL}"}])
-    ended(app, ids)
-    return app, ids
+
+    def make():
+        ids = app.start([{"prompt": "One\nWRITE made.txt something\nSAY Done so.", **HOW},
+                         {"prompt": f"{EVIL}\nWRITE <b>.txt {EVIL}\nTELL x\nSAY {EVIL}", **HOW},
+                         {"prompt": f"Three\nFAIL no {EVIL}"}])
+        ended(app, ids)
+        return ids
+    return app, prepared(tmp_path, "three", make)
 
 
 def test_the_page_says_what_became_of_each(three):

@@ -593,7 +593,7 @@ def test_a_server_that_holds_more_descriptors_than_select_takes_starts_tasks_all
 
 
 # -- many ---------------------------------------------------------------------------------------------
-def test_fifty_tasks_leave_no_zombie_no_thread_and_no_descriptor_behind(swarm):
+def test_twenty_tasks_leave_no_zombie_no_thread_and_no_descriptor_behind(swarm):
     eventually(lambda: not any(t.name.startswith("watch-") for t in threading.enumerate()),
                what="the end of the watchers of other tests")
     app, threads = swarm(), set(threading.enumerate())
@@ -601,7 +601,7 @@ def test_fifty_tasks_leave_no_zombie_no_thread_and_no_descriptor_behind(swarm):
     run(app, "x")                                   # what is imported late, is imported now
     eventually(quiet, what="the end of the first watcher")
     descriptors = set(os.listdir("/dev/fd"))
-    for _ in range(5):
+    for _ in range(2):
         ids = app.start([{"prompt": "SAY %d" % i} for i in range(10)])
         assert [r["content"] for r in ended(app, ids)] == [str(i) for i in range(10)]
     eventually(quiet, what="the end of the watchers")

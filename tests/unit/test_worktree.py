@@ -501,21 +501,32 @@ def test_a_submodule_with_a_name_that_leads_elsewhere_is_passed_over(with_submod
 
 # -- all or nothing, many at once -------------------------------------------------------------------------
 def test_32_worktrees_of_one_repository_made_at_once_are_all_made(repo, tmp_path):
-    """Each in a process of its own, as 32 servers would."""
-    script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; "
-              "git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
-              "tree = cms.Trees(git).add(*git.at(sys.argv[3]).head(), sys.argv[4] + sys.argv[5], "
-              "'codex-swarm/' + sys.argv[5], True); print(tree.base)")
+    """By four processes, as 4 servers would, each of which is asked for 8 at once."""
+    script = """
+import concurrent.futures, sys
+sys.path.insert(0, sys.argv[1])
+import codex_mcp_swarm as cms
+git = cms.Git(cms.Host(), {"PATH": sys.argv[2]})
+
+def make(n):
+    name = sys.argv[5] + "-%d" % n
+    source = git.at(sys.argv[3]).head()
+    return cms.Trees(git).add(*source, sys.argv[4] + name, "codex-swarm/" + name, True).base
+
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    print(*pool.map(make, range(8)))
+"""
     put(repo, untracked="1\n")
     before = snapshot(repo)
-    children = [subprocess.Popen(
-        [sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], str(repo),
-         str(tmp_path / "tree-"), str(n)],
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE) for n in range(32)]
+    words = [sys.executable, "-c", script, os.path.dirname(cms.__file__), os.environ["PATH"], str(repo),
+             str(tmp_path / "tree-")]
+    children = [subprocess.Popen([*words, str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                for n in range(4)]
     said = [child.communicate(timeout=120) for child in children]
     assert [err for _, err in said if err] == []
-    assert {out.decode().strip() for out, _ in said} == {sh(repo, "git", "rev-parse", "HEAD")}
-    assert all(all_files(tmp_path / ("tree-%d" % n)) == ["README", "untracked"] for n in range(32))
+    assert b"".join(out for out, _ in said).decode().split() == [sh(repo, "git", "rev-parse", "HEAD")] * 32
+    assert all(all_files(tmp_path / ("tree-%d-%d" % (server, n))) == ["README", "untracked"]
+               for server in range(4) for n in range(8))
     assert len(branches(repo)) == 33 and snapshot(repo) == before
 
 
