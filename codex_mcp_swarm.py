@@ -177,7 +177,8 @@ class FailureKind(str, enum.Enum):
 
 
 class Phase(str, enum.Enum):
-    """What a running task is doing, as far as its events tell."""
+    """What a task that has not ended is doing, as far as its events tell."""
+    QUEUED = "queued"
     STARTING = "starting"
     MODEL = "waiting for the model"
     COMMAND = "running a command"
@@ -307,6 +308,7 @@ class Config(NamedTuple):
     min_free_mb: int = 512                      # below that no worktree is made; 0: never refused
     depth: int = 1                              # of tasks inside of tasks; 1: there are none
     idle_timeout_s: float = 0.0                 # for calls that name none; 0: never
+    max_parallel: int = 0                       # tasks at once, those of all servers together; 0: no limit
 
 
 class Usage(NamedTuple):
@@ -388,6 +390,7 @@ class Spec(NamedTuple):
     review: Tuple[str, ...] = ()                # the words that say what `codex exec review` looks at
     codex_home: str = ""                        # of the account that was named; empty: the server's own
     launcher: Tuple[str, ...] = ()              # the server's words before codex's own
+    max_parallel: int = 0                       # it begins while fewer than so many run; 0: at once
 
 
 class Status(NamedTuple):
@@ -1726,8 +1729,8 @@ class Host:
         child.wait()
 
     def launch_supervisor(self, root: str, directory: str, fds: Sequence[int]) -> Any:
-        """Start a supervisor with the task's lock and control FIFO open: a flock belongs to the open file, so
-        at no instant it is free. Returns the Popen to be reaped, if any. Raises: OSError."""
+        """Start a supervisor with the task's lock and its slot: a flock belongs to the open file, so at no
+        instant it is free. Returns the Popen to be reaped, if any. Raises: OSError."""
         import marshal
         import subprocess
         import tempfile
@@ -1749,6 +1752,20 @@ class Host:
                                         start_new_session=True, pass_fds=fds)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def succeed(self, due: Iterable[Tuple[Any, Sequence[int]]]) -> List[str]:
+        """Launch the supervisors of these tasks, by one whose own has ended and that has one thread. Returns,
+        in a new process alone, the words for it. Raises: OSError."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))     # it waits until one can act on it
+        for task, fds in due:
+            if not self.linux:
+                self.launch_supervisor(task.path, task.path, fds)
+                continue
+            with open(task.file("supervisor.log"), "ab", opener=private) as log:
+                if os.fork() == 0:
+                    settle_in(task.path, log.fileno())
+                    return [task.path, *(str(os.dup(fd)) for fd in fds)]
+        return []
 
     def begin(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: IO[bytes]) -> Tuple[Any, Any]:
         """Start a command in a session of its own, its output to `log`, and a guard that kills its group when
@@ -1857,10 +1874,19 @@ class Host:
         else:
             ps = ["ps", "-ww", "-o", "ppid=,args=", "-p", str(pid)]
             parent, _, said = self.run(ps, "/", timeout_s=5).out.strip().partition(" ")
-        form = r"(?:.*module\.supervisor_main\(.*\s\d+\s)?(/.*/tasks/" + TASK_ID + r")(?:\s\d+\s\d+)?\s*"
+        form = r"(?:.*module\.supervisor_main\(.*\s\d+\s)?(/.*/tasks/" + TASK_ID + r")(?:\s\d+)*\s*"
         found = re.fullmatch(form, said, re.S)
         proven = found and self._holds(pid, os.path.join(found[1], "lock"))
         return int(parent or 0), found[1] if found and proven else ""
+
+    def tasks_around(self) -> Set[str]:
+        """The tasks that we run inside of. Codex keeps the mark of a task from its MCP servers, so we look
+        for supervisors above us."""
+        pid, found = os.getppid(), set()    # type: int, Set[str]
+        while pid > 1:
+            pid, directory = self.about(pid)
+            found.add(os.path.basename(directory))
+        return found - {""}
 
     def _holds(self, pid: int, lock: str) -> bool:
         """Whether this process has taken the lock, not only opened it, for which O_PATH needs no permission.
@@ -1963,17 +1989,22 @@ class Forker:
             answer, log, *inherited = fds = memoryview(passed[0][2]).cast("i")
             if os.fork() == 0:
                 line.close()
-                os.setsid()
-                os.chdir(task)
-                with contextlib.suppress(OSError), open("/proc/self/comm", "wb", 0) as f:
-                    f.write(b"swarm-" + os.path.basename(task))     # `top` shows 15 bytes of it
-                os.dup2(log, 2)
+                settle_in(os.fsdecode(task), log)
                 os.write(answer, b"1")
                 os.close(answer)
                 os.close(log)
                 return supervise([os.fsdecode(task), *map(str, inherited)])
             for fd in fds:
                 os.close(fd)
+
+
+def settle_in(task: str, log: int) -> None:
+    """Let what was forked be the supervisor of a task, for all who look at it (Linux). Raises: OSError."""
+    os.setsid()
+    os.chdir(task)
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb", 0) as f:
+        f.write(b"swarm-" + os.fsencode(os.path.basename(task)))        # `top` shows 15 bytes of it
+    os.dup2(log, 2)
 
 
 def own_signals() -> None:
@@ -2072,6 +2103,22 @@ def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
             flock(f.fileno(), how)
             mine = True
         yield mine
+
+
+def take(path: str, create: int = 0) -> Optional[int]:
+    """The descriptor of a lock file, which is taken until that is closed; None where somebody else has it.
+    Raises: OSError."""
+    fd = open_lock(path, create)
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
+    os.close(fd)
+    return None
+
+
+def close_all(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def wake_on(*signals: int) -> int:
@@ -3865,10 +3912,13 @@ def empty_trash(git: Git, common: str) -> None:
 #       stop                the order to stop, which no sandbox lets a task give: `reserve` under another
 #                           name, since a rename needs neither room nor a descriptor
 #       collected           empty; there once a client has been given the result
+#       environ             of whoever asked for it, without secrets: server; until the task begins
 #       kept                empty, as old as the end of the task, of which only the files of ANSWER are left
 #     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an
 #                           index, made anew where `live/whole` is missing
 #     ended                 an index: see Ended             ended.lock: held by whoever writes it
+#     queue/                a name for each task that waits for its turn: see Queue     queue.lock
+#     slots/<n>             a lock file for each task that may run at once: its supervisor holds it
 #     threads/<thread_id>   the tasks of it that have left `live`   .lock: held while one is let into a thread
 #     requests/             what calls under an id of the client's started: server, before the first runs
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
@@ -3911,30 +3961,34 @@ class TaskDir:
             with open(hidden.file("reserve"), "wb", opener=private) as f2:
                 f2.write(b"\0" * RESERVE_BYTES)
             hidden.write_spec(spec)
-            hidden.write_status(advance(Status(State.QUEUED), "launch"))
+            hidden.write_status(Status(State.QUEUED))
             return hidden
         except BaseException:
             hidden.discard()
             raise
 
-    def appear(self) -> Tuple["TaskDir", int, int]:
-        """Take the lock, then the place in the index, then the name: no reader ever sees a half-made or a
-        falsely dead task, or overlooks one. Returns it with the descriptors of lock and control. Raises:
-        OSError; it is hidden still then."""
+    def appear(self) -> "TaskDir":
+        """Take the place in the index, then the name: no reader ever sees a half-made task, or overlooks one.
+        Raises: OSError; it is hidden still then."""
         tasks = os.path.dirname(self.path)
         named = TaskDir(os.path.join(tasks, self.task_id[1:]))
-        fds = [open_lock(self.file("lock"))]
-        try:
-            fcntl.flock(fds[0], fcntl.LOCK_EX)
-            fds.append(os.open(self.file("control"), os.O_RDWR | os.O_NONBLOCK))    # RDWR: never at its end
-            os.fchmod(fds[1], 0o200)                # else others could read away what wakes the supervisor
-            os.link(self.file("lock"), os.path.join(os.path.dirname(tasks), "live", named.task_id))
-            os.rename(self.path, named.path)
-            return named, fds[0], fds[1]
-        except OSError:
-            for fd in fds:
-                os.close(fd)
-            raise
+        os.link(self.file("lock"), os.path.join(os.path.dirname(tasks), "live", named.task_id))
+        os.rename(self.path, named.path)
+        return named
+
+    def keep_environ(self, environ: Mapping[str, str]) -> None:
+        """For the supervisor, whoever launches that. Raises: OSError."""
+        rows = [f"{name}={value}" for name, value in environ.items()]
+        with open(self.file("environ"), "wb", opener=private) as f:
+            f.write(b"\0".join(os.fsencode(row) for row in rows if masked(row) == row))
+
+    def environ(self, ours: Mapping[str, str]) -> Dict[str, str]:
+        """What was kept, with the secrets that we have, which get to no disk; ours, where none was kept."""
+        with contextlib.suppress(FileNotFoundError), open(self.file("environ"), "rb", opener=private) as f:
+            secrets = [row for row in map("=".join, ours.items()) if masked(row) != row]
+            rows = [*secrets, *os.fsdecode(f.read()).split("\0")]
+            return dict(row.split("=", 1) for row in rows if row)
+        return dict(ours)
 
     def discard(self) -> None:
         """Remove a task that has never run. What is left where that fails is hidden, or reads as lost."""
@@ -3972,7 +4026,9 @@ class TaskDir:
     def status(self) -> Status:
         """Where the task stands; LOST is derived here: the status is not ENDED, and nobody holds the lock."""
         status = self._written_status()
-        if status.state in (State.QUEUED, State.ENDED) or held(self.file("lock")):
+        if status.state is State.ENDED or held(self.file("lock")):
+            return advance(status, "launch") if status.state is State.QUEUED else status
+        if status.state is State.QUEUED:
             return status
         status = self._written_status()         # it may have ended between the two looks
         if status.state is State.ENDED:
@@ -3992,6 +4048,10 @@ class TaskDir:
         except UNREADABLE as error:
             raise_if_exhausted(error)
             return status
+
+    def is_queued(self) -> bool:
+        """Whether nothing has begun with it. Raises: OSError when the system is exhausted."""
+        return os.path.isdir(self.path) and self._written_status().state is State.QUEUED
 
     def write_spec(self, spec: Spec) -> None:
         """Only until it appears; the two below are for the holder of its lock. Each raises OSError."""
@@ -4023,6 +4083,12 @@ class TaskDir:
         with contextlib.suppress(OSError):
             with open(os.open(self.file("control"), os.O_WRONLY | os.O_NONBLOCK), "wb", 0) as bell:
                 bell.write(b"c")
+
+    def listen(self) -> int:
+        """The descriptor of the bell, for the supervisor. Raises: OSError."""
+        control = os.open(self.file("control"), os.O_RDWR | os.O_NONBLOCK)      # RDWR: never at its end
+        os.fchmod(control, 0o200)                   # else others could read away what wakes the supervisor
+        return control
 
     def collect(self) -> None:
         """Raises: OSError."""
@@ -4118,18 +4184,116 @@ class Ended:
                 os.rename(self.path + ".new", self.path)
 
 
+class Queue:
+    """Who waits for a turn, the oldest first: a name `STAMP.LIMIT.TASK_ID` each, with stamps like those of
+    Ended. It is no more than a place: whether a task is queued its status alone says, and its supervisor
+    changes that before anything else. So whoever is killed on the way leaves it queued, or running.
+
+    Whoever puts a task in, begins or cancels it holds `queue.lock`. To begin takes a slot, one of the first
+    LIMIT; the kernel frees it at the end of the supervisor, whatever that is. Raises: OSError."""
+
+    def __init__(self, root: str) -> None:
+        self.path, self.slots = os.path.join(root, "queue"), os.path.join(root, "slots")
+        self.tasks = os.path.join(root, "tasks")
+
+    def lock(self, how: int = 0) -> ContextManager[bool]:
+        return locked(self.path + ".lock", fcntl.LOCK_EX | how, os.O_CREAT)
+
+    def names(self) -> List[str]:
+        return sorted(filter(re.compile(rf"\d{{13}}\.\d+\.{TASK_ID}").fullmatch, names_in(self.path)))
+
+    def ids(self) -> List[str]:
+        return [name[-12:] for name in self.names()]
+
+    def place(self, task_id: str) -> str:
+        """`3rd of 12`; empty for a task that is not queued."""
+        ids = self.ids()
+        number = ids.index(task_id) + 1 if task_id in ids else 0
+        ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
+        return f"{number}{ending} of {len(ids)}" if number else ""
+
+    def put(self, task: TaskDir, spec: Spec, now: float) -> TaskDir:
+        """Let a task appear, as the last one; one that is there already gets a place again."""
+        with self.lock():
+            stamp = max([round(now * 1000), *(int(name[:13]) + 1 for name in self.names())])
+            name = f"{stamp:013d}.{spec.max_parallel}.{spec.task_id}"
+            os.close(private(os.path.join(self.path, name), os.O_WRONLY | os.O_CREAT))
+            return task.appear() if task.task_id.startswith(".") else task
+
+    def drop(self, task: TaskDir) -> None:
+        """It is not queued any more. What cannot be removed is the next time that somebody looks."""
+        mine = [os.path.join(self.path, name) for name in self.names() if name.endswith(task.task_id)]
+        for path in (*mine, task.file("environ")):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def slot(self, limit: int) -> Optional[int]:
+        """The descriptor of a slot, which is taken until that is closed; None while `limit` tasks run."""
+        slots = (take(os.path.join(self.slots, str(n + 1)), os.O_CREAT) for n in range(limit))
+        return next((fd for fd in slots if fd is not None), None)
+
+    def due(self, host: Host, how: int = 0) -> Iterator[Tuple[TaskDir, List[int]]]:
+        """The tasks that may begin now, the oldest first, with the descriptors of lock and, where there is a
+        limit, slot: closed when the next one is asked for. With LOCK_NB none while somebody else moves the
+        queue. None inside of a task: what is launched there is stopped with it."""
+        if not self.names() or host.tasks_around():
+            return
+        with self.lock(how) as mine:
+            full = False                            # then nobody who is bound by a limit goes before others
+            for name in self.names() if mine else ():
+                limit, task = int(name.split(".")[1]), TaskDir(os.path.join(self.tasks, name[-12:]))
+                if limit and full:
+                    continue
+                if not task.is_queued():            # its server or its supervisor was killed
+                    self.drop(task)
+                    continue
+                slot = self.slot(limit)
+                full = limit > 0 and slot is None
+                lock = None if full else take(task.file("lock"))
+                fds = [fd for fd in (lock, slot) if fd is not None]
+                try:
+                    if lock is not None:            # else it begins just now
+                        yield task, fds
+                finally:
+                    close_all(*fds)
+
+    def cancel(self, task: TaskDir, now: float) -> bool:
+        """Whether it was queued; then it has ended, and never began."""
+        if not task.is_queued():
+            return False
+        with self.lock(), locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
+            if mine and task.is_queued():
+                self.end(task, failure(FailureKind.CANCELLED, "A client cancelled it before it began"), now)
+                return True
+        return False
+
+    def end(self, task: TaskDir, why: Failure, now: float) -> None:
+        """End what never began, for the holder of its lock; its worktree stays as it was made."""
+        outcome = Outcome.CANCELLED if why.kind is FailureKind.CANCELLED else Outcome.FAILED
+        spec = task.spec()
+        tree = spec.worktree and spec.worktree._replace(head=spec.since or spec.worktree.start, commits=0,
+                                                        files_changed=0, insertions=0, deletions=0)
+        with contextlib.suppress(OSError):
+            os.unlink(task.file("reserve"))         # the disk may be full
+        report = Report(outcome, now - spec.created_at, now, thread_id=spec.thread_id, failure=why,
+                        worktree=tree, warnings=spec.warnings)
+        task.end(advance(Status(State.QUEUED), "stop", stop_reason=outcome), report)
+        self.drop(task)
+
+
 class Store:
     def __init__(self, root: str) -> None:
         self.root, self.tasks, self.handles = root, os.path.join(root, "tasks"), os.path.join(root, "handles")
         self.live, self.threads = os.path.join(root, "live"), os.path.join(root, "threads")
-        self.ended = Ended(root)
+        self.ended, self.queue = Ended(root), Queue(root)
         self.requests = os.path.join(root, "requests")
 
     def prepare(self) -> None:
         """Make ROOT; it may hold other things, so its mode stays. Raises: ToolError if others may write."""
         own_directory(self.root)
         private_directory(self.tasks)
-        private_directory(self.threads)
+        for path in (self.threads, self.queue.path, self.queue.slots):
+            private_directory(path)
         self.index()
 
     def index(self) -> None:
@@ -4453,8 +4617,8 @@ class Idle:
 class Supervisor:
     """One task from launch to report."""
 
-    def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str], control: int) -> None:
-        self.task, self.host, self.control = task, host, control
+    def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str]) -> None:
+        self.task, self.host, self.control = task, host, task.listen()
         self.spec = task.spec()
         environ = in_home(elsewhere(environ), self.spec.codex_home)
         self.environ = {**environ, TASK_ENV: self.spec.task_id}             # git's, too: it may outlive us
@@ -4753,20 +4917,35 @@ class Supervisor:
 
 
 def supervisor_main(argv: Sequence[str]) -> int:
-    """The supervisor's process. `argv`: the directory of its task, descriptors of its lock and control."""
-    directory, inherited = argv[0], [int(word) for word in argv[1:]]
-    lock, control = map(os.dup, inherited)      # low numbers, for select(2); not inheritable, so not codex's
-    for fd in inherited:
-        os.close(fd)
-    host = Host()
+    """The supervisor's process. `argv`: the directory of its task, descriptors of its lock and, if it has
+    one, slot. After the end of the task a child goes on here with the next one of the queue."""
+    host, words = Host(), list(argv)
     try:
-        Supervisor(TaskDir(directory), host, os.environ, control).run()
+        while words:
+            words = supervised(host, words, os.environ)
+        return 0
     except Exception:                   # a bug of ours: the lock goes, readers see LOST, the log says why
-        host.log("ERROR", f"{directory}: supervisor failed", trace=True)
+        host.log("ERROR", f"{words[0]}: supervisor failed", trace=True)
         return 1
+
+
+def supervised(host: Host, argv: Sequence[str], environ: Mapping[str, str]) -> List[str]:
+    """One task. Returns, in a process that is to go on with another one, the words for that."""
+    inherited = [int(word) for word in argv[1:]]
+    fds = list(map(os.dup, inherited))          # low numbers, for select(2); not inheritable, so not codex's
+    close_all(*inherited)
+    task = TaskDir(argv[0])
+    queue = Queue(os.path.dirname(os.path.dirname(task.path)))
+    try:
+        environ = task.environ(environ)
+        task.write_status(advance(Status(State.QUEUED), "launch"))      # a full disk leaves it queued
+        queue.drop(task)
+        supervisor = Supervisor(task, host, environ)
+        supervisor.run()
     finally:
-        os.close(lock)                  # now, not some milliseconds later when the interpreter has gone
-    return 0
+        close_all(*fds)                     # now, not some milliseconds later when the interpreter has gone
+    close_all(supervisor.control, supervisor.wake, signal.set_wakeup_fd(-1))
+    return host.succeed(queue.due(host))
 
 
 # ======================================================================================
@@ -4904,21 +5083,25 @@ class Seen(NamedTuple):
 class Known:
     """What this process remembers of a task until it has left the index of those that have not ended."""
 
-    def __init__(self, task: TaskDir) -> None:
-        self.task, self.tail = task, Tail(task.file("events.jsonl"))
+    def __init__(self, task: TaskDir, queue: Queue) -> None:
+        self.task, self.tail, self.queue = task, Tail(task.file("events.jsonl")), queue
         self.watched = self.ended = False           # guarded by `Watch.changed`
         self.failed = False                         # set before `ended`
         self.buried = False                         # it was lost, and what it left running is killed
-        self.name, self._looked_at = "", 0.0
+        self.name, self.place, self._looked_at = "", "", 0.0
 
     def read(self, now: float) -> "Known":
         """What it does; `now` is a monotonic clock. One look serves all who ask within half of
         PROGRESS_GAP_S."""
         if now >= self._looked_at + PROGRESS_GAP_S / 2:
-            self._looked_at = now
+            self._looked_at, self.place = now, self.queue.place(self.task.task_id)
             self.tail.refresh()
             self.name = self.name or self._title() or self.task.task_id[:4]
         return self
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(phase=Phase.QUEUED, detail=self.place) if self.place else self.tail.progress
 
     def _title(self) -> str:
         with contextlib.suppress(*UNREADABLE):
@@ -4938,7 +5121,7 @@ class View:
     def known(self, task: TaskDir) -> Known:
         with self._lock:
             if task.task_id not in self._known:
-                self._known[task.task_id] = Known(task)
+                self._known[task.task_id] = Known(task, self.store.queue)
             return self._known[task.task_id]
 
     def is_watched(self, task_id: str) -> bool:
@@ -4970,6 +5153,9 @@ class View:
         seen = Seen(task, spec, status, damage=damage)
         if seen.ended:
             return self._with_report(seen)
+        if status.state is State.QUEUED:
+            waits = f"{self.store.queue.place(task_id)}, at most {spec.max_parallel} run at once"
+            return seen._replace(progress=Progress(phase=Phase.QUEUED, detail=waits))
         tail = self.known(task).tail
         return seen._replace(progress=tail.refresh(), phase_at=tail.phase_at, changed_at=tail.changed_at)
 
@@ -5008,7 +5194,7 @@ class View:
 
 VERBS: Mapping[Phase, str] = {
     Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
-    Phase.AGENTS: "working with sub-agents:"}
+    Phase.QUEUED: "queued,", Phase.AGENTS: "working with sub-agents:"}
 
 
 FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
@@ -5018,7 +5204,7 @@ def summary(running: Sequence[Known], total: int, failed: int, now: float) -> st
     """``3 of 8 done, 1 failed; `Fix crash` running `pytest -q` for 41 s``: the tasks that still run, the one
     that changed last first."""
     def words(one: Known) -> str:
-        p, since = one.tail.progress, one.tail.phase_at
+        p, since = one.progress, one.tail.phase_at
         does = f"{VERBS[p.phase]} `{clip(p.detail, 60)}`" if p.detail and p.phase in VERBS else p.phase.value
         return f"`{one.name}` {does}" + (f" for {age(now, since):.0f} s" if since else "")
     told = ", ".join(map(words, sorted(running, key=lambda one: -one.tail.phase_at)[:3]))
@@ -5045,7 +5231,7 @@ class Ticker:
         self.shown_at = -HEARTBEAT_S
 
     def tick(self, running: Sequence[Known], monotonic: float, now: float) -> None:
-        seen = [(known.read(monotonic).name, known.tail.progress.phase, known.tail.progress.detail)
+        seen = [(known.read(monotonic).name, known.progress.phase, known.progress.detail)
                 for known in running]
         fresh = seen != self.shown or monotonic - self.shown_at >= HEARTBEAT_S
         if running and fresh and self.call.tell is not None:
@@ -5063,14 +5249,14 @@ class Watch:
         # Guards `watched` and `ended` of every Known. A watcher notifies when it sets one, and `wake` when a
         # call was cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
-        self.closing = False                        # set once: what is not launched yet never will be
+        self.closing = False                        # set once: what is not launched yet is left to others
         # Task id -> how many answers with its result are on their way to a client: whoever sends them counts.
         self.giving: Counter[str] = collections.Counter()
 
     def begin(self, task: TaskDir, child: Any = None) -> Known:
         """See that whoever waits learns of the end of this task. `child` is reaped then.
 
-        Raises: RuntimeError when the system has no thread left."""
+        Raises: ToolError when the system has no thread left."""
         known = self.view.known(task)
         with self.changed:
             if known.watched:
@@ -5078,8 +5264,10 @@ class Watch:
             known.watched = True
 
         def until_the_end() -> None:
+            over = True
             try:
                 task.join()
+                over = not task.is_queued()         # else its supervisor was killed before it began
                 outcome = task.status().outcome
                 known.failed = outcome in FAILURES
                 self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
@@ -5090,7 +5278,7 @@ class Watch:
                     self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
             finally:
                 with self.changed:
-                    known.ended = True
+                    known.ended = known.watched = over
                     self.changed.notify_all()
             if child is not None:
                 child.wait()                        # it has let go of the lock and is about to exit
@@ -5098,7 +5286,8 @@ class Watch:
             threading.Thread(target=until_the_end, name=f"watch-{task.task_id}", daemon=True).start()
         except RuntimeError:
             known.watched = False
-            raise
+            raise ToolError("Too many tasks are being waited for",
+                            "The system has no thread left for another", "Wait for fewer tasks at once")
         return known
 
     def _bury(self, known: Known) -> None:
@@ -5121,6 +5310,33 @@ class Watch:
         with self.changed:
             self.changed.notify_all()
 
+    def move(self, how: int = fcntl.LOCK_NB) -> None:
+        """Let all tasks begin that may, as every question does. With 0, for whoever has just put one in, it
+        raises OSError; else another question tries again."""
+        try:
+            for task, fds in () if self.closing else self.store.queue.due(self.host, how):
+                self.launch(task, fds)
+        except OSError as error:
+            self.host.log("WARNING", f"A queued task was not launched: {reason_of(error)}")
+            if not how:
+                raise
+
+    def launch(self, task: TaskDir, fds: Sequence[int]) -> None:
+        """Raises: OSError."""
+        child = self.host.launch_supervisor(self.store.root, task.path, fds)
+        self.host.log("INFO", f"{task.task_id}: launched")
+        with contextlib.suppress(ToolError):            # no thread left: a later wait watches it
+            self.begin(task, child)
+
+    def _are_queued(self, waited_for: Sequence[Known]) -> bool:
+        """Watch those that are not queued any more. Whether some are."""
+        if all(known.watched for known in waited_for):
+            return False
+        self.move()
+        queued = self.store.queue.ids()
+        watched = [self.begin(known.task) for known in waited_for if known.task.task_id not in queued]
+        return len(watched) < len(waited_for)
+
     def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
         """Block until all or any of the tasks have ended, `timeout_s` has passed, or the call is cancelled.
         Costs nothing meanwhile, but for a look at the sizes of the event files once a second while the call
@@ -5128,33 +5344,36 @@ class Watch:
 
         Raises: ToolError for an unknown task.
         """
-        tasks = [self.store.get(task_id) for task_id in dict.fromkeys(task_ids)]
+        waited_for = [self.view.known(self.store.get(task_id)) for task_id in dict.fromkeys(task_ids)]
         call.waiting = True
-        try:
-            waited_for = [self.begin(task) for task in tasks]
-        except RuntimeError:
-            raise ToolError("Too many tasks are being waited for",
-                            "The system has no thread left for another", "Wait for fewer tasks at once")
         enough = any if mode == "any" else all
+        running, queued = waited_for, True
         done = lambda: call.cancelled or enough(known.ended for known in waited_for)
+        news = lambda: done() or queued and any(known.ended for known in running)
         end = self.host.monotonic() + timeout_s
         ticker = Ticker(waited_for, call) if call.tell else None
         while True:
+            queued = self._are_queued(waited_for)
             with self.changed:
                 running = [known for known in waited_for if not known.ended]
             if ticker:
                 ticker.tick(running, self.host.monotonic(), self.host.now())
             left = end - self.host.monotonic()
             with self.changed:
-                if self.changed.wait_for(done, min(left, PROGRESS_GAP_S) if ticker else left) or left <= 0:
+                self.changed.wait_for(news, min(left, PROGRESS_GAP_S) if ticker or queued else left)
+                if done() or left <= 0:
                     return
 
     def stop(self, task_ids: Sequence[str]) -> None:
-        """Ask the supervisors of these tasks to stop them, and return at once. A task that does not exist is
-        passed over."""
+        """End those that are queued, ask the supervisors of all others to stop them, and return at once."""
         for task_id in task_ids:
             with contextlib.suppress(ToolError):
-                self.store.get(task_id).stop()
+                task = self.store.get(task_id)
+                with contextlib.suppress(OSError):
+                    if self.store.queue.cancel(task, self.host.now()):
+                        self.view.known(task).ended = True
+                task.stop()
+        self.wake()
 
     def collected(self, task_ids: Sequence[str]) -> None:
         """Remember that a client has been given the results of these tasks: what nobody has collected is kept
@@ -5180,10 +5399,11 @@ class Watch:
             self.store.index()
         born = lambda task_id: modified_at(os.path.join(self.store.live, task_id))
         ids = sorted(filter(re.compile(TASK_ID).fullmatch, names_in(self.store.live)), key=born, reverse=True)
-        found: Dict[str, bool] = {}
+        self.move()
+        queued, found = set(self.store.queue.ids()), {}     # type: Set[str], Dict[str, bool]
         for task_id in ids:
             with contextlib.suppress(FileNotFoundError):        # another server has taken it out
-                found[task_id] = held(os.path.join(self.store.live, task_id))
+                found[task_id] = task_id in queued or held(os.path.join(self.store.live, task_id))
         lost = self._settle([task_id for task_id, runs in found.items() if not runs])
         # one that is held and has no directory is being made
         found = {task_id: runs for task_id, runs in found.items()
@@ -5202,11 +5422,15 @@ class Watch:
         lost = {seen.task.task_id for seen in ended if self._is_untold_loss(seen)}
         unwanted = [seen.task.task_id for seen in ended
                     if seen.status.outcome in (Outcome.LOST, Outcome.CANCELLED)]
-        threads = {**dict.fromkeys(task_ids), **{seen.task.task_id: seen.thread_id for seen in ended}}
+        queued = {seen.task.task_id: seen for seen in ended if not seen.ended}      # their place was lost
+        over = [seen for seen in ended if seen.ended]
+        threads = {**dict.fromkeys(task_ids), **{seen.task.task_id: seen.thread_id for seen in over}}
         try:
-            if ended:
-                self.store.ended.add([seen.task for seen in ended], unwanted, self.host.now())
-            for task_id in threads.keys() - lost:
+            for seen in queued.values():
+                self.store.queue.put(seen.task, seen.spec, self.host.now())
+            if over:
+                self.store.ended.add([seen.task for seen in over], unwanted, self.host.now())
+            for task_id in threads.keys() - lost - queued.keys():
                 self.store.settle(task_id, threads[task_id])
         except OSError as error:                            # a full disk: another time
             raise_if_exhausted(error)
@@ -5288,8 +5512,7 @@ class Watch:
                 raise ToolError(what, why, "codex_wait for it first")
 
     def look_for_lost(self) -> None:
-        """Kill what lost tasks left running; for the start of a server, which makes nothing where nothing
-        is."""
+        """Kill what these left running; at the start of a server, which makes nothing where nothing is."""
         with contextlib.suppress(OSError):
             if os.path.isdir(self.store.live):
                 self.live()
@@ -5299,6 +5522,7 @@ class Watch:
         servers. A task that is not there any more counts as ended. Raises: OSError when the system is
         exhausted."""
         running, ended, failed, last = [], [], 0, 0.0
+        self.move()
         for task_id in task_ids:
             try:
                 task = self.store.get(task_id)          # no record is read of one whose end wakes us
@@ -6361,7 +6585,7 @@ class Planner(Room):
             None if "review" in request else self.worktrees.around(cwd, owner), title_of(request["prompt"]),
             self._warnings(arguments, unsaid), fork_of=thread.thread_id if forks else None,
             review=self._reviewed(request, cwd), codex_home=self.bounds.home(arguments.get("codex_home")),
-            launcher=config.launcher)
+            launcher=config.launcher, max_parallel=config.max_parallel)
         codex_argv(spec)                # what no command line can hold is refused here, not in the supervisor
         self.bounds.check_known(spec)
         if spec.worktree is not None:
@@ -6580,6 +6804,7 @@ class Starter(Room):
     def __init__(self, planner: Planner) -> None:
         super().__init__(*planner.ground)
         self.planner, self.worktrees = planner, planner.worktrees
+        self.inside = False                 # of a task of ours, as the first start finds out
 
     def start(self, requests: Sequence[Mapping[str, Any]], label: str, call: Call) -> List[str]:
         """See Swarm.start."""
@@ -6688,13 +6913,9 @@ class Starter(Room):
                             f"{told(some(conflicts))}: the task has to unite them")
 
     def _check_depth(self) -> None:
-        """Codex keeps the mark of a task from its MCP servers, so we look for supervisors above us. Raises:
-        ToolError when there are so many that this server may start nothing."""
-        pid, around = os.getpid(), {self.environ.get(TASK_ENV, "")}
-        while pid > 1:
-            pid, directory = self.host.about(pid)
-            around.add(os.path.basename(directory))
-        around.discard("")
+        """Raises: ToolError when this server runs inside of so many tasks that it may start nothing."""
+        around = self.host.tasks_around().union(filter(None, [self.environ.get(TASK_ENV)]))
+        self.inside = bool(around)
         if len(around) >= self.config.depth:
             outer = ", ".join(sorted(around))
             raise ToolError(f"No task is started: this server runs inside of task {outer}",
@@ -6734,6 +6955,7 @@ class Starter(Room):
                 undo.callback(self._undo, births)
                 for plan in plans:
                     births.append(Birth(plan, TaskDir.create(self.store.tasks, plan.spec, plan.prompt)))
+                    births[-1].task.keep_environ(self.environ)
                 note([plan.spec.task_id for plan in plans])
                 self._begin_all(births, call)
                 undo.pop_all()
@@ -6774,37 +6996,34 @@ class Starter(Room):
         self._run(birth)
 
     def _run(self, birth: Birth) -> None:
-        """A server killed between the two steps leaves a task that reads as lost before it began. Raises:
-        OSError."""
-        birth.task, lock, control = birth.task.appear()
-        task = birth.task
-        try:
-            child = self.host.launch_supervisor(self.store.root, task.path, (lock, control))
-        finally:
-            os.close(lock)
-            os.close(control)
+        """Let it wait for its turn, which is at once where it may. Inside of a task it begins in the place of
+        that, or both could wait for each other; it is stopped with it. Raises: OSError."""
+        if self.inside:
+            with open(open_lock(birth.task.file("lock")), "wb") as lock:
+                flock(lock.fileno(), fcntl.LOCK_EX)
+                birth.task = birth.task.appear()
+                self.watch.launch(birth.task, [lock.fileno()])
+        else:
+            birth.task = self.store.queue.put(birth.task, birth.plan.spec, self.host.now())
         birth.runs = True
-        self.host.log("INFO", f"{task.task_id}: launched in {birth.plan.spec.cwd}")
-        with contextlib.suppress(RuntimeError):         # no thread left: a later wait watches it
-            self.watch.begin(task, child)
+        self.watch.move(0)
 
     def _fail(self, birth: Birth, error: ToolError) -> None:
         """A task whose worktree cannot be made has ended when it appears. Its `cwd` is the place that is not
         there: it has done nothing in the checkout. Raises: OSError."""
-        task, spec, now = birth.task, birth.plan.spec, self.host.now()
-        why = failure(FailureKind.SETUP, f"{error.what}: {error.why}", error.fix)
-        os.unlink(task.file("reserve"))                 # the disk may be full
+        task, spec = birth.task, birth.plan.spec
         task.write_spec(spec._replace(cwd=os.path.join(self.config.worktree_dir, spec.task_id)))
-        report = Report(Outcome.FAILED, now - spec.created_at, now, failure=why, warnings=spec.warnings)
-        task.end(advance(Status(State.STARTING), "spawn_failed"), report)
-        birth.task, *fds = task.appear()
-        for fd in fds:
-            os.close(fd)
+        why = failure(FailureKind.SETUP, f"{error.what}: {error.why}", error.fix)
+        self.store.queue.end(task, why, self.host.now())
+        birth.task = task.appear()
         self.host.log("WARNING", f"{birth.task.task_id}: {error}")
 
     def _undo(self, births: Sequence[Birth]) -> None:
         """Stop what runs, unless the server ends, and leave nothing of the others."""
-        self.watch.stop([birth.task.task_id for birth in births if birth.runs and not self.watch.closing])
+        now, going = self.host.now(), [birth for birth in births if birth.runs and not self.watch.closing]
+        for birth in going:
+            birth.runs = not self.store.queue.cancel(birth.task, now)
+        self.watch.stop([birth.task.task_id for birth in going])
         for birth in births:
             if not birth.runs:
                 birth.task.discard()
@@ -7260,6 +7479,12 @@ class Doctor(Room):
             f"Its tasks then go on: codex_wait. Better {lasting(needs_s)}: {fix}" if short else ""
 
 
+def parallel_by_default() -> int:
+    """Tasks at once: 8 a core and 512 MiB of memory each, but 4 at least, at most 32."""
+    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return max(4, min(32, 8 * (os.cpu_count() or 1), memory_mb // 512))
+
+
 def default_config(environ: Mapping[str, str]) -> Config:
     """What holds without flags, but for where tasks are kept, which CODEX_SWARM_TASK_DIR says."""
     home = os.path.expanduser("~")
@@ -7267,7 +7492,8 @@ def default_config(environ: Mapping[str, str]) -> Config:
     given = environ.get("CODEX_SWARM_TASK_DIR") or os.path.join(state, "codex-swarm")
     root = os.path.abspath(os.path.expanduser(given))
     return Config(root, os.path.join(root, "worktrees"),
-                  codex_home=environ.get("CODEX_HOME") or os.path.join(home, ".codex"))
+                  codex_home=environ.get("CODEX_HOME") or os.path.join(home, ".codex"),
+                  max_parallel=parallel_by_default())
 
 
 class Swarm:
@@ -7506,6 +7732,7 @@ class Tool(NamedTuple):
         checked = canonical(self.args, dict(arguments))
         refuse(problems(self.args, checked))
         call.request_id = checked.pop("client_request_id", "")
+        swarm.watch.move()
         return self.run(swarm, checked, call)
 
 
@@ -8280,7 +8507,7 @@ section { border-top: 1px solid #8888; padding: 1rem 0 } .soft { opacity: .7 }
 svg { width: 100%; display: block } line { stroke: #8888 } rect { fill: currentColor }
 svg text { font: 13px system-ui, sans-serif; fill: currentColor }
 .succeeded { color: #2da44e } .failed, .lost, .timed_out { color: #e5484d } .cancelled { color: #bf8700 }
-.starting, .running, .stopping { color: #3b82f6 } .prepared { color: #8888 }
+.queued, .starting, .running, .stopping { color: #3b82f6 } .prepared { color: #8888 }
 .text { white-space: pre-wrap; margin: .5rem 0 } summary { cursor: pointer }
 pre { font: 13px/1.4 monospace; overflow-x: auto; border: 1px solid #8888; padding: .5rem }
 .plus { background: #2da44e33 } .minus { background: #e5484d33 } .hunk { color: #3b82f6 }"""
@@ -9295,6 +9522,7 @@ def _number(unit: str, least: float = 0) -> Callable[[str], float]:
     return read
 
 
+_parallel = lambda given: int(_number("tasks")(given))
 LISTED_AT_ONCE = 500                # of ended tasks
 FAR = 1 << 40                       # lines, seconds: further than anybody gets
 LINES_OF_OUTPUT = 5                 # of a command, its last ones
@@ -9326,6 +9554,10 @@ VARIABLES: Mapping[str, Variable] = {
     "CODEX_SWARM_MIN_FREE_MB": Variable(
         "min_free_mb", lambda given: int(_number("MiB")(given)),
         "no worktree is made where fewer MiB are free (default: 512); 0: never refused"),
+    "CODEX_SWARM_MAX_PARALLEL": Variable(
+        "max_parallel", _parallel,
+        "so many tasks run at once, those of all your servers together; others are queued (default: 8 a core "
+        "and 512 MiB each, from 4 to 32); 0: no limit; --max-parallel wins"),
     "CODEX_SWARM_DEPTH": Variable(
         "depth", lambda given: int(_number("levels", 1)(given)),
         "1 (default): a server that runs inside of a task starts none; 2: it does, but none inside of those; "
@@ -9466,6 +9698,7 @@ SERVER_FLAGS = (
         help="another account: calls may choose NAME for the CODEX_HOME at DIR (repeatable)"),
     arg("--launcher", metavar="COMMAND", type=_command,
         help="start codex by way of it, such as `srun --ntasks=1`; {task_id} and {cwd} in it are the task's"),
+    arg("--max-parallel", metavar="N", type=_parallel, help="so many tasks run at once; 0: no limit"),
     arg("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2],
         help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
              "`profile`; one that names no sandbox is read-only, in a worktree MODE"),

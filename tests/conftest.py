@@ -265,6 +265,8 @@ def told(*words, **env):
 
 def stop_all_tasks(root):
     """Stop what still runs below `root`, and wait until it is gone."""
+    for place in (root / "queue").glob("*"):                        # nothing more begins
+        place.unlink()
     for task in task_dirs(root):
         if is_supervised(task):
             try:

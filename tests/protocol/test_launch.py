@@ -73,8 +73,9 @@ def test_neither_a_supervisor_nor_who_forks_it_has_anything_of_the_client_or_the
     log = str(directory / "supervisor.log")
     assert [of_supervisor.pop(fd) for fd in range(3)] == [os.devnull, os.devnull, log]
     kinds = sorted(what.partition(":")[0] for what in of_supervisor.values())
-    # by which signals wake it
-    assert kinds == [str(directory / "control"), str(directory / "lock"), "pipe", "pipe"]
+    slot = str(directory.parent.parent / "slots" / "1")
+    # the pipe is the one by which signals wake it
+    assert kinds == [slot, str(directory / "control"), str(directory / "lock"), "pipe", "pipe"]
     of_forker = descriptors(forker)
     assert [of_forker.pop(fd) for fd in range(3)] == [os.devnull] * 3
     assert [what.partition(":")[0] for what in of_forker.values() if what != os.devnull] == ["socket"]

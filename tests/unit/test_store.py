@@ -25,8 +25,9 @@ class Made:
 
     def __init__(self, store, number, **fields):
         fields = {"created_at": float(number), "codex": "/bin/codex", "cwd": "/", **fields}
-        self.dir, *self.fds = TaskDir.create(store.tasks, Spec("%012x" % number, **fields),
-                                             "the prompt").appear()
+        self.dir = TaskDir.create(store.tasks, Spec("%012x" % number, **fields), "the prompt").appear()
+        self.fds = [cms.take(self.dir.file("lock")), self.dir.listen()]
+        self.advance("launch")
         self.id, self.path = self.dir.task_id, self.dir.path
 
     def advance(self, *events, **facts):
@@ -68,7 +69,7 @@ def make(tasks):
         task.die()
 
 
-def test_a_task_is_complete_and_locked_before_it_has_its_name(tasks, make):
+def test_a_task_is_complete_and_queued_before_it_has_its_name(tasks, make):
     seen = []
 
     def at_the_rename(name, args):
@@ -79,7 +80,7 @@ def test_a_task_is_complete_and_locked_before_it_has_its_name(tasks, make):
                  hidden.status().state, hidden.spec().task_id))
     with auditing(at_the_rename):
         task = make()
-    assert seen == [([], FILES, True, State.STARTING, task.id)]
+    assert seen == [([], FILES, False, State.QUEUED, task.id)]
     assert (tasks.ids(), os.listdir(tasks.tasks)) == ([task.id], [task.id])
     with open(task.dir.file("prompt"), encoding="utf-8") as f:
         assert f.read() == "the prompt"
@@ -87,9 +88,7 @@ def test_a_task_is_complete_and_locked_before_it_has_its_name(tasks, make):
 
 def test_a_prompt_reaches_the_file_byte_for_byte(tasks):
     prompt = "\ufefftwo\r\nlines\rand\u2028\0\x85\U0001f41d\n\n"
-    directory, *fds = TaskDir.create(tasks.tasks, Spec("0" * 12, 0.0, "c", "/"), prompt).appear()
-    for fd in fds:
-        os.close(fd)
+    directory = TaskDir.create(tasks.tasks, Spec("0" * 12, 0.0, "c", "/"), prompt).appear()
     with open(directory.file("prompt"), "rb") as f:
         assert f.read() == prompt.encode("utf-8")
 

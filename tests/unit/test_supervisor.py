@@ -95,8 +95,8 @@ def test_a_codex_that_vanished_before_the_start_is_codex_missing(swarm, tmp_path
     app.store.prepare()
     plan = app.plan({"prompt": "x"})
     os.unlink(plan.spec.codex)
-    directory, lock, control = TaskDir.create(app.store.tasks, plan.spec, "x").appear()
-    launch(app, directory, lock, control)
+    directory = TaskDir.create(app.store.tasks, plan.spec, "x").appear()
+    launch(app, directory, cms.take(directory.file("lock")))
     (record,) = ended(app, [directory.task_id])
     assert (record["outcome"], record["failure"]["kind"]) == ("failed", "codex_missing")
     assert "exit_code" not in record
@@ -167,23 +167,24 @@ def test_a_task_runs_without_a_forker_though_python_was_updated_beneath_the_serv
 
 # -- stopping -----------------------------------------------------------------------------------------
 def born(app, prompt="x"):
-    """A task that nobody supervises yet; its directory, and the descriptors of its lock and control."""
+    """A task whose turn has come, and that nobody supervises yet; its directory, and the descriptor of its
+    lock."""
     app.store.prepare()
     spec = Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd())
-    return TaskDir.create(app.store.tasks, spec, prompt).appear()
+    directory = TaskDir.create(app.store.tasks, spec, prompt).appear()
+    return directory, cms.take(directory.file("lock"))
 
 
-def launch(app, directory, lock, control):
-    app.host.launch_supervisor(app.store.root, directory.path, (lock, control))
+def launch(app, directory, lock):
+    app.host.launch_supervisor(app.store.root, directory.path, (lock,))
     os.close(lock)
-    os.close(control)
 
 
 def test_a_task_that_is_stopped_before_codex_starts_never_starts_it(swarm):
     app = swarm()
-    directory, lock, control = born(app)
+    directory, lock = born(app)
     directory.stop()
-    launch(app, directory, lock, control)
+    launch(app, directory, lock)
     (record,) = ended(app, [directory.task_id])
     assert (record["outcome"], record["failure"]["kind"],
             "exit_code" in record) == ("cancelled", "cancelled", False)
@@ -406,11 +407,10 @@ def test_a_supervisor_that_is_asked_to_end_cancels_its_task_and_says_why(swarm, 
 def test_a_supervisor_that_is_asked_to_end_before_it_has_begun_cancels_its_task(swarm):
     app = swarm()
     app.host.forker = None
-    directory, lock, control = born(app)
-    child = app.host.launch_supervisor(app.store.root, directory.path, (lock, control))
+    directory, lock = born(app)
+    child = app.host.launch_supervisor(app.store.root, directory.path, (lock,))
     child.terminate()
     os.close(lock)
-    os.close(control)
     (record,) = ended(app, [directory.task_id])
     assert record["outcome"] == "cancelled"
     assert not os.path.exists(directory.file("events.jsonl"))
@@ -523,16 +523,13 @@ def test_codex_dies_with_its_supervisor_also_when_no_server_is_left_to_see_it(sw
     assert app.record(task_id)["outcome"] == "lost"
 
 
-def test_a_server_that_dies_while_it_launches_leaves_no_task_alive_in_name_only(swarm):
+def test_what_a_server_launches_that_dies_meanwhile_begins_at_the_next_question(swarm):
     app = swarm()
-    app.store.prepare()
-    directory, *fds = TaskDir.create(app.store.tasks,
-                                     Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, "/"),
-                                     "x").appear()
-    for fd in fds:
-        os.close(fd)                                # what the kernel does then
+    directory, lock = born(app, "SAY done")
+    os.close(lock)                                  # what the kernel does then
+    assert directory.status().state is cms.State.QUEUED and app.unended() == []
     (record,) = ended(app, [directory.task_id])
-    assert record["outcome"] == "lost" and app.unended() == []
+    assert record["content"] == "done"
 
 
 # -- no room ------------------------------------------------------------------------------------------

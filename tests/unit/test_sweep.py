@@ -1357,9 +1357,8 @@ def test_a_branch_to_which_a_bisection_elsewhere_will_come_back_stays(made, repo
 
 def test_a_lost_task_is_as_old_as_its_last_event(tasks, tmp_path):
     app = cms.Swarm(cms.Config(tasks.root, str(tmp_path / "w"), task_max_age_s=3600.0), cms.Host(), {})
-    task, *descriptors = cms.TaskDir.create(tasks.tasks, cms.Spec("0" * 12, 1.0, "/x", "/"), "p").appear()
-    for each in descriptors:
-        os.close(each)
+    task = cms.TaskDir.create(tasks.tasks, cms.Spec("0" * 12, 1.0, "/x", "/"), "p").appear()
+    task.write_status(cms.Status(cms.State.STARTING))
     task.collect()
     pathlib.Path(task.file("events.jsonl")).write_text("")
     for name in ("spec.json", "status.json"):

@@ -1,0 +1,224 @@
+"""A limit on the tasks that run at once, of all servers of a ROOT, and the queue of those that wait."""
+import contextlib
+import os
+import signal
+import sys
+
+import pytest
+
+import codex_mcp_swarm as cms
+from client import eventually
+from codex_mcp_swarm import Outcome, Spec, State, Status, TaskDir
+
+from .helpers import begin, ended, parent_of
+
+NOW_S = 1_700_000_000.0
+
+
+@pytest.fixture
+def put(tasks):
+    """`put(number, limit)`: a task that is queued, in a ROOT that has no servers."""
+    def put(number, limit=2, **fields):
+        spec = Spec("%012x" % number, NOW_S, "/bin/codex", "/", max_parallel=limit, **fields)
+        return tasks.queue.put(TaskDir.create(tasks.tasks, spec, "x"), spec, NOW_S)
+    return put
+
+
+def due(tasks, host=cms.Host()):
+    """The tasks that may begin, and do: each is held by a supervisor, which this test plays."""
+    found, held = [], []
+    for task, fds in tasks.queue.due(host):
+        held += map(os.dup, fds)
+        task.write_status(Status(State.STARTING))
+        tasks.queue.drop(task)
+        found.append(int(task.task_id, 16))
+    return found, held
+
+
+# -- who is next --------------------------------------------------------------------------------------
+def test_the_oldest_begin_first_and_each_end_makes_room_for_one(tasks, put):
+    for number in (9, 3, 7, 5):
+        put(number)
+    begun, held = due(tasks)
+    assert begun == [9, 3] and due(tasks)[0] == []
+    os.close(held[1])                               # a slot alone: whatever becomes of its supervisor
+    assert due(tasks)[0] == [7]
+    cms.close_all(*held[2:])
+    assert due(tasks)[0] == [5]
+
+
+def test_a_task_without_a_limit_waits_for_nobody_and_others_do_not_overtake(tasks, put):
+    for number, limit in ((1, 1), (2, 1), (3, 8), (4, 0)):
+        put(number, limit)
+    begun, held = due(tasks)
+    assert begun == [1, 4], "3 may not go before 2, though a slot is free for it"
+    cms.close_all(*held)
+    assert due(tasks)[0] == [2, 3]
+
+
+def test_the_order_of_arrival_holds_when_the_clock_goes_back(tasks, put):
+    put(1)
+    spec = Spec("%012x" % 2, NOW_S, "/bin/codex", "/", max_parallel=2)
+    tasks.queue.put(TaskDir.create(tasks.tasks, spec, "x"), spec, NOW_S - 3600)
+    assert tasks.queue.ids() == ["%012x" % 1, "%012x" % 2]
+
+
+@pytest.mark.parametrize("number, place", [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"),
+                                           (12, "12th"), (13, "13th"), (21, "21st"), (23, "23rd")])
+def test_a_place_is_told_as_people_say_it(tasks, number, place):
+    for i in range(1, 24):
+        open(os.path.join(tasks.queue.path, "%013d.4.%012x" % (i, i)), "w").close()
+    assert tasks.queue.place("%012x" % number) == place + " of 23"
+
+
+def test_what_has_no_place_in_the_queue_is_passed_over(tasks, put):
+    put(1)
+    for name in ("notes.txt", "%013d.x.%012x" % (1, 1), "%013d.2.%012x" % (1, 0xabc)):
+        open(os.path.join(tasks.queue.path, name), "w").close()
+    assert due(tasks)[0] == [1] and tasks.queue.ids() == []
+
+
+# -- whoever is killed --------------------------------------------------------------------------------
+def crash(act, at):
+    """Do it in a process that is killed at its `at`-th question to the system; whether it came to the end."""
+    pid = os.fork()
+    if pid == 0:
+        seen = []
+
+        def die(event, args):
+            seen.append(event)
+            if event in ("open", "os.rename", "os.link", "os.remove", "os.listdir", "fcntl.flock"):
+                die.left -= 1
+                if die.left == 0:
+                    os._exit(9)
+        die.left = at
+        sys.addaudithook(die)
+        with contextlib.suppress(BaseException):
+            act()
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(pid, 0)[1] >> 8
+
+
+def test_whoever_is_killed_while_a_task_is_put_in_leaves_it_queued_or_not_there(tasks, put):
+    codes = []
+    while not codes or codes[-1] == 9:
+        codes.append(crash(lambda: put(len(codes)), len(codes) + 1))
+        there = tasks.has("%012x" % len(codes[:-1]))
+        assert due(tasks)[0] == ([len(codes) - 1] if there else [])
+        assert tasks.queue.ids() == []
+    assert codes[-1] == 0 and len(codes) > 10
+
+
+def test_whoever_is_killed_while_it_lets_a_task_begin_leaves_it_to_the_next_one(tasks, put):
+    codes = []
+    while not codes or codes[-1] == 9:
+        number = len(codes)
+        put(number, 1)
+
+        def move():
+            for task, fds in tasks.queue.due(cms.Host()):
+                task.write_status(Status(State.STARTING))
+                tasks.queue.drop(task)
+        codes.append(crash(move, number + 1))
+        begun, held = due(tasks)
+        status = TaskDir(os.path.join(tasks.tasks, "%012x" % number)).status()
+        cms.close_all(*held)
+        assert (begun == [number]) != (status.outcome is Outcome.LOST)
+        assert tasks.queue.ids() == []
+    assert codes[-1] == 0 and len(codes) > 10
+
+
+# -- cancelled ----------------------------------------------------------------------------------------
+def test_to_cancel_a_queued_task_is_final_and_takes_no_process(tasks, put):
+    first, second = put(1, 1), put(2, 1)
+    begun, held = due(tasks)
+    assert not tasks.queue.cancel(first, NOW_S + 5), "it has begun: its supervisor has to stop it"
+    assert tasks.queue.cancel(second, NOW_S + 5) and not tasks.queue.cancel(second, NOW_S + 6)
+    assert (second.status().outcome, second.report().elapsed_s) == (Outcome.CANCELLED, 5.0)
+    cms.close_all(*held)
+    assert due(tasks)[0] == [] and tasks.queue.ids() == []
+
+
+def test_a_task_that_begins_just_now_is_not_cancelled_behind_the_back_of_its_supervisor(tasks, put):
+    task = put(1)
+    held = cms.take(task.file("lock"))
+    assert not tasks.queue.cancel(task, NOW_S) and task.is_queued()
+    os.close(held)
+
+
+# -- with supervisors ---------------------------------------------------------------------------------
+def test_the_queue_moves_by_itself_when_no_server_asks(swarm, gate, tmp_path):
+    app, log = swarm(max_parallel=1), tmp_path / "log"
+    first = begin(app, gate.wait)
+    lines = [{"prompt": "SHELL echo %d >>%s" % (i, log)} for i in range(3)]
+    rest = app.start(lines)
+    assert [app.record(i)["state"] for i in rest] == ["queued"] * 3
+    assert app.record(rest[1])["progress"]["detail"] == "2nd of 3, at most 1 run at once"
+    app.watch.close()                                       # as a server that has ended
+    gate.open()
+    last = app.store.get(rest[-1])
+    eventually(lambda: os.path.exists(last.file("report.json")), what="the end of the last one")
+    assert log.read_text().split() == ["0", "1", "2"]
+    assert [r["outcome"] for r in ended(app, [first.task_id, *rest])] == ["succeeded"] * 4
+
+
+def test_a_wait_returns_when_a_queued_task_is_cancelled_elsewhere(swarm, gate):
+    app, other = swarm(max_parallel=1), swarm()
+    first, (queued,) = begin(app, gate.wait), app.start([{"prompt": "x"}])
+    assert other.unended() == [queued, first.task_id]
+    other.stop([queued])
+    (record,) = ended(app, [queued])
+    assert (record["outcome"], record["failure"]["kind"]) == ("cancelled", "cancelled")
+    assert app.unended() == [first.task_id]
+    assert not os.path.exists(app.store.get(queued).file("events.jsonl"))
+
+
+def test_the_slot_of_a_killed_supervisor_is_free_at_the_next_question(swarm, gate):
+    app = swarm(max_parallel=1)
+    first, (queued,) = begin(app, gate.wait), app.start([{"prompt": "SAY done"}])
+    pid = eventually(lambda: first.status().pid, what="the start of codex")
+    os.kill(parent_of(pid), signal.SIGKILL)
+    assert ended(app, [queued])[0]["content"] == "done"
+    assert app.record(first.task_id)["outcome"] == "lost"
+
+
+def test_a_supervisor_that_is_killed_before_it_begins_leaves_its_task_queued(swarm):
+    app = swarm()
+    app.store.prepare()
+    spec = Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd())
+    task = app.store.queue.put(TaskDir.create(app.store.tasks, spec, "SAY done"), spec, app.host.now())
+    lock = cms.take(task.file("lock"))
+    act = lambda: cms.supervisor_main([task.path, str(lock)])
+    assert crash(act, 5) == 9                               # while it reads what it has to do
+    os.close(lock)
+    assert task.status().state is State.QUEUED
+    assert ended(app, [task.task_id])[0]["content"] == "done"
+
+
+def test_a_task_runs_with_the_environment_it_was_asked_for_with_and_no_secret_is_on_disk(
+        swarm, gate, monkeypatch):
+    monkeypatch.setenv("CODEX_API_KEY", "sk-of-the-first-0123456789abcdef")
+    app = swarm(max_parallel=1)
+    first = begin(app, gate.wait)
+    monkeypatch.setenv("TEST_COLOUR", "of the second")
+    (queued,) = app.start([{"prompt": "ARGV"}])
+    kept = app.store.get(queued).file("environ")
+    with open(kept, "rb") as f:
+        text = f.read()
+    assert b"TEST_COLOUR=of the second" in text and b"sk-of" not in text
+    gate.open()                                             # the supervisor of the first lets it begin
+    content = ended(app, [first.task_id, queued])[1]["content"]
+    assert "of the second" in content and "sk-of-the-first" in content
+    assert not os.path.exists(kept)
+
+
+def test_a_place_that_was_lost_is_given_again(swarm, gate):
+    app = swarm(max_parallel=1)
+    first, (queued,) = begin(app, gate.wait), app.start([{"prompt": "SAY done"}])
+    for name in os.listdir(app.store.queue.path):
+        os.unlink(os.path.join(app.store.queue.path, name))
+    app.unended()
+    assert app.store.queue.ids() == [queued]
+    gate.open()
+    assert ended(app, [first.task_id, queued])[1]["content"] == "done"
