@@ -7275,17 +7275,46 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-# Where clients may have our entry; of codex, which tells itself, no file. Relative: in the current directory.
-SETTINGS: Mapping[str, Sequence[str]] = {
-    "claude": ("~/.claude.json", ".mcp.json"), "codex": (),
-    "cursor": ("~/.cursor/mcp.json", ".cursor/mcp.json"), "vscode": (".vscode/mcp.json",),
-    "gemini": ("~/.gemini/settings.json",),
-    "opencode": ("~/.config/opencode/opencode.json", "opencode.json"),
-    "claude-desktop": ("~/.config/Claude/claude_desktop_config.json",
-                       "~/Library/Application Support/Claude/claude_desktop_config.json")}
-# How long a call may take whose entry names no `timeout`; 0: hours; of the others nobody can tell.
-# Source: Claude Code 2.1.329, codex-cli 0.169.0, the documentation of Gemini CLI.
-LIMITS_S = {"claude": 0.0, "codex": 300.0, "gemini": 600.0}
+class Entry(NamedTuple):
+    """How a client is told to start us."""
+    files: Tuple[str, ...]              # where it may stand; relative: in a project. None: codex tells itself
+    text: str                           # capitals stand for the command
+    limit_s: Optional[float] = None     # how long a call may take where the entry says nothing; 0: hours
+    where: str = ""                     # it goes, where that is not one of `files`
+
+    @property
+    def place(self) -> str:
+        files = (file if file.startswith("~") else f"{file} in a project" for file in self.files)
+        return self.where or "For " + ", or ".join(files)
+
+
+# To add a client, add a row. Source of the limits: Claude Code 2.1.329, codex-cli 0.169.0, the documentation
+# of Gemini CLI; of the others nobody can tell.
+CLIENTS: Mapping[str, Entry] = {
+    "claude": Entry(("~/.claude.json", ".mcp.json"), "claude mcp add codex-swarm -- SHELL", 0.0,
+                    "Run this in your project. For all projects: `claude mcp add --scope user ...`"),
+    "codex": Entry((), """\
+[mcp_servers.codex-swarm]
+command = PROGRAM
+# The last two keep tasks from starting this server again; the name in them is this table's.
+args = [BEGIN"-c", "mcp_servers.codex-swarm.enabled=false"]
+tool_timeout_sec = 3600
+# `codex exec` refuses tools that would have to ask.
+default_tools_approval_mode = "approve\"""", 300.0, "For ~/.codex/config.toml"),
+    "cursor": Entry(("~/.cursor/mcp.json", ".cursor/mcp.json"),
+                    '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS]}}}'),
+    "vscode": Entry((".vscode/mcp.json",),
+                    '{"servers": {"codex-swarm": {"type": "stdio", "command": PROGRAM, "args": [ARGS]}}}'),
+    "gemini": Entry(
+        ("~/.gemini/settings.json",),
+        '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS], "timeout": 3600000}}}', 600.0),
+    "opencode": Entry(
+        ("opencode.json", "~/.config/opencode/opencode.json"),
+        '{"mcp": {"codex-swarm": {"type": "local", "command": [ALL], "timeout": 3600000}}}'),
+    "claude-desktop": Entry(("~/.config/Claude/claude_desktop_config.json",
+                             "~/Library/Application Support/Claude/claude_desktop_config.json"),
+                            '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS]}}}',
+                            where="For claude_desktop_config.json (Settings, Developer)")}
 
 
 def our_entries(settings: str, cwd: str) -> List[Dict[str, Any]]:
@@ -7328,7 +7357,7 @@ class Doctor(Room):
         checks.update({"launcher": self.launcher} if there and self.config.launcher else {})
         checks.update(git=self.git_version, root=self.root, locks=self.locks, space=self.space)
         found += itertools.starmap(self.one, checks.items())
-        clients = [one for name in SETTINGS if there or name != "codex" for one in self.client(name)]
+        clients = [one for name in CLIENTS if there or name != "codex" for one in self.client(name)]
         none = "no client that is known here starts this server", "`codex-mcp-swarm config CLIENT` prints how"
         return [*found, *(clients or [self.one("clients", lambda: none)])]
 
@@ -7454,7 +7483,7 @@ class Doctor(Room):
     def client(self, name: str) -> Iterator[Finding]:
         """Whether a client can start us, by each of our entries, and how long it waits for a call."""
         told = {"`codex mcp list`": self.ask("mcp", "list", "--json").out} if name == "codex" else {}
-        paths = [os.path.join(self.cwd, os.path.expanduser(file)) for file in SETTINGS[name]]
+        paths = [os.path.join(self.cwd, os.path.expanduser(file)) for file in CLIENTS[name].files]
         told.update((f"`{path}`", text_in(path)) for path in paths if os.path.isfile(path))
         for where, text in told.items():
             try:
@@ -7470,7 +7499,7 @@ class Doctor(Room):
         lost = [word for word in words if re.match("/.*[.]py$", word) and not os.path.isfile(word)]
         if lost or not shutil.which(words[0], path=self.environ.get("PATH", os.defpath)):
             raise ToolError(f"{where} starts `{[*lost, words[0]][0]}`, which is not there", "", fix)
-        limit_s = entry["timeout"] / 1000 if entry.get("timeout") else LIMITS_S.get(name)
+        limit_s = entry["timeout"] / 1000 if entry.get("timeout") else CLIENTS[name].limit_s
         if limit_s is None:
             return f"{where} starts us; should it end a call after 60 s, use `wait: false` and codex_wait", ""
         needs_s = WAIT_S_CODEX if name == "codex" else WAIT_S
@@ -9571,37 +9600,11 @@ VARIABLES: Mapping[str, Variable] = {
 }
 
 
-# Client -> where its entry goes, and the entry; capitals stand for the command. To add a client, add a row,
-# and one to SETTINGS, where the doctor looks for it.
-CLIENTS: Mapping[str, Tuple[str, str]] = {
-    "claude": ("Run this in your project. For all projects: `claude mcp add --scope user ...`",
-               "claude mcp add codex-swarm -- SHELL"),
-    "codex": ("For ~/.codex/config.toml", """\
-[mcp_servers.codex-swarm]
-command = PROGRAM
-# The last two keep tasks from starting this server again; the name in them is this table's.
-args = [BEGIN"-c", "mcp_servers.codex-swarm.enabled=false"]
-tool_timeout_sec = 3600
-# `codex exec` refuses tools that would have to ask.
-default_tools_approval_mode = "approve\""""),
-    "cursor": ("For ~/.cursor/mcp.json, or .cursor/mcp.json in a project",
-               '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS]}}}'),
-    "vscode": ("For .vscode/mcp.json in a project",
-               '{"servers": {"codex-swarm": {"type": "stdio", "command": PROGRAM, "args": [ARGS]}}}'),
-    "gemini": ("For ~/.gemini/settings.json",
-               '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS], "timeout": 3600000}}}'),
-    "opencode": ("For opencode.json in a project, or ~/.config/opencode/opencode.json",
-                 '{"mcp": {"codex-swarm": {"type": "local", "command": [ALL], "timeout": 3600000}}}'),
-    "claude-desktop": ("For claude_desktop_config.json (Settings, Developer)",
-                       '{"mcpServers": {"codex-swarm": {"command": PROGRAM, "args": [ARGS]}}}'),
-}
-
-
 def entry_for(client: str, command: Sequence[str]) -> str:
     words = [toml(word) for word in command]            # which is JSON as well
     values = {"PROGRAM": words[0], "ALL": ", ".join(words), "ARGS": ", ".join(words[1:]),
               "BEGIN": "".join(word + ", " for word in words[1:]), "SHELL": shell_words(command)}
-    return re.sub("|".join(values), lambda found: values[found[0]], CLIENTS[client][1])
+    return re.sub("|".join(values), lambda found: values[found[0]], CLIENTS[client].text)
 
 
 def this_program() -> List[str]:
@@ -9862,6 +9865,7 @@ TYPED: Mapping[str, str] = {
     **{f"codex_{tool}": f"`PROGRAM {typed}`" for tool, typed in {
         "status": "ls --all", "batch": "run", "async": "run -d", "cancel": "stop ID...", "wait": "wait ID...",
         "merge": "merge ID...", "events": "logs ID", "diff": "diff ID", "reply": "reply ID"}.items()},
+    "events.jsonl and stderr.log of the task": "`PROGRAM logs ID`",
     "codex_status with `all`": "`PROGRAM ls --all`", "codex_wait with these task_ids": "`PROGRAM wait ID...`",
     "codex_reply with the arguments in `reply`": "the reply above",
     "A codex_reply to it": "`PROGRAM reply ID`", "codex_reply to": "`PROGRAM reply` to",
@@ -9935,6 +9939,7 @@ class Look:
         the facts stand at the right. `more`: further facts, a text for each task. Where there is little room
         the last facts are left out."""
         hows = [r.get("outcome") or r["state"] for r in records]
+        titles, does = [r.get("title", "") for r in records], [*map(_does, records)]
         names = [r["task_id"][:6] if brief else f"{r['task_id']}  {how:9}" for r, how in zip(records, hows)]
         table = ([lasting(int(r.get("elapsed_s", 0))) for r in records], *more,
                  [diffstat(r.get("worktree", {})) for r in records], [*map(_tokens, records)])
@@ -9946,8 +9951,9 @@ class Look:
                 break
             facts = longer
         room = max(2, self.size[0] - max((columns(n + f) for n, f in zip(names, facts)), default=0) - 6)
-        title = min(room // 2, max((columns(r.get("title", "")) for r in records), default=0))
-        words = [fitted(r.get("title", ""), title) + "  " + fitted(_does(r), room - title) for r in records]
+        named, said = (max(map(columns, texts), default=0) for texts in (titles, does))
+        title = min(named, max(room // 2, room - said))
+        words = [f"{fitted(one, title)}  {fitted(other, room - title)}" for one, other in zip(titles, does)]
         return [self.mark(how) + name + (f"  {said}{fact}" if brief else f"{fact}  {said.rstrip()}")
                 for how, name, fact, said in zip(hows, names, facts, words)]
 
@@ -10087,7 +10093,7 @@ def command_config(typed: Typed) -> int:
         for value in given if isinstance(given, list) else [given] * bool(given):
             words += [names[0]] if value is True else [names[0], value]
     command = [*this_program(), *words]
-    where, text = CLIENTS[client][0], entry_for(client, command)
+    where, text = CLIENTS[client].place, entry_for(client, command)
     if text.startswith("{") and not typed["json"]:          # JSON has no comments
         sys.stderr.write(f"{where}. If there are servers in it already, put this one beside them.\n")
         where = ""
@@ -10649,8 +10655,8 @@ def command_top(typed: Typed) -> int:
     return 0
 
 
-# The demonstration is a story: three tasks at once, of which two change the same line. It plays in a
-# repository that is thrown away, with the real codex where there is one.
+# The demonstration is a story: three tasks at once, of which two change the same line. It types the commands
+# that anybody would, in a repository that is thrown away, with the real codex where there is one.
 DEMO_STORY = "The quick brown fox jumps over the lazy dog."
 DEMO_PROMPTS = ("In story.txt replace the word `brown` by `red`. Change nothing else.",
                 "Write a file moral.txt with the moral of story.txt in one sentence.",
@@ -10679,12 +10685,8 @@ def command_demo(typed: Typed) -> int:
     """Whatever ends it ends its tasks. Killed itself it leaves them in ROOT, where every server sees them and
     can stop them. Returns 0 when all succeeded. Raises: ToolError; OSError."""
     import tempfile
-    call = Call(tell=lambda text, *_: print(f"  {visible(text)}", flush=True))
-
-    def end(*_: Any) -> None:
-        call.cancelled = True
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="codex-swarm-demo-") as place:
         codex, why = Doctor(typed.swarm.bounds).ready()
         print(f"{codex} does the work (this uses your account)." if codex else
@@ -10696,77 +10698,70 @@ def command_demo(typed: Typed) -> int:
                                       merge_verify="", max_sandbox="", allow_roots=())
         swarm = Swarm(plain, typed.swarm.host, typed.environ)
         repo = _demo_repository(swarm, place)
-        task_ids: List[str] = []
         try:
-            options = {"cwd": repo, "worktree": True, "timeout_s": 300}
-            prompts = [] if call.cancelled else DEMO_PROMPTS
-            task_ids = swarm.start([{"prompt": prompt, **options} for prompt in prompts], call=call)
-            if Look(sys.stdout, typed.environ).draws():
-                call.cancelled |= bool(watch_live(swarm, task_ids, sys.stdout))
-            else:
-                swarm.wait(task_ids, WAIT_S, call)
-            if call.cancelled:
-                print("Stopped, with the three tasks.")
-                return 1
-            code = _tell_demo(swarm, task_ids, Look(sys.stdout, typed.environ))
+            status = _tell_demo(swarm, repo)
         finally:
-            swarm.stop(task_ids)
-            swarm.wait(task_ids, CANCEL_WAIT_S, Call())
-            _forget_demo(swarm, repo, task_ids)
-    if code == 0:
+            os.chdir(place)
+            _forget_demo(swarm, repo)
+    if status == 0:
         print(f"\n3 of 3 {'succeeded' if codex else 'pretended to succeed'}. In a client you only say what "
-              "you want: its model makes these calls.")
+              "you want: its model makes such calls.")
     if not codex:
         print("A STAND-IN did this: no model was asked.\n"
               "Next: `npm install -g @openai/codex` unless it is there, `codex login`, and this demo again.")
-    program, others = this_program(), ", ".join(filter("claude".__ne__, CLIENTS))
-    print(f"`{shell_words(program)} config CLIENT` prints the entry for {others}.\n"
-          f"For Claude Code, paste this in your project:\n\n    {entry_for('claude', program)}")
-    return code
+    others = ", ".join(filter("claude".__ne__, CLIENTS))
+    print(for_people(f"`codex-mcp-swarm config CLIENT` prints the entry for {others}.\n")
+          + f"For Claude Code, paste this in your project:\n\n    {entry_for('claude', this_program())}")
+    return status
 
 
 def _demo_repository(swarm: Swarm, place: str) -> str:
-    """Make it, and say what will be done there. Raises: GitError, OSError."""
+    """Raises: GitError, OSError."""
     repo = os.path.join(place, "repository")
     os.mkdir(repo)
     with open(os.path.join(repo, "story.txt"), "w") as f:
         f.write(DEMO_STORY + "\n")
     at = swarm.git.at(repo)
-    at("init", "-q")
-    for key, value in (("name", "demo"), ("email", "demo@localhost")):
-        at("config", f"user.{key}", value)
-    at("add", "story.txt")
-    at("commit", "-q", "-m", "A story")
-    print(f"A throw-away repository: story.txt says `{DEMO_STORY}` Three tasks at once, each in a worktree:\n"
-          + "\n".join(f"  {number}. {prompt}" for number, prompt in enumerate(DEMO_PROMPTS, 1)), flush=True)
+    for words in ("init -q", "config user.name demo", "config user.email demo@localhost", "add story.txt",
+                  "commit -q -m Story"):
+        at(*words.split())
     return repo
 
 
-def _tell_demo(swarm: Swarm, task_ids: Sequence[str], look: Look) -> int:
-    """What came of it: who collides, what fits, how the rest is united. Returns 0 when all succeeded."""
-    records = [swarm.record(task_id) for task_id in task_ids]
-    print("\nEach has committed its work on a branch of its own:", *look.tasks(records), sep="\n")
-    whys = [record["failure"] for record in records if "failure" in record]
-    if whys:
-        print(visible("\n".join(line for why in whys for line in _failure_lines(why))))
-        return 1
-    merge = lambda **how: codex_merge(swarm, how, Call()).data
-    tried = merge(task_ids=task_ids, dry_run=True)
-    print("\nDo they fit together? `codex_merge` with `dry_run` only tells:\n" + visible(render(tried)))
-    fitting = tried.get("fitting", task_ids)
-    done = merge(task_ids=fitting, into="HEAD")
-    print("\nThose that fit go into the branch that is checked out:\n" + visible(render(done)))
-    for conflict in tried.get("conflicts", ())[:1]:
-        left = next(task_id for task_id in task_ids if task_id not in fitting)
-        other = next(task_id for task_id in conflict["tasks"] if task_id != left)
-        told = {"task_id": left, "update_from": other, "prompt": "Unite both: the fox is reddish grey."}
-        print("\nThe last one is united by its own Codex, which gets both versions; then it merges, too:\n"
-              f"codex_reply {json.dumps(told)}")
+def _tell_demo(swarm: Swarm, repo: str) -> int:
+    """Who collides, what fits, how the rest is united. Returns 0 when all succeeded."""
+    call = Call(tell=lambda text, *_: print(f"  {visible(text)}", flush=True))
+
+    def play(*words: str) -> int:
+        print(f"\n$ codex-mcp-swarm {shell_words(words)}", flush=True)
+        typed = configure(words, swarm.environ)
+        typed.config, typed.call = swarm.config, call
+        return COMMANDS[words[0]].run(typed)
+    os.chdir(repo)
+    print(f"In a throw-away repository story.txt says `{DEMO_STORY}`\n"
+          "Three tasks at once, each in a worktree:")
+    status = play("run", "-w", "--timeout", "300", *DEMO_PROMPTS)
+    if status:
+        print("Stopped, with the three tasks." * call.cancelled)
+        return status
+    records = sorted(map(swarm.record, newest_ids(swarm, repo)), key=lambda record: record["started_at"])
+    task_ids = [record["task_id"] for record in records]
+    print("\nEach has committed its work on a branch of its own. Do they fit together?")
+    play("merge", "--dry-run", *task_ids)
+    fitting = codex_merge(swarm, {"task_ids": task_ids, "dry_run": True}, call).data.get("fitting", task_ids)
+    print("\nThose that fit go into the branch that is checked out:")
+    play("merge", "--into", "HEAD", *fitting)
+    if len(fitting) < len(task_ids):
+        print("\nThe last one is united by its own Codex, which gets both versions from the `reply` above; "
+              "then it merges, too.")
     return 0
 
 
-def _forget_demo(swarm: Swarm, repo: str, task_ids: Sequence[str]) -> None:
-    """Remove what would outlive the repository: worktrees, and the records of tasks that have ended."""
+def _forget_demo(swarm: Swarm, repo: str) -> None:
+    """Stop its tasks, and remove what would outlive the repository: their worktrees and records."""
+    task_ids = newest_ids(swarm, repo)
+    swarm.stop(task_ids)
+    swarm.wait(task_ids, CANCEL_WAIT_S, Call())
     swarm.unended()                         # which takes them out of the index of those that have not
     for task_id in task_ids:
         Trees(swarm.git).discard(repo, os.path.join(swarm.config.worktree_dir, task_id), "")

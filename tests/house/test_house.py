@@ -426,7 +426,7 @@ def test_the_page_of_clients_lists_those_of_config_with_the_places_of_their_entr
     rows = [row.split("|")[1:3] for row in text.splitlines() if row.startswith("| `")]
     assert [re.findall(r"`([^`]+)`", name)[0] for name, _ in rows] == list(cms.CLIENTS)
     words = lambda text: re.findall(r"[~.\w/-]+\.(?:json|toml)", text)
-    assert [words(where) for _, where in rows] == [words(where) for where, _ in cms.CLIENTS.values()]
+    assert [words(where) for _, where in rows] == [words(client.place) for client in cms.CLIENTS.values()]
     assert [name for name in cms.CLIENTS if "`%s`" % name not in page("README.md") and name != "claude"] == []
 
 

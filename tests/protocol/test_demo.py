@@ -1,5 +1,4 @@
 """`codex-mcp-swarm demo`, as a person runs it: its story, and that nothing of it stays, whatever ends it."""
-import json
 import pathlib
 import re
 import signal
@@ -74,8 +73,9 @@ NOTHING = ([], [], [])
 
 
 def said(process):
+    """On standard output; who ended how is on standard error, as `run` has it."""
     out, err = process.communicate(timeout=WAIT_S)
-    assert err == b"", err
+    assert b"Traceback" not in err
     return out.decode()
 
 
@@ -85,7 +85,7 @@ def test_a_signal_that_ends_the_demo_ends_its_tasks(codex, demo, root, tmp_path,
     three_run(root)
     process.send_signal(getattr(signal, name))
     assert "succeeded" not in said(process)
-    assert (process.returncode, left(root, tmp_path)) == (1, NOTHING)
+    assert (process.returncode, left(root, tmp_path)) == (130, NOTHING)
 
 
 def test_a_closed_pipe_ends_the_demo_and_its_tasks_without_a_word(codex, demo, root, tmp_path):
@@ -111,12 +111,13 @@ def test_the_demo_tells_who_collides_merges_what_fits_and_how_to_unite_the_rest(
     process = demo(codex())
     text = said(process)
     assert (process.returncode, left(root, tmp_path)) == (0, NOTHING), text
-    red, moral, grey = re.findall(r"(?m)^([0-9a-f]{12})  succeeded", text)
+    red, moral, grey = re.findall(r"(?m)^Task ([0-9a-f]{12}) succeeded", text)
     dry, merged = text.split("Those that fit")
     assert f"Tasks {red} and {grey} conflict in `story.txt`" in dry and "brown" not in merged
+    assert f" reply {grey} 'Unite both versions' --update-from {red}\n" in dry and "`reply` above" in merged
     assert f": {moral}, {red}, +2 -1 2 files" in merged and "Not merged" not in merged
-    call = json.loads(re.search(r"(?m)^codex_reply (.*)$", merged)[1])
-    assert (call["task_id"], call["update_from"]) == (grey, red)
+    typed = re.findall(r"(?m)^\$ codex-mcp-swarm (\w+(?: -\S+)*)", text)
+    assert typed == ["run -w --timeout", "merge --dry-run", "merge --into"]
     assert "3 of 3 succeeded" in text and "STAND-IN" not in text
     assert text.splitlines()[-1] == "    claude mcp add codex-swarm -- %s %s" % (sys.executable, SERVER)
     assert "config CLIENT" in text

@@ -192,10 +192,6 @@ def test_the_command_says_the_same_to_people_and_programs(doctor, capsys, tmp_pa
     assert cms.main(["doctor", "--codex-bin", "/no/codex"]) == 1
 
 
-def test_every_client_that_config_knows_is_looked_at():
-    assert list(cms.SETTINGS) == list(cms.CLIENTS)
-
-
 def test_a_doctor_whose_directory_is_gone_says_all_the_same_what_it_can(doctor, tmp_path, monkeypatch):
     settings(tmp_path / "home" / ".claude.json", entry())
     (tmp_path / "gone").mkdir()
