@@ -8440,7 +8440,9 @@ def _progress_lines(live: Mapping[str, Any]) -> Iterator[str]:
     detail = f": {live['detail']}" if "detail" in live else ""
     idle = f", idle {live['idle']}" if "idle" in live else ""
     yield f"{live['phase']}{detail} (last event {live.get('last_event_s', 0)} s ago{idle})"
-    shown = ("tools", "last_command", "last_file", "last_message", "thinking")
+    if "tools" in live:
+        yield "tools: " + ", ".join(f"{name} {count}" for name, count in live["tools"].items())
+    shown = ("last_command", "last_file", "last_message", "thinking")
     yield from (f"{key.replace('_', ' ')}: {live[key]}" for key in shown if key in live)
 
 
