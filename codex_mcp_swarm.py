@@ -7336,6 +7336,10 @@ def our_entries(settings: str, cwd: str) -> List[Dict[str, Any]]:
     return found
 
 
+def dotted(version: Iterable[int]) -> str:
+    return ".".join(map(str, version))
+
+
 class Doctor(Room):
     """What tasks stand on, and who starts us. It changes nothing of yours: what it makes lies in a
     directory of its own, which goes again. A check returns what it found, and what to do about it, if
@@ -7383,13 +7387,12 @@ class Doctor(Room):
     def codex(self) -> Tuple[str, str]:
         path = self.bounds.codex()
         version = self.bounds.codex_version(path)
-        what = f"{path}, version {'.'.join(map(str, version)) or 'unknown'}"
-        if KNOWN_CODEX[0] <= version[:2] <= KNOWN_CODEX[1]:
+        what, (first, last) = f"{path}, version {dotted(version) or 'unknown'}", KNOWN_CODEX
+        if first <= version[:2] <= last:
             return what, ""
-        known = " to ".join(".".join(map(str, one)) for one in KNOWN_CODEX)
-        better = "this server, should records show `unknown_events`" if version > KNOWN_CODEX[1] else \
+        better = "this server, should records show `unknown_events`" if version > last else \
             "it: `npm install -g @openai/codex`"
-        return what, f"{known} are known: update {better}"
+        return what, f"{dotted(first)} to {dotted(last)} are known: update {better}"
 
     def login(self, home: str = "") -> Tuple[str, str]:
         """`codex login status` knows of OpenAI's login alone: with a key in the environment, or where a
@@ -7447,7 +7450,7 @@ class Doctor(Room):
 
     def git_version(self) -> Tuple[str, str]:
         version = self.git.version()
-        what = f"git {'.'.join(map(str, version))}"
+        what = f"git {dotted(version)}"
         if version < [2, 18]:
             raise ToolError(f"{what} is too old", "Worktrees need 2.18, merges 2.38", "Update git")
         return what, "" if version >= MERGES_SINCE else "codex_merge needs 2.38: update git"
@@ -9770,8 +9773,8 @@ class Typed:
     """One command as it was typed, and what it works with. `options` are its arguments and flags by name."""
 
     def __init__(self, row: Optional[Command], options: Dict[str, Any], config: Config,
-                 environ: Mapping[str, str]) -> None:
-        self.row, self.options, self.config, self.environ = row, options, config, environ
+                 argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.row, self.options, self.config, self.argv, self.environ = row, options, config, argv, environ
         self.call = Call()
 
     def __getitem__(self, name: str) -> Any:
@@ -9902,10 +9905,9 @@ def typed_in(name: str) -> str:
 
 
 def said_of(error: OSError) -> str:
-    """`tasks.json: No such file or directory`. Without a name it is what the system refused, most often to
-    take what is printed."""
-    named = f"{error.filename}: " if error.filename else "What it has to say or to keep cannot be written: "
-    return named + error.strerror if error.strerror else str(error)
+    """`tasks.json: No such file or directory`."""
+    named = error.filename or "The system refused to read or to write something"
+    return f"{named}: {error.strerror}" if error.strerror else str(error)
 
 
 class Look:
@@ -10020,7 +10022,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
     for field, value in options.items():
         if field in Config._fields and value is not None:
             fields[field] = tuple(value) if isinstance(value, list) else value
-    return Typed(row, options, default_config(environ)._replace(**fields), environ)
+    return Typed(row, options, default_config(environ)._replace(**fields), argv, environ)
 
 
 def claim_standard_descriptors() -> None:
@@ -10085,15 +10087,16 @@ examples:
 def command_config(typed: Typed) -> int:
     """Print the entry for a client, with the flags of the server that were given; the path of codex absolute,
     since a client starts it elsewhere. Raises: ToolError where there is none."""
-    client, path, words = typed["client"], typed.config.codex_bin, []
+    client, path = typed["client"], typed.config.codex_bin
     if client is None:
         raise UsageError(f"the command is `config CLIENT`, with one of {', '.join(CLIENTS)}")
     if typed["codex_bin"]:
         find_codex(path, typed.environ.get("PATH", os.defpath))
-    for names, how in SERVER_FLAGS:
-        given = typed[how.get("dest", names[0][2:].replace("-", "_"))]
-        for value in given if isinstance(given, list) else [given] * bool(given):
-            words += [names[0]] if value is True else [names[0], value]
+    words = [word for word in typed.argv if word != "--json"]
+    words.remove("config")
+    words.remove(client)
+    words = [f"--codex-bin={path}" if word.startswith("--codex-bin=") else
+             path if before == "--codex-bin" else word for before, word in zip(["", *words], words)]
     command = [*this_program(), *words]
     where, text = CLIENTS[client].place, entry_for(client, command)
     if text.startswith("{") and not typed["json"]:          # JSON has no comments
@@ -10703,7 +10706,6 @@ def command_demo(typed: Typed) -> int:
         try:
             status = _tell_demo(swarm, repo)
         finally:
-            os.chdir(place)
             _forget_demo(swarm, repo)
     if status == 0:
         print(f"\n3 of 3 {'succeeded' if codex else 'pretended to succeed'}. In a client you only say what "
@@ -10739,10 +10741,9 @@ def _tell_demo(swarm: Swarm, repo: str) -> int:
         typed = configure(words, swarm.environ)
         typed.config, typed.call = swarm.config, call
         return COMMANDS[words[0]].run(typed)
-    os.chdir(repo)
     print(f"In a throw-away repository story.txt says `{DEMO_STORY}`\n"
           "Three tasks at once, each in a worktree:")
-    status = play("run", "-w", "--timeout", "300", *DEMO_PROMPTS)
+    status = play("run", "-w", "-C", repo, "--timeout", "300", *DEMO_PROMPTS)
     if status:
         print("Stopped, with the three tasks." * call.cancelled)
         return status
@@ -10837,17 +10838,15 @@ examples:
 def command_sweep(typed: Typed) -> int:
     """Remove what is old and say what was done with everything, also when nobody listens any more. Returns 0.
     Raises: ToolError or OSError when ROOT cannot be swept."""
-    config = typed.config
-    things = typed.swarm.sweep(typed["dry_run"], typed["ignored"], typed["merged"])
+    config, dry, swept = typed.config, typed["dry_run"], []      # type: Config, bool, List[Swept]
+    things = typed.swarm.sweep(dry, typed["ignored"], typed["merged"])
     if typed["json"]:
-        typed.show({"dry_run": typed["dry_run"], "swept": [thing._asdict() for thing in things]})
+        typed.show({"dry_run": dry, "swept": [thing._asdict() for thing in things]})
         return 0
-    done, total = [0, 0], [0, 0]                # kept, removed
-    word = ("keep", "would remove" if typed["dry_run"] else "removed")
 
-    def say(line: str) -> None:
+    def say(*lines: str) -> None:
         try:
-            print(visible(legible(line)), flush=True)
+            print(visible(legible("\n".join(lines))), flush=True)
         except BrokenPipeError:                 # `| head`: who reads has had enough, the sweep goes on
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     age_s, answers_s = config.task_max_age_s, config.result_max_age_s
@@ -10856,14 +10855,15 @@ def command_sweep(typed: Typed) -> int:
     empty = "" if os.path.isdir(config.root) else ", where nothing was ever run"
     say(f"Tasks in {config.root} (CODEX_SWARM_TASK_DIR){empty}, kept {kept} (CODEX_SWARM_TASK_MAX_AGE), "
         f"their answers {answers_kept} (CODEX_SWARM_RESULT_MAX_AGE)")
+    words = ("keep", "would remove" if dry else "removed")
     for thing in things:
-        done[thing.removed] += 1
-        total[thing.removed] += thing.bytes
-        say(f"{word[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {thing.path}")
-        tasks = [f"tasks {', '.join(thing.task_ids)}"] if len(thing.task_ids) > 1 else []
-        for line in (*tasks, *map(for_people, thing.notes)):
-            say(" " * 15 + line)
-    say(f"{word[1]}: {done[1]}, {total[1] / 1e6:.1f} MB; kept: {done[0]}, {total[0] / 1e6:.1f} MB")
+        swept.append(thing)
+        notes = [f"tasks {', '.join(thing.task_ids)}"] * (len(thing.task_ids) > 1) + [*thing.notes]
+        say(f"{words[thing.removed]:12} {thing.bytes / 1e6:9.1f} MB {lasting(thing.age_s):>7}  {thing.path}",
+            *(" " * 15 + for_people(note) for note in notes))
+    sizes = [[thing.bytes for thing in swept if thing.removed is gone] for gone in (True, False)]
+    say("; ".join(f"{word}: {len(some)}, {sum(some) / 1e6:.1f} MB"
+                  for word, some in zip((words[1], "kept"), sizes)))
     return 0
 
 

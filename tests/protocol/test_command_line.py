@@ -151,6 +151,12 @@ def test_flags_of_config_are_flags_of_the_server(fake, words):
     assert command[2:5] == ["-c", "model=x", "--ephemeral"]
 
 
+def test_a_flag_of_several_words_stays_as_it_was_typed_in_an_entry(fake, tmp_path):
+    words = ["--launcher", "srun --ntasks=1", "--codex-home", "work=%s" % tmp_path]
+    command = pasted("cursor", entry_of(fake, [sys.executable, str(SERVER)], "config", "cursor", *words))
+    assert command[2:] == words
+
+
 def test_config_as_json_has_the_entry_and_the_command_in_it(fake):
     done = run(fake, "config", "cursor", "--json", "--ephemeral")
     told = json.loads(done.stdout.decode())

@@ -117,7 +117,7 @@ def test_the_demo_tells_who_collides_merges_what_fits_and_how_to_unite_the_rest(
     assert f" reply {grey} 'Unite both versions' --update-from {red}\n" in dry and "`reply` above" in merged
     assert f": {moral}, {red}, +2 -1 2 files" in merged and "Not merged" not in merged
     typed = re.findall(r"(?m)^\$ codex-mcp-swarm (\w+(?: -\S+)*)", text)
-    assert typed == ["run -w --timeout", "merge --dry-run", "merge --into"]
+    assert typed == ["run -w -C", "merge --dry-run", "merge --into"]
     assert "3 of 3 succeeded" in text and "STAND-IN" not in text
     assert text.splitlines()[-1] == "    claude mcp add codex-swarm -- %s %s" % (sys.executable, SERVER)
     assert "config CLIENT" in text
