@@ -95,7 +95,7 @@ TRASH_S = 30 * 86400.0              # how long the commits of a removed branch o
 NAMES_SHOWN = 5                     # of a list of files in a record
 HUNKS_SHOWN = 5                     # of the conflicts in one file
 FILES_SHOWN = 20                    # with conflicts, of a pair of tasks
-PAIRS_TRIED = 500                   # of tasks that touch the same files
+PAIRS_TRIED = 2_000                 # of tasks that may conflict
 MERGES_AT_ONCE = 25                 # by one process of git's; the files with conflicts are held in memory
 HUNK_CHARS = 1_500
 TRACE_EVERY_S = 3.0                 # so often git may be asked what running tasks changed
@@ -959,12 +959,6 @@ def told(files: Mapping[str, Any]) -> str:
 def directories_above(path: str) -> List[str]:
     """The directories above a path of git's."""
     return [path[:at] for at, c in enumerate(path) if c == "/"]
-
-
-def meet(one: Set[str], other: Set[str]) -> bool:
-    """Whether two sets of paths have one in common, or a path of one is a directory of the other."""
-    above = lambda paths: {up for path in paths for up in directories_above(path)}
-    return bool((one | above(one)) & other or one & above(other))
 
 
 class Globs:
@@ -2860,6 +2854,20 @@ def copied_into(git_dir: str) -> Set[str]:
     return set()
 
 
+def check_name(at: At, name: str) -> None:
+    """Raises: GitError where another branch, born or unborn, keeps one of this name from being made."""
+    names = (name, *directories_above(name))
+    refs = (f"refs/heads/{one}" for one in names)
+    rows = at("for-each-ref", "--format=branch %(refname)", *refs).split("\n")
+    rows += at("worktree", "list", "--porcelain").split("\n")
+    branches = [row.split("refs/heads/", 1)[1] for row in rows if row.startswith("branch refs/heads/")]
+    taken = [branch for branch in branches if branch in names or branch.startswith(name + "/")]
+    if taken:
+        raise GitError(f"No branch `{clip(name, 100)}` can be made",
+                       f"There is a branch `{taken[0]}` already, and git takes only one of the two",
+                       f"Pass another name, or rename that: `git branch -m {taken[0]} OTHER-NAME`")
+
+
 class Trees:
     """Makes worktrees, and takes back what it made. Of the checkout that they are made from it only reads,
     and it never uses the network."""
@@ -2903,12 +2911,8 @@ class Trees:
         try:
             at("branch", "--no-track", branch, base)
         except GitError:
-            above = branch.split("/")[0]
-            if at.commit_of(f"refs/heads/{above}") is None:
-                raise
-            raise GitError(f"No branch `{branch}` can be made",
-                           f"There is a branch `{above}` already, and git takes only one of the two",
-                           f"Rename that: `git branch -m {above} OTHER-NAME`")
+            check_name(at, branch)
+            raise
 
     @contextlib.contextmanager
     def scratch(self, top: str, commit: str, path: str) -> Iterator[None]:
@@ -2936,8 +2940,7 @@ class Trees:
     def hold(self, tree: Worktree) -> None:
         """Lock the worktree while a task runs in it. A lock of somebody else's serves as well."""
         with contextlib.suppress(GitError):
-            if not os.path.exists(os.path.join(tree.git_dir, "locked")):
-                self.git.at(tree.git_dir)("worktree", "lock", "--reason", LOCK_REASON, tree.path)
+            self.git.at(tree.git_dir)("worktree", "lock", "--reason", LOCK_REASON, tree.path)
 
     def release(self, tree: Worktree) -> None:
         """Undo `hold`, and only that."""
@@ -3208,7 +3211,6 @@ class History:
         for row in reversed(rows):
             commits, _, heads = row.partition("\t")
             self.add(commits.split(), heads.split())
-        self.attributes: Optional[bool] = None              # see below; None: not asked
 
     def add(self, commits: Sequence[str], heads: Sequence[str] = ()) -> None:
         """A commit and its parents, and the heads whose work it brought squashed."""
@@ -3235,16 +3237,6 @@ class History:
         return [head for commit in reversed(list(self.squashes)) if commit in there
                 for head in self.squashes[commit]]
 
-    def has_many_attributes(self, at: At) -> bool:
-        """Whether the tips differ in any .gitattributes; if not, what is merged of them has the same. Raises:
-        GitError."""
-        if self.attributes is None:
-            first, *others = at.find(*(f"{tip}^{{tree}}" for tip in self.tips))
-            asked = "\n".join(f"{first} {other}" for other in others)
-            words = ("diff-tree", "-r", "--name-only", "--stdin", "--", ":(glob)**/.gitattributes")
-            self.attributes = at(*words, stdin=asked + "\n") != asked      # which git repeats
-        return self.attributes
-
 
 class Step(NamedTuple):
     """What comes of one part on top of a commit."""
@@ -3264,7 +3256,6 @@ class Desk:
         self.history: Optional[History] = None
         self.commit = ""                        # whose .gitattributes lie there; none yet
         self.known: Dict[Tuple[str, Part], Step] = {}       # what was tried here already
-        self.trees: Dict[str, str] = {}                     # of commits
 
     @classmethod
     @contextlib.contextmanager
@@ -3314,9 +3305,8 @@ class Desk:
 
     def _made(self, at: str, part: Part, step: Step) -> str:
         """The commit that has `part` on top of `at`."""
-        if step.squash and at not in self.trees:
-            self.trees[at] = self.at.tree_of(at)
-        commit = step.commit or (at if step.squash and step.tree == self.trees[at] else "")
+        empty = step.squash and step.tree == self.at.tree_of(at)
+        commit = step.commit or (at if empty else "")
         if not commit:
             message, parents = f"Merge {part.name}: {part.title}\n", [at, part.head]
             if step.squash:
@@ -3324,7 +3314,6 @@ class Desk:
                 parents = [at]
             commit = self.at.commit(step.tree, parents, message)
             self._past(at, [part]).add([commit, *parents], [part.head] if step.squash else [])
-            self.trees[commit] = step.tree
         self.known[at, part] = step._replace(commit=commit)
         return commit
 
@@ -3390,10 +3379,8 @@ class Desk:
 
     def _lay_out(self, commit: str) -> None:
         """Bring the .gitattributes on the desk to those of the commit. Raises: GitError, OSError."""
-        before, self.commit = self.commit, commit
-        if before and self.history and not self.history.has_many_attributes(self.at):
-            return
-        rows = self.at.changed(before or EMPTY_TREE[len(commit)], commit, ("**/.gitattributes",))
+        before, self.commit = self.commit or EMPTY_TREE[len(commit)], commit
+        rows = self.at.changed(before, commit, ("**/.gitattributes",))
         for row, text in zip(rows, self.at.contents([row.blob for row in rows])):
             path = os.path.join(self.at.cwd, row.path)
             if row.mode.startswith("100"):
@@ -6441,10 +6428,9 @@ class Merger(Room):
     def _newest(self, common: str, trees: Sequence[Worktree]) -> List[str]:
         """What is on each task's branch now, where that goes on from its result; the result, where there is
         no branch. Raises: ToolError."""
-        at, found = self.git.within(common), [None, None] * len(trees)    # type: At, List[Optional[str]]
-        if os.path.isdir(common):
-            names = ((f"{tree.head}^{{commit}}", f"refs/heads/{tree.branch}^{{commit}}") for tree in trees)
-            found = at.find(*itertools.chain.from_iterable(names))
+        names = ((f"{tree.head}^{{commit}}", f"refs/heads/{tree.branch}^{{commit}}") for tree in trees)
+        at = self.git.within(common)
+        found = at.find(*itertools.chain.from_iterable(names))
         tips = []
         for tree, head, on_branch in zip(trees, found[::2], found[1::2]):
             what, tip = f"The work of `{tree.branch}` cannot be merged", on_branch or head
@@ -6485,21 +6471,12 @@ class Merger(Room):
 
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
-        shown, advice = clip(name, 100), "Pass another name as `into`, or \"HEAD\""
         at = self.git.at(top)
         fits = at.run("check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code == 0
         if not fits or name.startswith("-"):
-            raise ToolError(f"`into`: `{shown}` cannot be the name of a branch",
-                            "See git-check-ref-format(1)", advice)
-        above = directories_above(name)
-        refs = [f"refs/heads/{one}" for one in (name, *above)]
-        there = at("for-each-ref", "--format=%(refname)", *refs).splitlines()
-        there += at("worktree", "list", "--porcelain").splitlines()         # a branch may be unborn
-        branches = [row.split("refs/heads/", 1)[1] for row in there if "refs/heads/" in row]
-        taken = [one for one in branches if one in (name, *above) or one.startswith(name + "/")]
-        if taken:
-            why = f"There is a branch `{taken[0]}` already"
-            raise ToolError(f"No branch `{shown}` can be made", why, advice)
+            raise ToolError(f"`into`: `{clip(name, 100)}` cannot be the name of a branch",
+                            "See git-check-ref-format(1)", "Pass another name, or \"HEAD\"")
+        check_name(at, name)
         return name
 
     def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, desk: Desk,
@@ -6524,22 +6501,17 @@ class Merger(Room):
 
     def _pairs(self, onto: str, parts: Sequence[Part], suspects: Set[str], desk: Desk,
                call: Call) -> List[Dict[str, Any]]:
-        """The conflicts between two, one of them suspect, of the first PAIRS_TRIED that touch the same."""
-        paths = lambda part: {row.path for row in desk.at.changed(part.start, part.head)}
-        touched = {part: paths(part) for part in parts}
-        pairs = [(one, other) for one, other in itertools.combinations(parts, 2)
-                 if {one.task_id, other.task_id} & suspects and meet(touched[one], touched[other])]
-        found = []
-        for begin in range(0, min(len(pairs), PAIRS_TRIED), MERGES_AT_ONCE):
+        """The conflicts between two, one of them suspect, of the first PAIRS_TRIED."""
+        found, left = [], PAIRS_TRIED
+        for number, one in enumerate(parts):
             self.proof.check_wanted(call)
-            if call.tell is not None and begin:
-                call.tell(f"comparing tasks: {begin} of {len(pairs)} pairs")
-            some_of = pairs[begin:min(begin + MERGES_AT_ONCE, PAIRS_TRIED)]
-            for one, group in itertools.groupby(some_of, lambda pair: pair[0]):
-                others = [other for _, other in group]
-                steps = desk.steps(desk.merge(onto, [one]).commit, others)
-                found += [_finding([one], other, step.conflicts, onto)
-                          for other, step in zip(others, steps) if step.conflicts]
+            if call.tell is not None and number:
+                call.tell(f"comparing tasks: {number} of {len(parts)}")
+            others = [other for other in parts[number + 1:] if suspects & {one.task_id, other.task_id}][:left]
+            left -= len(others)
+            steps = desk.steps(desk.merge(onto, [one]).commit, others) if others else []
+            found += [_finding([one], other, step.conflicts, onto)
+                      for other, step in zip(others, steps) if step.conflicts]
         return found
 
     def _check_united(self, files: Sequence[str], parts: Sequence[Part], at: At) -> None:
