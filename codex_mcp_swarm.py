@@ -5150,16 +5150,14 @@ class View:
         task, why = seen.task, "The supervisor left no report"
         try:
             report = task.report()
-            if report.in_events:
-                message = Tail(task.file("events.jsonl")).refresh().message
-                report = report._replace(content=message, in_events=False)
-            told = seen.spec.warnings if seen.damage else ()
-            return seen._replace(report=report._replace(warnings=(*told, *report.warnings)))
         except UNREADABLE as error:
             raise_if_exhausted(error)
             if not isinstance(error, FileNotFoundError):
                 why = f"report.json cannot be read: {type(error).__name__}"
-        return seen._replace(report=self._salvaged(seen, why))
+            return seen._replace(report=self._salvaged(seen, why))
+        content = Tail(task.file("events.jsonl")).refresh().message if report.in_events else report.content
+        warnings = (*(seen.spec.warnings if seen.damage else ()), *report.warnings)
+        return seen._replace(report=report._replace(content=content, in_events=False, warnings=warnings))
 
     @staticmethod
     def _salvaged(seen: Seen, why: str) -> Report:

@@ -258,18 +258,19 @@ def test_ctrl_c_leaves_the_task_running_and_names_the_command_that_stops_it(type
     assert record(typed, task_id)["outcome"] == "cancelled"
 
 
-def test_logs_are_followed_to_the_end_of_the_task(typed, fake, repo, gate):
-    prompt = "TELL first\nSHELL echo seen; exit 3\n%s\nSAY last" % gate.wait
+def test_logs_are_followed_to_the_end_of_the_task_and_show_nothing_that_looks_secret(typed, fake, repo, gate):
+    prompt = "TELL first ghp_" + "a" * 24 + "\nSHELL echo seen; exit 3\n%s\nSAY last" % gate.wait
     task_id = typed("run", "-d", prompt).stdout.strip()
     with subprocess.Popen(command("logs", "-f", task_id), env=fake, cwd=str(repo), stdout=subprocess.PIPE,
                           universal_newlines=True) as follower:
         lines = [follower.stdout.readline().rstrip() for _ in range(4)]
-        assert lines == ["first", "running `echo seen; exit 3`", "  seen", "  failed: exit status 3"]
+        assert lines == ["first ***", "running `echo seen; exit 3`", "  seen", "  failed: exit status 3"]
         assert follower.poll() is None
         gate.open()
         assert follower.communicate(timeout=LIMIT_S)[0].splitlines()[-1] == "last"
         assert follower.returncode == 0
     raw = typed("logs", "--raw", task_id).stdout
+    assert "ghp" not in raw
     assert [json.loads(line)["type"] for line in raw.splitlines()][-1] == "turn.completed"
 
 
