@@ -60,7 +60,7 @@ class Crowd:
 
 
 def test_twelve_callers_of_one_request_id_get_the_same_tasks_whoever_of_them_is_killed(swarm):
-    for chance in rounds(2):
+    for chance in rounds(1):
         app = swarm()
         before, named = set(app.store.ids()), "night-%d" % chance.seed_of
 
@@ -84,7 +84,7 @@ def test_twelve_callers_of_one_request_id_get_the_same_tasks_whoever_of_them_is_
 
 def test_what_twelve_processes_note_as_ended_comes_once_and_in_order_to_whoever_reads_on(tasks):
     app = cms.Swarm(cms.Config(tasks.root, tasks.root + "/trees", sys.executable), cms.Host(), os.environ)
-    for chance in rounds(2):
+    for chance in rounds(1):
         names = [["%02x%02x%08x" % (chance.seed_of % 256, process, i) for i in range(20)]
                  for process in range(PROCESSES)]
         for name in sum(names, []):
@@ -111,3 +111,50 @@ def test_what_twelve_processes_note_as_ended_comes_once_and_in_order_to_whoever_
         rows = [row[1] for row in app.store.ended.newest_first(app.store.ended.text())][::-1]
         assert read == rows[-len(read):] and len(set(read)) == len(read), chance.seed_of
         assert said <= set(read) <= set(sum(names, [])), chance.seed_of
+
+
+LIMIT = 3
+
+
+def work_through(store, chance, specs):
+    """Put tasks into the queue, and let begin whatever may, as servers and ending supervisors do. Says when a
+    task begins, while its slot is held, and when it ends, while it still is."""
+    host = cms.Host()
+    for spec in specs:
+        if spec is not None:
+            store.queue.put(cms.TaskDir.create(store.tasks, spec, "x"), spec, time.time())
+        begun = []
+        for task, fds in store.queue.due(host):
+            begun.append((task, [os.dup(fd) for fd in fds]))
+            task.write_status(cms.Status(cms.State.STARTING))
+            store.queue.drop(task)
+            yield "+" + task.task_id
+        time.sleep(chance.random() / 100)           # they run
+        for task, fds in begun:
+            task.end(cms.Status(cms.State.ENDED, cms.Outcome.SUCCEEDED),
+                     cms.Report(cms.Outcome.SUCCEEDED, 1.0, 2.0))
+            yield "-" + task.task_id
+            cms.close_all(*fds)
+
+
+def test_a_queue_that_twelve_processes_move_lets_each_task_begin_once_and_never_more_than_the_limit(tasks):
+    for chance in rounds(1):
+        specs = [[cms.Spec("%02x%02x%08x" % (chance.seed_of % 256, number, i), 1.0, "codex", "/",
+                           max_parallel=LIMIT) for i in range(5)] for number in range(PROCESSES)]
+        crowd = Crowd(lambda number: work_through(tasks, chance, specs[number]))
+        crowd.go()
+        crowd.kill(crowd.pids[:2], chance.random() / 20)
+        said = crowd.ends()
+        said += [(None, word) for word in work_through(tasks, chance, [None] * 100)]
+        running, begun = {}, []
+        for number, word in said:
+            if word[0] == "+":
+                begun.append(word[1:])
+                running[word[1:]] = number
+                alive = [who for who in running.values() if who not in (0, 1)]
+                assert len(alive) <= LIMIT, (chance.seed_of, running)
+            else:
+                del running[word[1:]]
+        assert len(set(begun)) == len(begun) and tasks.queue.names() == [], chance.seed_of
+        there = {name for name in os.listdir(tasks.tasks) if not name.startswith(".")}
+        assert {spec.task_id for spec in sum(specs[2:], [])} <= set(begun) <= there, chance.seed_of
