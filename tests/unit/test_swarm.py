@@ -533,7 +533,7 @@ def test_two_requests_of_one_call_cannot_name_the_same_thread(swarm):
 def test_a_reply_reads_nothing_of_the_tasks_of_other_threads(swarm):
     app = swarm()
     first, *others = [run(app, "x")["task_id"] for _ in range(4)]
-    eventually(lambda: app.live() == {} and os.listdir(app.store.live) == [],
+    eventually(lambda: app.live() == {} and os.listdir(app.store.live) == ["whole"],
                what="the end of the supervisors")
     thread, opened = app.record(first)["threadId"], []
     with auditing(lambda name, args: name == "open" and opened.append(str(args[0]))):
