@@ -1,18 +1,24 @@
 """What has ended is found again: by whoever lost sight of it, in pages, and as news across servers."""
+import pathlib
 import shutil
+import tempfile
 
 import pytest
 
 from client import eventually
-from conftest import git, is_supervised, new_repository, none_runs, running, task_dirs
+from conftest import Gate, git, is_supervised, new_repository, none_runs, running, task_dirs
 
 
 def ended(c, *prompts, **more):
-    """Start tasks, one after the other has ended; their ids. Nobody is given their results."""
+    """Start tasks, one after the other has ended; their ids. Nobody is given their results, as the answer to
+    codex_async would where a task had ended by then."""
     ids = []
     for prompt in prompts:
-        ids.append(c.begin(prompt, **more))
-        eventually(lambda: none_runs(c), what="the end of the task")
+        with tempfile.TemporaryDirectory() as place:
+            gate = Gate(pathlib.Path(place, "gate"))
+            ids.append(c.begin(prompt, gate.wait, **more))
+            gate.open()
+            eventually(lambda: none_runs(c), what="the end of the task")
     return ids
 
 

@@ -260,12 +260,13 @@ def is_collected(root, task_id):
 
 
 @pytest.mark.parametrize("tool", ["codex", "codex_wait", "codex_status", "codex_cancel"])
-def test_a_result_that_a_client_was_given_is_marked_as_collected(client, root, tool):
+def test_a_result_that_a_client_was_given_is_marked_as_collected(client, root, gate, tool):
     c = client()
     if tool == "codex":
         task_id = c.ok("codex", prompt="x")["task_id"]
     else:
-        task_id = c.begin("x")
+        task_id = c.begin(gate.wait)            # had it ended by then, codex_async would give its result
+        gate.open()
         eventually(lambda: not is_supervised(root / "tasks" / task_id), what="the end of the task")
         assert not is_collected(root, task_id)
         c.ok(tool, task_ids=[task_id])

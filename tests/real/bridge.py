@@ -22,10 +22,9 @@ import contextlib
 import json
 import secrets
 import select
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 from urllib.parse import urlsplit
 
 STATELESS = "2026-07-28"
@@ -46,10 +45,9 @@ LIMIT_S = 60  # for one message of the server, and for its end
 class Child:
     """A server process. `turn` is held by the request that talks to it."""
 
-    def __init__(self, command: List[str], environment: Dict[str, str], cwd: str) -> None:
-        pipe = subprocess.PIPE
+    def __init__(self, process: Any) -> None:
         self.turn = threading.Lock()
-        self.process = subprocess.Popen(command, env=environment, cwd=cwd, stdin=pipe, stdout=pipe, bufsize=0)
+        self.process = process
 
     def send(self, message: Any) -> None:
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -76,16 +74,16 @@ class Bridge(ThreadingHTTPServer):
 
     daemon_threads = False  # so that `server_close` waits for the handlers, which end their processes
 
-    def __init__(
-            self, command: List[str], environment: Dict[str, str], cwd: str, translate: Translation) -> None:
+    def __init__(self, start: Callable[[], Any], translate: Translation) -> None:
+        """`start` gives a server process with pipes, unbuffered."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.translate = translate
         self.url = "http://127.0.0.1:%d/mcp" % self.server_port
         self.sessions: Dict[str, Child] = {}
-        self._start = (command, environment, cwd)
+        self._start = start
 
     def child(self) -> Child:
-        return Child(*self._start)
+        return Child(self._start())
 
     def __enter__(self) -> Bridge:
         threading.Thread(target=self.serve_forever, args=(0.05,), name="bridge", daemon=True).start()

@@ -11,18 +11,14 @@ pytestmark = pytest.mark.anyio
 HUGE = "".join("%08d " % number for number in range(100_000))  # 900,000 characters
 
 
-@pytest.mark.parametrize(
-    "prompt",
-    [HUGE, "-", "--help", "- one\n- two", "resume", "review", "/compact now",
-     "ä🙂\u2028\x85 \\n \"quoted\"\t\n\n"],
-    ids=["900,000 characters", "dash", "option", "list", "resume", "review", "slash command",
-         "odd characters"],
-)
-async def test_a_prompt_arrives_character_by_character(lab, prompt):
+async def test_prompts_arrive_character_by_character(lab):
+    prompts = [HUGE, "-", "--help", "- one\n- two", "resume", "review", "/compact now",
+               "ä🙂\u2028\x85 \\n \"quoted\"\t\n\n"]
     async with lab.connect() as swarm:
-        record = await swarm.call("codex", prompt=prompt)
-    assert record["content"].startswith("%d characters, sha256 " % len(prompt))
-    assert [request.prompt for request in lab.model.requests] == [prompt]
+        answer = await swarm.call("codex_batch", tasks=[{"prompt": prompt} for prompt in prompts])
+    for prompt, record in zip(prompts, answer["tasks"]):
+        assert record["content"].startswith("%d characters, sha256 " % len(prompt))
+    assert sorted(request.prompt for request in lab.model.requests) == sorted(prompts)
 
 
 @pytest.mark.parametrize("spelling", ["kebab-case", "snake_case"])
@@ -38,12 +34,14 @@ async def test_instructions_arrive_under_both_spellings(lab, spelling):
     assert not [part for part in developer if "You are Codex" in part]
 
 
-@pytest.mark.parametrize("text", ["123", "true", "[1]", "1.5", '"quoted"', "a = 1", "x # y", "nan", "🙂"])
-async def test_a_string_that_looks_like_toml_stays_a_string(lab, text):
+async def test_strings_that_look_like_toml_stay_strings(lab):
+    texts = ["123", "true", "[1]", "1.5", '"quoted"', "a = 1", "x # y", "nan", "🙂"]
+    tasks = [{"prompt": text, "config": {"developer_instructions": text}} for text in texts]
     async with lab.connect() as swarm:
-        await swarm.call("codex", prompt="hello", config={"developer_instructions": text}, model="123")
-    assert text in lab.model.requests[-1].developer
-    assert lab.model.requests[-1].model == "123"
+        await swarm.call("codex_batch", tasks=tasks, defaults={"model": "123"})
+    assert sorted(request.prompt for request in lab.model.requests) == sorted(texts)
+    for request in lab.model.requests:
+        assert request.prompt in request.developer and request.model == "123"
 
 
 async def test_nested_config_reaches_codex_as_dotted_keys(lab):
@@ -82,13 +80,15 @@ async def test_a_profile_is_used(lab):
     assert lab.model.requests[-1].model == "profile-model"
 
 
-@pytest.mark.parametrize("policy", ["untrusted", "on-failure", "on-request", "never"])
-async def test_an_approval_policy_is_accepted_with_a_warning_where_codex_exec_differs(lab, policy):
+async def test_an_approval_policy_is_accepted_with_a_warning_where_codex_exec_differs(lab):
+    policies = ["untrusted", "on-failure", "on-request", "never"]
+    tasks = [{"prompt": "@say fine", "approval-policy": policy} for policy in policies]
     async with lab.connect() as swarm:
-        record = await swarm.call("codex", prompt="@say fine", **{"approval-policy": policy})
-    assert record["content"] == "fine"
-    warned = [warning for warning in record.get("warnings", []) if "approval-policy" in warning]
-    assert bool(warned) == (policy != "never")
+        answer = await swarm.call("codex_batch", tasks=tasks)
+    for policy, record in zip(policies, answer["tasks"]):
+        assert record["content"] == "fine"
+        warned = [warning for warning in record.get("warnings", []) if "approval-policy" in warning]
+        assert bool(warned) == (policy != "never")
 
 
 @pytest.mark.parametrize(

@@ -4,34 +4,42 @@ import re
 import sys
 
 import pytest
+from model_server import FAILURES
 
 from .harness import SERVER
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize(
-    "failure, kind, retryable, message",
-    [
-        ("unauthorized", "auth", False, "401 Unauthorized"),
-        ("rate_limit", "rate_limit", True, "429 Too Many Requests"),
-        ("usage_limit", "usage_limit", False, "usage limit"),
-        ("server_error", "overloaded", True, "high demand"),
-        ("overloaded", "overloaded", True, "at capacity"),
-        ("bad_model", "bad_request", False, "model 'none' does not exist"),
-        ("bad_value", "bad_request", False, "Unsupported value"),
-        ("context_overflow", "context_overflow", False, "context window"),
-        ("dropped_stream", "network", True, "stream disconnected"),
-    ],
-)
-async def test_a_failure_of_the_service_is_told_by_its_kind(lab, failure, kind, retryable, message):
+KINDS = [
+    ("unauthorized", "auth", False, "401 Unauthorized"),
+    ("rate_limit", "rate_limit", True, "429 Too Many Requests"),
+    ("usage_limit", "usage_limit", False, "usage limit"),
+    ("server_error", "overloaded", True, "high demand"),
+    ("overloaded", "overloaded", True, "at capacity"),
+    ("bad_model", "bad_request", False, "model 'none' does not exist"),
+    ("bad_value", "bad_request", False, "Unsupported value"),
+    ("context_overflow", "context_overflow", False, "context window"),
+    ("dropped_stream", "network", True, "stream disconnected"),
+]
+
+
+async def test_failures_of_the_service_are_told_by_their_kinds(lab):
+    assert {failure for failure, *_ in KINDS} == set(FAILURES)
     async with lab.connect() as swarm:
-        record = await swarm.failed("codex", prompt="@fail " + failure)
-    assert (record["state"], record["outcome"], record["exit_code"]) == ("ended", "failed", 1)
-    assert record["failure"]["kind"] == kind
-    assert record["failure"]["retryable"] is retryable
-    assert message in record["failure"]["message"]
-    assert record["failure"]["advice"]
+        answer = await swarm.call("codex_batch",
+                                  tasks=[{"prompt": "@fail " + failure} for failure, *_ in KINDS])
+    for (_, kind, retryable, message), record in zip(KINDS, answer["tasks"]):
+        assert (record["state"], record["outcome"], record["exit_code"]) == ("ended", "failed", 1)
+        failure = record["failure"]
+        assert (failure["kind"], failure["retryable"]) == (kind, retryable), failure
+        assert message in failure["message"] and failure["advice"]
+
+
+async def test_a_blocking_call_that_failed_is_an_error_with_its_words(lab):
+    async with lab.connect() as swarm:
+        record = await swarm.failed("codex", prompt="@fail unauthorized")
+    assert record["failure"]["kind"] == "auth"
 
 
 async def test_a_refused_connection_is_a_network_failure(lab, closed_port):

@@ -7,7 +7,7 @@ import urllib.request
 
 import anyio
 import pytest
-from model_server import FAILURES, ModelServer
+from model_server import ModelServer
 
 from .harness import CHECKOUT, CODEX_CONFIG, LIMIT_S, Lab, until
 
@@ -37,13 +37,6 @@ async def test_a_script_of_tool_calls_is_carried_out_in_order(lab):
     assert (lab.repo / "a.txt").read_text() == "two\n"
     assert events[-2]["item"]["text"] == "done"
     assert events[-1]["usage"]["input_tokens"] == 3 * 7  # three requests: shell, patch, answer
-
-
-@pytest.mark.parametrize("name", FAILURES)
-async def test_every_failure_ends_codex_with_exit_code_1(lab, name):
-    code, events = bare_codex(lab, "@fail " + name)
-    assert code == 1
-    assert events[-1]["type"] == "turn.failed"
 
 
 async def test_it_serves_by_itself_and_its_gates_open_on_request(lab):

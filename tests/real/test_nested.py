@@ -4,19 +4,21 @@ may be among them."""
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
+from conftest import command
 
-from .harness import SERVER, until
+from .harness import LIMIT_S, until
 
 pytestmark = pytest.mark.anyio
 
 SETUP = """
 [mcp_servers.codex-swarm]
 command = %s
-args = [%s]
+args = %s
 default_tools_approval_mode = "approve"
+required = true                     # else Codex begins before it can find our tools
+startup_timeout_sec = %d
 
 [mcp_servers.codex-swarm.env]
 """
@@ -28,7 +30,8 @@ def configured(lab):
 
     def configure(**env: str) -> None:
         with (lab.codex_home / "config.toml").open("a") as config:
-            config.write(SETUP % (json.dumps(sys.executable), json.dumps(str(SERVER))))
+            program, *words = command()
+            config.write(SETUP % (json.dumps(program), json.dumps(words), LIMIT_S))
             config.writelines("%s = %s\n" % (name, json.dumps(value))
                               for name, value in {**lab.environment, **env}.items())
 

@@ -19,7 +19,7 @@ from mcp import Client
 
 from .conftest import CACHE, INSTALL_LIMIT_S, npm
 from .harness import CHECKOUT, LIMIT_S, SERVER, until
-from .test_clients import CLAUDE_PACKAGE
+from .test_clients import CLAUDE, CLAUDE_PACKAGE
 from .test_sdk import TOOLS
 
 BUNDLER_PACKAGE = "@anthropic-ai/mcpb@2.1.2"
@@ -31,7 +31,7 @@ class Claude:
     """The real Claude Code with a home of its own."""
 
     def __init__(self, environment: Dict[str, str], cwd: Path) -> None:
-        self.environment = {**environment, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+        self.environment = {**environment, **CLAUDE}
         self.cwd = cwd
 
     def run(self, *words: str) -> str:
