@@ -6,6 +6,7 @@ import pickle
 import threading
 
 from conftest import copy
+from .helpers import WAIT_S
 
 
 def prepared(place, name, make):
@@ -20,7 +21,8 @@ def prepared(place, name, make):
             value = make()
             for thread in threading.enumerate():
                 if thread.name == "sweep":              # which a start began by itself
-                    thread.join()
+                    thread.join(WAIT_S)
+                    assert not thread.is_alive()
             copy(place, kept)
             with open(kept + ".value", "wb") as f:
                 pickle.dump((place, value), f)

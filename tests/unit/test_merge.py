@@ -767,7 +767,7 @@ def test_a_verify_command_is_killed_with_all_it_started_when_the_call_or_the_ser
             merge(s, ids, call)
         except cms.ToolError as error:
             said.append(str(error))
-    thread = threading.Thread(target=act)
+    thread = threading.Thread(target=act, daemon=True)
     thread.start()
     eventually(lambda: noted.exists() and noted.read_text().count("\n") == 2, what="the command")
     pids = noted.read_text().split()

@@ -217,13 +217,14 @@ def test_an_order_arrives_though_the_bell_is_never_silent(swarm, gate):
     app = swarm()
     task = begin(app, "LINES 1", gate.wait)
     door, over, rung = door_of(task), threading.Event(), threading.Event()
-    ringing = threading.Thread(target=lambda: [(ring(door), rung.set()) for _ in iter(over.is_set, True)])
+    ringing = threading.Thread(target=lambda: [(ring(door), rung.set()) for _ in iter(over.is_set, True)],
+                               daemon=True)
     ringing.start()
     try:
         assert rung.wait(WAIT_S) and cancelled(app, task)["outcome"] == "cancelled"
     finally:
         over.set()
-        ringing.join()
+        ringing.join(WAIT_S)
         os.close(door)
 
 
