@@ -46,6 +46,12 @@ def worked(swarm, lines, tmp_path):
     return copied
 
 
+@pytest.fixture
+def six(worked):
+    """The ids of tasks of which four conflict, and two others as well."""
+    return worked(*(sed(5, text) for text in "abcd"), *(sed(30, text) for text in "cd"))
+
+
 def sed(line, text, name="text"):
     return "sed -i.bak 's/^line %d$/%s/' %s && rm %s.bak" % (line, text, name, name)
 
@@ -96,11 +102,11 @@ def test_a_branch_that_a_reply_went_on_with_is_no_surprise_unless_that_went_wron
     assert "has gone on since task %s ended" % one in warning
 
 
-def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterwards(swarm, worked, lines):
+def test_what_git_makes_aside_lies_where_no_task_can_write_and_is_gone_afterwards(swarm, six):
     """In the directory for temporary files a sandboxed task could write: a forged index or .gitattributes
     there, and a merge or the proof before a removal says what the task likes."""
     s = swarm()
-    ids, made = worked(sed(5, "a"), sed(5, "b")), []
+    ids, made = six[:2], []
 
     def listen(name, args):
         if name in ("os.mkdir", "tempfile.mkdtemp"):
@@ -121,6 +127,16 @@ def four(swarm, worked):
     s = swarm()
     return s, worked(sed(5, "five by the first"), sed(30, "thirty"), sed(5, "five by the third"),
                      "echo new > new")
+
+
+@pytest.fixture
+def updated(swarm, tmp_path):
+    """The record of a reply that leaves what an update brought as it is."""
+    def reply(task_id, update_from):
+        s = swarm()
+        return s.record(prepared(tmp_path, "updated", lambda: run(
+            s, "SAY done", task_id=task_id, update_from=update_from)["task_id"]))
+    return reply
 
 
 def test_the_dry_run_names_both_tasks_the_file_and_the_hunk_and_writes_nothing(four, lines):
@@ -180,9 +196,9 @@ def test_with_partial_those_before_the_first_conflict_are_merged_and_the_others_
     assert [told[key] for key in keys] == [data[key] for key in keys]
 
 
-def test_in_the_suggested_order_most_go_in(swarm, worked, lines):
+def test_in_the_suggested_order_most_go_in(swarm, six):
     s = swarm()
-    ids = worked(sed(5, "a"), sed(5, "b"), sed(30, "c"), sed(30, "d"))
+    ids = [*six[:2], *six[4:]]
     told = merge(s, ids, dry_run=True)
     assert sorted(told["suggested_order"]) == sorted(ids) and len(told["fitting"]) == 2
     assert merge(s, told["suggested_order"], partial=True)["merged"] == told["fitting"]
@@ -209,9 +225,9 @@ def test_a_conflict_with_what_was_committed_meanwhile_is_told_as_such(swarm, wor
     assert [(c["tasks"], c["with"]) for c in data["conflicts"]] == [(ids, head)]
 
 
-def test_every_finding_says_whose_side_is_whose_and_what_was_there_before(swarm, worked, lines):
+def test_every_finding_says_whose_side_is_whose_and_what_was_there_before(swarm, six, lines):
     s = swarm()
-    one, two, three = worked(sed(5, "a"), sed(5, "b"), sed(30, "c"))
+    one, two, three = *six[:2], six[4]
     sh(lines, "sh", "-c", sed(30, "by the user"))
     onto = commit(lines)
     for wish in ({"dry_run": True}, {}):
@@ -223,9 +239,9 @@ def test_every_finding_says_whose_side_is_whose_and_what_was_there_before(swarm,
             assert "||||||| base\n%s\n=======" % old in finding["files"][0]["hunks"][0]["text"]
 
 
-def test_each_conflicting_pair_is_named_once(swarm, worked, lines):
+def test_each_conflicting_pair_is_named_once(swarm, six):
     s = swarm()
-    one, two, three = worked(sed(5, "a"), sed(5, "b"), sed(5, "c"))
+    one, two, three = six[:3]
     data = merge(s, [one, two, three], dry_run=True)
     both = sorted(map(sorted, ([one, two], [one, three], [two, three])))
     assert sorted(p for p, _ in pairs(data)) == both
@@ -260,9 +276,9 @@ def git_that_refuses(lines, tmp_path, monkeypatch):
     return make
 
 
-def test_a_git_that_tries_no_two_merges_at_once_finds_the_same(swarm, worked, lines, asked, git_that_refuses):
+def test_a_git_that_tries_no_two_merges_at_once_finds_the_same(swarm, six, asked, git_that_refuses):
     """As 2.38 does, the first with `merge-tree --write-tree`."""
-    ids = worked(*(sed(5, text) for text in "abcd"))
+    ids = six[:4]
     del asked[:]
     said = merge(swarm(), ids, dry_run=True)
     at_once = len(asked)
@@ -364,7 +380,7 @@ def test_a_task_that_drops_an_attribute_is_merged_as_git_would(swarm, lines, tmp
 # -- what is made -----------------------------------------------------------------------------------------
 def test_one_task_on_an_unmoved_head_is_its_own_branch(swarm, worked, lines):
     s = swarm()
-    ids = worked("echo 1 > new")
+    ids = worked("echo 1 > a")
     assert merge(s, ids)["commit"] == sh(lines, "git", "rev-parse", "codex-swarm/" + ids[0])
 
 
@@ -944,10 +960,10 @@ def test_a_checkout_in_which_a_task_may_write_is_not_moved(swarm, worked, lines,
     ended(s, [other.task_id])
 
 
-@pytest.mark.parametrize("make, words", [("echo x >> other", "not clean"), ("echo mine > zzz", "`zzz`")])
+@pytest.mark.parametrize("make, words", [("echo x >> other", "not clean"), ("echo mine > a", "`a`")])
 def test_a_dry_run_into_head_tells_what_would_be_in_the_way(swarm, worked, lines, make, words):
     s = swarm()
-    ids = worked("echo 1 > zzz")
+    ids = worked("echo 1 > a")
     assert "blocked" not in [key for key, value in merge(s, ids, into="HEAD", dry_run=True).items() if value]
     sh(lines, "sh", "-c", make)
     data = merge(s, ids, into="HEAD", dry_run=True)
@@ -956,8 +972,8 @@ def test_a_dry_run_into_head_tells_what_would_be_in_the_way(swarm, worked, lines
 
 def test_the_verify_command_does_not_run_for_a_merge_that_could_not_be_made(swarm, worked, lines, tmp_path):
     s = swarm(merge_verify="touch %s" % (tmp_path / "ran"))
-    ids = worked("echo 1 > zzz")
-    (lines / "zzz").write_text("mine\n")
+    ids = worked("echo 1 > a")
+    (lines / "a").write_text("mine\n")
     with pytest.raises(cms.ToolError):
         merge(s, ids, into="HEAD")
     assert not (tmp_path / "ran").exists()
@@ -965,16 +981,16 @@ def test_the_verify_command_does_not_run_for_a_merge_that_could_not_be_made(swar
 
 def test_a_checkout_that_takes_too_long_is_given_up_and_left_as_it_was(swarm, worked, lines, monkeypatch):
     s = swarm()
-    ids = worked("echo 1 > slow")
+    ids = worked("echo 1 > a")
     sh(lines, "git", "config", "filter.slow.smudge", "sleep 1000")
-    (lines / ".git" / "info" / "attributes").write_text("slow filter=slow\n")
+    (lines / ".git" / "info" / "attributes").write_text("a filter=slow\n")
     monkeypatch.setattr(cms, "CHECKOUT_S", 0.5)
     with pytest.raises(cms.ToolError) as caught:
         merge(s, ids, into="HEAD")
     assert "was not moved" in str(caught.value)
     assert "gave up" in str(caught.value)
     assert not (lines / ".git" / "index.lock").exists()
-    assert sh(lines, "git", "status", "--porcelain") == "" and not (lines / "slow").exists()
+    assert sh(lines, "git", "status", "--porcelain") == "" and not (lines / "a").exists()
 
 
 # -- what cannot be merged --------------------------------------------------------------------------------
@@ -1065,9 +1081,9 @@ def test_a_reply_with_update_from_unites_two_tasks_that_conflict(four, lines):
     assert sh(lines, "git", "show", data["branch"] + ":marks") == "1"
 
 
-def test_markers_that_the_task_leaves_are_told_and_never_merged(four, lines):
+def test_markers_that_the_task_leaves_are_told_and_never_merged(four, updated, lines):
     s, (one, _, three, _) = four
-    reply = run(s, "SAY done", task_id=three, update_from=one)
+    reply = updated(three, one)
     assert any("Not decided yet" in w and "`text`" in w for w in reply["warnings"])
     assert not any("markers are left" in w for w in reply["warnings"])
     before = snapshot(lines), refs(lines)
@@ -1231,9 +1247,9 @@ def test_lines_like_markers_from_before_an_update_keep_nothing_from_being_merged
     assert merge(s, [one, reply["task_id"]])["merged"] == [one, reply["task_id"]]
 
 
-def test_a_conflict_that_a_later_task_united_holds_nobody_up(four, lines):
+def test_a_conflict_that_a_later_task_united_holds_nobody_up(four, updated):
     s, (one, two, three, _) = four
-    run(s, "SAY nothing", task_id=three, update_from=one)
+    updated(three, one)
     reply = run(s, "SHELL sed -i.bak -e '/^[<=>]\\{7\\}/d' text; rm text.bak", task_id=two, update_from=three)
     data = merge(s, [one, three, reply["task_id"]])
     assert data["merged"] == [one, three, reply["task_id"]]
@@ -1255,9 +1271,9 @@ def test_no_internal_name_shows_in_what_an_update_left(swarm, worked, lines):
     assert (lines / "new" / "second").read_text() == "two\n"
 
 
-def test_a_second_update_waits_until_the_first_is_united(four):
+def test_a_second_update_waits_until_the_first_is_united(four, updated):
     s, (one, two, three, _) = four
-    run(s, "SAY nothing", task_id=three, update_from=one)
+    updated(three, one)
     with pytest.raises(cms.ToolError) as caught:
         s.start([{"prompt": "x", "task_id": three, "update_from": two}])
     assert "earlier `update_from`" in str(caught.value)
@@ -1351,7 +1367,7 @@ def test_wherever_an_update_is_killed_it_is_undone_or_whole_before_the_next_snap
         print(what, step, file=update.stdin, flush=True)
         return int(update.stdout.readline())
     half = set()
-    for step in range(1, 200, 1 if conflict else 3):        # the steps are the same, with fewer files
+    for step in range(1 if conflict else 2, 200, 2):        # every one, between them
         killed_at("update", step)
         half.add(snapshot(pathlib.Path(tree.path))[0] != before)
         for undoing in (step % 20, step * 7 % 20):
