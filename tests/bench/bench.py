@@ -974,15 +974,20 @@ def main():
     sides = [rig.ours()] + ([] if options.without_peer else [rig.peer()])
     # so that the servers and their tasks are ended then, too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    rows, load = [], []
+    rows, load, failed = [], [], []
     for name in options.names or BENCHES:
         function, runs = BENCHES[name]
         load.append(f"{name} {os.getloadavg()[0]:.1f}")
         say(f"{name} ...")
-        rows += function(sides, options.runs or runs)
+        try:
+            rows += function(sides, options.runs or runs)
+        except (OSError, EOFError, RuntimeError, subprocess.SubprocessError) as error:
+            failed.append(f"{name}: {error}")           # the others are measured all the same
     print(table(rows))
     print(f"\n{os.cpu_count()} cores, Python {sys.version.split()[0]}, "
           f"load average as each began: {', '.join(load)}")
+    if failed:
+        print("Could not be measured: " + "; ".join(failed))
 
 
 if __name__ == "__main__":

@@ -156,7 +156,8 @@ class Server:
         self.scratch = tempfile.mkdtemp(prefix=side.name + "-", dir=os.path.join(CACHE, "run"))
         self.env = environment(codex_dir, CODEX_SWARM_TASK_DIR=os.path.join(self.scratch, "tasks"),
                                CODEX_SWARM_WORKTREE_DIR=os.path.join(self.scratch, "worktrees"),
-                               CODEX_SWARM_LOG=os.path.join(self.scratch, "log"), **env)
+                               CODEX_SWARM_LOG=os.path.join(self.scratch, "log"),
+                               CODEX_SWARM_MAX_PARALLEL="0", **env)     # many at once are what is measured
         self.cwd = git_repository()
         self.answers, self.buffer, self.notifications, self.last_id = {}, b"", 0, 0
         self.started = []  # the ids of tasks, in order

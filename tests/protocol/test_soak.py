@@ -22,7 +22,6 @@ TASKS = int(os.environ.get("SOAK_TASKS", "48"))
 AT_ONCE = int(os.environ.get("SOAK_AT_ONCE", "20"))
 PARALLEL = 8
 SERVERS = 3
-QUEUES = "CODEX_SWARM_MAX_PARALLEL" in cms.VARIABLES
 MARK = cms.TASK_ENV.encode() + b"="
 # A prompt, and how it ends when nobody disturbs it; one that does not end is for somebody to cancel.
 PROMPTS = [("SAY {n}", "succeeded"), ("SLEEP 0.2\nSAY {n}", "succeeded"), ("LINES 300\nSAY {n}", "succeeded"),
@@ -211,11 +210,10 @@ class Soak:
 def test_no_task_is_lost_stuck_or_left_running_whatever_is_killed(fake, repo, root):
     began, soak = time.monotonic(), Soak(fake, repo, root, seed=TASKS)
     soak.servers = [soak.serve() for _ in range(SERVERS - 1)]
-    at_once = AT_ONCE if QUEUES else min(AT_ONCE, PARALLEL)
     try:
-        soak.run(TASKS // 4, at_once)
+        soak.run(TASKS // 4, AT_ONCE)
         before = soak.at_rest()
-        soak.run(TASKS, at_once)
+        soak.run(TASKS, AT_ONCE)
         after = soak.at_rest()
         assert listed(soak.witness) == soak.known() == set(soak.ended)
         assert soak.most <= PARALLEL
