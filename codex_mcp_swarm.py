@@ -391,6 +391,7 @@ class Spec(NamedTuple):
     codex_home: str = ""                        # of the account that was named; empty: the server's own
     launcher: Tuple[str, ...] = ()              # the server's words before codex's own
     max_parallel: int = 0                       # it begins while fewer than so many run; 0: at once
+    depends_on: Tuple[str, ...] = ()            # the tasks that have to succeed before it begins
 
 
 class Status(NamedTuple):
@@ -1158,6 +1159,9 @@ FLAGS: Tuple[Flag, ...] = (
          repeated=False),
     Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported",
                             maxItems=100), rare=True),
+    Flag("depends_on", arr({"anyOf": [string(minLength=1), integer(minimum=0)]},
+                           "Begin when these have succeeded: ids, or indexes in the batch", maxItems=100),
+         repeated=False, rare=True),
     Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S),
          repeated=False),
     Flag("idle_timeout_s", number("Stop it after this long without event, output or CPU", minimum=0.1,
@@ -1985,11 +1989,9 @@ class Forker:
                 line.close()
                 settle_in(os.fsdecode(task), log)
                 os.write(answer, b"1")
-                os.close(answer)
-                os.close(log)
+                close_all(answer, log)
                 return supervise([os.fsdecode(task), *map(str, inherited)])
-            for fd in fds:
-                os.close(fd)
+            close_all(*fds)
 
 
 def settle_in(task: str, log: int) -> None:
@@ -4234,15 +4236,34 @@ class Queue:
                 if not task.is_queued():            # its server or its supervisor was killed
                     self.drop(task)
                     continue
-                slot = self.slot(limit)
-                full = limit > 0 and slot is None
-                lock = None if full else take(task.file("lock"))
+                why = self.hindrance(task)
+                if why is None:
+                    continue
+                slot = None if why else self.slot(limit)
+                late = limit > 0 and slot is None and not why
+                full = full or late
+                lock = None if late else take(task.file("lock"))
                 fds = [fd for fd in (lock, slot) if fd is not None]
                 try:
-                    if lock is not None:            # else it begins just now
+                    if lock is not None and why:    # without a lock it begins just now
+                        self.end(task, failure(FailureKind.SETUP, why, "See to that task first"), host.now())
+                    elif lock is not None:
                         yield task, fds
                 finally:
                     close_all(*fds)
+
+    def hindrance(self, task: TaskDir) -> Optional[str]:
+        """Why it will not begin, empty where it may, None until all have ended that it waits for."""
+        with contextlib.suppress(ValueError, TypeError, AttributeError):    # it shows when it begins
+            for other in (TaskDir(os.path.join(self.tasks, task_id)) for task_id in task.spec().depends_on):
+                unborn = os.path.isdir(os.path.join(self.tasks, "." + other.task_id))
+                gone = None if unborn else Outcome.LOST
+                outcome = other.status().outcome if os.path.isdir(other.path) else gone
+                if outcome is None:
+                    return None
+                if outcome is not Outcome.SUCCEEDED:
+                    return f"Task {other.task_id}, which it depends on, {outcome.value}"
+        return ""
 
     def cancel(self, task: TaskDir, now: float) -> bool:
         """Whether it was queued; then it has ended, and never began."""
@@ -5141,7 +5162,9 @@ class View:
         if seen.ended:
             return self._with_report(seen)
         if status.state is State.QUEUED:
-            waits = f"{self.store.queue.place(task_id)}, at most {spec.max_parallel} run at once"
+            why = f"after {', '.join(spec.depends_on)}" if spec.depends_on else ""
+            why = why or f"at most {spec.max_parallel} run at once"
+            waits = f"{self.store.queue.place(task_id)}, {why}"
             return seen._replace(progress=Progress(phase=Phase.QUEUED, detail=waits))
         tail = self.known(task).tail
         return seen._replace(progress=tail.refresh(), phase_at=tail.phase_at, changed_at=tail.changed_at)
@@ -6774,7 +6797,6 @@ class Starter(Room):
     def __init__(self, planner: Planner) -> None:
         super().__init__(*planner.ground)
         self.planner, self.worktrees = planner, planner.worktrees
-        self.inside = False                 # of a task of ours, as the first start finds out
 
     def start(self, requests: Sequence[Mapping[str, Any]], label: str, call: Call) -> List[str]:
         """See Swarm.start."""
@@ -6845,11 +6867,22 @@ class Starter(Room):
         source_of = functools.lru_cache(None)(self.worktrees.source)    # git is asked once for each place
         plans = [self._named(label, i, self.planner.plan, one, source_of) for i, one in enumerate(requests)]
         plans = [warned(plan, lost) if lost else plan for plan, lost in zip(plans, stopped)]
-        plans = self._with_twins(plans)
+        plans = [self._named(label, i, self._bound, plan, requests[i].get("depends_on", ()), plans[:i])
+                 for i, plan in enumerate(self._with_twins(plans))]
         if any(plan.worktree_from for plan in plans):
             self.worktrees.check_room()
         return [self._merge_into_worktree(plan, plan.update_from) if plan.update_from else plan
                 for plan in plans]
+
+    def _bound(self, plan: Plan, names: Sequence[Any], before: Sequence[Plan]) -> Plan:
+        """The plan with what it waits for: of the same call only what stands `before` it, so there are no
+        circles. Raises: ToolError."""
+        later = [name for name in names if isinstance(name, int) and name >= len(before)]
+        if later or names and self.host.tasks_around():
+            why = f"{later[0]} is none of those before it" if later else "Inside of a task nobody begins it"
+            raise ToolError("`depends_on` is not possible here", why, "Start it when the others have ended")
+        ids = (self.watch.named(n)[0] if isinstance(n, str) else before[n].spec.task_id for n in names)
+        return plan._replace(spec=plan.spec._replace(depends_on=tuple(ids)))
 
     def _with_twins(self, plans: Sequence[Plan]) -> List[Plan]:
         """The plans, with a warning where the same prompt runs in the same place already."""
@@ -6885,7 +6918,6 @@ class Starter(Room):
     def _check_depth(self) -> None:
         """Raises: ToolError when this server runs inside of so many tasks that it may start nothing."""
         around = self.host.tasks_around().union(filter(None, [self.environ.get(TASK_ENV)]))
-        self.inside = bool(around)
         if len(around) >= self.config.depth:
             outer = ", ".join(sorted(around))
             raise ToolError(f"No task is started: this server runs inside of task {outer}",
@@ -6968,7 +7000,7 @@ class Starter(Room):
     def _run(self, birth: Birth) -> None:
         """Let it wait for its turn, which is at once where it may. Inside of a task it begins in the place of
         that, or both could wait for each other; it is stopped with it. Raises: OSError."""
-        if self.inside:
+        if self.host.tasks_around():
             with open(open_lock(birth.task.file("lock")), "wb") as lock:
                 flock(lock.fileno(), fcntl.LOCK_EX)
                 birth.task = birth.task.appear()
@@ -7481,21 +7513,16 @@ class Doctor(Room):
             f"Its tasks then go on: codex_wait. Better {lasting(needs_s)}: {fix}" if short else ""
 
 
-def parallel_by_default() -> int:
-    """Tasks at once: 8 a core and 512 MiB of memory each, but 4 at least, at most 32."""
-    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    return max(4, min(32, 8 * (os.cpu_count() or 1), memory_mb // 512))
-
-
 def default_config(environ: Mapping[str, str]) -> Config:
     """What holds without flags, but for where tasks are kept, which CODEX_SWARM_TASK_DIR says."""
     home = os.path.expanduser("~")
     state = environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
     given = environ.get("CODEX_SWARM_TASK_DIR") or os.path.join(state, "codex-swarm")
     root = os.path.abspath(os.path.expanduser(given))
+    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     return Config(root, os.path.join(root, "worktrees"),
                   codex_home=environ.get("CODEX_HOME") or os.path.join(home, ".codex"),
-                  max_parallel=parallel_by_default())
+                  max_parallel=max(4, min(32, 8 * (os.cpu_count() or 1), memory_mb // 512)))
 
 
 class Swarm:

@@ -48,12 +48,12 @@ def test_the_oldest_begin_first_and_each_end_makes_room_for_one(tasks, put):
 
 
 def test_a_task_without_a_limit_waits_for_nobody_and_others_do_not_overtake(tasks, put):
-    for number, limit in ((1, 1), (2, 1), (3, 8), (4, 0)):
+    for number, limit in ((1, 1), (2, 1), (3, 8), (4, 0), (5, 8)):
         put(number, limit)
     begun, held = due(tasks)
     assert begun == [1, 4], "3 may not go before 2, though a slot is free for it"
     cms.close_all(*held)
-    assert due(tasks)[0] == [2, 3]
+    assert due(tasks)[0] == [2, 3, 5]
 
 
 def test_the_order_of_arrival_holds_when_the_clock_goes_back(tasks, put):
@@ -127,6 +127,61 @@ def test_whoever_is_killed_while_it_lets_a_task_begin_leaves_it_to_the_next_one(
         assert (begun == [number]) != (status.outcome is Outcome.LOST)
         assert tasks.queue.ids() == []
     assert codes[-1] == 0 and len(codes) > 10
+
+
+# -- one after the other ------------------------------------------------------------------------------
+def test_a_task_begins_when_those_it_depends_on_have_succeeded(tasks, put):
+    put(3, 0, depends_on=("%012x" % 1, "%012x" % 2))
+    first, second = put(1), put(2)
+    begun, held = due(tasks)
+    assert begun == [1, 2]
+    for task in (first, second):
+        assert due(tasks)[0] == []
+        task.write_status(Status(State.ENDED, Outcome.SUCCEEDED))
+    cms.close_all(*held)
+    assert due(tasks)[0] == [3]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CANCELLED, Outcome.LOST, None])
+def test_a_task_fails_without_having_begun_when_one_it_depends_on_did_not_succeed(tasks, put, outcome):
+    others = [put(number, 0, depends_on=("%012x" % (number - 1),)) for number in (2, 3)]
+    if outcome is not None:                                 # else it is gone
+        put(1).write_status(Status(State.ENDED, outcome))
+    assert due(tasks)[0] == [] and tasks.queue.ids() == []
+    assert [task.status().outcome for task in others] == [Outcome.FAILED] * 2
+    word = outcome.value if outcome else "lost"
+    assert others[0].report().failure.message == "Task %012x, which it depends on, %s" % (1, word)
+
+
+def test_what_is_unborn_is_waited_for(tasks, put):
+    spec = Spec("%012x" % 1, NOW_S, "/bin/codex", "/")
+    hidden = TaskDir.create(tasks.tasks, spec, "x")
+    put(2, 0, depends_on=("%012x" % 1,))
+    assert due(tasks)[0] == []
+    tasks.queue.put(hidden, spec, NOW_S)
+    assert due(tasks)[0] == [1]
+
+
+def test_a_batch_goes_one_after_the_other_by_index_and_a_task_after_one_by_the_beginning_of_its_id(
+        swarm, gate, tmp_path):
+    app, log = swarm(), tmp_path / "log"
+    say = "SHELL echo %d >>" + str(log)
+    first, second = app.start([{"prompt": gate.wait + "\n" + say % 1},
+                               {"prompt": say % 2, "depends_on": [0]}])
+    (third,) = app.start([{"prompt": say % 3, "depends_on": [first[:6], second]}])
+    assert app.record(third)["progress"]["detail"] == "2nd of 2, after %s, %s" % (first, second)
+    gate.open()
+    assert [r["outcome"] for r in ended(app, [first, second, third])] == ["succeeded"] * 3
+    assert log.read_text().split() == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("names, why", [([0], "0 is none of those before it"), ([7], "7 is none"),
+                                        (["0123456789ab"], "no task `0123456789ab`")])
+def test_what_a_task_cannot_wait_for_is_refused_before_anything_starts(swarm, names, why):
+    app = swarm()
+    with pytest.raises(cms.ToolError, match=why):
+        app.start([{"prompt": "x", "depends_on": names}, {"prompt": "y"}], "tasks")
+    assert app.store.ids() == []
 
 
 # -- cancelled ----------------------------------------------------------------------------------------

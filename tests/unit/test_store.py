@@ -27,7 +27,7 @@ class Made:
         fields = {"created_at": float(number), "codex": "/bin/codex", "cwd": "/", **fields}
         self.dir = TaskDir.create(store.tasks, Spec("%012x" % number, **fields), "the prompt").appear()
         self.fds = [cms.take(self.dir.file("lock")), self.dir.listen()]
-        self.advance("launch")
+        self.dir.write_status(Status(State.STARTING))
         self.id, self.path = self.dir.task_id, self.dir.path
 
     def advance(self, *events, **facts):
