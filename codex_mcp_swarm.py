@@ -2566,10 +2566,10 @@ class At:
         Raises: GitError, also when the repository is bare, has no commit, or `base` names none or two
         things."""
         words = ("rev-parse", "--is-inside-work-tree", "--show-toplevel")
-        there = self.run(*words, allowed=(0, 128))
-        if not there.out:
-            raise self._refused(words, there)
-        inside, _, top = there.out.partition("\n")
+        said = self.run(*words, allowed=(0, 128))
+        if not said.out:
+            raise self._refused(words, said)
+        inside, _, top = said.out.partition("\n")
         if inside != "true":
             raise GitError("The repository is bare, or `cwd` is git's own directory",
                            "There are no files to work with", "Pass the directory of a checkout as `cwd`")
@@ -2784,23 +2784,23 @@ def _outside(at: At) -> Set[str]:
     return {row[2:] for row in listed.split("\0") if row.startswith("S ")}
 
 
-def _take_in_halves(at: At, there: Sequence[str]) -> Dict[str, str]:
+def _take_in_halves(at: At, names: Sequence[str]) -> Dict[str, str]:
     """One file that git cannot take makes it refuse all that come with it: halve them until it stands alone.
     Returns also the names that git passes over without an error, such as `.Git/x`."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(at.index + ".lock")       # of a git that was killed over it, for want of memory or time
     try:
         words = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
-        said = at.run(*words, stdin="".join(there)).err
+        said = at.run(*words, stdin="".join(names)).err
         return dict.fromkeys(re.findall("(?m)^Ignoring path (.*)$", said), "git takes no file of this name")
     except GitError as error:
         over = at.git.give_up is not None and at.git.host.monotonic() >= at.git.give_up
         if over or error.why.startswith("fatal: gave up"):
             raise                           # it is not one file, it is the time
-        if len(there) == 1:
-            return {there[0][:-1]: error.why}
-        middle = len(there) // 2
-        return {**_take_in_halves(at, there[:middle]), **_take_in_halves(at, there[middle:])}
+        if len(names) == 1:
+            return {names[0][:-1]: error.why}
+        middle = len(names) // 2
+        return {**_take_in_halves(at, names[:middle]), **_take_in_halves(at, names[middle:])}
 
 
 def _hollow(at: At, tree: Worktree) -> List[str]:
@@ -3257,7 +3257,7 @@ class Desk:
         self.at, self.squash = at, squash       # squash: each part comes as one commit
         self.history: Optional[History] = None
         self.commit = ""                        # whose .gitattributes lie there; none yet
-        self.known: Dict[Tuple[str, Part], Step] = {}       # what was tried here already
+        self.tried: Dict[Tuple[str, Part], Step] = {}       # what was tried here already
 
     @classmethod
     @contextlib.contextmanager
@@ -3283,20 +3283,20 @@ class Desk:
     def steps(self, at: str, parts: Sequence[Part]) -> List[Step]:
         """What comes of each of the parts, alone on top of the commit `at`: one process of git's tries them
         all. Raises: GitError."""
-        new = [part for part in parts if (at, part) not in self.known]
-        past, asked = self._past(at, new), {}       # type: History, Dict[Part, Part]
+        new = [part for part in parts if (at, part) not in self.tried]
+        past, to_try = self._past(at, new), {}       # type: History, Dict[Part, Part]
         for part in new:
             ahead = past.contains(part.head, at)
             if past.contains(at, part.head):
-                self.known[at, part] = Step(at)
+                self.tried[at, part] = Step(at)
             elif ahead and not (self.squash or part.squashed):
-                self.known[at, part] = Step(part.head)
+                self.tried[at, part] = Step(part.head)
             else:
-                asked[part] = part if ahead else self._beyond_squashes(past, at, part)
-        answers = self._ask(at, list(asked.values()), "zdiff3")
-        for (part, theirs), (tree, conflicts) in zip(asked.items(), answers):
-            self.known[at, part] = Step("", tree, self.squash or theirs.squashed, conflicts)
-        return [self.known[at, part] for part in parts]
+                to_try[part] = part if ahead else self._beyond_squashes(past, at, part)
+        answers = self._ask(at, list(to_try.values()), "zdiff3")
+        for (part, theirs), (tree, conflicts) in zip(to_try.items(), answers):
+            self.tried[at, part] = Step("", tree, self.squash or theirs.squashed, conflicts)
+        return [self.tried[at, part] for part in parts]
 
     def _past(self, at: str, parts: Sequence[Part]) -> History:
         tips = {at, *(commit for part in parts for commit in (part.head, part.base))}
@@ -3316,7 +3316,7 @@ class Desk:
                 parents = [at]
             commit = self.at.commit(step.tree, parents, message)
             self._past(at, [part]).add([commit, *parents], [part.head] if step.squash else [])
-        self.known[at, part] = step._replace(commit=commit)
+        self.tried[at, part] = step._replace(commit=commit)
         return commit
 
     def _beyond_squashes(self, past: History, at: str, part: Part) -> Part:
@@ -3657,7 +3657,7 @@ class Clearing:
         self.trash = TRASH + os.path.basename(tree.branch)
         self.at = git.within(self.common).also(GIT_NO_REPLACE_OBJECTS="1")
         self.trees = Trees(git)
-        self.known = os.path.isdir(tree.git_dir)
+        self.registered = os.path.isdir(tree.git_dir)
         self.hidden = os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
 
     def run(self, dry_run: bool = False) -> List[str]:
@@ -3671,8 +3671,8 @@ class Clearing:
             if not dry_run:
                 self.trees.release(tree)        # or git would never forget it
             return ["The worktree is gone already; git forgets it with `git worktree prune`"]
-        if not self.known or leads_to(at, ".git") != os.path.realpath(tree.git_dir):
-            why = "Its `.git` leads elsewhere" if self.known else UNKNOWN
+        if not self.registered or leads_to(at, ".git") != os.path.realpath(tree.git_dir):
+            why = "Its `.git` leads elsewhere" if self.registered else UNKNOWN
             raise GitError(why, NOWHERE_ELSE, f"Look through `{at}` and delete it by hand")
         self._refuse(self._doubts())
         unsaved = self._unsaved(at) if dry_run else self._take_down()
@@ -3697,7 +3697,7 @@ class Clearing:
     def _go_on(self) -> None:
         """After a killed sweep: back with it, unless git has forgotten it, which comes after the proof, or a
         reply has made it anew since."""
-        if self.known and not os.path.lexists(self.tree.path):
+        if self.registered and not os.path.lexists(self.tree.path):
             os.rename(self.hidden, self.tree.path)
         elif os.path.isdir(self.common) and self.at.commit_of(self.trash):
             delete_tree(self.hidden)
@@ -5032,7 +5032,7 @@ class Wish(NamedTuple):
     verify: Optional[bool] = None
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
     """Where a merge is made."""
     merge_id: str
     at: At                              # the checkout
@@ -6263,17 +6263,17 @@ class Proof(Room):
             raise ToolError("The verify command cannot be left out", "Whoever started this server wants "
                             f"`{clip(command, 60)}` to pass on all that is merged", "Leave `verify` out")
 
-    def of(self, place: Place, made: Merged, going: Sequence[Part], call: Call) -> Dict[str, Any]:
+    def of(self, target: Target, made: Merged, going: Sequence[Part], call: Call) -> Dict[str, Any]:
         """How the verify command ended on the merge. Where it failed, also on less of it, by halves, within
         VERIFY_S more: with which task it begins to fail. Raises: ToolError, OSError."""
-        last = self._run(place, made.commit, VERIFY_S, call)
+        last = self._run(target, made.commit, VERIFY_S, call)
         if last["exit_status"] == 0 or "note" in last:
             return last
         good, bad, tried = -1, len(going), []    # type: int, int, List[Dict[str, int]]
         until = self.host.monotonic() + VERIFY_S
         while bad - good > 1:
             count = (good + bad) // 2 if tried else 0           # at first without any of them
-            one = self._run(place, made.commits[count], until - self.host.monotonic(), call)
+            one = self._run(target, made.commits[count], until - self.host.monotonic(), call)
             if "note" in one:
                 return {**last, "tried": tried, "note": "There was no time to tell which task is at fault"}
             tried.append({"branches": count, "exit_status": one["exit_status"]})
@@ -6293,14 +6293,14 @@ class Proof(Room):
         if call.abandoned or self.watch.closing:
             raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
 
-    def _run(self, place: Place, commit: str, limit_s: float, call: Call) -> Dict[str, Any]:
+    def _run(self, target: Target, commit: str, limit_s: float, call: Call) -> Dict[str, Any]:
         """How the server's verify command ended on this commit, in a worktree that is gone afterwards.
         What it started is killed at its end, and when the call is abandoned or the server ends: its process
         group and, on Linux, all that has our mark in its environment. Should the server be killed, the group
         is. Raises: ToolError, OSError."""
         import tempfile
         self.worktrees.prepare()
-        top, merge_id, command = place.at.cwd, place.merge_id, self.config.merge_verify
+        top, merge_id, command = target.at.cwd, target.merge_id, self.config.merge_verify
         path = os.path.join(self.config.worktree_dir, MERGE_TREE + merge_id)
         with Trees(self.git).scratch(top, commit, path), tempfile.TemporaryFile() as log:
             environ = {**elsewhere(self.environ), TASK_ENV: merge_id}
@@ -6356,41 +6356,41 @@ class Merger(Room):
         self.git.check_merge_tree()
         self.proof.check(wish)
         brought = self.parts(task_ids)
-        place = self._place(brought, wish)
-        tried = self._try(place, brought.parts, wish, call)
+        target = self._target(brought, wish)
+        tried = self._try(target, brought.parts, wish, call)
         going, rows = tried.going, tried.rows
         answer: Dict[str, Any] = {
-            "dry_run": wish.dry_run, "onto": place.onto, **_those(going, brought.parts), **tried.findings,
+            "dry_run": wish.dry_run, "onto": target.onto, **_those(going, brought.parts), **tried.findings,
             **counts_of(rows), "warnings": brought.warnings}
-        if tried.merged.commit == place.onto and going:
+        if tried.merged.commit == target.onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
-        forward = Forward(place.at, place.onto)
-        blocked = forward.blocked(rows) if going and not place.branch else None
+        forward = Forward(target.at, target.onto)
+        blocked = forward.blocked(rows) if going and not target.branch else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
             return {**answer, "blocked": str(blocked or "")}
         verify = self.config.merge_verify
-        answer["verify"] = self.proof.of(place, tried.merged, going, call) if verify else {}
+        answer["verify"] = self.proof.of(target, tried.merged, going, call) if verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
             return {**answer, **_those([], brought.parts), **counts_of([])}
         self.proof.check_wanted(call)
-        return {**answer, **self._move(place, forward, tried)}
+        return {**answer, **self._move(target, forward, tried)}
 
-    def _move(self, place: Place, forward: Forward, tried: Tried) -> Dict[str, str]:
+    def _move(self, target: Target, forward: Forward, tried: Tried) -> Dict[str, str]:
         """Move the ref; what to say of it. Raises: ToolError."""
         commit = tried.merged.commit
-        if place.branch:
-            words = ("update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{place.branch}")
-            place.at(*words, commit, "0" * len(commit))             # as none that is there already
-            return {"branch": place.branch, "commit": commit}
+        if target.branch:
+            words = ("update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{target.branch}")
+            target.at(*words, commit, "0" * len(commit))             # as none that is there already
+            return {"branch": target.branch, "commit": commit}
         branch = forward.move(commit, tried.rows)
         return {"branch": branch, "commit": commit, "undo": forward.undo(branch, commit)}
 
-    def _try(self, place: Place, parts: Sequence[Part], wish: Wish, call: Call) -> Tried:
+    def _try(self, target: Target, parts: Sequence[Part], wish: Wish, call: Call) -> Tried:
         """The merge, made aside; what is to be moved to is in the repository then. Raises: ToolError."""
-        onto = place.onto
-        with place.at.aside() as aside, Desk.beside(aside, wish.squash) as desk:
+        onto = target.onto
+        with target.at.aside() as aside, Desk.beside(aside, wish.squash) as desk:
             merged = desk.merge(onto, parts)
             findings = self._conflicts(onto, parts, merged, desk, call)
             fits = lambda part: part.task_id not in merged.conflicts
@@ -6400,7 +6400,7 @@ class Merger(Room):
             heads = [part.head for part in going]
             self._check_united(undecided(desk.at, blobs_of(rows), onto, heads), going, desk.at)
             if not wish.dry_run:
-                aside.hand_over(whole.commit, place.at, [onto, *heads])
+                aside.hand_over(whole.commit, target.at, [onto, *heads])
             return Tried(whole, going, rows, findings)
 
     def parts(self, task_ids: Sequence[str]) -> Brought:
@@ -6465,7 +6465,7 @@ class Merger(Room):
             tips.append(tip)
         return tips
 
-    def _place(self, brought: Brought, wish: Wish) -> Place:
+    def _target(self, brought: Brought, wish: Wish) -> Target:
         """Raises: ToolError."""
         checkout = self.bounds.directory(wish.cwd) if wish.cwd else brought.checkout
         checkout = checkout or self.worktrees.first_checkout(brought.common)
@@ -6483,12 +6483,12 @@ class Merger(Room):
         merge_id = self.host.new_task_id()
         if wish.into != "HEAD":
             branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}")
-            return Place(merge_id, at, onto, branch)
+            return Target(merge_id, at, onto, branch)
         if wish.base != "HEAD":
             raise ToolError("`into: \"HEAD\"` does not go with that `base`",
                             "HEAD can only move forward from where it is", "Leave one of the two out")
         self.watch.check_idle(top, f"{top} cannot be moved")
-        return Place(merge_id, at, onto, "")
+        return Target(merge_id, at, onto, "")
 
     def _free_branch(self, top: str, name: str) -> str:
         """Raises: ToolError when no branch can be made under that name."""
@@ -7252,9 +7252,9 @@ class Sweep(Room):
         traces = ((store.tasks, self.max_age_s, never_ran), (store.threads, self.max_age_s, empty),
                   (self.git.own, scratch_s, lambda name: name.startswith(".")),
                   (store.requests, self.result_age_s, lambda name: True))
-        due = [os.path.join(place, name) for place, max_age_s, is_trace in traces
-               for name in names_in(place) if is_trace(name)
-               and self._old(now - modified_at(os.path.join(place, name)), max_age_s)]
+        due = [os.path.join(directory, name) for directory, max_age_s, is_trace in traces
+               for name in names_in(directory) if is_trace(name)
+               and self._old(now - modified_at(os.path.join(directory, name)), max_age_s)]
         for handle_id, files in store.handle_files().items():
             handle, end = store.handle(handle_id), store.handle_end(handle_id)
             at = end.at if end else handle.created_at if handle else max(map(modified_at, files))

@@ -500,6 +500,10 @@ def repository_gone(repo, top, branch):
     os.rename(str(repo), str(repo) + "-moved")
 
 
+def ref_to_a_file(repo, top, branch):
+    sh(top, "git", "update-ref", "refs/worktree/x", sh(top, "git", "rev-parse", "HEAD:README"))
+
+
 def linked(repo, top, branch):
     os.rename(str(top), str(repo) + "-there")
     os.symlink(str(repo) + "-there", str(top))
@@ -509,7 +513,7 @@ KEPT = [(ignored_file, "`debug.log`"), (changed_copy, "copied file was changed: 
         (user_lock, "mine!"),
         (unfinished, "merge is unfinished"), (nested, "repository: `inner`"),
         (nested_in_a_tracked_directory, "repository: `inner`"), (outward_link, "leads out"),
-        (replaced, "`.git` leads elsewhere"),
+        (replaced, "`.git` leads elsewhere"), (ref_to_a_file, "`refs/worktree/x` leads to no commit"),
         (forgotten, "does not know"), (repository_gone, "repository was moved"), (linked, "")]
 
 
