@@ -2330,8 +2330,6 @@ LISTED = "These conflicts have no markers in their files"       # ... and begins
 LEFT = f"{LABEL}|{LISTED}"
 OURS = ".codex-swarm"                       # marks the directory of worktrees, which may be on another disk
 REMOVED = ".removed-"                       # then that id: a worktree on its way out
-EMPTY_TREE = {40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",       # by the length of names; git knows both
-              64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"}
 UNKNOWN = "git does not know this worktree any more, or its repository was moved"
 NOWHERE_ELSE = "What is in it may be nowhere else"
 UNFINISHED = {
@@ -3264,7 +3262,8 @@ class Desk:
     def beside(cls, at: At, squash: bool = False) -> Iterator["Desk"]:
         """A desk for that repository, gone afterwards. Raises: GitError, OSError."""
         with at.git.scratch() as there:
-            yield cls(At(at.git, there, {**at.env, "GIT_WORK_TREE": there}), squash)
+            own = {"GIT_WORK_TREE": there, "GIT_INDEX_FILE": os.path.join(there, "index")}
+            yield cls(At(at.git, there, {**at.env, **own}), squash)
 
     def merge(self, onto: str, parts: Sequence[Part]) -> Merged:
         """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left
@@ -3380,17 +3379,10 @@ class Desk:
         return found
 
     def _lay_out(self, commit: str) -> None:
-        """Bring the .gitattributes on the desk to those of the commit. Raises: GitError, OSError."""
-        before, self.commit = self.commit or EMPTY_TREE[len(commit)], commit
-        rows = self.at.changed(before, commit, ("**/.gitattributes",))
-        for row, text in zip(rows, self.at.contents([row.blob for row in rows])):
-            path = os.path.join(self.at.cwd, row.path)
-            if row.mode.startswith("100"):
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "wb") as f:
-                    f.write((text or "").encode("utf-8", "surrogateescape"))
-            elif os.path.exists(path):
-                os.unlink(path)
+        """Bring the .gitattributes on the desk to those of the commit. Raises: GitError."""
+        self.commit = commit
+        words = ("restore", f"--source={commit}", "--staged", "--worktree", ":(glob)**/.gitattributes")
+        self.at.run(*words, allowed=(0, 1))             # 1: there is none, and none was
 
     def with_list(self, written: str, conflicts: Sequence[Conflict], part: Part) -> str:
         """The tree with a file that tells of conflicts which leave no markers: it is not merged until the
@@ -3401,15 +3393,14 @@ class Desk:
                 f"under names that end in `~` and the side. Decide on each (`git show {part.head}:PATH`\n"
                 f"is that of {part.name}), then remove this file.\n\n")
         text += "".join(f"- {conflict.path} ({conflict.kind})\n" for conflict in conflicts)
-        own = self.at.also(GIT_INDEX_FILE=os.path.join(self.at.cwd, "index"))
-        own("read-tree", written)
-        blob = own("hash-object", "-w", "--stdin", stdin=text)
+        self.at("read-tree", written)
+        blob = self.at("hash-object", "-w", "--stdin", stdin=text)
         entries = [f"100644 {blob} 0\t{LIST}"]
-        for row in own("ls-files", "--stage", "-z").split("\0"):
+        for row in self.at("ls-files", "--stage", "-z").split("\0"):
             if f"~{MARK}" in row:
                 entries += [f"0 {'0' * len(blob)} 0\t{row.partition(chr(9))[2]}", readable(row)]
-        own("update-index", "-z", "--index-info", stdin="\0".join([*entries, ""]))
-        return own("write-tree")
+        self.at("update-index", "-z", "--index-info", stdin="\0".join([*entries, ""]))
+        return self.at("write-tree")
 
 
 def answers_in(out: str) -> List[Tuple[str, Dict[str, str]]]:
@@ -6241,9 +6232,9 @@ class Compare(Room):
         below = lambda path: os.path.relpath(os.path.realpath(path), top)
         within = () if below(cwd) == "." else (f":(literal){below(cwd)}",)
         note = f"This task had no worktree: shown is all that is not committed in {cwd}, whoever changed it"
-        return Side(at.commit_of("HEAD") or EMPTY_TREE[len(found.tree)], found.tree, True,
-                    [legible(below(file)) for file in seen.files], within, note,
-                    with_reasons(found.left_out))
+        start = at.commit_of("HEAD") or at("hash-object", "-t", "tree", "--stdin")      # the empty one
+        edited = [legible(below(file)) for file in seen.files]
+        return Side(start, found.tree, True, edited, within, note, with_reasons(found.left_out))
 
 
 class Proof(Room):
