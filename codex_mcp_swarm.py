@@ -3849,7 +3849,7 @@ def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -
     appeared. Raises: GitError, OSError, why it stays."""
     git_dir, name = leads_to(path, ".git"), os.path.basename(path)
     above, top = os.path.split(os.path.dirname(git_dir))
-    whole = os.path.exists(os.path.join(git_dir, OWN_INDEX))
+    whole = any(file.startswith(OWN_INDEX) for file in names_in(git_dir))
     may_have_run = whole and not never_ran
     inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
     if top != "worktrees" or may_have_run or inside or locked_for(git_dir) != LOCK_REASON:
