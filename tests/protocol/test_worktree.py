@@ -235,7 +235,7 @@ def test_the_worktree_of_a_running_task_cannot_be_removed_by_hand(client, repo, 
     assert running(c, 1) == [task["task_id"]]
     with pytest.raises(Exception) as caught:
         git(repo, "worktree", "remove", task["worktree"]["path"])
-    assert "task is running" in caught.value.stdout.decode()
+    assert "task is running" in str(caught.value)
     gate.open()
     c.ok("codex_wait", task_ids=[task["task_id"]])
     git(repo, "worktree", "remove", task["worktree"]["path"])
