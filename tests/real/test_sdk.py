@@ -306,7 +306,7 @@ async def test_a_client_that_closes_in_the_middle_of_a_call_leaves_its_task_to_t
 def impersonal(result: types.CallToolResult) -> Dict[str, Any]:
     """A whole result, but for what differs between two runs of one prompt; its text keeps the form."""
     whole = result.model_dump(mode="json", by_alias=True)
-    text = re.sub(r"after [\d.]+ s ", "after elapsed_s ", json.dumps(whole["content"]))
+    text = re.sub(r"after [\d.]+ s\b", "after elapsed_s", json.dumps(whole["content"]))
     for record in whole["structuredContent"].get("tasks", [whole["structuredContent"]]):
         for name in {"task_id", "threadId"} & set(record):
             assert record[name] in text
