@@ -5327,22 +5327,22 @@ class Watch:
         with contextlib.suppress(ToolError):            # no thread left: a later wait watches it
             self.begin(task, child)
 
-    def _are_queued(self, waited_for: Sequence[Known]) -> bool:
-        """Watch those that are not queued any more. Whether some are."""
+    def _are_queued(self, waited_for: List[Known]) -> bool:
+        """Watch those that are not queued any more; who has been forgotten meanwhile is known anew. Whether
+        some are queued."""
         if all(known.watched for known in waited_for):
             return False
         self.move()
         queued = self.store.queue.ids()
-        watched = [self.begin(known.task) for known in waited_for if known.task.task_id not in queued]
-        return len(watched) < len(waited_for)
+        waited_for[:] = [k if k.task.task_id in queued else self.begin(k.task) for k in waited_for]
+        return any(known.task.task_id in queued for known in waited_for)
 
     def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
         """Block until all or any of the tasks have ended, `timeout_s` has passed, or the call is cancelled.
         Costs nothing meanwhile, but for a look at the sizes of the event files once a second while the call
         wants progress.
 
-        Raises: ToolError for an unknown task.
-        """
+        Raises: ToolError for an unknown task."""
         waited_for = [self.view.known(self.store.get(task_id)) for task_id in dict.fromkeys(task_ids)]
         call.waiting = True
         enough = any if mode == "any" else all
