@@ -277,3 +277,20 @@ def test_a_place_that_was_lost_is_given_again(swarm, gate):
     assert app.store.queue.ids() == [queued]
     gate.open()
     assert ended(app, [first.task_id, queued])[1]["content"] == "done"
+
+
+def test_a_wait_ends_though_the_task_is_forgotten_as_it_begins_to_wait(swarm, monkeypatch):
+    """A status of another thread finds just then that the task has ended."""
+    app = swarm()
+    task = begin(app, "SAY done")
+    ended(app, [task.task_id])
+    move = app.watch.move
+
+    def forgetting(how=cms.fcntl.LOCK_NB):
+        app.view.forget(but=())
+        move(how)
+    app.view.forget(but=())
+    monkeypatch.setattr(app.watch, "move", forgetting)
+    before = app.host.monotonic()
+    app.wait([task.task_id], 20.0, cms.Call())
+    assert app.host.monotonic() - before < 15
