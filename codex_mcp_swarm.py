@@ -79,6 +79,7 @@ LOOK_S = 5.0                        # a supervisor looks for orders so often, an
 HEED_S = 0.2                        # ... and so often while git commits the work
 FOLLOW_S = 1.0                      # ... and at what codex tells, while it tells anything
 FOLLOW_BYTES = 1 << 20              # of that it takes in so much before it listens again
+BACKOFF_S = (4.0, 600.0)            # before another attempt, twice as long each time; at most
 IDLE_CPU = 0.01                     # below this share of one a process only waits
 SWEEP_S = 5.0                       # how long the supervisor tries to kill what codex left behind
 NESTED_S = 90.0                     # how long tasks inside of it have to stop and to be committed
@@ -189,6 +190,7 @@ class Phase(str, enum.Enum):
     NETWORK = "waiting for the network"
     RETRY = "retrying the request"
     ENDING = "finishing"
+    LIMIT = "waiting for a limit or an outage to end"
 
 
 class Health(str, enum.Enum):
@@ -364,6 +366,7 @@ class Failure(NamedTuple):
     message: str
     retryable: bool
     advice: str
+    retry_at: Optional[float] = None            # when a usage limit ends, Unix seconds
 
 
 class Spec(NamedTuple):
@@ -389,6 +392,7 @@ class Spec(NamedTuple):
     fork_of: Optional[str] = None               # the thread that this one begins as a copy of
     review: Tuple[str, ...] = ()                # the words that say what `codex exec review` looks at
     codex_home: str = ""                        # of the account that was named; empty: the server's own
+    goes_on: bool = False                       # in its thread, after a limit
     launcher: Tuple[str, ...] = ()              # the server's words before codex's own
     max_parallel: int = 0                       # it begins while fewer than so many run; 0: at once
     depends_on: Tuple[str, ...] = ()            # the tasks that have to succeed before it begins
@@ -402,6 +406,8 @@ class Status(NamedTuple):
     pid: Optional[int] = None                   # of codex, and of its process group
     exit_code: Optional[int] = None             # negative: the number of the signal that killed it
     idle_since: Optional[float] = None          # the last sign of life, once half of its time has passed
+    waits_until: Optional[float] = None         # for another attempt
+    attempts: Tuple[str, ...] = ()              # how those before ended
 
 
 class Progress(NamedTuple):
@@ -587,7 +593,8 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.QUEUED:   {"launch": State.STARTING, "stop": State.ENDED},
     State.STARTING: {"spawned": State.RUNNING, "spawn_failed": State.ENDED, "stop": State.STOPPING,
                      "gone": State.ENDED},
-    State.RUNNING:  {"stop": State.STOPPING, "exited": State.ENDED, "gone": State.ENDED},
+    State.RUNNING:  {"spawned": State.RUNNING, "stop": State.STOPPING, "exited": State.ENDED,
+                     "gone": State.ENDED},
     State.STOPPING: {"spawned": State.STOPPING, "spawn_failed": State.ENDED, "stop": State.STOPPING,
                      "exited": State.ENDED, "gone": State.ENDED},
     State.ENDED:    {},
@@ -1147,7 +1154,7 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("isolate", boolean("Without the user's config.toml and MCP servers"),
          _switch("--ignore-user-config"), needs="--ignore-user-config", rare=True),
     Flag("ephemeral", boolean("Codex keeps no thread: no reply"), repeated=False, rare=True),
-    Flag("codex_home", string("Account: a name of --codex-home", minLength=1), rare=True),
+    Flag("codex_home", string("Account", minLength=1), rare=True),
     Flag("base-instructions", string("Replaces codex's own"), _setting("instructions"),
          file_words=_setting("model_instructions_file"), rare=True),
     Flag("developer-instructions", string("Added as a developer message"),
@@ -1164,9 +1171,12 @@ FLAGS: Tuple[Flag, ...] = (
          repeated=False, rare=True),
     Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S),
          repeated=False),
-    Flag("idle_timeout_s", number("Stop it after this long without event, output or CPU", minimum=0.1,
-                                  maximum=MAX_TIMEOUT_S), rare=True),
+    Flag("idle_timeout_s", number("Stop it if idle so long", minimum=0.1, maximum=MAX_TIMEOUT_S),
+         rare=True),
+    Flag("on_limit", string("Sit out limits", enum=["wait"]),
+         lambda _: ["-c", "features.unbounded_connection_retries=false"], rare=True),
 )
+GO_ON = "Go on: you were interrupted by a limit or an outage of the service, which is over."
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
 RARE = {"client_request_id", "include_changes", "setup", *(flag.name for flag in FLAGS if flag.rare)}
@@ -1278,7 +1288,7 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
         return [*before, "review", *after, *spec.review]
     if spec.fork_of or spec.thread_id:
         after = ["fork" if spec.fork_of else "resume", *after, spec.fork_of or spec.thread_id or ""]
-    return [*before, *after, "-"]
+    return [*before, *after, GO_ON if spec.goes_on else "-"]
 
 
 def launched(spec: Spec, argv: Sequence[str]) -> List[str]:
@@ -1442,12 +1452,8 @@ def _youngest(open_items: Mapping[str, Tuple[Phase, str]]) -> Tuple[Phase, str]:
 
 
 def _told(p: Progress, **new: Any) -> Progress:
-    return _rest(p)._replace(**{"thought": b"", **new})
-
-
-def _rest(p: Progress) -> Progress:
     phase, detail = _youngest(p.open_items)
-    return p._replace(phase=phase, detail=detail)
+    return p._replace(**{"phase": phase, "detail": detail, "thought": b"", **new})
 
 
 def add_warning(warnings: Tuple[str, ...], *texts: str) -> Tuple[str, ...]:
@@ -1605,6 +1611,18 @@ def classify(message: str, stderr: str) -> Optional[Failure]:
         if kind is not None:
             return failure(kind, line)
     return failure(FailureKind.UNKNOWN, " ".join(lines[-3:])) if lines else None
+
+
+def reset_at(message: str, now: float) -> Optional[float]:
+    """When the limit ends that codex tells of: the end of the minute that it names in our own time zone,
+    without a day for today. Source: codex-cli 0.169.0."""
+    from datetime import datetime
+    found = re.search(r"try again at (?:(\w{3} \d+)\w\w, (\d{4}) )?(\d+:\d\d [AP]M)", message)
+    if found:
+        day = f"{found[1]} {found[2]}" if found[1] else datetime.fromtimestamp(now).strftime("%b %d %Y")
+        with contextlib.suppress(ValueError, OverflowError):
+            return datetime.strptime(f"{day} {found[3]}", "%b %d %Y %I:%M %p").timestamp() + 60
+    return None
 
 
 def _kind_of(line: str) -> Optional[FailureKind]:
@@ -1915,11 +1933,6 @@ class Host:
                         killed.add(name)
         return len(killed)
 
-    def disk_usage(self, paths: Sequence[str]) -> int:
-        """What `du` says of all these together, 0 when it takes too long."""
-        said = self.run(["du", "-sk", *paths], "/", timeout_s=60).out
-        return 1024 * sum(map(int, re.findall(r"(?m)^(\d+)\t", said)))
-
     def worker_in(self, directory: str) -> Optional[int]:
         """A process that has its current directory or an open file in there, if we may know of it (Linux)."""
         within = os.path.realpath(directory)
@@ -2001,6 +2014,10 @@ def settle_in(task: str, log: int) -> None:
     with contextlib.suppress(OSError), open("/proc/self/comm", "wb", 0) as f:
         f.write(b"swarm-" + os.fsencode(os.path.basename(task)))        # `top` shows 15 bytes of it
     os.dup2(log, 2)
+
+
+def utc(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def own_signals() -> None:
@@ -4502,6 +4519,8 @@ READ_ONLY = "No `sandbox` was given, and by codex's own configuration it was rea
 FULL_DISK = "The disk of `{}` was full at the end: that may be why the task failed, and cut off what it wrote"
 IDLE = "codex_reply continues the thread: say what hung, such as a command that waits for input. Or pass " \
        "a longer `idle_timeout_s`."
+PASSING = (FailureKind.RATE_LIMIT, FailureKind.OVERLOADED, FailureKind.NETWORK)
+TIME_IS_UP = "Its limit of {:g} s (`timeout_s`) passed"
 NO_MESSAGE = "Codex ended without a final message: codex_diff shows what it changed, codex_reply can ask"
 
 
@@ -4518,6 +4537,7 @@ class Exec:
     def start(self) -> Union[int, Failure]:
         """The pid of codex, which has its prompt on stdin, or why there is none."""
         file, argv = self.task.file, launched(self.spec, codex_argv(self.spec, self.task.path))
+        self.tail.progress = self.tail.progress._replace(error="")          # of an attempt before
         try:
             with open(file("prompt"), "rb", opener=private) as prompt, \
                     open(file("events.jsonl"), "ab", opener=private) as out, \
@@ -4552,10 +4572,6 @@ class Exec:
                     self.ran = noted(lines, self.spec.created_at, until, self.ran)
         return progress
 
-    def quiet_since(self) -> float:
-        """When it last told or noted anything, Unix seconds."""
-        return self.ran.noted_at or self.tail.changed_at or self.spec.created_at
-
     def judge(self, exit_code: int) -> Tuple[Outcome, Optional[Failure]]:
         p, wanted, stderr = self.tail.progress, self.spec.thread_id, self.task.tail("stderr.log")
         outcome, kind = verdict(exit_code, p, wanted)
@@ -4563,12 +4579,27 @@ class Exec:
         if outcome is not Outcome.FAILED:
             return outcome, None
         if kind is None:
-            return outcome, classify(p.error, stderr) or failure(FailureKind.UNKNOWN, f"{how} without a word")
+            why = classify(p.error, stderr) or failure(FailureKind.UNKNOWN, f"{how} without a word")
+            at = reset_at(why.message, self.host.now()) if why.kind is FailureKind.USAGE_LIMIT else None
+            advice = f"{why.advice} It ends at {utc(at)}." if at else why.advice
+            return outcome, why._replace(retry_at=at, advice=advice)
         if kind is FailureKind.RESUME:
             return outcome, failure(kind, f"Codex answered in thread {p.thread_id} instead of {wanted}")
         none = p.turn is Turn.NONE
         last = "there was no turn event" if none else f"the last turn event was turn.{p.turn.value}"
         return outcome, failure(kind, f"{how}, and {last}. {p.error or clip(stderr[-300:], 300)}".strip())
+
+    def again_at(self, failed: Failure, attempts: int) -> float:
+        """When to go on after this failure, Unix seconds; infinity for never. The next start does it: in the
+        thread, which a review does not have."""
+        spec, thread_id = self.spec, self.tail.progress.thread_id
+        passes = failed.retry_at or failed.kind in PASSING
+        if spec.arguments.get("on_limit") != "wait" or spec.ephemeral or not passes:
+            return float("inf")
+        if thread_id and not spec.review:
+            self.spec = spec._replace(thread_id=thread_id, fork_of=None, goes_on=True)
+        pause_s = min(BACKOFF_S[0] * 2 ** attempts, BACKOFF_S[1]) * (0.5 + os.urandom(1)[0] / 256)
+        return max(self.host.now(), failed.retry_at or 0) + pause_s
 
     def warnings(self) -> Tuple[str, ...]:
         by_itself = self.asked.sandbox is None and self.ran.sandbox == SANDBOXES[0]
@@ -4594,30 +4625,64 @@ class Idle:
     def __init__(self, host: Host, task: TaskDir, limit_s: float) -> None:
         self.host, self.limit_s = host, limit_s
         self.files = [task.file(name) for name in ("events.jsonl", "stderr.log", "setup.log")]
-        self.told: List[int] = []
-        self.done = (0.0, 0)
+        self.told, self.done = [], (0.0, 0)     # type: List[float], Tuple[float, int]
         self.alive_at = self.looked_at = host.monotonic()
 
     def seconds(self, child: int) -> float:
         """Since the last sign of the task whose codex is `child`. Its processes are looked at after each
         quarter of the limit without another one."""
         now = self.host.monotonic()
-        before, self.told = self.told, [os.path.getsize(file) for file in self.files if os.path.exists(file)]
+        before, self.told = self.told, list(map(modified_at, self.files))
         alive = self.told != before
         if not alive and now >= max(self.alive_at, self.looked_at) + self.limit_s / 4:
             (cpu_s, written), (cpu_before_s, written_before) = self.host.done_below(child), self.done
-            busy_s = IDLE_CPU * (now - self.looked_at)
-            alive = written > written_before or cpu_s - cpu_before_s > busy_s
+            alive = written > written_before or cpu_s - cpu_before_s > IDLE_CPU * (now - self.looked_at)
             self.done, self.looked_at = (cpu_s, written), now
         self.alive_at = now if alive else self.alive_at
         return now - self.alive_at
 
 
-class Supervisor:
-    """One task from launch to report."""
+def answered(spec: Spec, message: str) -> Tuple[Any, Tuple[str, ...]]:
+    """(the final message of a task that succeeded, as `output_schema` wants it; warnings)."""
+    schema = spec.arguments.get("output_schema")
+    data, misfit = structured(schema, message) if schema is not None and message else (None, "")
+    return data, ("" if message.strip() else NO_MESSAGE, misfit)
 
-    def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str]) -> None:
+
+def strayed(git: Git, spec: Spec, tree: Optional[Worktree],
+            edited: Sequence[str]) -> Tuple[Dict[str, Any], str]:
+    """(what a task changed beyond its `write_paths`, without a worktree as far as its events tell; or why
+    that is unknown)."""
+    globs = spec.arguments.get("write_paths")
+    if globs is None:
+        return {}, ""
+    try:
+        if tree is not None and tree.head:
+            at = git.within(tree.git_dir)
+            names = [row.path for row in at.changed(spec.since or tree.start, tree.head)]
+        else:
+            top = repository_of(spec.cwd)[1]
+            names = [os.path.relpath(os.path.realpath(file), top) for file in edited]
+    except (GitError, OSError, ValueError) as error:
+        return {}, f"Whether the task kept to its `write_paths` is unknown: {error}"
+    within = Globs(globs)
+    return some([name for name in names if name.startswith("../") or not within.cover(name)]), ""
+
+
+def used(spec: Spec, by_thread: Optional[Usage]) -> Tuple[Optional[Usage], str]:
+    """(what this turn used; why that is unknown)."""
+    if by_thread and (spec.thread_id or spec.fork_of) and spec.usage_before is None:
+        return None, "The usage of this turn is unknown: codex counts its whole thread, begun elsewhere"
+    return by_thread and by_thread.since(spec.usage_before or Usage()), ""
+
+
+class Supervisor:
+    """One task from launch to report. `fds`: of its lock and, if it has one, its slot, which may change."""
+
+    def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str], queue: Queue,
+                 fds: List[int]) -> None:
         self.task, self.host, self.control = task, host, task.listen()
+        self.queue, self.fds = queue, fds
         self.spec = task.spec()
         environ = in_home(elsewhere(environ), self.spec.codex_home)
         self.environ = {**environ, TASK_ENV: self.spec.task_id}             # git's, too: it may outlive us
@@ -4625,8 +4690,6 @@ class Supervisor:
         self.status = from_json(Status, read_json(task.file("status.json")))
         self.began = host.monotonic() - max(0.0, host.now() - self.spec.created_at)     # with the request
         self.deadline = host.monotonic() + (self.spec.timeout_s or float("inf"))
-        limit_s = self.spec.arguments.get("idle_timeout_s")
-        self.idle = Idle(host, task, limit_s) if limit_s else None
         self.child: Optional[int] = None                # what runs now: the setup command, then codex
         self.exit_code: Optional[int] = None            # ... and how it ended
         self.steps: List[Tuple[float, int]] = []        # (when, signal) still to be sent to codex
@@ -4649,13 +4712,16 @@ class Supervisor:
             failed = self._start()
         if self.status.pid is not None:         # else it was stopped before that, or codex cannot be started
             self._attend()
+            while self._wait_out() and self._start() is None:
+                self._attend()
             self._warn(end_elsewhere(self.host, self.spec))
         self._finish(failed)
 
     def _attend(self) -> None:
         """Sleep until the child has ended, and pass on to it what stops the task."""
         assert self.child is not None
-        pause = FOLLOW_S
+        pause, limit_s = FOLLOW_S, self.spec.arguments.get("idle_timeout_s")
+        idle = Idle(self.host, self.task, limit_s) if limit_s else None
         while self.exit_code is None:
             limit = self.deadline if self.status.state is not State.STOPPING else float("inf")
             due = min(limit, self.steps[0][0]) if self.steps else limit
@@ -4664,12 +4730,39 @@ class Supervisor:
             pause = self.engine.follow()
             now = self.host.monotonic()
             if now >= limit:
-                self._stop(Outcome.TIMED_OUT, f"Its limit of {self.spec.timeout_s:g} s (`timeout_s`) passed")
-            elif self.idle and self.status.state is not State.STOPPING and self.exit_code is None:
-                pause = min(pause, self.idle.limit_s / 4)
-                self._check_idle(self.idle, self.child)
+                self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
+            elif idle and self.status.state is not State.STOPPING and self.exit_code is None:
+                pause = min(pause, idle.limit_s / 4)
+                self._check_idle(idle, self.child)
             while self.steps and now >= self.steps[0][0] and self.exit_code is None:
                 self.host.signal_group(self.child, self.steps.pop(0)[1])
+
+    def _wait_out(self) -> bool:
+        """Whether the task goes on after a limit or an outage. Sleeps until that is over, without anything of
+        the run that it ended; not at all where it lasts longer than `timeout_s` allows."""
+        self.engine.read(float("inf"))
+        failed = self.engine.judge(self.exit_code or 0)[1]
+        now, done = self.host.now(), self.status.attempts
+        at = self.engine.again_at(failed, len(done)) if failed else float("inf")
+        if at - now >= self.deadline - self.host.monotonic() or self.status.state is State.STOPPING:
+            return False
+        self._sweep()
+        self.child = None
+        said = f"{utc(now)} {failed.kind.value}: {clip(failed.message, MESSAGE_CHARS)}" if failed else ""
+        self._write(self.status._replace(pid=None, idle_since=None, waits_until=at, attempts=(*done, said)))
+        limit = self.spec.max_parallel if len(self.fds) > 1 else 0
+        close_all(*self.fds[1:])
+        del self.fds[1:]
+        while self.status.state is not State.STOPPING:
+            if self.host.now() >= at:
+                slot = self.queue.slot(limit)
+                self.fds += [] if slot is None else [slot]
+                if not limit or slot is not None:
+                    return True
+            self._take_orders(max(0.0, at - self.host.now()) or LOOK_S)
+            if self.host.monotonic() >= self.deadline:
+                self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
+        return False
 
     def _check_idle(self, idle: Idle, child: int) -> None:
         """End an idle task; its status says so before, from half of the time on."""
@@ -4701,8 +4794,8 @@ class Supervisor:
         started = self.engine.start()
         if isinstance(started, Failure):
             return started
-        self.child = started
-        self._write(advance(self.status, "spawned", pid=started))
+        self.child, self.exit_code = started, None
+        self._write(advance(self.status, "spawned", pid=started, waits_until=None))
         return None
 
     def _take_orders(self, timeout_s: float) -> bool:
@@ -4804,14 +4897,15 @@ class Supervisor:
         event = "spawn_failed" if code is None else "exited"
         end = advance(self.status, event, outcome=judged, exit_code=code)
         outcome = end.outcome or Outcome.FAILED
-        data = self._data(p.message or "") if outcome is Outcome.SUCCEEDED else None
-        self._warn(*self.engine.warnings())
+        data, amiss = answered(self.spec, p.message or "") if outcome is Outcome.SUCCEEDED else (None, ())
+        self._warn(*amiss, *self.engine.warnings())
         tree = self._bring_home(outcome, p)
-        outside = self._outside(tree, p)
+        outside, unsure = strayed(Git(self.host, self.environ, UNLOCK_S), self.spec, tree, p.files)
         self._sweep()                           # a filter of the user's may have left something running
         if outcome in (Outcome.CANCELLED, Outcome.TIMED_OUT):
             failed = self._interrupted(outcome, p, tree)
-        usage, ran = self._usage(p.usage), self.engine.ran
+        (usage, uncounted), ran = used(self.spec, p.usage), self.engine.ran
+        self._warn(unsure, uncounted)
         report = Report(
             outcome, round(self.host.monotonic() - self.began, 3), self.host.now(),
             code, p.thread_id or self.spec.thread_id, p.message, usage, p.usage, failed, tree,
@@ -4819,24 +4913,10 @@ class Supervisor:
             sandbox=ran.sandbox, model=ran.model, structured=data)
         self._file(report, end)
 
-    def _data(self, message: str) -> Any:
-        """The final message of a task that succeeded, as `output_schema` wants it."""
-        schema = self.spec.arguments.get("output_schema")
-        data, misfit = structured(schema, message) if schema is not None and message else (None, "")
-        self._warn("" if message.strip() else NO_MESSAGE, misfit)
-        return data
-
-    def _usage(self, thread_usage: Optional[Usage]) -> Optional[Usage]:
-        """Of this turn, as far as it can be told."""
-        before, begun = self.spec.usage_before, self.spec.thread_id or self.spec.fork_of
-        if thread_usage and begun is not None and before is None:
-            self._warn("The usage of this turn is unknown: codex counts its whole thread, begun elsewhere")
-            return None
-        return thread_usage and thread_usage.since(before or Usage())
-
     def _interrupted(self, outcome: Outcome, p: Progress, tree: Optional[Worktree]) -> Failure:
         """The failure of a task that was stopped: at whose wish, what it was doing, where its work is."""
         kind, (why, at) = FailureKind(outcome.value), self.stopped
+        p = p._replace(phase=Phase.LIMIT) if self.status.waits_until else p
         if kind is FailureKind.TIMED_OUT and p.phase in (Phase.NETWORK, Phase.RETRY):
             kind = _kind_of(p.detail.partition("(")[2]) or FailureKind.NETWORK
         detail = p.detail or (self.spec.setup if self.child is not None and self.status.pid is None else "")
@@ -4844,7 +4924,8 @@ class Supervisor:
         missing = "no network" if p.phase is Phase.NETWORK else "nothing new"
         place = f"in `{tree.path if tree else self.spec.cwd}`"
         place = f"on the branch `{tree.branch}`" if tree and not tree.unsaved else place
-        so_long = f"{max(0.0, at - self.engine.quiet_since()):.0f} s"
+        last = self.engine.ran.noted_at or self.engine.tail.changed_at or self.spec.created_at
+        so_long = f"{max(0.0, at - last):.0f} s"
         return failure(kind, f"{why} while {doing}, with {missing} for {so_long}. What it did is {place}",
                        IDLE if self.status.idle_since and kind is FailureKind.TIMED_OUT else "")
 
@@ -4877,24 +4958,6 @@ class Supervisor:
         if self._ordered():
             return ", since a client cancelled the task"
         return ", since its time limit (`timeout_s`) passed" if self.host.monotonic() >= limit else ""
-
-    def _outside(self, tree: Optional[Worktree], progress: Progress) -> Dict[str, Any]:
-        """What it changed beyond its `write_paths`; without a worktree, as far as its events tell."""
-        globs = self.spec.arguments.get("write_paths")
-        if globs is None:
-            return {}
-        try:
-            if tree is not None and tree.head:
-                at = Git(self.host, self.environ, UNLOCK_S).within(tree.git_dir)
-                names = [row.path for row in at.changed(self.spec.since or tree.start, tree.head)]
-            else:
-                top = repository_of(self.spec.cwd)[1]
-                names = [os.path.relpath(os.path.realpath(file), top) for file in progress.files]
-        except (GitError, OSError, ValueError) as error:
-            self._warn(f"Whether the task kept to its `write_paths` is unknown: {error}")
-            return {}
-        within = Globs(globs)
-        return some([name for name in names if name.startswith("../") or not within.cover(name)])
 
     def _file(self, report: Report, end: Status) -> None:
         """Write the report, then the end; on a full disk with the reserve, or without what the events say."""
@@ -4939,7 +5002,7 @@ def supervised(host: Host, argv: Sequence[str], environ: Mapping[str, str]) -> L
         environ = task.environ(environ)
         task.write_status(advance(Status(State.QUEUED), "launch"))      # a full disk leaves it queued
         queue.drop(task)
-        supervisor = Supervisor(task, host, environ)
+        supervisor = Supervisor(task, host, environ, queue, fds)
         supervisor.run()
     finally:
         close_all(*fds)                     # now, not some milliseconds later when the interpreter has gone
@@ -5158,7 +5221,10 @@ class View:
             waits = f"{self.store.queue.place(task_id)}, {why}"
             return seen._replace(progress=Progress(phase=Phase.QUEUED, detail=waits))
         tail = self.known(task).tail
-        return seen._replace(progress=tail.refresh(), phase_at=tail.phase_at, changed_at=tail.changed_at)
+        progress, until = tail.refresh(), status.waits_until
+        if until:
+            progress = progress._replace(phase=Phase.LIMIT, detail=f"until {utc(until)}")
+        return seen._replace(progress=progress, phase_at=tail.phase_at, changed_at=tail.changed_at)
 
     def _with_report(self, seen: Seen) -> Seen:
         task, why = seen.task, "The supervisor left no report"
@@ -5210,10 +5276,6 @@ def summary(running: Sequence[Known], total: int, failed: int, now: float) -> st
     more = f", and {len(running) - 3} more" if len(running) > 3 else ""
     ended = f"{total - len(running)} of {total} done" + (f", {failed} failed" if failed else "")
     return ended + (f"; {told}{more}" if told else "")
-
-
-def utc(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def age(now: float, then: float) -> float:
@@ -7133,7 +7195,8 @@ class Sweep(Room):
 
     def _measure(self, act: bool, *paths: str) -> None:
         if not (act or self.by_itself):
-            self._tell(bytes=self.host.disk_usage(paths))
+            said = self.host.run(["du", "-sk", *paths], "/", timeout_s=60).out  # none if that is short
+            self._tell(bytes=1024 * sum(map(int, re.findall(r"(?m)^(\d+)\t", said))))
 
     def _clear_unit(self, path: str, act: bool) -> Optional[List[str]]:
         if act:
@@ -7616,7 +7679,7 @@ class Swarm:
             facts = {**facts, "findings": findings, "usage": None}
         record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
                   "outcome": status.outcome and status.outcome.value, **facts,
-                  "codex_home": spec.arguments.get("codex_home"),
+                  "codex_home": spec.arguments.get("codex_home"), "attempts": list(status.attempts),
                   "started_at": round(spec.created_at, 3)}
         told_of = lambda key, value: value not in (None, [], {}) and (key, value) != ("title", "")
         return {key: value for key, value in record.items() if told_of(key, value)}

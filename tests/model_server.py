@@ -71,6 +71,10 @@ FAILURES = {
     "usage_limit": Failure(
         429, _error(type="usage_limit_reached", message="The usage limit has been reached", plan_type="plus")
     ),
+    "usage_limit_over": Failure(        # it ended long ago: whoever waits for it goes on at once
+        429, _error(type="usage_limit_reached", message="The usage limit has been reached", plan_type="plus",
+                    resets_at=1_700_000_000)
+    ),
     "server_error": Failure(500, "<html>Internal Server Error</html>"),
     "overloaded": Failure(503, _error(message="overloaded", code="server_is_overloaded")),
     "context_overflow": Failure(

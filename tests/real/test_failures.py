@@ -6,7 +6,7 @@ import sys
 import pytest
 from model_server import FAILURES
 
-from .harness import SERVER
+from .harness import SERVER, until
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +40,33 @@ async def test_a_blocking_call_that_failed_is_an_error_with_its_words(lab):
     async with lab.connect() as swarm:
         record = await swarm.failed("codex", prompt="@fail unauthorized")
     assert record["failure"]["kind"] == "auth"
+
+
+@pytest.mark.parametrize("failure, kind", [
+    ("usage_limit_over", "usage_limit"), ("rate_limit", "rate_limit"), ("dropped_stream", "network")])
+async def test_a_task_that_waits_goes_on_in_its_thread_after_a_limit_or_a_dropped_socket(lab, failure, kind):
+    lab.model.does["Go on: you were interrupted"] = "@recall"
+    async with lab.connect() as swarm:
+        record = await swarm.call("codex", prompt="my word is plum\n@fail " + failure, on_limit="wait")
+    assert record["outcome"] == "succeeded" and "my word is plum" in record["content"]
+    assert [kind in attempt for attempt in record["attempts"]] == [True]
+
+
+async def test_a_task_that_waits_for_the_network_is_cancelled_between_two_attempts(lab, closed_port):
+    config = {"model_providers": {"mock": {"base_url": "http://127.0.0.1:%d/v1" % closed_port}}}
+    async with lab.connect() as swarm:
+        task_id = await swarm.start("hello", config=config, on_limit="wait")
+        async def attempts():
+            return (await swarm.status(task_id)).get("attempts")
+        assert " network: " in (await until(attempts, "the first attempt has ended"))[0]
+        record = await swarm.cancel(task_id)
+    assert (record["state"], record["outcome"]) == ("ended", "cancelled")
+
+
+async def test_a_usage_limit_tells_when_it_ends(lab):
+    async with lab.connect() as swarm:
+        record = await swarm.failed("codex", prompt="@fail usage_limit_over")
+    assert record["failure"]["retry_at"] == 1_700_000_000 // 60 * 60 + 60
 
 
 async def test_a_refused_connection_is_a_network_failure(lab, closed_port):
