@@ -5378,7 +5378,7 @@ class Watch:
             for task, fds in () if self.closing else self.store.queue.due(self.host, how):
                 self.launch(task, fds)
         except OSError as error:
-            self.host.log("WARNING", f"A queued task was not launched: {reason_of(error)}")
+            self.host.log("INFO", f"A queued task was not launched: {reason_of(error)}")
             if not how:
                 raise
 
