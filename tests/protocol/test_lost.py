@@ -113,7 +113,7 @@ if sys.platform == "linux":     # finds the supervisor in /proc, and what is lef
 
 def test_what_has_ended_leaves_the_index_and_is_never_looked_at_again(client, root):
     c = client()
-    records = c.ok("codex_batch", tasks=[{"prompt": "SAY %d" % i} for i in range(3)])["tasks"]
+    records = [c.ok("codex", prompt="SAY %d" % i) for i in range(3)]
     eventually(lambda: c.ok("codex_status")["tasks"] == [] and os.listdir(str(root / "live")) == ["whole"],
                what="the end of the supervisors")
     for record in records:
