@@ -5586,8 +5586,9 @@ class Watch:
         self.move()
         for task_id in task_ids:
             try:
-                task = self.store.get(task_id)          # no record is read of one whose end wakes us
-                status = None if self.view.is_watched(task_id) else task.status()
+                task = self.store.get(task_id)          # no record is read of one that has a supervisor
+                alive = self.view.is_watched(task_id) or held(task.file("lock"))
+                status = None if alive else task.status()
                 runs = status is None or status.state is not State.ENDED
                 failed += status is not None and status.outcome in FAILURES
             except (ToolError, OSError) as error:
