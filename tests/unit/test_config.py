@@ -140,7 +140,9 @@ def test_the_defaults():
     assert configured() == cms.Config(
         root=state, worktree_dir=state + "/worktrees", codex_bin="codex", codex_home=home + "/.codex",
         overrides=(), skip_git_repo_check=False, ephemeral=False,
-        task_max_age_s=86400.0, log_file=None, log_level="WARNING")
+        task_max_age_s=86400.0, log_file=None, log_level="WARNING",
+        max_parallel=configured().max_parallel)
+    assert 4 <= configured().max_parallel <= 32
 
 
 GIVEN = [
