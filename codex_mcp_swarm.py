@@ -243,6 +243,10 @@ class ToolError(SwarmError):
         self.kind = kind
 
 
+class WrongArgument(ToolError):
+    """What a tool was given does not fit its schema; nothing was done."""
+
+
 class GitError(ToolError):
     """git refused; `why` holds its own words."""
 
@@ -697,11 +701,11 @@ def mismatches(schema: Mapping[str, Any], answer: Any) -> List[str]:
 
 
 def refuse(wrong: Sequence[str]) -> None:
-    """Raises: ToolError when there is anything wrong with the arguments."""
+    """Raises: WrongArgument when there is any."""
     if wrong:
         more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise ToolError(f"Wrong argument: {'; '.join(wrong[:8])}{more}", "Nothing was done",
-                        "Correct that and call again")
+        raise WrongArgument(f"Wrong argument: {'; '.join(wrong[:8])}{more}", "Nothing was done",
+                            "Correct that and call again")
 
 
 class Judge:
@@ -1581,7 +1585,7 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
     FailureKind.RESUME: (False, "Check the thread id; if another process has the thread open, wait for it "
                                 "to end. Otherwise start a new task."),
     FailureKind.CODEX_MISSING: (False, "Install Codex (`npm install -g @openai/codex`), or name its path "
-                                       "with --codex-bin."),
+                                       "with --codex-bin (from Python: `Config(codex_bin=...)`)."),
     FailureKind.CODEX_CRASH: (True, "Codex itself broke down: look at stderr.log of the task; update "
                                     "codex; try again."),
     FailureKind.KILLED: (True, "Something outside this server killed codex, often the kernel for want of "
@@ -4210,6 +4214,11 @@ class Queue:
         ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
         return f"{number}{ending} of {len(ids)}" if number else ""
 
+    def bound(self, task_id: str) -> float:
+        """The lowest limit of those ahead of a task, which begin before it; infinity where there is none."""
+        ahead = itertools.takewhile(lambda name: not name.endswith(task_id), self.names())
+        return min(filter(None, (int(name.split(".")[1]) for name in ahead)), default=float("inf"))
+
     def put(self, task: TaskDir, spec: Spec, now: float) -> TaskDir:
         """Let a task appear, as the last one; one that is there already gets a place again."""
         with self.lock():
@@ -4280,7 +4289,7 @@ class Queue:
             return False
         with self.lock(), locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
             if mine and task.is_queued():
-                self.end(task, failure(FailureKind.CANCELLED, "A client cancelled it before it began"), now)
+                self.end(task, failure(FailureKind.CANCELLED, "It was cancelled before it began"), now)
                 return True
         return False
 
@@ -4548,7 +4557,8 @@ class Exec:
             refused = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
             missing = refused and error.filename == self.spec.codex
             kind = FailureKind.CODEX_MISSING if missing else FailureKind.UNKNOWN
-            return failure(kind, reason_of(error))
+            what = "--launcher: " if self.spec.launcher and error.filename == argv[0] else ""
+            return failure(kind, what + reason_of(error))
 
     def follow(self) -> float:
         """Take in a piece of what codex has told, so that little is left to be read at its end. Returns after
@@ -4772,7 +4782,7 @@ class Supervisor:
         if shows != bool(self.status.idle_since):
             self._write(self.status._replace(idle_since=self.host.now() - idle_s if shows else None))
         if idle_s >= idle.limit_s:
-            self._stop(Outcome.TIMED_OUT, f"It was idle for {lasting(idle_s)} (`idle_timeout_s`)")
+            self._stop(Outcome.TIMED_OUT, f"It was idle for {lasting(idle.limit_s)} (`idle_timeout_s`)")
 
     def _set_up(self) -> Optional[Failure]:
         """Run the server's own command in the new worktree, as our user and outside of codex's sandbox."""
@@ -5218,7 +5228,9 @@ class View:
             return self._with_report(seen)
         if status.state is State.QUEUED:
             why = f"after {', '.join(spec.depends_on)}" if spec.depends_on else ""
-            why = why or f"at most {spec.max_parallel} run at once"
+            least = self.store.queue.bound(task_id)
+            behind = f"after one that waits until fewer than {least} run" if least < spec.max_parallel else ""
+            why = why or behind or f"at most {spec.max_parallel} run at once"
             waits = f"{self.store.queue.place(task_id)}, {why}"
             return seen._replace(progress=Progress(phase=Phase.QUEUED, detail=waits))
         tail = self.known(task).tail
@@ -5846,8 +5858,8 @@ class Bounds(Room):
             part = f", part of `{within[0][1]}`, which is its to write" if within else ""
             raise ToolError(f"`cwd`: no task is started in {spec.cwd}",
                             f"It could change what other tasks keep in `{root}` or `{trees}`{part}: {why}",
-                            "Pass `sandbox`, or another `cwd`; CODEX_SWARM_TASK_DIR and "
-                            "CODEX_SWARM_WORKTREE_DIR name directories elsewhere")
+                            "Pass `sandbox` (workspace-write or read-only), or another `cwd`; "
+                            "CODEX_SWARM_TASK_DIR and CODEX_SWARM_WORKTREE_DIR name directories elsewhere")
         closed_way = f"This task cannot write in {', '.join(way)}: tasks are kept there" if way else ""
         unsure = "It is not certain what `writable_roots` opens: what is in doubt stays closed to this task"
         warnings = add_warning(spec.warnings, closed_way, unsure if doubt else "")
@@ -5867,7 +5879,7 @@ class Bounds(Room):
         if lost:
             return f"`{lost[0]}` would be its to write"
         if asked(spec.arguments, spec.overrides).sandbox is None:
-            return "nothing says which `sandbox` it gets"
+            return "without `sandbox` nobody knows what it may write"
         if spec.arguments.get("approve_for_me"):
             return "with `approve_for_me` it may leave its sandbox"
         if self.codex_version(spec.codex) < PROFILES_SINCE:
@@ -6791,7 +6803,7 @@ class Planner(Room):
             known = self.view.of(task_id).whole(f"Task {task_id} cannot be continued").thread_id
             if known is None:
                 raise ToolError(f"Task {task_id} has no thread to continue",
-                                "Codex ended before it opened one, or has not opened it yet",
+                                "It ended before Codex opened one, or Codex has not opened it yet",
                                 "See codex_status; start a new task if it has ended")
             if thread_id is not None and thread_id.lower() != known.lower():
                 raise ToolError("`threadId` and `task_id` name different threads",
@@ -7437,7 +7449,7 @@ class Doctor(Room):
         except SwarmError as error:
             return Finding(name, Health.BROKEN, str(SwarmError(error.what, error.why)), error.fix)
         except OSError as error:
-            return Finding(name, Health.BROKEN, str(error), "Mend that, then ask again")
+            return Finding(name, Health.BROKEN, reason_of(error), "Mend that, then ask again")
 
     def ask(self, *words: str, cwd: str = "/", home: str = "") -> Done:
         return self.host.run([self.bounds.codex(), *words], cwd, in_home(self.environ, home), timeout_s=20)
@@ -8495,7 +8507,8 @@ def _failure_lines(why: Mapping[str, Any]) -> Iterator[str]:
 def _progress_lines(live: Mapping[str, Any]) -> Iterator[str]:
     detail = f": {live['detail']}" if "detail" in live else ""
     idle = f", idle {live['idle']}" if "idle" in live else ""
-    yield f"{live['phase']}{detail} (last event {live.get('last_event_s', 0)} s ago{idle})"
+    last = f" (last event {live.get('last_event_s', 0)} s ago{idle})"
+    yield f"{live['phase']}{detail}{last if live['phase'] != Phase.QUEUED.value else ''}"
     if "tools" in live:
         yield "tools: " + ", ".join(f"{name} {count}" for name, count in live["tools"].items())
     shown = ("last_command", "last_file", "last_message", "thinking")
@@ -9609,7 +9622,7 @@ def _number(unit: str, least: float = 0) -> Callable[[str], float]:
     return read
 
 
-_parallel = lambda given: int(_number("tasks")(given))
+_parallel = lambda given: int(_number("tasks at once (--max-parallel)")(given))
 LISTED_AT_ONCE = 500                # of ended tasks
 FAR = 1 << 40                       # lines, seconds: further than anybody gets
 LINES_OF_OUTPUT = 5                 # of a command, its last ones
@@ -9690,7 +9703,7 @@ def _account(given: str) -> Tuple[str, str]:
     name, _, path = given.partition("=")
     path = os.path.expanduser(path)
     formed = re.fullmatch(r"[\w-]+", name) and os.path.isabs(path)
-    why = no_directory(path) if formed else "is not NAME=DIR with an absolute path"
+    why = no_directory(path) if formed else "is not NAME=DIR, such as work=/home/me/.codex-work"
     if why:
         raise UsageError(f"--codex-home {given}: {why}")
     return name, os.path.realpath(path)
@@ -9770,7 +9783,7 @@ exit status:
   0    all went well: every task succeeded, everything was merged
   1    something failed or was refused: the reason is on stderr, of a merge and by the doctor on stdout
   2    the command line or a variable is wrong; nothing was done
-  130  Ctrl-C; once all tasks run, they go on"""
+  130  Ctrl-C; once all tasks were accepted they go on, the queued ones as well"""
 
 
 def parser(prog: str, *arguments: Argument, flags: bool = False, **how: Any) -> Any:
@@ -9854,8 +9867,8 @@ class Typed:
         self.swarm.collected([r["task_id"] for r in records_of(data) if r["state"] == State.ENDED.value])
 
     def heed_ctrl_c(self) -> None:
-        """From now on Ctrl-C ends the call. Tasks that are being started are stopped; once all run, they go
-        on. The second one ends the program."""
+        """From now on Ctrl-C ends the call. Tasks that are being started are stopped; once all were
+        accepted they go on, the queued ones as well. The second one ends the program."""
         def end(*_: Any) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self.call.cancelled = True
@@ -9871,7 +9884,7 @@ class Typed:
             return 0
         left = tell_ends(self, wait.task_ids)
         if left:
-            self.tell_next(left, "still running")
+            self.tell_next(left, "not ended yet")
             return 130
         data = conclude(self.swarm, wait._replace(single=False)).data
         if len(data["tasks"]) == 1 and not self["json"]:
@@ -9916,7 +9929,8 @@ OPTIONS: Mapping[str, str] = {
     "sandbox": "-s", "cwd": "-C", "timeout_s": "--timeout", "worktree": "-w", "model": "-m", "profile": "-p",
     "prompt": "PROMPT", "task_ids": "ID", "task_id": "ID", "into": "--into", "base": "--base",
     "dry_run": "--dry-run", "squash": "--squash", "partial": "--partial", "update_from": "--update-from",
-    "against": "--against", "paths": "--path", "idle_timeout_s": "--idle-timeout"}
+    "against": "--against", "paths": "--path", "idle_timeout_s": "--idle-timeout",
+    "codex_home": "--account"}
 TYPED: Mapping[str, str] = {
     **{f"`{at}{name}`": f"`{typed}`" for name, typed in OPTIONS.items()
        for at in ("", "defaults.")},
@@ -9934,21 +9948,22 @@ ENTRIES: Mapping[str, str] = {"`:": ":", "`": "", ".": ": `"}
 ADVISING = frozenset({"advice", "blocked", "collect", "how", "note", "warnings"})
 
 
-def for_people(said: Any, key: str = "advice") -> Any:
-    """The same in the words of the command line, where it says what to do next."""
+def for_people(said: Any, key: str = "advice", about: str = "") -> Any:
+    """The same in the words of the command line, where it says what to do next, `about` which task."""
     if key == "reply":
         update = ("--update-from", said["update_from"]) if "update_from" in said else ()
         return shell_words([*this_program(), key, said["task_id"], said["prompt"], *update])
     if isinstance(said, dict):
-        return {name: for_people(value, name) for name, value in said.items()}
+        return {name: for_people(value, name, said.get("task_id", about)) for name, value in said.items()}
     if isinstance(said, list):
-        return [for_people(entry, key) for entry in said]
+        return [for_people(entry, key, about) for entry in said]
     if not isinstance(said, str) or key not in ADVISING:
         return said
-    program = shell_words(this_program())
+    program, named = shell_words(this_program()), set(re.findall(rf"\b[Tt]ask ({TASK_ID})", said))
+    known = about or "".join(named) * (len(named) == 1)
     said = re.sub(r"`tasks\[(\d+)\](`:?|\.)", lambda at: f"task {int(at[1]) + 1}" + ENTRIES[at[2]], said)
-    return re.sub("|".join(sorted(map(re.escape, TYPED), reverse=True)),
-                  lambda found: TYPED[found[0]].replace("PROGRAM", program), said)
+    typed = lambda at: re.sub(r"\bID(\.\.\.)?", known or r"\g<0>", TYPED[at[0]]).replace("PROGRAM", program)
+    return re.sub("|".join(sorted(map(re.escape, TYPED), reverse=True)), typed, said)
 
 
 def typed_in(name: str) -> str:
@@ -10037,6 +10052,8 @@ def _does(record: Mapping[str, Any]) -> str:
         return record["note"]
     if live is None:
         return record["failure"]["message"] if "failure" in record else record.get("content", "")
+    if live["phase"] == Phase.QUEUED.value:
+        return f"queued, {live['detail']}"
     doing = VERBS.get(Phase(live["phase"]))
     said = live.get("thinking", live.get("last_message")) if live["phase"] == Phase.MODEL.value else None
     return f"{doing} `{live['detail']}`" if doing and "detail" in live else said or live["phase"]
@@ -10044,7 +10061,7 @@ def _does(record: Mapping[str, Any]) -> str:
 
 GUESSES: Mapping[str, str] = {          # what other programs call it
     "status": "ls", "ps": "ls", "list": "ls", "kill": "stop", "cancel": "stop", "rm": "sweep", "tail": "logs",
-    "help": "--help", "version": "--version"}
+    "help": "--help` or `COMMAND --help", "version": "--version"}
 SERVING = "it is the server without any; `config CLIENT` prints the entry with which a client starts it"
 
 
@@ -10073,7 +10090,7 @@ def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Typed:
             except UsageError as error:
                 raise UsageError(f"{name}={environ[name]}: {error.what}")
     for field, value in options.items():
-        if field in Config._fields and value is not None:
+        if field in Config._fields and value is not None and field != "codex_home":     # there an account
             fields[field] = tuple(value) if isinstance(value, list) else value
     return Typed(row, options, default_config(environ)._replace(**fields), argv, environ)
 
@@ -10173,10 +10190,14 @@ examples:
             arg("prompts", metavar="PROMPT", nargs="*", help="what to do; `-`: it is on standard input"),
             arg("--file", help="a file of tasks; `-`: standard input"),
             arg("-w", "--worktree", action="store_true", help="each in a git worktree of its own"),
-            of_tool("codex", "cwd", "-C", "--cwd", metavar="DIR"), *RUN_OPTIONS, DETACH, JSON, flags=True)
+            of_tool("codex", "cwd", "-C", "--cwd", metavar="DIR"),
+            of_tool("codex", "codex_home", "--account", metavar="NAME", help="one that --codex-home names"),
+            *RUN_OPTIONS, DETACH, JSON, flags=True)
 def command_run(typed: Typed) -> int:
     if bool(typed["file"]) == bool(typed["prompts"]):
         raise UsageError("run needs either a PROMPT (`-`: on standard input) or --file FILE")
+    if typed["prompts"] and typed["codex_homes"] and not typed["codex_home"]:
+        raise UsageError(f"--codex-home only names an account: add `--account {typed['codex_homes'][0][0]}`")
     batch: Any = [{"prompt": typed_in("-") if given == "-" else given} for given in typed["prompts"]]
     if typed["file"]:
         try:
@@ -10787,7 +10808,8 @@ def _demo_repository(swarm: Swarm, place: str) -> str:
 
 def _tell_demo(swarm: Swarm, repo: str) -> int:
     """Who collides, what fits, how the rest is united. Returns 0 when all succeeded."""
-    call = Call(tell=lambda text, *_: print(f"  {visible(text)}", flush=True))
+    count = re.compile(r"\d+ of \d+ done[^;]*; ")        # of those that are left
+    call = Call(tell=lambda text, *_: print(f"  {visible(count.sub('', text, 1))}", flush=True))
 
     def play(*words: str) -> int:
         print(f"\n$ codex-mcp-swarm {shell_words(words)}", flush=True)
@@ -10988,6 +11010,8 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
             sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # what is still in the buffer goes nowhere
+        if isinstance(error, WrongArgument):
+            return 2
     return 130 if typed and typed.call.cancelled else 1
 
 

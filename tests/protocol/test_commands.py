@@ -12,7 +12,7 @@ import pytest
 
 import codex_mcp_swarm as cms
 from client import eventually
-from conftest import command, finished, git, is_supervised, new_repository
+from conftest import NO_TMP, command, finished, git, is_supervised, new_repository
 
 LIMIT_S = 60
 
@@ -99,7 +99,7 @@ def test_the_help_of_a_command_is_about_it_alone(typed, name):
 
 
 def test_an_unknown_command_suggests_the_nearest(typed):
-    for name, meant in (("lss", "ls"), ("ps", "ls"), ("kill", "stop"), ("help", "--help")):
+    for name, meant in (("lss", "ls"), ("ps", "ls"), ("kill", "stop"), ("help", "--help` or `COMMAND --help")):
         done = typed(name)
         assert (done.returncode, done.stdout) == (2, "")
         assert "did you mean `%s`?" % meant in done.stderr
@@ -206,7 +206,8 @@ def test_what_is_said_of_mistakes_names_what_one_types_and_nothing_of_mcp(typed,
 
 
 def test_of_several_prompts_that_which_is_refused_is_counted_from_one(typed):
-    assert "task 2: `PROMPT` is empty" in typed("run", "x", "").stderr
+    done = typed("run", "x", "")
+    assert done.returncode == 2 and "task 2: `PROMPT` is empty" in done.stderr
 
 
 def test_an_id_may_be_in_capitals_and_one_that_is_too_short_is_told_so(typed, ended):
@@ -237,12 +238,39 @@ def test_a_file_of_tasks_is_a_batch_and_its_status_tells_that_one_failed(typed, 
     (["run"], "PROMPT"), (["run", "x", "--file", "y"], "--file"), (["run", "--file", "README"], "README"),
     (["run", "-s", "none", "x"], "read-only"), (["run", "--file", "-", "x"], "--file"),
     (["stop"], "--all"), (["stop", "--all", "2f9c"], "--all"),
+    (["run", "--max-parallel", "-1", "x"], "--max-parallel"),
     (["run", "--file", "/no/x"], "/no/x: No such file"), (["diff", "--patch", "--files", "2f9c"], "--files"),
     (["show"], "ID"), (["diff", "--path"], "--path"), (["ls", "--frobnicate"], "--frobnicate")])
 def test_a_wrong_command_line_does_nothing_and_says_so_in_one_line_with_status_2(typed, root, words, named):
     done = typed(*words)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert named in done.stderr and not root.exists()
+
+
+def test_a_run_is_under_the_account_that_is_named_and_not_silently_under_the_own_one(typed, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "config.toml").write_text(NO_TMP)
+    home = "--codex-home=work=%s" % work
+    done = typed("run", home, "ARGV")
+    assert (done.returncode, done.stdout) == (2, "") and "`--account work`" in done.stderr
+    done = typed("run", home, "--account", "work", "ARGV")
+    assert json.loads(done.stdout)["env"]["CODEX_HOME"] == str(work)
+    assert "`--account`" in typed("run", "--account", "other", "x").stderr
+
+
+def test_advice_names_the_task_that_it_is_about(typed, ended):
+    told = typed("show", ended[1]).stdout
+    assert "logs %s`" % ended[1] in told and " ID" not in told
+
+
+def test_who_waits_behind_a_lower_limit_is_told_that_one(typed, gate):
+    running = typed("run", "-d", "--max-parallel", "1", gate.wait, "SAY a").stdout.split()
+    last = typed("run", "-d", "--max-parallel", "16", "SAY b").stdout.strip()
+    told = typed("show", last).stdout
+    assert "queued: 2nd of 2, after one that waits until fewer than 1 run" in told and "last event" not in told
+    assert "was cancelled before it began" in typed("stop", last).stdout
+    typed("stop", *running)
 
 
 def test_ctrl_c_leaves_the_task_running_and_names_the_command_that_stops_it(typed, terminal, root):
@@ -312,13 +340,13 @@ def test_a_patch_of_any_length_is_printed_whole(typed):
                                   '{"tasks": [{"prompt": "x"}], "more": 1}', '[{"prompt": "x", "model": 1}]'])
 def test_a_file_of_tasks_is_checked_as_a_call_of_the_tool_is(typed, root, text):
     done = typed("run", "--file", "-", stdin=text)
-    assert (done.returncode, done.stdout) == (1, "") and "Wrong argument" in done.stderr
+    assert (done.returncode, done.stdout) == (2, "") and "Wrong argument" in done.stderr
     assert not (root / "tasks").exists()
 
 
 def test_a_time_limit_of_nothing_is_refused_and_not_passed_over(typed, root):
     done = typed("run", "--timeout", "0", "SAY x")
-    assert done.returncode == 1 and "`--timeout`" in done.stderr and not (root / "tasks").exists()
+    assert done.returncode == 2 and "`--timeout`" in done.stderr and not (root / "tasks").exists()
 
 
 def test_marks_and_colours_are_for_terminals_and_no_color_takes_the_colours_alone(typed, terminal, ended):
