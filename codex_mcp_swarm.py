@@ -1585,7 +1585,7 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
     FailureKind.RESUME: (False, "Check the thread id; if another process has the thread open, wait for it "
                                 "to end. Otherwise start a new task."),
     FailureKind.CODEX_MISSING: (False, "Install Codex (`npm install -g @openai/codex`), or name its path "
-                                       "with --codex-bin (from Python: `Config(codex_bin=...)`)."),
+                                       "with --codex-bin (in Python a field of `Config`)."),
     FailureKind.CODEX_CRASH: (True, "Codex itself broke down: look at stderr.log of the task; update "
                                     "codex; try again."),
     FailureKind.KILLED: (True, "Something outside this server killed codex, often the kernel for want of "
@@ -9703,7 +9703,7 @@ def _account(given: str) -> Tuple[str, str]:
     name, _, path = given.partition("=")
     path = os.path.expanduser(path)
     formed = re.fullmatch(r"[\w-]+", name) and os.path.isabs(path)
-    why = no_directory(path) if formed else "is not NAME=DIR, such as work=/home/me/.codex-work"
+    why = no_directory(path) if formed else "is not NAME=DIR with an absolute path, as work=/home/me/work"
     if why:
         raise UsageError(f"--codex-home {given}: {why}")
     return name, os.path.realpath(path)

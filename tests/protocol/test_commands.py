@@ -99,7 +99,8 @@ def test_the_help_of_a_command_is_about_it_alone(typed, name):
 
 
 def test_an_unknown_command_suggests_the_nearest(typed):
-    for name, meant in (("lss", "ls"), ("ps", "ls"), ("kill", "stop"), ("help", "--help` or `COMMAND --help")):
+    for name, meant in (("lss", "ls"), ("ps", "ls"), ("kill", "stop"),
+                        ("help", "--help` or `COMMAND --help")):
         done = typed(name)
         assert (done.returncode, done.stdout) == (2, "")
         assert "did you mean `%s`?" % meant in done.stderr
@@ -268,7 +269,8 @@ def test_who_waits_behind_a_lower_limit_is_told_that_one(typed, gate):
     running = typed("run", "-d", "--max-parallel", "1", gate.wait, "SAY a").stdout.split()
     last = typed("run", "-d", "--max-parallel", "16", "SAY b").stdout.strip()
     told = typed("show", last).stdout
-    assert "queued: 2nd of 2, after one that waits until fewer than 1 run" in told and "last event" not in told
+    assert "queued: 2nd of 2, after one that waits until fewer than 1 run" in told
+    assert "last event" not in told
     assert "was cancelled before it began" in typed("stop", last).stdout
     typed("stop", *running)
 

@@ -186,7 +186,7 @@ def test_tmp_counts_unless_codex_is_told_to_close_it(swarm, tmp_path):
 
 @pytest.mark.parametrize("request_, config, words", [
     # codex's own configuration decides
-    ({"prompt": "x"}, {}, "which `sandbox`"),
+    ({"prompt": "x"}, {}, "without `sandbox`"),
     ({**WRITE, "cwd": "deep/er/root"}, {}, "its to write"),
     ({**WRITE, "cwd": "deep/er/root/worktrees"}, {}, "its to write"),
     *[(WRITE, {"at": "deep/er/ro%sot" % mark}, "for a pattern") for mark in "*?[]"],
