@@ -9794,7 +9794,8 @@ def parser(prog: str, *arguments: Argument, flags: bool = False, **how: Any) -> 
         def error(self, message: str) -> Any:
             raise UsageError(f"{message} (`{self.prog} --help` shows what there is)")
     # a width, or argparse imports shutil at every start
-    narrow = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100, max_help_position=26)
+    wide = min(100, Look(sys.stdout, {}).size[0])
+    narrow = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=wide, max_help_position=26)
     made = Parser(prog, allow_abbrev=False, formatter_class=narrow, **how)
     for names, traits in arguments:
         made.add_argument(*names, **traits)

@@ -87,6 +87,7 @@ def test_what_cannot_be_ended_elsewhere_is_told(swarm, srun):
 
 def test_a_launcher_that_is_not_there_is_named(swarm):
     record = run(swarm(launcher=("/none/srun",)), "SAY done")
+    assert record["failure"]["message"].startswith("--launcher: ")
     assert record["outcome"] == "failed" and "/none/srun" in record["failure"]["message"]
 
 
