@@ -894,6 +894,16 @@ def masked(text: str) -> str:
     return re.sub(looks, lambda found: "".join(filter(None, found.groups())) + "***", text)
 
 
+# Wider than what is masked, for what gets to a disk; a path such as PWD or SSH_AUTH_SOCK is no secret.
+SECRET_VARIABLE = r"(?i)(?!(?:OLD)?PWD=)[^=]*(?:pass|pwd|secret|token|key|cookie|cred|private" \
+                  r"|auth(?!or[_=]|ority|_sock))[^=]*="
+
+
+def looks_secret(row: str) -> bool:
+    """Whether this variable, as `NAME=value`, looks secret by its name or its value."""
+    return bool(re.match(SECRET_VARIABLE, row)) or masked(row) != row
+
+
 def compact(data: Any) -> str:
     """The data as one line of JSON, as it goes out. Some clients split at Unicode's line separators.
 
@@ -2126,11 +2136,9 @@ def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
 def take(path: str, create: int = 0) -> Optional[int]:
     """The descriptor of a lock file, which is taken until that is closed; None where somebody else has it.
     Raises: OSError."""
-    fd = open_lock(path, create)
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return fd
-    os.close(fd)
+    with open(open_lock(path, create), "wb") as lock, contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.dup(lock.fileno())
     return None
 
 
@@ -3980,16 +3988,16 @@ class TaskDir:
 
     def keep_environ(self, environ: Mapping[str, str]) -> None:
         """For the supervisor, whoever launches that. Raises: OSError."""
-        rows = [f"{name}={value}" for name, value in environ.items()]
-        with open(self.file("environ"), "wb", opener=private) as f:
-            f.write(b"\0".join(os.fsencode(row) for row in rows if masked(row) == row))
+        rows = "\0".join(itertools.filterfalse(looks_secret, map("=".join, environ.items())))
+        write_atomic(self.file("environ"), {"rows": os.fsencode(rows).decode("latin-1")})   # JSON: no bytes
 
     def environ(self, ours: Mapping[str, str]) -> Dict[str, str]:
-        """What was kept, with the secrets that we have, which get to no disk; ours, where none was kept."""
-        with contextlib.suppress(FileNotFoundError), open(self.file("environ"), "rb", opener=private) as f:
-            secrets = [row for row in map("=".join, ours.items()) if masked(row) != row]
-            rows = [*secrets, *os.fsdecode(f.read()).split("\0")]
-            return dict(row.split("=", 1) for row in rows if row)
+        """What was kept, with the secrets that we have, which get to no disk; ours, where none was kept.
+        Raises: UNREADABLE for a damaged file."""
+        with contextlib.suppress(FileNotFoundError):
+            kept = os.fsdecode(read_json(self.file("environ"))["rows"].encode("latin-1")).split("\0")
+            rows = [*filter(looks_secret, map("=".join, ours.items())), *filter(None, kept)]
+            return dict(row.split("=", 1) for row in rows)
         return dict(ours)
 
     def discard(self) -> None:
@@ -4019,8 +4027,19 @@ class TaskDir:
         return modified_at(self.file("kept"))
 
     def spec(self) -> Spec:
-        """Raises: UNREADABLE for a missing or damaged record; so do the two below."""
+        """Raises: UNREADABLE for a missing or damaged record; so does `report`."""
         return from_json(Spec, read_json(self.file("spec.json")))
+
+    def spec_or_damage(self) -> Tuple[Spec, str]:
+        """The spec, or what is known without it and what is wrong with it. Raises: OSError when the system is
+        exhausted."""
+        try:
+            return self.spec(), ""
+        except UNREADABLE as error:
+            raise_if_exhausted(error)
+            damage = f"spec.json cannot be read: {type(error).__name__}"
+            warning = f"{damage}. Look into `{self.path}`"
+            return Spec(self.task_id, modified_at(self.path), "", "", warnings=(warning,)), damage
 
     def report(self) -> Report:
         return from_json(Report, read_json(self.file("report.json")))
@@ -4255,39 +4274,61 @@ class Queue:
                     self.drop(task)
                     continue
                 why = self.hindrance(task)
-                if why is None:
+                if why:
+                    self._fail(task, why, host.now())
+                if why is None or why:
                     continue
-                slot = None if why else self.slot(limit)
-                late = limit > 0 and slot is None and not why
-                full = full or late
-                lock = None if late else take(task.file("lock"))
-                fds = [fd for fd in (lock, slot) if fd is not None]
+                slot = self.slot(limit)
+                if limit and slot is None:
+                    full = True
+                    continue
+                fds = [] if slot is None else [slot]
                 try:
-                    if lock is not None and why:    # without a lock it begins just now
-                        self.end(task, failure(FailureKind.SETUP, why, "See to that task first"), host.now())
-                    elif lock is not None:
+                    lock = take(task.file("lock"))
+                    if lock is not None:            # else it begins just now
+                        fds.insert(0, lock)
                         yield task, fds
                 finally:
                     close_all(*fds)
 
     def hindrance(self, task: TaskDir) -> Optional[str]:
         """Why it will not begin, empty where it may, None until all have ended that it waits for."""
-        with contextlib.suppress(ValueError, TypeError, AttributeError):    # it shows when it begins
-            for other in (TaskDir(os.path.join(self.tasks, task_id)) for task_id in task.spec().depends_on):
-                unborn = os.path.isdir(os.path.join(self.tasks, "." + other.task_id))
-                gone = None if unborn else Outcome.LOST
-                outcome = other.status().outcome if os.path.isdir(other.path) else gone
-                if outcome is None:
-                    return None
-                if outcome is not Outcome.SUCCEEDED:
-                    return f"Task {other.task_id}, which it depends on, {outcome.value}"
+        spec, damage = task.spec_or_damage()
+        if damage or not os.path.exists(task.file("lock")):
+            return damage or "Its lock has gone"
+        for task_id in spec.depends_on:
+            outcome = self._outcome(TaskDir(os.path.join(self.tasks, task_id)))
+            if outcome is None:
+                return None
+            if outcome is not Outcome.SUCCEEDED:
+                return f"Task {task_id}, which it depends on, {outcome.value}"
         return ""
+
+    def _outcome(self, task: TaskDir) -> Optional[Outcome]:
+        """How a task ended, LOST where it is gone; None for one that has not, or that is being made."""
+        unborn = os.path.isdir(os.path.join(self.tasks, "." + task.task_id))
+        try:
+            if os.path.isdir(task.path):
+                return task.status().outcome
+            return None if unborn else Outcome.LOST
+        except OSError as error:
+            raise_if_exhausted(error)
+            return Outcome.LOST
+
+    def _fail(self, task: TaskDir, why: str, now: float) -> None:
+        """It never begins; unless it does just now. No other task waits for one that cannot even be ended."""
+        try:
+            with locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as mine:
+                if mine:
+                    self.end(task, failure(FailureKind.SETUP, why, "See to that first"), now)
+        except OSError as error:
+            raise_if_exhausted(error)
 
     def cancel(self, task: TaskDir, now: float) -> bool:
         """Whether it was queued; then it has ended, and never began."""
         if not task.is_queued():
             return False
-        with self.lock(), locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
+        with self.lock(), locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as mine:
             if mine and task.is_queued():
                 self.end(task, failure(FailureKind.CANCELLED, "It was cancelled before it began"), now)
                 return True
@@ -4296,13 +4337,13 @@ class Queue:
     def end(self, task: TaskDir, why: Failure, now: float) -> None:
         """End what never began, for the holder of its lock; its worktree stays as it was made."""
         outcome = Outcome.CANCELLED if why.kind is FailureKind.CANCELLED else Outcome.FAILED
-        spec = task.spec()
+        spec, damage = task.spec_or_damage()
         tree = spec.worktree and spec.worktree._replace(head=spec.since or spec.worktree.start, commits=0,
                                                         files_changed=0, insertions=0, deletions=0)
         with contextlib.suppress(OSError):
             os.unlink(task.file("reserve"))         # the disk may be full
         report = Report(outcome, now - spec.created_at, now, thread_id=spec.thread_id, failure=why,
-                        worktree=tree, warnings=spec.warnings)
+                        worktree=tree, warnings=() if damage else spec.warnings)
         task.end(advance(Status(State.QUEUED), "stop", stop_reason=outcome), report)
         self.drop(task)
 
@@ -4992,33 +5033,39 @@ class Supervisor:
 def supervisor_main(argv: Sequence[str]) -> int:
     """The supervisor's process. `argv`: the directory of its task, descriptors of its lock and, if it has
     one, slot. After the end of the task a child goes on here with the next one of the queue."""
-    host, words = Host(), list(argv)
-    try:
-        while words:
-            words = supervised(host, words, os.environ)
-        return 0
-    except Exception:                   # a bug of ours: the lock goes, readers see LOST, the log says why
-        host.log("ERROR", f"{words[0]}: supervisor failed", trace=True)
-        return 1
+    host, words, failed = Host(), list(argv), 0
+    while words:
+        task = TaskDir(words[0])
+        queue = Queue(os.path.dirname(os.path.dirname(task.path)))
+        try:
+            supervised(host, task, queue, words[1:], os.environ)
+        except Exception:               # a bug of ours: the lock goes, readers see LOST, the log says why
+            host.log("ERROR", f"{task.path}: supervisor failed", trace=True)
+            failed = 1
+        try:
+            again = task.is_queued()            # it would fail for ever: the next question tries it again
+            words = [] if again else host.succeed(queue.due(host))
+        except OSError as error:
+            host.log("ERROR", f"The next task was not launched: {reason_of(error)}")
+            return 1
+    return failed
 
 
-def supervised(host: Host, argv: Sequence[str], environ: Mapping[str, str]) -> List[str]:
-    """One task. Returns, in a process that is to go on with another one, the words for that."""
-    inherited = [int(word) for word in argv[1:]]
+def supervised(host: Host, task: TaskDir, queue: Queue, descriptors: Sequence[str],
+               environ: Mapping[str, str]) -> None:
+    """One task."""
+    inherited = [int(word) for word in descriptors]
     fds = list(map(os.dup, inherited))          # low numbers, for select(2); not inheritable, so not codex's
     close_all(*inherited)
-    task = TaskDir(argv[0])
-    queue = Queue(os.path.dirname(os.path.dirname(task.path)))
     try:
-        environ = task.environ(environ)
         task.write_status(advance(Status(State.QUEUED), "launch"))      # a full disk leaves it queued
+        environ = task.environ(environ)
         queue.drop(task)
         supervisor = Supervisor(task, host, environ, queue, fds)
         supervisor.run()
     finally:
         close_all(*fds)                     # now, not some milliseconds later when the interpreter has gone
     close_all(supervisor.control, supervisor.wake, signal.set_wakeup_fd(-1))
-    return host.succeed(queue.due(host))
 
 
 # ======================================================================================
@@ -5215,14 +5262,9 @@ class View:
         except OSError as error:
             raise_if_exhausted(error)
             status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
-        try:
-            spec, damage = task.spec(), ""
-        except UNREADABLE as error:
-            raise_if_exhausted(error)
+        spec, damage = task.spec_or_damage()
+        if damage:
             self.store.get(task_id)                         # unless it was swept away just now
-            damage = f"spec.json cannot be read: {type(error).__name__}"
-            warning = f"{damage}. Look into `{task.path}`"
-            spec = Spec(task_id, os.stat(task.path).st_mtime, "", "", warnings=(warning,))
         seen = Seen(task, spec, status, damage=damage)
         if seen.ended:
             return self._with_report(seen)

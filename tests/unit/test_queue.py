@@ -78,6 +78,68 @@ def test_what_has_no_place_in_the_queue_is_passed_over(tasks, put):
     assert due(tasks)[0] == [1] and tasks.queue.ids() == []
 
 
+# -- what is damaged ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["spec.json", "lock"])
+@pytest.mark.parametrize("text", [None, "{}"])
+def test_a_damaged_task_ends_and_holds_up_no_other(tasks, put, name, text):
+    damaged = put(1, 1)
+    put(2, 1)
+    os.unlink(damaged.file(name))
+    if text:
+        with open(damaged.file("spec.json"), "w") as f:
+            f.write(text)
+    assert due(tasks)[0] == [2] and tasks.queue.ids() == []
+    assert damaged.status().outcome is Outcome.FAILED
+    assert damaged.report().failure.kind is cms.FailureKind.SETUP
+
+
+@pytest.mark.parametrize("name", ["spec.json", "lock"])
+def test_a_damaged_task_can_be_cancelled(tasks, put, name):
+    task = put(1)
+    os.unlink(task.file(name))
+    assert tasks.queue.cancel(task, NOW_S) and task.status().outcome is Outcome.CANCELLED
+
+
+def test_a_task_fails_when_one_it_depends_on_has_lost_its_lock(tasks, put):
+    first, second = put(1), put(2, 0, depends_on=("%012x" % 1,))
+    begun, held = due(tasks)
+    cms.close_all(*held)
+    os.unlink(first.file("lock"))
+    assert due(tasks)[0] == [] and second.status().outcome is Outcome.FAILED
+
+
+def test_no_descriptor_stays_open_when_the_system_has_no_more(tasks, put, monkeypatch):
+    put(1, 1)
+    before, opened = os.listdir("/dev/fd"), cms.open_lock
+
+    def exhausted(path, create=0):
+        if path.endswith("/lock"):
+            raise OSError(cms.errno.EMFILE, "Too many open files")
+        return opened(path, create)
+    with monkeypatch.context() as patch:
+        patch.setattr(cms, "open_lock", exhausted)
+        with pytest.raises(OSError, match="Too many"):
+            due(tasks)
+    assert len(os.listdir("/dev/fd")) == len(before)
+    assert due(tasks)[0] == [1]
+
+
+def test_a_lock_that_cannot_be_taken_leaves_no_descriptor(tasks, put, monkeypatch):
+    def refuse(*_):
+        raise OSError(cms.errno.ENOLCK, "No locks available")
+    before = len(os.listdir("/dev/fd"))
+    monkeypatch.setattr(cms.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="No locks"):
+        cms.take(put_aside(tasks))
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def put_aside(tasks):
+    path = os.path.join(tasks.root, "some.lock")
+    os.close(cms.open_lock(path, os.O_CREAT))
+    return path
+
+
 # -- whoever is killed --------------------------------------------------------------------------------
 def crash(act, at):
     """Do it in a process that is killed at its `at`-th question to the system; whether it came to the end."""
@@ -245,7 +307,7 @@ def test_a_supervisor_that_is_killed_before_it_begins_leaves_its_task_queued(swa
     task = app.store.queue.put(TaskDir.create(app.store.tasks, spec, "SAY done"), spec, app.host.now())
     lock = cms.take(task.file("lock"))
     act = lambda: cms.supervisor_main([task.path, str(lock)])
-    assert crash(act, 5) == 9                               # while it reads what it has to do
+    assert crash(act, 1) == 9                               # before it says that it began
     os.close(lock)
     assert task.status().state is State.QUEUED
     assert ended(app, [task.task_id])[0]["content"] == "done"
@@ -266,6 +328,39 @@ def test_a_task_runs_with_the_environment_it_was_asked_for_with_and_no_secret_is
     content = ended(app, [first.task_id, queued])[1]["content"]
     assert "of the second" in content and "sk-of-the-first" in content
     assert not os.path.exists(kept)
+
+
+@pytest.mark.parametrize("text", ["", '{"rows": "PATH=/usr/bin\\u0000HOM"}'])
+def test_a_task_whose_environment_is_damaged_ends_and_the_queue_goes_on(swarm, gate, text):
+    app = swarm(max_parallel=1)
+    first, (second, third) = begin(app, gate.wait), app.start([{"prompt": "x"}, {"prompt": "SAY done"}])
+    with open(app.store.get(second).file("environ"), "w") as f:
+        f.write(text)
+    app.watch.close()                                       # nobody asks: the supervisors alone go on
+    gate.open()
+    last = app.store.get(third)
+    eventually(lambda: os.path.exists(last.file("report.json")), what="the end of the last one")
+    assert [r["outcome"] for r in ended(app, [first.task_id, second, third])] == [
+        "succeeded", "lost", "succeeded"]
+
+
+@pytest.mark.parametrize("row", [
+    "GPG_PASSPHRASE=correct horse", "DB_PASS=hunter2", "MYSQL_PWD=hunter2", "SESSION_COOKIE=abc",
+    "DOCKER_AUTH_CONFIG={}", "LOGIN_TOKEN=123456789", "PIN_SECRET=1234 5678", "npm_config__auth=abc",
+    "URL=postgres://me:hunter2@db/x", "AWS_CREDS=x"])
+def test_a_variable_that_looks_secret_gets_to_no_disk(tasks, put, row):
+    task = put(1)
+    task.keep_environ(dict([row.split("=", 1)], ODD="\udcff\n\u20ac"))
+    assert task.environ({}) == {"ODD": "\udcff\n\u20ac"}
+    assert task.environ(dict([row.split("=", 1)])).keys() == {"ODD", row.split("=", 1)[0]}
+
+
+@pytest.mark.parametrize("row", ["PWD=/a", "OLDPWD=/b", "PATH=/bin", "GIT_AUTHOR_NAME=x", "XAUTHORITY=/x",
+                                 "SSH_AUTH_SOCK=/s", "EMPTY="])
+def test_a_plain_variable_is_kept(tasks, put, row):
+    task = put(1)
+    task.keep_environ(dict([row.split("=", 1)]))
+    assert task.environ({}) == dict([row.split("=", 1)])
 
 
 def test_a_place_that_was_lost_is_given_again(swarm, gate):
