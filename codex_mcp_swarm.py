@@ -1912,8 +1912,12 @@ class Host:
 
     def tasks_around(self) -> Set[str]:
         """The tasks that we run inside of. Codex keeps the mark of a task from its MCP servers, so we look
-        for supervisors above us."""
-        pid, found = os.getppid(), set()    # type: int, Set[str]
+        for supervisors above us, once for a parent."""
+        return self._tasks_above(os.getppid())
+
+    @functools.lru_cache(1)
+    def _tasks_above(self, pid: int) -> Set[str]:
+        found: Set[str] = set()
         while pid > 1:
             pid, directory = self.about(pid)
             found.add(os.path.basename(directory))
@@ -4275,8 +4279,8 @@ class Queue:
                     continue
                 why = self.hindrance(task)
                 if why:
-                    self._fail(task, why, host.now())
-                if why is None or why:
+                    self._end(task, failure(FailureKind.SETUP, why, "See to that first"), host.now())
+                if why != "":
                     continue
                 slot = self.slot(limit)
                 if limit and slot is None:
@@ -4293,46 +4297,41 @@ class Queue:
 
     def hindrance(self, task: TaskDir) -> Optional[str]:
         """Why it will not begin, empty where it may, None until all have ended that it waits for."""
-        spec, damage = task.spec_or_damage()
-        if damage or not os.path.exists(task.file("lock")):
-            return damage or "Its lock has gone"
-        for task_id in spec.depends_on:
-            outcome = self._outcome(TaskDir(os.path.join(self.tasks, task_id)))
-            if outcome is None:
-                return None
-            if outcome is not Outcome.SUCCEEDED:
-                return f"Task {task_id}, which it depends on, {outcome.value}"
-        return ""
-
-    def _outcome(self, task: TaskDir) -> Optional[Outcome]:
-        """How a task ended, LOST where it is gone; None for one that has not, or that is being made."""
-        unborn = os.path.isdir(os.path.join(self.tasks, "." + task.task_id))
         try:
-            if os.path.isdir(task.path):
-                return task.status().outcome
-            return None if unborn else Outcome.LOST
-        except OSError as error:
+            os.stat(task.file("lock"))
+            for other in (TaskDir(os.path.join(self.tasks, task_id)) for task_id in task.spec().depends_on):
+                unborn = os.path.isdir(os.path.join(self.tasks, "." + other.task_id)) and self._is_starting()
+                gone = None if unborn else Outcome.LOST
+                outcome = other.status().outcome if os.path.isdir(other.path) else gone
+                if outcome is None:
+                    return None
+                if outcome is not Outcome.SUCCEEDED:
+                    return f"Task {other.task_id}, which it depends on, {outcome.value}"
+            return ""
+        except UNREADABLE as error:
             raise_if_exhausted(error)
-            return Outcome.LOST
+            return f"What it begins with is damaged: {error}"
 
-    def _fail(self, task: TaskDir, why: str, now: float) -> None:
-        """It never begins; unless it does just now. No other task waits for one that cannot even be ended."""
-        try:
-            with locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as mine:
-                if mine:
-                    self.end(task, failure(FailureKind.SETUP, why, "See to that first"), now)
-        except OSError as error:
-            raise_if_exhausted(error)
+    def _is_starting(self) -> bool:
+        """Whether somebody starts tasks; if nobody does, what is hidden was left by one who was killed."""
+        sweep = os.path.join(os.path.dirname(self.path), "sweep.lock")
+        with locked(sweep, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as alone:
+            return not alone
 
     def cancel(self, task: TaskDir, now: float) -> bool:
         """Whether it was queued; then it has ended, and never began."""
         if not task.is_queued():
             return False
-        with self.lock(), locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as mine:
-            if mine and task.is_queued():
-                self.end(task, failure(FailureKind.CANCELLED, "It was cancelled before it began"), now)
-                return True
-        return False
+        with self.lock():
+            return self._end(task, failure(FailureKind.CANCELLED, "It was cancelled before it began"), now)
+
+    def _end(self, task: TaskDir, why: Failure, now: float) -> bool:
+        """End a task for good, unless it begins just now, for the holder of `queue.lock`."""
+        with locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as mine:
+            ends = mine and task.is_queued()
+            if ends:
+                self.end(task, why, now)
+        return ends
 
     def end(self, task: TaskDir, why: Failure, now: float) -> None:
         """End what never began, for the holder of its lock; its worktree stays as it was made."""
@@ -5380,10 +5379,12 @@ class Watch:
             known.watched = True
 
         def until_the_end() -> None:
-            over = True
             try:
                 task.join()
-                over = not task.is_queued()         # else its supervisor was killed before it began
+                while task.is_queued():             # its supervisor was killed before it began
+                    self.move()
+                    time.sleep(PROGRESS_GAP_S)
+                    task.join()
                 outcome = task.status().outcome
                 known.failed = outcome in FAILURES
                 self.host.log("INFO", f"{task.task_id}: {outcome and outcome.value}")
@@ -5394,7 +5395,7 @@ class Watch:
                     self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
             finally:
                 with self.changed:
-                    known.ended = known.watched = over
+                    known.ended = known.watched = True
                     self.changed.notify_all()
             if child is not None:
                 child.wait()                        # it has let go of the lock and is about to exit
@@ -5457,9 +5458,7 @@ class Watch:
     def wait(self, task_ids: Sequence[str], timeout_s: float, call: Call, mode: str = "all") -> None:
         """Block until all or any of the tasks have ended, `timeout_s` has passed, or the call is cancelled.
         Costs nothing meanwhile, but for a look at the sizes of the event files once a second while the call
-        wants progress.
-
-        Raises: ToolError for an unknown task."""
+        wants progress. Raises: ToolError for an unknown task."""
         waited_for = [self.view.known(self.store.get(task_id)) for task_id in dict.fromkeys(task_ids)]
         call.waiting = True
         enough = any if mode == "any" else all

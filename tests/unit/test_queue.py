@@ -3,6 +3,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -218,10 +219,17 @@ def test_a_task_fails_without_having_begun_when_one_it_depends_on_did_not_succee
 def test_what_is_unborn_is_waited_for(tasks, put):
     spec = Spec("%012x" % 1, NOW_S, "/bin/codex", "/")
     hidden = TaskDir.create(tasks.tasks, spec, "x")
-    put(2, 0, depends_on=("%012x" % 1,))
-    assert due(tasks)[0] == []
-    tasks.queue.put(hidden, spec, NOW_S)
+    with tasks.locked("sweep.lock", cms.fcntl.LOCK_SH):     # as whoever starts tasks
+        put(2, 0, depends_on=("%012x" % 1,))
+        assert due(tasks)[0] == []
+        tasks.queue.put(hidden, spec, NOW_S)
     assert due(tasks)[0] == [1]
+
+
+def test_what_a_killed_server_left_unborn_is_not_waited_for(tasks, put):
+    TaskDir.create(tasks.tasks, Spec("%012x" % 1, NOW_S, "/bin/codex", "/"), "x")
+    second = put(2, 0, depends_on=("%012x" % 1,))
+    assert due(tasks)[0] == [] and second.status().outcome is Outcome.FAILED
 
 
 def test_a_batch_goes_one_after_the_other_by_index_and_a_task_after_one_by_the_beginning_of_its_id(
@@ -311,6 +319,18 @@ def test_a_supervisor_that_is_killed_before_it_begins_leaves_its_task_queued(swa
     os.close(lock)
     assert task.status().state is State.QUEUED
     assert ended(app, [task.task_id])[0]["content"] == "done"
+
+
+def test_a_wait_goes_on_when_a_supervisor_is_killed_before_it_begins(swarm):
+    app = swarm()
+    app.store.prepare()
+    spec = Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd())
+    task = app.store.queue.put(TaskDir.create(app.store.tasks, spec, "SAY done"), spec, app.host.now())
+    lock = cms.take(task.file("lock"))                      # as a supervisor that was just launched
+    known = app.watch.begin(task)
+    threading.Timer(0.5, os.close, [lock]).start()
+    app.wait([task.task_id], 30.0, cms.Call())
+    assert known.ended and app.record(task.task_id)["content"] == "done"
 
 
 def test_a_task_runs_with_the_environment_it_was_asked_for_with_and_no_secret_is_on_disk(
