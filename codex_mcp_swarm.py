@@ -412,6 +412,7 @@ class Status(NamedTuple):
     idle_since: Optional[float] = None          # the last sign of life, once half of its time has passed
     waits_until: Optional[float] = None         # for another attempt
     attempts: Tuple[str, ...] = ()              # how those before ended
+    began_at: float = 0.0                       # when its turn came; 0: it has not
 
 
 class Progress(NamedTuple):
@@ -598,7 +599,7 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     State.STARTING: {"spawned": State.RUNNING, "spawn_failed": State.ENDED, "stop": State.STOPPING,
                      "gone": State.ENDED},
     State.RUNNING:  {"spawned": State.RUNNING, "stop": State.STOPPING, "exited": State.ENDED,
-                     "gone": State.ENDED},
+                     "spawn_failed": State.ENDED, "gone": State.ENDED},      # of another attempt
     State.STOPPING: {"spawned": State.STOPPING, "spawn_failed": State.ENDED, "stop": State.STOPPING,
                      "exited": State.ENDED, "gone": State.ENDED},
     State.ENDED:    {},
@@ -866,6 +867,7 @@ SECRET = rf"""(?:{QUOTED}|\{{(?:{QUOTED}|[^}}"'])*\}}?|\[(?:{QUOTED}|[^]"'])*\]?
 
 
 # What is secret by its looks, with what may be shown before it as a group. To add a kind, add a row.
+PRIVATE_KEY = r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 SECRET_LOOKS = (
     r"\b[spr]k[-_][\w-]{16,}",                           # OpenAI, Anthropic, Stripe
     r"\bgh[oprsu]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}",
@@ -875,7 +877,7 @@ SECRET_LOOKS = (
     r"\bnpm_\w{30,}|\bpypi-[\w-]{40,}|\bhf_\w{20,}",
     r"\bSG\.[\w-]{16,}\.[\w-]{16,}",                   # SendGrid
     r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",              # JSON Web Tokens
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    PRIVATE_KEY,
     r"(\b(?i:bearer|basic)\s{1,9})(?=[a-zA-Z.~_-]*[\d+/=])[\w.~+/=-]{12,}",   # mere words have none
     r"(://[^\s/:@]{1,200}:)[^\s/@]{1,200}(?=@)",        # a password in a URL
     r"(\s--(?:[\w-]{0,40}-)?(?:key|token|secret|password)\s{1,9})(?!\d+\b)[^\s-]\S*",     # an option's value
@@ -1879,15 +1881,15 @@ class Host:
                 return found - {pid}
             found |= more
 
-    def done_below(self, pid: int) -> Tuple[float, int]:
-        """(CPU, s; bytes written) of all processes below one, and of those that they have reaped. What they
-        write is known on Linux alone. Source: proc_pid_stat(5), proc_pid_io(5)."""
-        below, cpu_s, written = self.descendants(pid), 0.0, 0
+    def done_by(self, pids: Iterable[int]) -> Tuple[float, int]:
+        """(CPU, s; bytes written) of these processes, and of those that they have reaped. What they write is
+        known on Linux alone. Source: proc_pid_stat(5), proc_pid_io(5)."""
+        cpu_s, written = 0.0, 0
         if not self.linux:
-            ps = self.run(["ps", "-o", "time=", "-p", ",".join(map(str, below))], "/", timeout_s=5)
+            ps = self.run(["ps", "-o", "time=", "-p", ",".join(map(str, pids))], "/", timeout_s=5)
             for clock in ps.out.split():            # `1:02:03.45`
                 cpu_s += functools.reduce(lambda s, part: 60 * s + float(part), re.split("[-:]", clock), 0.0)
-        for name in below if self.linux else ():
+        for name in pids if self.linux else ():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as f:
                 cpu_s += sum(map(int, f.read().rpartition(b")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
             with contextlib.suppress(OSError), open(f"/proc/{name}/io") as f2:
@@ -4640,17 +4642,17 @@ class Exec:
         last = "there was no turn event" if none else f"the last turn event was turn.{p.turn.value}"
         return outcome, failure(kind, f"{how}, and {last}. {p.error or clip(stderr[-300:], 300)}".strip())
 
-    def again_at(self, failed: Failure, attempts: int) -> float:
-        """When to go on after this failure, Unix seconds; infinity for never. The next start does it: in the
-        thread, which a review does not have."""
+    def again(self, failed: Failure, attempts: int) -> Tuple[float, Spec]:
+        """When to go on after this failure, Unix seconds, infinity for never; and as what: in the thread,
+        which a review does not have."""
         spec, thread_id = self.spec, self.tail.progress.thread_id
         passes = failed.retry_at or failed.kind in PASSING
         if spec.arguments.get("on_limit") != "wait" or spec.ephemeral or not passes:
-            return float("inf")
+            return float("inf"), spec
         if thread_id and not spec.review:
-            self.spec = spec._replace(thread_id=thread_id, fork_of=None, goes_on=True)
+            spec = spec._replace(thread_id=thread_id, fork_of=None, goes_on=True)
         pause_s = min(BACKOFF_S[0] * 2 ** attempts, BACKOFF_S[1]) * (0.5 + os.urandom(1)[0] / 256)
-        return max(self.host.now(), failed.retry_at or 0) + pause_s
+        return max(self.host.now(), failed.retry_at or 0) + pause_s, spec
 
     def warnings(self) -> Tuple[str, ...]:
         by_itself = self.asked.sandbox is None and self.ran.sandbox == SANDBOXES[0]
@@ -4670,23 +4672,22 @@ def end_elsewhere(host: Host, spec: Spec) -> str:
 
 
 class Idle:
-    """For how long a task has shown no sign of life: no event, no output, no CPU to speak of. That of codex
-    itself says nothing, as it is never quite still (0.169.0), but that of its commands and servers."""
+    """For how long a task has shown no sign of life: no event, no output, no CPU to speak of by `workers`."""
 
-    def __init__(self, host: Host, task: TaskDir, limit_s: float) -> None:
-        self.host, self.limit_s = host, limit_s
+    def __init__(self, host: Host, task: TaskDir, limit_s: float, workers: Callable[[], Set[int]]) -> None:
+        self.host, self.limit_s, self.workers = host, limit_s, workers
         self.files = [task.file(name) for name in ("events.jsonl", "stderr.log", "setup.log")]
         self.told, self.done = [], (0.0, 0)     # type: List[float], Tuple[float, int]
         self.alive_at = self.looked_at = host.monotonic()
 
-    def seconds(self, child: int) -> float:
-        """Since the last sign of the task whose codex is `child`. Its processes are looked at after each
-        quarter of the limit without another one."""
+    def seconds(self) -> float:
+        """Since the last sign; notes a new one. Processes are looked at after each quarter of the limit
+        without another one."""
         now = self.host.monotonic()
         before, self.told = self.told, list(map(modified_at, self.files))
         alive = self.told != before
         if not alive and now >= max(self.alive_at, self.looked_at) + self.limit_s / 4:
-            (cpu_s, written), (cpu_before_s, written_before) = self.host.done_below(child), self.done
+            (cpu_s, written), (cpu_before_s, written_before) = self.host.done_by(self.workers()), self.done
             alive = written > written_before or cpu_s - cpu_before_s > IDLE_CPU * (now - self.looked_at)
             self.done, self.looked_at = (cpu_s, written), now
         self.alive_at = now if alive else self.alive_at
@@ -4763,8 +4764,10 @@ class Supervisor:
             failed = self._start()
         if self.status.pid is not None:         # else it was stopped before that, or codex cannot be started
             self._attend()
-            while self._wait_out() and self._start() is None:
-                self._attend()
+            while failed is None and self._wait_out():
+                failed = self._start()
+                if failed is None:
+                    self._attend()
             self._warn(end_elsewhere(self.host, self.spec))
         self._finish(failed)
 
@@ -4772,7 +4775,7 @@ class Supervisor:
         """Sleep until the child has ended, and pass on to it what stops the task."""
         assert self.child is not None
         pause, limit_s = FOLLOW_S, self.spec.arguments.get("idle_timeout_s")
-        idle = Idle(self.host, self.task, limit_s) if limit_s else None
+        idle = Idle(self.host, self.task, limit_s, self._workers) if limit_s else None
         while self.exit_code is None:
             limit = self.deadline if self.status.state is not State.STOPPING else float("inf")
             due = min(limit, self.steps[0][0]) if self.steps else limit
@@ -4784,7 +4787,7 @@ class Supervisor:
                 self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
             elif idle and self.status.state is not State.STOPPING and self.exit_code is None:
                 pause = min(pause, idle.limit_s / 4)
-                self._check_idle(idle, self.child)
+                self._check_idle(idle)
             while self.steps and now >= self.steps[0][0] and self.exit_code is None:
                 self.host.signal_group(self.child, self.steps.pop(0)[1])
 
@@ -4794,11 +4797,11 @@ class Supervisor:
         self.engine.read(float("inf"))
         failed = self.engine.judge(self.exit_code or 0)[1]
         now, done = self.host.now(), self.status.attempts
-        at = self.engine.again_at(failed, len(done)) if failed else float("inf")
+        at, spec = self.engine.again(failed, len(done)) if failed else (float("inf"), self.spec)
         if at - now >= self.deadline - self.host.monotonic() or self.status.state is State.STOPPING:
             return False
         self._sweep()
-        self.child = None
+        self.child, self.engine.spec = None, spec
         said = f"{utc(now)} {failed.kind.value}: {clip(failed.message, MESSAGE_CHARS)}" if failed else ""
         self._write(self.status._replace(pid=None, idle_since=None, waits_until=at, attempts=(*done, said)))
         limit = self.spec.max_parallel if len(self.fds) > 1 else 0
@@ -4815,9 +4818,16 @@ class Supervisor:
                 self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
         return False
 
-    def _check_idle(self, idle: Idle, child: int) -> None:
+    def _workers(self) -> Set[int]:
+        """The setup command or, as codex itself is never quite still (0.169.0), its commands and servers.
+        By a launcher these may be anywhere."""
+        if self.child is None or self.status.pid and self.spec.launcher:
+            return set()
+        return self.host.descendants(self.child) | {self.child} - {self.status.pid}
+
+    def _check_idle(self, idle: Idle) -> None:
         """End an idle task; its status says so before, from half of the time on."""
-        idle_s = idle.seconds(child)
+        idle_s = idle.seconds()
         shows = idle_s >= idle.limit_s / 2
         if shows != bool(self.status.idle_since):
             self._write(self.status._replace(idle_since=self.host.now() - idle_s if shows else None))
@@ -4842,10 +4852,10 @@ class Supervisor:
         return failure(FailureKind.SETUP, f"`{what}` {how_it_ended(code)}: {tail}")
 
     def _start(self) -> Optional[Failure]:
-        started = self.engine.start()
+        started, self.exit_code = self.engine.start(), None
         if isinstance(started, Failure):
             return started
-        self.child, self.exit_code = started, None
+        self.child = started
         self._write(advance(self.status, "spawned", pid=started, waits_until=None))
         return None
 
@@ -4978,7 +4988,7 @@ class Supervisor:
         last = self.engine.ran.noted_at or self.engine.tail.changed_at or self.spec.created_at
         so_long = f"{max(0.0, at - last):.0f} s"
         return failure(kind, f"{why} while {doing}, with {missing} for {so_long}. What it did is {place}",
-                       IDLE if self.status.idle_since and kind is FailureKind.TIMED_OUT else "")
+                       IDLE if "idle_timeout_s" in why and kind is FailureKind.TIMED_OUT else "")
 
     def _bring_home(self, outcome: Outcome, p: Progress) -> Optional[Worktree]:
         """Commit the work onto the task's branch, however the task ended (codex cannot: `.git` is read-only
@@ -5057,7 +5067,7 @@ def supervised(host: Host, task: TaskDir, queue: Queue, descriptors: Sequence[st
     fds = list(map(os.dup, inherited))          # low numbers, for select(2); not inheritable, so not codex's
     close_all(*inherited)
     try:
-        task.write_status(advance(Status(State.QUEUED), "launch"))      # a full disk leaves it queued
+        task.write_status(advance(Status(State.QUEUED), "launch", began_at=host.now()))  # full disk: queued
         environ = task.environ(environ)
         queue.drop(task)
         supervisor = Supervisor(task, host, environ, queue, fds)
@@ -6238,7 +6248,7 @@ class Compare(Room):
             if not (report and tree):               # else they are relative already, and may be many
                 files = tuple(os.path.relpath(os.path.realpath(file), top) for file in files)
             ended_at = report.ended_at if report else float("inf")
-            return Touched(task_id, common, traces.union(files), seen.spec.created_at, ended_at)
+            return Touched(task_id, common, traces.union(files), seen.status.began_at, ended_at)
         except (ToolError, *UNREADABLE):
             return None
 
@@ -6249,10 +6259,10 @@ class Compare(Room):
         bounds = Bounds(self.config, self.environ, git, self.watch)
         for task_id in task_ids:
             with contextlib.suppress(ToolError, *UNREADABLE):
-                spec = self.store.get(task_id).spec()
-                if asked(spec.arguments, spec.overrides).sandbox != SANDBOXES[0]:
-                    writers.setdefault(repository_of(spec.cwd)[1], []).append(spec)
-        for top, (spec, *others) in writers.items():
+                spec, began_at = self.store.get(task_id).spec(), self.store.get(task_id).status().began_at
+                if began_at and asked(spec.arguments, spec.overrides).sandbox != SANDBOXES[0]:
+                    writers.setdefault(repository_of(spec.cwd)[1], []).append((spec, began_at))
+        for top, ((spec, began_at), *others) in writers.items():
             with contextlib.suppress(ToolError, *UNREADABLE):
                 tree, at = spec.worktree, git.at(top)
                 if tree:
@@ -6263,7 +6273,7 @@ class Compare(Room):
                 changes = at.changes("--untracked-files=all")[0] if not others else ()
                 found[spec.task_id] = frozenset(
                     change.path for change in changes
-                    if tree or modified_at(os.path.join(top, change.path)) >= spec.created_at)
+                    if tree or modified_at(os.path.join(top, change.path)) >= began_at)
         return found
 
     def diff(self, task_id: str, against: Optional[str], view: str, paths: Sequence[str],
@@ -8045,8 +8055,8 @@ def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     seen, events, done = swarm.view.of(task_id), [], False      # type: Seen, List[Any], bool
     path = seen.task.file("events.jsonl")
     try:
-        events, cursor = _page_of_events(path, args, call.client.result_chars - 300)
-        done = seen.ended and cursor >= os.path.getsize(path)
+        events, cursor, whole = _page_of_events(path, args, call.client.result_chars - 300)
+        done = seen.ended and whole
     except ValueError:
         refuse([f"`cursor`: no event of this task begins at {cursor}; pass a `next_cursor`, or 0"])
     except FileNotFoundError:
@@ -8057,9 +8067,9 @@ def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({"task_id": task_id, "events": events, "next_cursor": cursor, "ended": done})
 
 
-def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Tuple[List[Any], int]:
-    """Those of the types asked for, as many as `limit` and `room` allow, but one at least; and where the next
-    ones begin. Raises: OSError, ValueError."""
+def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Tuple[List[Any], int, bool]:
+    """Those of the types asked for, as many as `limit` and `room` allow, but one at least; where the next
+    ones begin; whether there are none yet. Raises: OSError, ValueError."""
     wanted, at, left = set(args.get("types", ())), args.get("cursor", 0), room
     found: List[Any] = []
     for event, after in events_from(path, at):
@@ -8069,10 +8079,10 @@ def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Tuple[List
             event = _shown_event(event, args.get("max_chars", 500) or room // 2, room)
             left -= size(event) + 1
             if found and (left < 0 or len(found) == args.get("limit", 50)):
-                break
+                return found, at, False
             found.append(event)
         at = after
-    return found, at
+    return found, at, True
 
 
 def _shown_event(event: Mapping[str, Any], limit: int, room: int) -> Dict[str, Any]:
@@ -8088,8 +8098,9 @@ def _shown_event(event: Mapping[str, Any], limit: int, room: int) -> Dict[str, A
 
 def _shortened(value: Any, limit: int) -> Any:
     """JSON data in which every text has at most about `limit` characters and nothing that looks secret."""
-    if isinstance(value, str):
-        return clip_middle(masked(clip_middle(value, max(4 * limit, 4_000))), max(limit, 100))
+    if isinstance(value, str):              # the cut may take where a key begins; to mask all takes long
+        part = clip_middle(re.sub(PRIVATE_KEY, "***", value), max(4 * limit, 4_000))
+        return clip_middle(masked(part), max(limit, 100))
     if isinstance(value, dict):
         secret = [key for key in value if re.search(f"(?i){SECRET_KEY}", key) and isinstance(value[key], str)]
         return {key: "***" if key in secret else _shortened(value[key], limit) for key in value}

@@ -107,6 +107,23 @@ def test_a_main_checkout_and_a_worktree_of_it_are_one_repository_and_a_clone_is_
     gate.open()
 
 
+def test_tasks_that_were_asked_for_at_once_and_ran_one_after_the_other_do_not_overlap(client):
+    c = client("--max-parallel", "1")
+    ids = c.ok("codex_batch", tasks=[{"prompt": "WRITE same %d" % n, "worktree": True} for n in range(2)],
+               wait=False)["task_ids"]
+    assert overlaps(c.ok("codex_wait", task_ids=ids)["tasks"]) == {}
+
+
+def test_a_queued_task_is_no_writer_beside_the_one_that_runs(client, gate):
+    c = client("--max-parallel", "2")
+    [tree] = begun(c, "SHELL echo 1 > README\n" + gate.wait, worktree=True)
+    [main] = begun(c, "SHELL echo 2 > README\n" + gate.wait)
+    c.ok("codex_async", prompt="SAY x")
+    same = {"count": 1, "first": ["README"]}
+    eventually(lambda: overlaps(c.ok("codex_status")["tasks"]) == {tree: {main: same}, main: {tree: same}})
+    gate.open()
+
+
 def test_tasks_that_ran_one_after_the_other_do_not_overlap(client):
     c = client()
     ids = [c.ok("codex", prompt="WRITE same %d" % n)["task_id"] for n in range(2)]

@@ -338,6 +338,23 @@ def test_a_running_task_tells_what_is_new_and_no_half_line(swarm, tmp_path):
         "task_id": task.task_id, "events": [], "next_cursor": first["next_cursor"], "ended": False}
 
 
+def test_the_events_end_before_a_half_line_that_codex_was_killed_in(swarm):
+    app = swarm()
+    task = app.store.get(run(app, "SAY x")["task_id"])
+    with open(task.file("events.jsonl"), "ab") as f:
+        f.write(b'{"type": "half')
+    assert events(app, task.task_id)["ended"]
+
+
+def test_a_private_key_whose_begin_is_cut_away_is_not_shown(swarm):
+    app = swarm()
+    task = app.store.get(run(app, "SAY x")["task_id"])
+    key = "-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----" % ("MIIE" * 900)
+    with open(task.file("events.jsonl"), "ab") as f:
+        f.write(json.dumps({"type": "item.completed", "text": "x" * 3000 + key}).encode() + b"\n")
+    assert "MIIE" not in events(app, task.task_id)["events"][-1]["text"]
+
+
 @pytest.mark.parametrize("cursor", [1, 10 ** 12])
 def test_a_cursor_that_is_none_is_refused(swarm, cursor):
     app = swarm()

@@ -23,7 +23,7 @@ class Clock:
     def monotonic(self):
         return self.at
 
-    def done_below(self, pid):
+    def done_by(self, pids):
         self.looks += 1
         return self.done
 
@@ -37,8 +37,8 @@ def clock():
 def idle(clock, tmp_path):
     """With a limit of 100 s, of a task that has told something at 0 s."""
     (tmp_path / "events.jsonl").write_text("{}\n")
-    made = cms.Idle(clock, types.SimpleNamespace(file=lambda name: str(tmp_path / name)), 100)
-    assert made.seconds(1) == 0
+    made = cms.Idle(clock, types.SimpleNamespace(file=lambda name: str(tmp_path / name)), 100, set)
+    assert made.seconds() == 0
     return made
 
 
@@ -46,7 +46,7 @@ def seconds(idle, clock, until):
     """How long the task is idle at `until`, when somebody asks every second."""
     while clock.at < until:
         clock.at += 1
-        found = idle.seconds(1)
+        found = idle.seconds()
     return found
 
 
@@ -81,7 +81,7 @@ def test_what_the_processes_of_a_command_do_is_counted_also_of_those_that_have_e
     shell, host = subprocess.Popen(["/bin/sh", "-c", '"$@"; :', "sh", *words]), cms.Host()
     try:
         def is_counted():
-            cpu_s, written = host.done_below(shell.pid)
+            cpu_s, written = host.done_by(host.descendants(shell.pid))
             return cpu_s >= 0.2 and (written >= 5000 or not cms.LINUX)
         eventually(is_counted, what="the work below the shell")
     finally:
@@ -91,10 +91,10 @@ def test_what_the_processes_of_a_command_do_is_counted_also_of_those_that_have_e
 
 def test_where_there_is_no_proc_ps_tells_of_cpu(tmp_path, monkeypatch):
     ps = tmp_path / "ps"
-    ps.write_text('#!/bin/sh\ncase "$*" in *ppid*) echo 7 1; echo 8 7;; *8) echo 1:02:03.50;; esac\n')
+    ps.write_text('#!/bin/sh\ncase "$*" in *8) echo 1:02:03.50;; esac\n')
     ps.chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert cms.Host(linux=False).done_below(7) == (3723.5, 0)
+    assert cms.Host(linux=False).done_by({8}) == (3723.5, 0)
 
 
 # -- whole tasks --------------------------------------------------------------------------------------
@@ -113,6 +113,25 @@ def test_an_idle_task_shows_it_before_it_is_ended_with_what_hung_and_what_to_do(
 def test_a_command_that_writes_is_not_idle_though_codex_says_nothing(swarm):
     loop = "for i in 1 2 3 4 5 6 7 8 9; do echo x > /dev/null; sleep 0.5; done"
     assert run(swarm(), "SHELL " + loop, idle_timeout_s=3)["outcome"] == "succeeded"
+
+
+def test_a_setup_command_that_works_is_not_idle_though_it_is_all_that_runs(swarm, repo):
+    busy = "import time\nwhile time.process_time() < 1.2: pass"
+    app = swarm(worktree_setup="exec %s -c '%s'" % (sys.executable, busy))
+    assert run(app, "SAY x", idle_timeout_s=1, worktree=True, cwd=str(repo))["outcome"] == "succeeded"
+
+
+def test_by_a_launcher_only_events_and_output_count(swarm):
+    """What works beside codex is no sign: where codex itself runs nobody can tell."""
+    beside = '(while kill -0 $$; do echo x; sleep 0.2; done) >/dev/null 2>&1 & "$@"'
+    app = swarm(launcher=("/bin/sh", "-c", beside, "sh"))
+    assert run(app, "SHELL sleep %d" % NAP_S, idle_timeout_s=2)["outcome"] == "timed_out"
+
+
+def test_a_task_whose_time_is_up_is_not_told_to_be_idle(swarm):
+    record = run(swarm(), "SHELL sleep %d" % NAP_S, idle_timeout_s=4, timeout_s=3.8)
+    assert "`timeout_s`" in record["failure"]["message"]
+    assert "idle_timeout_s" not in record["failure"].get("advice", "")
 
 
 def test_the_server_has_a_default_and_a_reply_keeps_what_its_thread_had(swarm):

@@ -13,7 +13,7 @@ LAW = """
             launch    spawned   spawn_failed     stop            exited           gone
 queued      starting  -         -                ended=reason    -                -
 starting    -         running   ended=failed     stopping        -                ended=lost
-running     -         running   -                stopping        ended=verdict    ended=lost
+running     -         running   ended=failed     stopping        ended=verdict    ended=lost
 stopping    -         stopping  ended=reason     stopping        ended=reason     ended=lost
 ended       -         -         -                -               -                -
 """

@@ -49,7 +49,8 @@ def again(kind, attempts=0, retry_at=None, **spec):
     engine = cms.Exec(host, TaskDir("/nowhere"), cms.Spec("0" * 12, 0.0, "codex", "/", **given), {})
     engine.tail.progress = cms.Progress(thread_id="t")
     failed = cms.failure(FailureKind(kind), "x")._replace(retry_at=retry_at)
-    return engine.again_at(failed, attempts) - NOON, engine.spec
+    at, spec = engine.again(failed, attempts)
+    return at - NOON, spec
 
 
 @pytest.mark.parametrize("kind", ["rate_limit", "overloaded", "network"])
@@ -98,6 +99,14 @@ def test_a_waiting_task_tells_until_when_holds_nothing_and_is_cancelled_at_once(
     (record,) = ended(app, [task.task_id])
     assert record["outcome"] == "cancelled" and record["content"] == "half of it" and record["attempts"]
     assert "A client cancelled it while waiting for a limit" in record["failure"]["message"]
+
+
+def test_an_attempt_that_cannot_be_started_tells_why(swarm, tmp_path):
+    codex = tmp_path / "codex"
+    codex.write_text('#!/bin/sh\nexec "%s" "$@"\n' % swarm().config.codex_bin)
+    codex.chmod(0o700)
+    record = run(swarm(codex_bin=str(codex)), "SHELL rm %s" % codex, PAST, on_limit="wait")
+    assert record["failure"]["kind"] == "codex_missing" and len(record["attempts"]) == 1
 
 
 def test_what_lasts_longer_than_the_task_may_fails_at_once(swarm):
