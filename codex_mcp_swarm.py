@@ -4672,22 +4672,26 @@ def end_elsewhere(host: Host, spec: Spec) -> str:
 
 
 class Idle:
-    """For how long a task has shown no sign of life: no event, no output, no CPU to speak of by `workers`."""
+    """For how long a task has shown no sign of life: no event, no output, no CPU to speak of. That of codex
+    itself says nothing, as it is never quite still (0.169.0), but that of its commands and servers; none of
+    these where a launcher starts it, as they may be anywhere."""
 
-    def __init__(self, host: Host, task: TaskDir, limit_s: float, workers: Callable[[], Set[int]]) -> None:
-        self.host, self.limit_s, self.workers = host, limit_s, workers
+    def __init__(self, host: Host, task: TaskDir, limit_s: float, launcher: bool = False) -> None:
+        self.host, self.limit_s, self.launcher = host, limit_s, launcher
         self.files = [task.file(name) for name in ("events.jsonl", "stderr.log", "setup.log")]
         self.told, self.done = [], (0.0, 0)     # type: List[float], Tuple[float, int]
         self.alive_at = self.looked_at = host.monotonic()
 
-    def seconds(self) -> float:
-        """Since the last sign; notes a new one. Processes are looked at after each quarter of the limit
-        without another one."""
+    def seconds(self, child: int, codex: Optional[int]) -> float:
+        """Since the last sign of what runs now: `codex`, or the setup command. Its processes are looked at
+        after each quarter of the limit without another one."""
         now = self.host.monotonic()
         before, self.told = self.told, list(map(modified_at, self.files))
         alive = self.told != before
         if not alive and now >= max(self.alive_at, self.looked_at) + self.limit_s / 4:
-            (cpu_s, written), (cpu_before_s, written_before) = self.host.done_by(self.workers()), self.done
+            working = self.host.descendants(child) | {child} - {codex}
+            cpu_s, written = self.host.done_by(() if codex and self.launcher else working)
+            cpu_before_s, written_before = self.done
             alive = written > written_before or cpu_s - cpu_before_s > IDLE_CPU * (now - self.looked_at)
             self.done, self.looked_at = (cpu_s, written), now
         self.alive_at = now if alive else self.alive_at
@@ -4763,11 +4767,8 @@ class Supervisor:
         if failed is None and self.status.state is State.STARTING:
             failed = self._start()
         if self.status.pid is not None:         # else it was stopped before that, or codex cannot be started
-            self._attend()
             while failed is None and self._wait_out():
                 failed = self._start()
-                if failed is None:
-                    self._attend()
             self._warn(end_elsewhere(self.host, self.spec))
         self._finish(failed)
 
@@ -4775,7 +4776,7 @@ class Supervisor:
         """Sleep until the child has ended, and pass on to it what stops the task."""
         assert self.child is not None
         pause, limit_s = FOLLOW_S, self.spec.arguments.get("idle_timeout_s")
-        idle = Idle(self.host, self.task, limit_s, self._workers) if limit_s else None
+        idle = Idle(self.host, self.task, limit_s, bool(self.spec.launcher)) if limit_s else None
         while self.exit_code is None:
             limit = self.deadline if self.status.state is not State.STOPPING else float("inf")
             due = min(limit, self.steps[0][0]) if self.steps else limit
@@ -4787,7 +4788,7 @@ class Supervisor:
                 self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
             elif idle and self.status.state is not State.STOPPING and self.exit_code is None:
                 pause = min(pause, idle.limit_s / 4)
-                self._check_idle(idle)
+                self._check_idle(idle, self.child)
             while self.steps and now >= self.steps[0][0] and self.exit_code is None:
                 self.host.signal_group(self.child, self.steps.pop(0)[1])
 
@@ -4818,16 +4819,9 @@ class Supervisor:
                 self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
         return False
 
-    def _workers(self) -> Set[int]:
-        """The setup command or, as codex itself is never quite still (0.169.0), its commands and servers.
-        By a launcher these may be anywhere."""
-        if self.child is None or self.status.pid and self.spec.launcher:
-            return set()
-        return self.host.descendants(self.child) | {self.child} - {self.status.pid}
-
-    def _check_idle(self, idle: Idle) -> None:
+    def _check_idle(self, idle: Idle, child: int) -> None:
         """End an idle task; its status says so before, from half of the time on."""
-        idle_s = idle.seconds()
+        idle_s = idle.seconds(child, self.status.pid)
         shows = idle_s >= idle.limit_s / 2
         if shows != bool(self.status.idle_since):
             self._write(self.status._replace(idle_since=self.host.now() - idle_s if shows else None))
@@ -4852,11 +4846,13 @@ class Supervisor:
         return failure(FailureKind.SETUP, f"`{what}` {how_it_ended(code)}: {tail}")
 
     def _start(self) -> Optional[Failure]:
+        """See codex through to its end; or why it cannot be started."""
         started, self.exit_code = self.engine.start(), None
         if isinstance(started, Failure):
             return started
         self.child = started
         self._write(advance(self.status, "spawned", pid=started, waits_until=None))
+        self._attend()
         return None
 
     def _take_orders(self, timeout_s: float) -> bool:

@@ -23,6 +23,9 @@ class Clock:
     def monotonic(self):
         return self.at
 
+    def descendants(self, pid):
+        return set()
+
     def done_by(self, pids):
         self.looks += 1
         return self.done
@@ -37,8 +40,8 @@ def clock():
 def idle(clock, tmp_path):
     """With a limit of 100 s, of a task that has told something at 0 s."""
     (tmp_path / "events.jsonl").write_text("{}\n")
-    made = cms.Idle(clock, types.SimpleNamespace(file=lambda name: str(tmp_path / name)), 100, set)
-    assert made.seconds() == 0
+    made = cms.Idle(clock, types.SimpleNamespace(file=lambda name: str(tmp_path / name)), 100)
+    assert made.seconds(1, 1) == 0
     return made
 
 
@@ -46,7 +49,7 @@ def seconds(idle, clock, until):
     """How long the task is idle at `until`, when somebody asks every second."""
     while clock.at < until:
         clock.at += 1
-        found = idle.seconds()
+        found = idle.seconds(1, 1)
     return found
 
 
