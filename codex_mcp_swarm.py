@@ -4765,10 +4765,10 @@ class Supervisor:
         if self.spec.setup and not stopped:
             failed = self._set_up()
         if failed is None and self.status.state is State.STARTING:
-            failed = self._start()
+            failed = self._attempt()
         if self.status.pid is not None:         # else it was stopped before that, or codex cannot be started
             while failed is None and self._wait_out():
-                failed = self._start()
+                failed = self._attempt()
             self._warn(end_elsewhere(self.host, self.spec))
         self._finish(failed)
 
@@ -4845,8 +4845,7 @@ class Supervisor:
         what = clip(self.spec.setup, LABEL_CHARS)
         return failure(FailureKind.SETUP, f"`{what}` {how_it_ended(code)}: {tail}")
 
-    def _start(self) -> Optional[Failure]:
-        """See codex through to its end; or why it cannot be started."""
+    def _attempt(self) -> Optional[Failure]:
         started, self.exit_code = self.engine.start(), None
         if isinstance(started, Failure):
             return started
