@@ -4682,15 +4682,15 @@ class Idle:
         self.told, self.done = [], (0.0, 0)     # type: List[float], Tuple[float, int]
         self.alive_at = self.looked_at = host.monotonic()
 
-    def seconds(self, child: int, codex: Optional[int]) -> float:
-        """Since the last sign of what runs now: `codex`, or the setup command. Its processes are looked at
+    def seconds(self, child: int, codex_pid: Optional[int]) -> float:
+        """Since the last sign of what runs now: codex or the setup command. Its processes are looked at
         after each quarter of the limit without another one."""
         now = self.host.monotonic()
         before, self.told = self.told, list(map(modified_at, self.files))
         alive = self.told != before
         if not alive and now >= max(self.alive_at, self.looked_at) + self.limit_s / 4:
-            working = self.host.descendants(child) | {child} - {codex}
-            cpu_s, written = self.host.done_by(() if codex and self.launcher else working)
+            working = self.host.descendants(child) | {child} - {codex_pid}
+            cpu_s, written = self.host.done_by(() if codex_pid and self.launcher else working)
             cpu_before_s, written_before = self.done
             alive = written > written_before or cpu_s - cpu_before_s > IDLE_CPU * (now - self.looked_at)
             self.done, self.looked_at = (cpu_s, written), now
