@@ -39,7 +39,7 @@ async def test_an_answer_that_codex_let_pass_is_told_not_to_fit(lab):
     async with lab.connect() as swarm:
         record = await swarm.call("codex", prompt='@say {"city": "Ulm"}', output_schema=TOWN)
     assert record["outcome"] == "succeeded"
-    assert "the answer.town is missing" in record["warnings"][0]
+    assert "does not fit `output_schema`: `town` is required" in record["warnings"][0]
 
 
 @pytest.mark.parametrize("review", [False, True], ids=["by itself", "with approve_for_me"])

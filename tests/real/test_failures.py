@@ -25,7 +25,7 @@ KINDS = [
 
 
 async def test_failures_of_the_service_are_told_by_their_kinds(lab):
-    assert {failure for failure, *_ in KINDS} == set(FAILURES)
+    assert {failure for failure, *_ in KINDS} == set(FAILURES) - {"usage_limit_over"}   # which is waited for
     async with lab.connect() as swarm:
         answer = await swarm.call("codex_batch",
                                   tasks=[{"prompt": "@fail " + failure} for failure, *_ in KINDS])
