@@ -2163,6 +2163,13 @@ def wake_on(*signals: int) -> int:
     return wake
 
 
+def heard(bell: int) -> bool:
+    """Silence what has rung. Any task may have read it away before us."""
+    with contextlib.suppress(BlockingIOError):
+        os.read(bell, 1 << 16)
+    return True
+
+
 def held(path: str) -> bool:
     """Whether somebody holds this lock file. Raises: OSError."""
     with locked(path, fcntl.LOCK_SH | fcntl.LOCK_NB) as mine:
@@ -3969,7 +3976,7 @@ class TaskDir:
         hidden = cls(os.path.join(tasks, "." + spec.task_id))
         os.mkdir(hidden.path, 0o700)
         try:
-            os.mkfifo(hidden.file("control"), 0o600)
+            os.mkfifo(hidden.file("control"), 0o200)
             os.close(open_lock(hidden.file("lock"), os.O_CREAT))
             for name, text in {"prompt": prompt, **texts_of(spec)}.items():
                 with open(hidden.file(name), "w", encoding="utf-8", newline="", opener=private) as f:
@@ -4113,6 +4120,7 @@ class TaskDir:
 
     def listen(self) -> int:
         """The descriptor of the bell, for the supervisor. Raises: OSError."""
+        os.chmod(self.file("control"), 0o600)
         control = os.open(self.file("control"), os.O_RDWR | os.O_NONBLOCK)      # RDWR: never at its end
         os.fchmod(control, 0o200)                   # else others could read away what wakes the supervisor
         return control
@@ -4860,7 +4868,7 @@ class Supervisor:
         the bell, too."""
         listen = [self.wake] if self.false_alarm else [self.control, self.wake]
         ready = select.select(listen, [], [], min(timeout_s, LOOK_S))[0]
-        rung = self.control in ready and bool(os.read(self.control, 1 << 16))
+        rung = self.control in ready and heard(self.control)
         ordered = self._ordered()
         self.false_alarm = rung and not ordered
         signals = set(os.read(self.wake, 4096)) - {signal.SIGCHLD} if self.wake in ready else set()
