@@ -4306,7 +4306,8 @@ class Queue:
                     close_all(*fds)
 
     def hindrance(self, task: TaskDir) -> Optional[str]:
-        """Why it will not begin, empty where it may, None until all have ended that it waits for."""
+        """Why it will not begin, empty where it may, None until all have ended that it waits for, or while it
+        cannot be read."""
         try:
             os.stat(task.file("lock"))
             for other in (TaskDir(os.path.join(self.tasks, task_id)) for task_id in task.spec().depends_on):
@@ -4319,8 +4320,8 @@ class Queue:
                     return f"Task {other.task_id}, which it depends on, {outcome.value}"
             return ""
         except UNREADABLE as error:
-            raise_if_exhausted(error)
-            return f"What it begins with is damaged: {error}"
+            passing = isinstance(error, OSError) and error.errno != errno.ENOENT
+            return None if passing else f"What it begins with is damaged: {error}"
 
     def _is_starting(self) -> bool:
         """Whether somebody starts tasks; if nobody does, what is hidden was left by one who was killed."""

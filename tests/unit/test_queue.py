@@ -94,6 +94,18 @@ def test_a_damaged_task_ends_and_holds_up_no_other(tasks, put, name, text):
     assert damaged.report().failure.kind is cms.FailureKind.SETUP
 
 
+def test_a_task_that_cannot_be_read_just_now_stays_and_holds_up_no_other(tasks, put):
+    unreadable, _ = put(1, 1), put(2, 1)
+    os.rename(unreadable.file("spec.json"), unreadable.file("aside"))
+    os.mkdir(unreadable.file("spec.json"))                  # to read it is an OSError, also for uid 0
+    begun, held = due(tasks)
+    assert begun == [2] and tasks.queue.ids() == ["%012x" % 1]
+    cms.close_all(*held)
+    os.rmdir(unreadable.file("spec.json"))
+    os.rename(unreadable.file("aside"), unreadable.file("spec.json"))
+    assert due(tasks)[0] == [1]
+
+
 @pytest.mark.parametrize("name", ["spec.json", "lock"])
 def test_a_damaged_task_can_be_cancelled(tasks, put, name):
     task = put(1)
