@@ -4351,11 +4351,13 @@ class Queue:
         tree = spec.worktree and spec.worktree._replace(head=spec.since or spec.worktree.start, commits=0,
                                                         files_changed=0, insertions=0, deletions=0)
         with contextlib.suppress(OSError):
-            os.unlink(task.file("reserve"))         # the disk may be full
+            os.truncate(task.file("reserve"), 0)    # the disk may be full; its name is for the order to stop
         report = Report(outcome, now - spec.created_at, now, thread_id=spec.thread_id, failure=why,
                         worktree=tree, warnings=() if damage else spec.warnings)
         task.end(advance(Status(State.QUEUED), "stop", stop_reason=outcome), report)
         self.drop(task)
+        with contextlib.suppress(OSError):
+            os.unlink(task.file("reserve"))
 
 
 class Store:
@@ -5555,7 +5557,7 @@ class Watch:
         over = [seen for seen in ended if seen.ended]
         threads = {**dict.fromkeys(task_ids), **{seen.task.task_id: seen.thread_id for seen in over}}
         try:
-            for seen in queued.values():
+            for seen in reversed(list(queued.values())):            # the oldest first
                 self.store.queue.put(seen.task, seen.spec, self.host.now())
             if over:
                 self.store.ended.add([seen.task for seen in over], unwanted, self.host.now())

@@ -395,15 +395,30 @@ def test_a_plain_variable_is_kept(tasks, put, row):
     assert task.environ({}) == dict([row.split("=", 1)])
 
 
-def test_a_place_that_was_lost_is_given_again(swarm, gate):
+def test_places_that_were_lost_are_given_again_in_the_order_of_arrival(swarm, gate):
     app = swarm(max_parallel=1)
-    first, (queued,) = begin(app, gate.wait), app.start([{"prompt": "SAY done"}])
+    first, queued = begin(app, gate.wait), [begin(app, "SAY done").task_id for _ in range(3)]
+    for number, task_id in enumerate(queued):
+        os.utime(os.path.join(app.store.live, task_id), (NOW_S, NOW_S + number))
     for name in os.listdir(app.store.queue.path):
         os.unlink(os.path.join(app.store.queue.path, name))
     app.unended()
-    assert app.store.queue.ids() == [queued]
+    assert app.store.queue.ids() == queued
     gate.open()
-    assert ended(app, [first.task_id, queued])[1]["content"] == "done"
+    assert ended(app, [first.task_id, *queued])[1]["content"] == "done"
+
+
+def test_a_queued_task_whose_end_the_disk_has_no_room_for_is_cancelled_when_its_turn_comes(
+        swarm, gate, tmp_path):
+    app = swarm(max_parallel=1)
+    first, queued = begin(app, gate.wait), begin(app, "SHELL touch %s" % (tmp_path / "ran"))
+    os.mkdir(queued.file("report.json.new"))                # as if it were full
+    app.stop([queued.task_id])
+    assert app.record(queued.task_id)["state"] == "queued"
+    os.rmdir(queued.file("report.json.new"))
+    gate.open()
+    assert ended(app, [first.task_id, queued.task_id])[1]["outcome"] == "cancelled"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_wait_ends_though_the_task_is_forgotten_as_it_begins_to_wait(swarm, monkeypatch):
