@@ -3941,7 +3941,7 @@ def empty_trash(git: Git, common: str) -> None:
 #                           index, made anew where `live/whole` is missing
 #     ended                 an index: see Ended             ended.lock: held by whoever writes it
 #     queue/                a name for each task that waits for its turn: see Queue     queue.lock
-#     slots/<n>             a lock file for each task that may run at once: its supervisor holds it
+#     slots/<n>             held by the supervisor of each task that runs    first-<limit>: see Queue.rejoin
 #     threads/<thread_id>   the tasks of it that have left `live`   .lock: held while one is let into a thread
 #     requests/             what calls under an id of the client's started: server, before the first runs
 #     handles/<handle_id>   .json: what an MCP task waits for: server, once    .cancel: somebody cancelled it
@@ -4267,10 +4267,23 @@ class Queue:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
-    def slot(self, limit: int) -> Optional[int]:
-        """The descriptor of a slot, which is taken until that is closed; None while `limit` tasks run."""
-        slots = (take(os.path.join(self.slots, str(n + 1)), os.O_CREAT) for n in range(limit))
-        return next((fd for fd in slots if fd is not None), None)
+    def slot(self, limit: int, first: bool = False) -> Optional[int]:
+        """The descriptor of a slot, which is taken until that is closed; None while `limit` tasks run, or
+        another one is `first`."""
+        with locked(f"{self.slots}/first-{limit}", fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_CREAT) as nobody:
+            slots = (take(os.path.join(self.slots, str(n + 1)), os.O_CREAT) for n in range(limit))
+            return next((fd for fd in slots if fd is not None), None) if first or nobody else None
+
+    def rejoin(self, limit: int, fds: List[int]) -> bool:
+        """Whether a task that gave back its slot has one again, in `fds` behind its lock. Until then it is
+        the first there, or tries to be: others hand on a slot faster than it could look for one."""
+        if len(fds) == 1 and limit:
+            fds += [fd for fd in [take(f"{self.slots}/first-{limit}", os.O_CREAT)] if fd is not None]
+        slot = self.slot(limit, first=True) if len(fds) > 1 else None
+        if slot is not None:
+            os.close(fds.pop())
+            fds.append(slot)
+        return slot is not None or not limit
 
     def due(self, host: Host, how: int = 0) -> Iterator[Tuple[TaskDir, List[int]]]:
         """The tasks that may begin now, the oldest first, with the descriptors of lock and, where there is a
@@ -4820,11 +4833,8 @@ class Supervisor:
         close_all(*self.fds[1:])
         del self.fds[1:]
         while self.status.state is not State.STOPPING:
-            if self.host.now() >= at:
-                slot = self.queue.slot(limit)
-                self.fds += [] if slot is None else [slot]
-                if not limit or slot is not None:
-                    return True
+            if self.host.now() >= at and self.queue.rejoin(limit, self.fds):
+                return True
             self._take_orders(max(0.0, at - self.host.now()) or LOOK_S)
             if self.host.monotonic() >= self.deadline:
                 self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))

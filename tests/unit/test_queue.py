@@ -436,3 +436,15 @@ def test_a_wait_ends_though_the_task_is_forgotten_as_it_begins_to_wait(swarm, mo
     before = app.host.monotonic()
     app.wait([task.task_id], 20.0, cms.Call())
     assert app.host.monotonic() - before < 15
+
+
+def test_who_sat_out_a_limit_gets_the_next_slot_and_holds_up_nobody_who_has_another(tasks):
+    queue, fds = tasks.queue, [os.open(os.devnull, os.O_RDONLY)]
+    runs = queue.slot(1)
+    assert not queue.rejoin(1, fds)
+    other = queue.slot(3)
+    assert other is not None
+    os.close(runs)
+    assert queue.slot(1) is None and queue.rejoin(1, fds) and queue.slot(1) is None
+    cms.close_all(other, *fds)
+    cms.close_all(queue.slot(1))
