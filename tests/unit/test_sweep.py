@@ -580,20 +580,19 @@ def test_a_submodule_that_the_task_added_keeps_its_worktree(made, repo, tmp_path
 
 @pytest.fixture
 def made_with_submodule(swarm, repo, tmp_path):
-    """The same as `made`, with the submodule `lib/sub`, which the server checked out."""
-    def make():
-        sh(tmp_path, "git", "clone", "-q", str(repo), "library")
-        put(tmp_path / "library", inside="1\n", _gitignore="*.log\n")
-        sh(tmp_path / "library", "git", "add", "-A")
-        sh(tmp_path / "library", "git", *ME.split(), "commit", "-q", "-m", "library")
-        sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name",
-           "a/library", str(tmp_path / "library"), "lib/sub")
-        commit(repo)
-        record = run(swarm(), "WRITE work 1", worktree=True)
-        assert record["worktree"]["submodules"] == ["lib/sub"]
-        return record["task_id"]
-    task_id, app = prepared(tmp_path, "made with a submodule", make), swarm()
-    tree = app.store.get(task_id).spec().worktree
+    """The same as `made`, with the submodule `lib/sub`, which the server checked out: of its files it knows
+    inodes, which a copy has not."""
+    sh(tmp_path, "git", "clone", "-q", str(repo), "library")
+    put(tmp_path / "library", inside="1\n", _gitignore="*.log\n")
+    sh(tmp_path / "library", "git", "add", "-A")
+    sh(tmp_path / "library", "git", *ME.split(), "commit", "-q", "-m", "library")
+    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name",
+       "a/library", str(tmp_path / "library"), "lib/sub")
+    commit(repo)
+    app = swarm()
+    record = run(app, "WRITE work 1", worktree=True)
+    assert record["worktree"]["submodules"] == ["lib/sub"]
+    tree = app.store.get(record["task_id"]).spec().worktree
     return app, pathlib.Path(tree.path), tree.branch
 
 
