@@ -26,7 +26,10 @@ while True:
         with contextlib.suppress(OSError):
             os.rename(os.path.join(at, "reserve"), os.path.join(at, "stop"))
         for path in (os.path.join(at, name) for name in (*names, *files, ".")):
-            is_fifo = os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
+            try:
+                is_fifo = stat.S_ISFIFO(os.stat(path).st_mode)
+            except OSError:                 # it has gone meanwhile, such as a place in the queue
+                continue
             for mode in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
                 if (path, mode) in held:
                     continue
