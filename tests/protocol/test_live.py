@@ -278,5 +278,5 @@ def test_ctrl_c_leaves_the_tasks_running_and_names_what_stops_them(shell, gate, 
     at.type("\x03")
     assert at.ends() == 130
     running = {task.name for task in task_dirs(root) if is_supervised(task)}
-    told = at.text.replace("\n", "")           # where the terminal wrapped it
-    assert len(running) == 2 and set(re.search(r" stop (\w{12}) (\w{12})", told).groups()) == running
+    told = re.sub(r"\s", "", at.text)          # the terminal may wrap it anywhere
+    assert len(running) == 2 and set(re.search("stop([0-9a-f]{12})([0-9a-f]{12})", told).groups()) == running
