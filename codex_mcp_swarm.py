@@ -963,6 +963,10 @@ def shell_words(command: Sequence[str]) -> str:
     return " ".join(map(shlex.quote, command))
 
 
+def dotted(version: Iterable[int]) -> str:
+    return ".".join(map(str, version))
+
+
 def some(names: Sequence[str]) -> Dict[str, Any]:
     """A list of files as a record holds it; empty for none."""
     first = [clip(legible(name), LABEL_CHARS) for name in names[:NAMES_SHOWN]]
@@ -4240,16 +4244,17 @@ class Queue:
     def ids(self) -> List[str]:
         return [name[-12:] for name in self.names()]
 
-    def place(self, task_id: str) -> str:
+    @staticmethod
+    def place(task_id: str, names: Sequence[str]) -> str:
         """`3rd of 12`; empty for a task that is not queued."""
-        ids = self.ids()
-        number = ids.index(task_id) + 1 if task_id in ids else 0
+        number = next((at for at, name in enumerate(names, 1) if name.endswith(task_id)), 0)
         ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
-        return f"{number}{ending} of {len(ids)}" if number else ""
+        return f"{number}{ending} of {len(names)}" if number else ""
 
-    def bound(self, task_id: str) -> float:
+    @staticmethod
+    def bound(task_id: str, names: Sequence[str]) -> float:
         """The lowest limit of those ahead of a task, which begin before it; infinity where there is none."""
-        ahead = itertools.takewhile(lambda name: not name.endswith(task_id), self.names())
+        ahead = itertools.takewhile(lambda name: not name.endswith(task_id), names)
         return min(filter(None, (int(name.split(".")[1]) for name in ahead)), default=float("inf"))
 
     def put(self, task: TaskDir, spec: Spec, now: float) -> TaskDir:
@@ -4305,7 +4310,7 @@ class Queue:
                     self._end(task, failure(FailureKind.SETUP, why, "See to that first"), host.now())
                 if why != "":
                     continue
-                slot = self.slot(limit)
+                slot = self.slot(limit) if limit else None
                 if limit and slot is None:
                     full = True
                     continue
@@ -4819,7 +4824,7 @@ class Supervisor:
     def _wait_out(self) -> bool:
         """Whether the task goes on after a limit or an outage. Sleeps until that is over, without anything of
         the run that it ended; not at all where it lasts longer than `timeout_s` allows."""
-        self.engine.read(float("inf"))
+        self.engine.tail.refresh()
         failed = self.engine.judge(self.exit_code or 0)[1]
         now, done = self.host.now(), self.status.attempts
         at, spec = self.engine.again(failed, len(done)) if failed else (float("inf"), self.spec)
@@ -5228,18 +5233,18 @@ class Seen(NamedTuple):
 class Known:
     """What this process remembers of a task until it has left the index of those that have not ended."""
 
-    def __init__(self, task: TaskDir, queue: Queue) -> None:
-        self.task, self.tail, self.queue = task, Tail(task.file("events.jsonl")), queue
+    def __init__(self, task: TaskDir) -> None:
+        self.task, self.tail = task, Tail(task.file("events.jsonl"))
         self.watched = self.ended = False           # guarded by `Watch.changed`
         self.failed = False                         # set before `ended`
         self.buried = False                         # it was lost, and what it left running is killed
         self.name, self.place, self._looked_at = "", "", 0.0
 
-    def read(self, now: float) -> "Known":
-        """What it does; `now` is a monotonic clock. One look serves all who ask within half of
-        PROGRESS_GAP_S."""
+    def read(self, now: float, queue: Sequence[str]) -> "Known":
+        """What it does; `now` is a monotonic clock, `queue` its names. One look serves all who ask within
+        half of PROGRESS_GAP_S."""
         if now >= self._looked_at + PROGRESS_GAP_S / 2:
-            self._looked_at, self.place = now, self.queue.place(self.task.task_id)
+            self._looked_at, self.place = now, Queue.place(self.task.task_id, queue)
             self.tail.refresh()
             self.name = self.name or self._title() or self.task.task_id[:4]
         return self
@@ -5266,7 +5271,7 @@ class View:
     def known(self, task: TaskDir) -> Known:
         with self._lock:
             if task.task_id not in self._known:
-                self._known[task.task_id] = Known(task, self.store.queue)
+                self._known[task.task_id] = Known(task)
             return self._known[task.task_id]
 
     def is_watched(self, task_id: str) -> bool:
@@ -5295,10 +5300,11 @@ class View:
             return self._with_report(seen)
         if status.state is State.QUEUED:
             why = f"after {', '.join(spec.depends_on)}" if spec.depends_on else ""
-            least = self.store.queue.bound(task_id)
+            queue = self.store.queue.names()
+            least = Queue.bound(task_id, queue)
             behind = f"after one that waits until fewer than {least} run" if least < spec.max_parallel else ""
             why = why or behind or f"at most {spec.max_parallel} run at once"
-            waits = f"{self.store.queue.place(task_id)}, {why}"
+            waits = f"{Queue.place(task_id, queue)}, {why}"
             return seen._replace(progress=Progress(phase=Phase.QUEUED, detail=waits))
         tail = self.known(task).tail
         progress, until = tail.refresh(), status.waits_until
@@ -5371,8 +5377,8 @@ class Ticker:
         self.shown: Any = None
         self.shown_at = -HEARTBEAT_S
 
-    def tick(self, running: Sequence[Known], monotonic: float, now: float) -> None:
-        seen = [(known.read(monotonic).name, known.progress.phase, known.progress.detail)
+    def tick(self, running: Sequence[Known], queue: Sequence[str], monotonic: float, now: float) -> None:
+        seen = [(known.read(monotonic, queue).name, known.progress.phase, known.progress.detail)
                 for known in running]
         fresh = seen != self.shown or monotonic - self.shown_at >= HEARTBEAT_S
         if running and fresh and self.call.tell is not None:
@@ -5488,7 +5494,6 @@ class Watch:
         waited_for = [self.view.known(self.store.get(task_id)) for task_id in dict.fromkeys(task_ids)]
         call.waiting = True
         enough = any if mode == "any" else all
-        running, queued = waited_for, True
         done = lambda: call.cancelled or enough(known.ended for known in waited_for)
         news = lambda: done() or queued and any(known.ended for known in running)
         end = self.host.monotonic() + timeout_s
@@ -5498,7 +5503,7 @@ class Watch:
             with self.changed:
                 running = [known for known in waited_for if not known.ended]
             if ticker:
-                ticker.tick(running, self.host.monotonic(), self.host.now())
+                ticker.tick(running, self.store.queue.names(), self.host.monotonic(), self.host.now())
             left = end - self.host.monotonic()
             with self.changed:
                 self.changed.wait_for(news, min(left, PROGRESS_GAP_S) if ticker or queued else left)
@@ -5664,6 +5669,7 @@ class Watch:
         exhausted."""
         running, ended, failed, last = [], [], 0, 0.0
         self.move()
+        queue = self.store.queue.names()
         for task_id in task_ids:
             try:
                 task = self.store.get(task_id)          # no record is read of one that has a supervisor
@@ -5675,7 +5681,7 @@ class Watch:
                 raise_if_exhausted(error)
                 runs = False
             if runs:
-                running.append(self.view.known(task).read(self.host.monotonic()))
+                running.append(self.view.known(task).read(self.host.monotonic(), queue))
                 last = max(last, running[-1].tail.changed_at)
             else:
                 ended.append(task_id)
@@ -5950,7 +5956,7 @@ class Bounds(Room):
         if spec.arguments.get("approve_for_me"):
             return "with `approve_for_me` it may leave its sandbox"
         if self.codex_version(spec.codex) < PROFILES_SINCE:
-            return f"to keep them from it takes codex {'.'.join(map(str, PROFILES_SINCE))} or newer"
+            return f"to keep them from it takes codex {dotted(PROFILES_SINCE)} or newer"
         return f"codex takes `{patterns[0]}` for a pattern, so it cannot keep it out" if patterns else ""
 
     def _links(self) -> List[str]:
@@ -6020,7 +6026,7 @@ class Bounds(Room):
             help_text = self._codex_says(spec.codex, "exec --help")
             known = re.findall(r"(?m)^ +(?:-\w, +)?(--[\w-]+|[a-z]+)\b", help_text)
             if known and word not in known:
-                version = ".".join(map(str, self.codex_version(spec.codex))) or "of an unknown version"
+                version = dotted(self.codex_version(spec.codex)) or "of an unknown version"
                 raise ToolError(f"`{name}` is not possible", f"{spec.codex} is {version}: it has no `{word}`",
                                 "Update codex (`npm install -g @openai/codex`), or leave it out")
 
@@ -7159,7 +7165,7 @@ class Starter(Room):
         now, going = self.host.now(), [birth for birth in births if birth.runs and not self.watch.closing]
         for birth in going:
             birth.runs = not self.store.queue.cancel(birth.task, now)
-        self.watch.stop([birth.task.task_id for birth in going])
+        self.watch.stop([birth.task.task_id for birth in going if birth.runs])
         for birth in births:
             if not birth.runs:
                 birth.task.discard()
@@ -7471,10 +7477,6 @@ def our_entries(settings: str, cwd: str) -> List[Dict[str, Any]]:
         if words and re.search(r"codex[-_](mcp[-_])?swarm", " ".join((name, *words))):
             found.append({**entry, "command": words})
     return found
-
-
-def dotted(version: Iterable[int]) -> str:
-    return ".".join(map(str, version))
 
 
 class Doctor(Room):
@@ -8864,7 +8866,7 @@ def _server_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
         "tools": list(TOOLS), "limits": limits}
     try:
         path = swarm.bounds.codex()
-        facts["codex"] = {"path": path, "version": ".".join(map(str, swarm.bounds.codex_version(path)))}
+        facts["codex"] = {"path": path, "version": dotted(swarm.bounds.codex_version(path))}
     except (ToolError, OSError) as error:
         facts["codex"] = {"error": str(error)}
     return _pretty(facts)

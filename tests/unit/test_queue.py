@@ -69,7 +69,7 @@ def test_the_order_of_arrival_holds_when_the_clock_goes_back(tasks, put):
 def test_a_place_is_told_as_people_say_it(tasks, number, place):
     for i in range(1, 24):
         open(os.path.join(tasks.queue.path, "%013d.4.%012x" % (i, i)), "w").close()
-    assert tasks.queue.place("%012x" % number) == place + " of 23"
+    assert tasks.queue.place("%012x" % number, tasks.queue.names()) == place + " of 23"
 
 
 def test_what_has_no_place_in_the_queue_is_passed_over(tasks, put):
