@@ -277,8 +277,9 @@ def test_who_waits_behind_a_lower_limit_is_told_that_one(typed, gate):
 
 def test_ctrl_c_leaves_the_task_running_and_names_the_command_that_stops_it(typed, terminal, root):
     screen = terminal("run", "-w", "SLEEP 600", "SAY quick")
-    supervised = lambda: [is_supervised(task) for task in (root / "tasks").glob("[0-9a-f]*")]
-    eventually(lambda: sorted(supervised()) == [False, True], what="the end of one of two tasks")
+    lives = lambda task: (is_supervised(task), (task / "report.json").exists())
+    both = lambda: sorted(map(lives, (root / "tasks").glob("[0-9a-f]*")))
+    eventually(lambda: both() == [(False, True), (True, False)], what="the end of one of two tasks")
     screen.type(b"\x03")
     assert screen.end() == 130
     *_, stop, task_id = shlex.split(screen.text.splitlines()[-1])
