@@ -314,6 +314,7 @@ class Config(NamedTuple):
     min_free_mb: int = 512                      # below that no worktree is made; 0: never refused
     depth: int = 1                              # of tasks inside of tasks; 1: there are none
     idle_timeout_s: float = 0.0                 # for calls that name none; 0: never
+    on_limit: str = ""                          # ... the same; empty: a limit ends a task
     max_parallel: int = 0                       # tasks at once, those of all servers together; 0: no limit
 
 
@@ -399,7 +400,8 @@ class Spec(NamedTuple):
     goes_on: bool = False                       # in its thread, after a limit
     launcher: Tuple[str, ...] = ()              # the server's words before codex's own
     max_parallel: int = 0                       # it begins while fewer than so many run; 0: at once
-    depends_on: Tuple[str, ...] = ()            # the tasks that have to succeed before it begins
+    depends_on: Tuple[str, ...] = ()            # the tasks that have to end before it begins
+    on_failure: str = ""                        # run: it begins also when they did not succeed
 
 
 class Status(NamedTuple):
@@ -1149,8 +1151,8 @@ HARMLESS = frozenset({
 WORKTREE = {"base": string(), "include_changes": boolean(), "setup": boolean()}
 FLAGS: Tuple[Flag, ...] = (
     Flag("prompt", string("What to do", minLength=1, maxLength=MAX_PROMPT_CHARS), repeated=False),
-    Flag("model", string("Model name", minLength=1), lambda v: [f"--model={v}"]),
-    Flag("sandbox", string("Default: codex's own configuration; read-only in untrusted directories",
+    Flag("model", string(minLength=1), lambda v: [f"--model={v}"]),
+    Flag("sandbox", string("Default: codex's own; read-only in untrusted directories",
                            enum=SANDBOXES), lambda v: [f"--sandbox={v}"], before_resume=True),
     Flag("approval-policy", string("Has no effect",
                                    enum=["untrusted", "on-failure", "on-request", "never"]), rare=True),
@@ -1162,7 +1164,7 @@ FLAGS: Tuple[Flag, ...] = (
          _setting("model_reasoning_effort")),
     Flag("search", string("Web search", enum=["disabled", "cached", "indexed", "live"]),
          _setting("web_search"), rare=True),
-    Flag("images", arr(string(minLength=1), "Image files to look at", maxItems=MAX_IMAGES), _each("--image"),
+    Flag("images", arr(string(minLength=1), "Image files", maxItems=MAX_IMAGES), _each("--image"),
          repeated=False, needs="--image", rare=True),
     Flag("output_schema", obj(description="JSON Schema of the final message"), repeated=False,
          file_words=lambda path: [f"--output-schema={path}"], needs="--output-schema", rare=True),
@@ -1188,14 +1190,16 @@ FLAGS: Tuple[Flag, ...] = (
                             maxItems=100), rare=True),
     Flag("depends_on",
          arr({"anyOf": [string(minLength=1), integer(minimum=0, maximum=MAX_TASKS_PER_CALL - 1)]},
-             "Begin when these have succeeded: ids, or indexes in the batch", maxItems=100),
+             "Begin when these have succeeded (`on_failure` run: ended): ids, or indexes in the batch",
+             maxItems=100),
          repeated=False, rare=True),
-    Flag("timeout_s", number("Stop the run after this many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S),
+    Flag("on_failure", string(enum=["skip", "run"]), repeated=False, rare=True),
+    Flag("timeout_s", number("Stop it after so many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S),
          repeated=False),
     Flag("idle_timeout_s", number("Stop it if idle so long", minimum=0.1, maximum=MAX_TIMEOUT_S),
          rare=True),
-    Flag("on_limit", string("Sit out limits", enum=["wait"]),
-         lambda _: ["-c", "features.unbounded_connection_retries=false"], rare=True),
+    Flag("on_limit", string("Sit out limits", enum=["wait", "fail"]),
+         lambda v: ["-c", "features.unbounded_connection_retries=false"] if v == "wait" else [], rare=True),
 )
 GO_ON = "Go on: you were interrupted by a limit or an outage of the service, which is over."
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
@@ -4224,12 +4228,16 @@ class Ended:
 
 
 class Queue:
-    """Who waits for a turn, the oldest first: a name `STAMP.LIMIT.TASK_ID` each, with stamps like those of
-    Ended. It is no more than a place: whether a task is queued its status alone says, and its supervisor
-    changes that before anything else. So whoever is killed on the way leaves it queued, or running.
+    """Who waits for a turn, the oldest first.
 
-    Whoever puts a task in, begins or cancels it holds `queue.lock`. To begin takes a slot, one of the first
-    LIMIT; the kernel frees it at the end of the supervisor, whatever that is. Raises: OSError."""
+    A task that waits has a name here, `STAMP.LIMIT.TASK_ID`, with a stamp like those of Ended. That is its
+    place and no more: whether it is queued its status alone says, and its supervisor changes that before
+    anything else. So whoever is killed on the way leaves a task queued, or running.
+
+    To begin takes a slot: the lock of one of the first LIMIT files in `slots`. The kernel frees it at the end
+    of the supervisor, whatever ends that.
+
+    Whoever puts a task in, begins or cancels it holds `queue.lock`. Raises: OSError."""
 
     def __init__(self, root: str) -> None:
         self.path, self.slots = os.path.join(root, "queue"), os.path.join(root, "slots")
@@ -4300,15 +4308,7 @@ class Queue:
             full = False                            # then nobody who is bound by a limit goes before others
             for name in self.names() if mine else ():
                 limit, task = int(name.split(".")[1]), TaskDir(os.path.join(self.tasks, name[-12:]))
-                if limit and full:
-                    continue
-                if not task.is_queued():            # its server or its supervisor was killed
-                    self.drop(task)
-                    continue
-                why = self.hindrance(task)
-                if why:
-                    self._end(task, failure(FailureKind.SETUP, why, "See to that first"), host.now())
-                if why != "":
+                if limit and full or not self._may_begin(task, host.now()):
                     continue
                 slot = self.slot(limit) if limit else None
                 if limit and slot is None:
@@ -4323,23 +4323,39 @@ class Queue:
                 finally:
                     close_all(*fds)
 
+    def _may_begin(self, task: TaskDir, now: float) -> bool:
+        """Whether it waits for no more than a slot. One that will never begin ends."""
+        if not task.is_queued():                    # its server or its supervisor was killed
+            self.drop(task)
+            return False
+        why = self.hindrance(task)
+        if why:
+            self._end(task, failure(FailureKind.SETUP, why, "See to that first"), now)
+        return why == ""
+
     def hindrance(self, task: TaskDir) -> Optional[str]:
-        """Why it will not begin, empty where it may, None until all have ended that it waits for, or while it
-        cannot be read."""
+        """Why it will never begin, empty where it may, None while it waits for others or cannot be read."""
         try:
             os.stat(task.file("lock"))
-            for other in (TaskDir(os.path.join(self.tasks, task_id)) for task_id in task.spec().depends_on):
-                unborn = os.path.isdir(os.path.join(self.tasks, "." + other.task_id)) and self._is_starting()
-                gone = None if unborn else Outcome.LOST
-                outcome = other.status().outcome if os.path.isdir(other.path) else gone
+            spec = task.spec()
+            for task_id in spec.depends_on:
+                outcome = self._outcome(TaskDir(os.path.join(self.tasks, task_id)))
                 if outcome is None:
                     return None
-                if outcome is not Outcome.SUCCEEDED:
-                    return f"Task {other.task_id}, which it depends on, {outcome.value}"
+                if outcome is not Outcome.SUCCEEDED and spec.on_failure != "run":
+                    return f"Task {task_id}, which it depends on, {outcome.value}"
             return ""
         except UNREADABLE as error:
             passing = isinstance(error, OSError) and error.errno != errno.ENOENT
             return None if passing else f"What it begins with is damaged: {error}"
+
+    def _outcome(self, other: TaskDir) -> Optional[Outcome]:
+        """How another task ended, None for one that has not, or is about to be born; lost, where it is
+        gone."""
+        if os.path.isdir(other.path):
+            return other.status().outcome
+        hidden = os.path.join(self.tasks, "." + other.task_id)
+        return None if os.path.isdir(hidden) and self._is_starting() else Outcome.LOST
 
     def _is_starting(self) -> bool:
         """Whether somebody starts tasks; if nobody does, what is hidden was left by one who was killed."""
@@ -6783,7 +6799,8 @@ class Planner(Room):
         if owner and request.get("codex_home") not in (None, before.get("codex_home")):
             raise ToolError(f"`codex_home` {_show(request['codex_home'])} does not have this thread",
                             "A thread stays with the account under which it began", "Leave it out")
-        default = {"idle_timeout_s": self.config.idle_timeout_s} if self.config.idle_timeout_s else {}
+        default = {name: getattr(self.config, name) for name in ("idle_timeout_s", "on_limit")
+                   if getattr(self.config, name)}
         arguments = {**default, **{key: value for key, value in before.items() if key in REPEATED},
                      **{key: value for key, value in request.items() if key in KEPT}}
         if "approval_policy" in arguments.get("config", {}):        # codex exec refuses some, obeys none
@@ -7007,22 +7024,32 @@ class Starter(Room):
         source_of = functools.lru_cache(None)(self.worktrees.source)    # git is asked once for each place
         plans = [self._named(label, i, self.planner.plan, one, source_of) for i, one in enumerate(requests)]
         plans = [warned(plan, lost) if lost else plan for plan, lost in zip(plans, stopped)]
-        plans = [self._named(label, i, self._bound, plan, requests[i].get("depends_on", ()), plans[:i])
+        plans = [self._named(label, i, self._bound, plan, requests[i], plans[:i])
                  for i, plan in enumerate(self._with_twins(plans))]
         if any(plan.worktree_from for plan in plans):
             self.worktrees.check_room()
         return [self._merge_into_worktree(plan, plan.update_from) if plan.update_from else plan
                 for plan in plans]
 
-    def _bound(self, plan: Plan, names: Sequence[Any], before: Sequence[Plan]) -> Plan:
-        """The plan with what it waits for: of the same call only what stands `before` it, so there are no
-        circles. Raises: ToolError."""
-        later = [name for name in names if isinstance(name, int) and name >= len(before)]
-        if later or names and self.host.tasks_around():
-            why = f"{later[0]} is none of those before it" if later else "Inside of a task nobody begins it"
-            raise ToolError("`depends_on` is not possible here", why, "Start it when the others have ended")
-        ids = (self.watch.named(n)[0] if isinstance(n, str) else before[n].spec.task_id for n in names)
-        return plan._replace(spec=plan.spec._replace(depends_on=tuple(ids)))
+    def _bound(self, plan: Plan, request: Mapping[str, Any], before: Sequence[Plan]) -> Plan:
+        """The plan with what it waits for. Raises: ToolError."""
+        ids = [task_id for name in request.get("depends_on", ()) for task_id in self._meant(name, before)]
+        if ids and self.host.tasks_around():
+            raise ToolError("`depends_on` is not possible here", "Inside of a task nobody begins it",
+                            "Start it when the others have ended")
+        return plan._replace(spec=plan.spec._replace(
+            depends_on=tuple(dict.fromkeys(ids)), on_failure=request.get("on_failure", "")))
+
+    def _meant(self, name: Union[str, int], before: Sequence[Plan]) -> List[str]:
+        """The tasks for which a name stands, or an index: of the same call only one `before` this, so that no
+        two wait for each other. Raises: ToolError."""
+        if not re.fullmatch(r"\d{1,3}", str(name)):
+            return self.watch.named(str(name))
+        if int(name) >= len(before):
+            raise ToolError(f"Entry {name} is none of those before it",
+                            "A task can only wait for entries that stand before it, so that no two wait for "
+                            "each other; the first one is 0", "Put it behind those that it needs")
+        return [before[int(name)].spec.task_id]
 
     def _with_twins(self, plans: Sequence[Plan]) -> List[Plan]:
         """The plans, with a warning where the same prompt runs in the same place already."""
@@ -7762,7 +7789,8 @@ class Swarm:
             facts = {**facts, "findings": findings, "usage": None}
         record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
                   "outcome": status.outcome and status.outcome.value, **facts,
-                  "codex_home": spec.arguments.get("codex_home"), "attempts": list(status.attempts),
+                  "codex_home": spec.arguments.get("codex_home"),
+                  "on_limit": spec.arguments.get("on_limit"), "attempts": list(status.attempts),
                   "started_at": round(spec.created_at, 3)}
         told_of = lambda key, value: value not in (None, [], {}) and (key, value) != ("title", "")
         return {key: value for key, value in record.items() if told_of(key, value)}
@@ -7887,11 +7915,11 @@ class Tool(NamedTuple):
     destructive: bool = False
     always_load: bool = False
     waits: bool = False             # as long as the tasks do
-    brief: bool = False             # takes the rare arguments of a run without listing them
+    unlisted: Container[str] = ()   # what it takes without listing it
 
     def listed(self) -> Schema:
         """The arguments as clients are told of them."""
-        return as_listed(self.args, RARE if self.brief else ())
+        return as_listed(self.args, self.unlisted)
 
     def called(self, swarm: Swarm, arguments: Mapping[str, Any], call: Call) -> Union[Answer, Wait]:
         """Check the arguments, then run it. Raises: ToolError, OSError."""
@@ -7903,7 +7931,7 @@ class Tool(NamedTuple):
 
 
 def tool(name: str, title: str, description: str, args: Schema, returns: Schema,
-         **traits: bool) -> Callable[[Any], Any]:
+         **traits: Any) -> Callable[[Any], Any]:
     """Put the function below into TOOLS; `traits` are the flags of Tool."""
     def add(run: Any) -> Any:
         TOOLS[name] = Tool(name, title, description, args, returns, run, **traits)
@@ -7948,7 +7976,7 @@ def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 @tool("codex_async", "Start Codex",
       "Start a Codex task and return its task_id at once; collect with codex_wait. With `threadId` it "
       "continues that thread. Other arguments as in codex.",
-      obj({**NAMELESS, "threadId": THREAD, "fork": FORK, **ONCE}, ["prompt"]), RECORD, brief=True)
+      obj({**NAMELESS, "threadId": THREAD, "fork": FORK, **ONCE}, ["prompt"]), RECORD, unlisted=RARE)
 def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({**swarm.record(_started(swarm, [args], call)[0]), "collect": COLLECT})
 
@@ -7959,7 +7987,7 @@ def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "If any entry is wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(),
            "wait": boolean("Default true"), **ONCE}, ["tasks"]),
-      RECORDS, always_load=True, waits=True, brief=True)
+      RECORDS, always_load=True, waits=True, unlisted=RARE)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
@@ -7974,7 +8002,8 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
 @tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. It keeps the cwd, "
       "sandbox, model, profile and config of the thread's last task; arguments override them.",
-      obj({**REPLY, "threadId": THREAD, "task_id": TASK, **ONCE}, ["prompt"]), RECORD, waits=True, brief=True)
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK, **ONCE}, ["prompt"]), RECORD, waits=True,
+      unlisted=RARE | {"worktree"})
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues",
@@ -7996,7 +8025,7 @@ TARGETS = ("task_id", "base", "commit", "instructions")
            **{name: NAMELESS[name] for name in ("cwd", "model", "effort", "profile", "config", "isolate",
                                                 "codex_home", "timeout_s")},
            **ONCE}),
-      RECORD, waits=True, brief=True)
+      RECORD, waits=True, unlisted=RARE)
 def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     given = [name for name in TARGETS if name in args]
     if len(given) > 1:
@@ -9681,6 +9710,12 @@ def _command(given: str) -> Tuple[str, ...]:
         raise UsageError(f"`{clip(given, 60)}` is no command: {error}")
 
 
+def _on_limit(given: str) -> str:
+    if given not in RUN["on_limit"]["enum"]:
+        raise UsageError("must be wait or fail")
+    return given
+
+
 def _number(unit: str, least: float = 0) -> Callable[[str], float]:
     def read(given: str) -> float:
         value = -1.0
@@ -9735,6 +9770,9 @@ VARIABLES: Mapping[str, Variable] = {
     "CODEX_SWARM_IDLE_TIMEOUT": Variable(
         "idle_timeout_s", _number("seconds"),
         "`idle_timeout_s` of calls that name none, in seconds (default: 0, never)"),
+    "CODEX_SWARM_ON_LIMIT": Variable(
+        "on_limit", _on_limit,
+        "`on_limit` of calls that name none: wait, or fail (default); --on-limit wins"),
     "CODEX_SWARM_LOG": Variable("log_file", _log_file, "log file (default: stderr)"),
     "CODEX_SWARM_LOG_LEVEL": Variable(
         "log_level", _log_level, "DEBUG, INFO, WARNING or ERROR (default: WARNING)"),
@@ -9843,6 +9881,8 @@ SERVER_FLAGS = (
     arg("--launcher", metavar="COMMAND", type=_command,
         help="start codex by way of it, such as `srun --ntasks=1`; {task_id} and {cwd} in it are the task's"),
     arg("--max-parallel", metavar="N", type=_parallel, help="so many tasks run at once; 0: no limit"),
+    arg("--on-limit", choices=RUN["on_limit"]["enum"],
+        help="wait: tasks sit out limits and a lost network, unless the call says otherwise"),
     arg("--max-sandbox", metavar="MODE", choices=SANDBOXES[:2],
         help="read-only or workspace-write: calls that ask for more are refused, also by `config` or "
              "`profile`; one that names no sandbox is read-only, in a worktree MODE"),

@@ -171,6 +171,8 @@ GIVEN = [
      (("a", os.path.realpath("/usr")), ("b", "/"))),
     ([], {}, "allow_roots", ()),
     (["--allow-root", "/usr", "--allow-root=/"], {}, "allow_roots", (os.path.realpath("/usr"), "/")),
+    ([], {}, "on_limit", ""), ([], {"CODEX_SWARM_ON_LIMIT": "wait"}, "on_limit", "wait"),
+    (["--on-limit", "fail"], {"CODEX_SWARM_ON_LIMIT": "wait"}, "on_limit", "fail"),
     (["--ephemeral"], {}, "ephemeral", True), (["--skip-git-repo-check"], {}, "skip_git_repo_check", True),
     (["-c", "model=gpt-6.1-sol"], {}, "overrides", ("model=gpt-6.1-sol",)),
     (["-cmodel=x"], {}, "overrides", ("model=x",)),
@@ -202,6 +204,11 @@ def test_every_path_is_absolute_wherever_the_server_starts(home, monkeypatch):
 def test_a_directory_that_would_depend_on_where_the_server_starts_is_refused(name):
     with pytest.raises(cms.UsageError, match="absolute"):
         configured(**{name: "tasks"})
+
+
+def test_a_default_for_limits_that_is_neither_wait_nor_fail_is_refused():
+    with pytest.raises(cms.UsageError, match="CODEX_SWARM_ON_LIMIT=sleep: must be wait or fail"):
+        configured(CODEX_SWARM_ON_LIMIT="sleep")
 
 
 @pytest.mark.parametrize("argv, name", [([], None), (["demo"], "demo"), (["-c", "a=1"], None),

@@ -69,6 +69,21 @@ def test_nothing_is_tried_again_that_does_not_pass_or_was_not_asked_for(kind, mo
     assert pause_s == float("inf") and not spec.goes_on
 
 
+@pytest.mark.parametrize("default, asked, shown", [
+    ("wait", {}, "wait"), ("wait", {"on_limit": "fail"}, "fail"), ("", {"on_limit": "wait"}, "wait"),
+    ("", {}, None)])
+def test_the_server_has_a_default_for_limits_and_the_call_decides(swarm, default, asked, shown):
+    record = run(swarm(on_limit=default), "SAY x", **asked)
+    assert record.get("on_limit") == shown
+
+
+def test_under_the_default_of_the_server_a_task_sits_out_a_limit(swarm):
+    app = swarm(on_limit="wait")
+    record = run(app, PAST)
+    assert record["outcome"] == "succeeded" and len(record["attempts"]) == 1
+    assert run(app, PAST, on_limit="fail")["failure"]["kind"] == "usage_limit"
+
+
 def test_a_run_goes_on_in_its_thread_and_a_review_begins_anew():
     pause_s, spec = again("usage_limit", retry_at=NOON + 1000, fork_of="other")
     assert 1002 <= pause_s <= 1006

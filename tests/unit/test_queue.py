@@ -228,6 +228,29 @@ def test_a_task_fails_without_having_begun_when_one_it_depends_on_did_not_succee
     assert others[0].report().failure.message == "Task %012x, which it depends on, %s" % (1, word)
 
 
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CANCELLED, Outcome.LOST, None])
+def test_with_on_failure_run_a_task_begins_when_the_others_have_ended_in_whatever_way(tasks, put, outcome):
+    if outcome is not None:                                 # else it is gone
+        put(1).write_status(Status(State.ENDED, outcome))
+    second = put(2)
+    put(3, 0, depends_on=("%012x" % 1, "%012x" % 2), on_failure="run")
+    begun, held = due(tasks)
+    assert begun == [2] and due(tasks)[0] == []
+    second.write_status(Status(State.ENDED, Outcome.SUCCEEDED))
+    cms.close_all(*held)
+    assert due(tasks)[0] == [3]
+
+
+def test_on_failure_decides_for_each_task_and_says_nothing_without_others(swarm):
+    app = swarm()
+    ids = app.start([{"prompt": "FAIL it broke", "on_failure": "run"},
+                     {"prompt": "SAY second", "depends_on": [0], "on_failure": "run"},
+                     {"prompt": "SAY third", "depends_on": ["0"], "on_failure": "skip"}])
+    outcomes = [record["outcome"] for record in ended(app, ids)]
+    assert outcomes == ["failed", "succeeded", "failed"]
+    assert app.record(ids[2])["failure"]["message"] == "Task %s, which it depends on, failed" % ids[0]
+
+
 def test_what_is_unborn_is_waited_for(tasks, put):
     spec = Spec("%012x" % 1, NOW_S, "/bin/codex", "/")
     hidden = TaskDir.create(tasks.tasks, spec, "x")
@@ -261,9 +284,11 @@ def test_a_batch_goes_one_after_the_other_by_index_and_a_task_after_one_by_the_b
                                         (["0123456789ab"], "no task `0123456789ab`")])
 def test_what_a_task_cannot_wait_for_is_refused_before_anything_starts(swarm, names, why):
     app = swarm()
-    with pytest.raises(cms.ToolError, match=why):
+    with pytest.raises(cms.ToolError, match=why) as refused:
         app.start([{"prompt": "x", "depends_on": names}, {"prompt": "y"}], "tasks")
-    assert app.store.ids() == []
+    assert app.store.ids() == [] and refused.value.what.startswith("`tasks[0]`: ")
+    if isinstance(names[0], int):
+        assert "so that no two wait for each other" in refused.value.why
 
 
 # -- cancelled ----------------------------------------------------------------------------------------
