@@ -1322,7 +1322,7 @@ def launched(spec: Spec, argv: Sequence[str]) -> List[str]:
     words = [word.replace("{task_id}", spec.task_id).replace("{cwd}", spec.cwd) for word in spec.launcher]
     if command_to_end(spec):
         words.insert(1, f"--job-name={spec.task_id}")
-    if re.fullmatch("(.*/)?ssh", words[0] if words else ""):
+    if words and words[0].rpartition("/")[2] == "ssh":
         argv = [f"cd {shell_words([spec.cwd])} && exec {shell_words(argv)}"]
     return [*words, *argv]
 
@@ -1330,9 +1330,9 @@ def launched(spec: Spec, argv: Sequence[str]) -> List[str]:
 def command_to_end(spec: Spec) -> List[str]:
     """What ends all that a launcher started for the task, where its own end does not: a killed srun leaves
     its step alive, and one that ended what the step left in other sessions. Source: Slurm 22.05."""
-    srun = re.fullmatch("(.*/)?srun", spec.launcher[0] if spec.launcher else "")
-    scancel = f"{srun[1] or ''}scancel" if srun else ""
-    return [scancel, "--full", "--signal=KILL", f"--name={spec.task_id}"] if srun else []
+    place, slash, name = spec.launcher[0].rpartition("/") if spec.launcher else ("", "", "")
+    scancel = f"{place}{slash}scancel"
+    return [scancel, "--full", "--signal=KILL", f"--name={spec.task_id}"] if name == "srun" else []
 
 
 def _words_of(flag: Flag, spec: Spec) -> List[str]:
@@ -1702,6 +1702,7 @@ class Host:
         self._code: Any = None              # CODE in a file, from the first launch on that needs it
         self.called_off: Optional[Callable[[], str]] = None     # of a supervisor: why a command is to end
         self.forker: Optional[Forker] = None    # of a server
+        self.environ: Optional[Mapping[str, str]] = None    # for supervisors; None: that of this process
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
@@ -1789,8 +1790,8 @@ class Host:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
             try:
                 return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, *words], cwd=directory,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-                                        start_new_session=True, pass_fds=fds)
+                                        env=self.environ, stdin=subprocess.DEVNULL, stderr=log,
+                                        stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=fds)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -2021,6 +2022,7 @@ class Forker:
         select.select([line], [], [], 0.2)                  # the first answers of the server come first
         ctypes, gc, *_ = map(__import__, ("ctypes", "gc", "glob", "subprocess"))
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)   # glibc: what the compiler of this file left
+        codex_argv(Spec("", 0.0, "", ""))                   # here its patterns are compiled once for all
         gc.freeze()                                         # a collection would write to every page
         while True:
             task, passed, _, _ = line.recvmsg(1 << 16, 256)
@@ -2088,19 +2090,28 @@ def flock(fd: int, how: int) -> None:
         fcntl.flock(fd, how & ~fcntl.LOCK_SH | fcntl.LOCK_EX)
 
 
-def write_atomic(path: str, data: Mapping[str, Any]) -> None:
-    """A reader sees the old file or the new one, whole, also after a power failure. Raises: OSError."""
+def write_atomic(path: str, data: Mapping[str, Any], lasting: bool = True) -> None:
+    """A reader sees the old file or the new one, whole; `lasting`: also after a power failure. Raises:
+    OSError."""
     new = path + ".new"
     try:
         with open(new, "w", encoding="utf-8", errors="replace", opener=private) as f:
             json.dump(data, f, ensure_ascii=False, separators=(",", ":"))
             f.flush()
-            os.fsync(f.fileno())
+            if lasting:
+                os.fsync(f.fileno())
         os.rename(new, path)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(new)
         raise
+
+
+def flush(paths: Iterable[str]) -> None:
+    """Let those of these files that are there outlast a power failure. Raises: OSError."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError), open(path, "rb", opener=private) as f:
+            os.fsync(f.fileno())
 
 
 def read_json(path: str) -> Dict[str, Any]:
@@ -3961,6 +3972,7 @@ def empty_trash(git: Git, common: str) -> None:
 #     swept                 locked by the server that sweeps by itself, as old as the last such sweep
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)     # a missing, torn, foreign record
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+BIRTH = ("prompt", "spec.json", "status.json", "environ")
 ANSWER = frozenset({"spec.json", "prompt", "report.json", "status.json", "lock", "collected", "kept"})
 
 
@@ -3992,7 +4004,7 @@ class TaskDir:
             with open(hidden.file("reserve"), "wb", opener=private) as f2:
                 f2.write(b"\0" * RESERVE_BYTES)
             hidden.write_spec(spec)
-            hidden.write_status(Status(State.QUEUED))
+            hidden.write_status(Status(State.QUEUED), lasting=False)
             return hidden
         except BaseException:
             hidden.discard()
@@ -4009,8 +4021,8 @@ class TaskDir:
 
     def keep_environ(self, environ: Mapping[str, str]) -> None:
         """For the supervisor, whoever launches that. Raises: OSError."""
-        rows = "\0".join(itertools.filterfalse(looks_secret, map("=".join, environ.items())))
-        write_atomic(self.file("environ"), {"rows": os.fsencode(rows).decode("latin-1")})   # JSON: no bytes
+        rows = os.fsencode("\0".join(itertools.filterfalse(looks_secret, map("=".join, environ.items()))))
+        write_atomic(self.file("environ"), {"rows": rows.decode("latin-1")}, lasting=False)   # JSON: no bytes
 
     def environ(self, ours: Mapping[str, str]) -> Dict[str, str]:
         """What was kept, with the secrets that we have, which get to no disk; ours, where none was kept.
@@ -4097,10 +4109,10 @@ class TaskDir:
 
     def write_spec(self, spec: Spec) -> None:
         """Only until it appears; the two below are for the holder of its lock. Each raises OSError."""
-        write_atomic(self.file("spec.json"), to_json(spec))
+        write_atomic(self.file("spec.json"), to_json(spec), lasting=False)
 
-    def write_status(self, status: Status) -> None:
-        write_atomic(self.file("status.json"), to_json(status))
+    def write_status(self, status: Status, lasting: bool = True) -> None:
+        write_atomic(self.file("status.json"), to_json(status), lasting)
 
     def end(self, status: Status, report: Report) -> None:
         write_atomic(self.file("report.json"), to_json(report))
@@ -4238,6 +4250,7 @@ class Queue:
     of the supervisor, whatever ends that.
 
     Whoever puts a task in, begins or cancels it holds `queue.lock`. Raises: OSError."""
+    NAME = re.compile(rf"\d{{13}}\.\d+\.{TASK_ID}")
 
     def __init__(self, root: str) -> None:
         self.path, self.slots = os.path.join(root, "queue"), os.path.join(root, "slots")
@@ -4247,7 +4260,7 @@ class Queue:
         return locked(self.path + ".lock", fcntl.LOCK_EX | how, os.O_CREAT)
 
     def names(self) -> List[str]:
-        return sorted(filter(re.compile(rf"\d{{13}}\.\d+\.{TASK_ID}").fullmatch, names_in(self.path)))
+        return sorted(filter(self.NAME.fullmatch, names_in(self.path)))
 
     def ids(self) -> List[str]:
         return [name[-12:] for name in self.names()]
@@ -4267,11 +4280,17 @@ class Queue:
 
     def put(self, task: TaskDir, spec: Spec, now: float) -> TaskDir:
         """Let a task appear, as the last one; one that is there already gets a place again."""
-        with self.lock():
-            stamp = max([round(now * 1000), *(int(name[:13]) + 1 for name in self.names())])
-            name = f"{stamp:013d}.{spec.max_parallel}.{spec.task_id}"
-            os.close(private(os.path.join(self.path, name), os.O_WRONLY | os.O_CREAT))
-            return task.appear() if task.task_id.startswith(".") else task
+        stamp = max([round(now * 1000), *(int(name[:13]) + 1 for name in self.names())])
+        name = f"{stamp:013d}.{spec.max_parallel}.{spec.task_id}"
+        os.close(private(os.path.join(self.path, name), os.O_WRONLY | os.O_CREAT))
+        return task.appear() if task.task_id.startswith(".") else task
+
+    def turn(self, spec: Spec, inside: bool) -> Optional[List[int]]:
+        """What a new task begins with at once: its slot, if it has a limit. None where it has to wait."""
+        if inside or not spec.max_parallel:
+            return None if spec.depends_on else []
+        slot = None if spec.depends_on or self.names() else self.slot(spec.max_parallel)
+        return None if slot is None else [slot]
 
     def drop(self, task: TaskDir) -> None:
         """It is not queued any more. What cannot be removed is the next time that somebody looks."""
@@ -5104,7 +5123,8 @@ def supervised(host: Host, task: TaskDir, queue: Queue, descriptors: Sequence[st
     fds = list(map(os.dup, inherited))          # low numbers, for select(2); not inheritable, so not codex's
     close_all(*inherited)
     try:
-        task.write_status(advance(Status(State.QUEUED), "launch", began_at=host.now()))  # full disk: queued
+        begun = advance(Status(State.QUEUED), "launch", began_at=host.now())
+        task.write_status(begun, lasting=False)     # on a full disk it stays queued
         environ = task.environ(environ)
         queue.drop(task)
         supervisor = Supervisor(task, host, environ, queue, fds)
@@ -5388,19 +5408,22 @@ class Ticker:
     """Tells a waiting client what goes on: at each change of phase, at most every PROGRESS_GAP_S, at least
     every HEARTBEAT_S."""
 
-    def __init__(self, waited_for: Sequence[Known], call: Call) -> None:
-        self.waited_for, self.call = waited_for, call
+    def __init__(self, waited_for: Sequence[Known], call: Call, queue: Queue) -> None:
+        self.waited_for, self.tell, self.queue = waited_for, call.tell, queue
         self.shown: Any = None
         self.shown_at = -HEARTBEAT_S
 
-    def tick(self, running: Sequence[Known], queue: Sequence[str], monotonic: float, now: float) -> None:
+    def tick(self, running: Sequence[Known], monotonic: float, now: float) -> None:
+        if self.tell is None or not running:
+            return
+        queue = self.queue.names()
         seen = [(known.read(monotonic, queue).name, known.progress.phase, known.progress.detail)
                 for known in running]
         fresh = seen != self.shown or monotonic - self.shown_at >= HEARTBEAT_S
-        if running and fresh and self.call.tell is not None:
+        if fresh:
             self.shown, self.shown_at = seen, monotonic
             total, failed = len(self.waited_for), sum(known.failed for known in self.waited_for)
-            self.call.tell(summary(running, total, failed, now), total - len(running), total)
+            self.tell(summary(running, total, failed, now), total - len(running), total)
 
 
 class Watch:
@@ -5513,16 +5536,15 @@ class Watch:
         done = lambda: call.cancelled or enough(known.ended for known in waited_for)
         news = lambda: done() or queued and any(known.ended for known in running)
         end = self.host.monotonic() + timeout_s
-        ticker = Ticker(waited_for, call) if call.tell else None
+        ticker = Ticker(waited_for, call, self.store.queue)
         while True:
             queued = self._are_queued(waited_for)
             with self.changed:
                 running = [known for known in waited_for if not known.ended]
-            if ticker:
-                ticker.tick(running, self.store.queue.names(), self.host.monotonic(), self.host.now())
+            ticker.tick(running, self.host.monotonic(), self.host.now())
             left = end - self.host.monotonic()
             with self.changed:
-                self.changed.wait_for(news, min(left, PROGRESS_GAP_S) if ticker or queued else left)
+                self.changed.wait_for(news, min(left, PROGRESS_GAP_S) if call.tell or queued else left)
                 if done() or left <= 0:
                     return
 
@@ -5588,8 +5610,9 @@ class Watch:
         over = [seen for seen in ended if seen.ended]
         threads = {**dict.fromkeys(task_ids), **{seen.task.task_id: seen.thread_id for seen in over}}
         try:
-            for seen in reversed(list(queued.values())):            # the oldest first
-                self.store.queue.put(seen.task, seen.spec, self.host.now())
+            with self.store.queue.lock() if queued else contextlib.nullcontext():
+                for seen in reversed(list(queued.values())):        # the oldest first
+                    self.store.queue.put(seen.task, seen.spec, self.host.now())
             if over:
                 self.store.ended.add([seen.task for seen in over], unwanted, self.host.now())
             for task_id in threads.keys() - lost - queued.keys():
@@ -7124,9 +7147,9 @@ class Starter(Room):
                 undo.callback(self._undo, births)
                 for plan in plans:
                     births.append(Birth(plan, TaskDir.create(self.store.tasks, plan.spec, plan.prompt)))
-                    births[-1].task.keep_environ(self.environ)
                 note([plan.spec.task_id for plan in plans])
                 self._begin_all(births, call)
+                flush(birth.task.file(name) for birth in births for name in BIRTH)
                 undo.pop_all()
         except (OSError, RuntimeError) as error:
             ids = ", ".join(birth.task.task_id for birth in births if birth.runs)
@@ -7165,17 +7188,23 @@ class Starter(Room):
         self._run(birth)
 
     def _run(self, birth: Birth) -> None:
-        """Let it wait for its turn, which is at once where it may. Inside of a task it begins in the place of
-        that, or both could wait for each other; it is stopped with it. Raises: OSError."""
-        if self.host.tasks_around():
-            with open(open_lock(birth.task.file("lock")), "wb") as lock:
-                flock(lock.fileno(), fcntl.LOCK_EX)
-                birth.task = birth.task.appear()
-                self.watch.launch(birth.task, [lock.fileno()])
-        else:
-            birth.task = self.store.queue.put(birth.task, birth.plan.spec, self.host.now())
+        """Let it begin, or wait for its turn. Inside of a task it begins in the place of that, or both could
+        wait for each other; it is stopped with it. Raises: OSError."""
+        queue, spec = self.store.queue, birth.plan.spec
+        with queue.lock(), open(open_lock(birth.task.file("lock")), "wb") as lock:
+            flock(lock.fileno(), fcntl.LOCK_EX)
+            slot = queue.turn(spec, bool(self.host.tasks_around()))
+            try:
+                if slot is None:
+                    birth.task.keep_environ(self.environ)
+                birth.task = queue.put(birth.task, spec, self.host.now())
+                if slot is not None:
+                    self.watch.launch(birth.task, [lock.fileno(), *slot])
+            finally:
+                close_all(*slot or ())
         birth.runs = True
-        self.watch.move(0)
+        if slot is None:
+            self.watch.move(0)
 
     def _fail(self, birth: Birth, error: ToolError) -> None:
         """A task whose worktree cannot be made has ended when it appears. Its `cwd` is the place that is not
@@ -7705,7 +7734,7 @@ class Swarm:
         environ = os.environ if environ is None else environ
         config = config or default_config(environ)
         host = host or Host(config.log_file, config.log_level)
-        self.config, self.host, self.environ = config, host, environ
+        self.config, self.host, self.environ, host.environ = config, host, environ, environ
         self.begun: Optional[List[str]] = None          # inside of `with`: the tasks started there
         self.git = Git(host, environ, own=os.path.join(config.root, "git"))
         self.store = Store(config.root)

@@ -48,6 +48,12 @@ def run(swarm, *prompt, **arguments):
     return ended(swarm, swarm.start([{"prompt": "\n".join(prompt), **request}]))[0]
 
 
+def put_in(store, task, spec, now_s):
+    """Let a task wait for its turn."""
+    with store.queue.lock():
+        return store.queue.put(task, spec, now_s)
+
+
 def begin(swarm, *prompt, **arguments):
     """Start one task; its directory."""
     return swarm.store.get(swarm.start([{"prompt": "\n".join(prompt), **arguments}])[0])

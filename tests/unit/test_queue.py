@@ -11,7 +11,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import Outcome, Spec, State, Status, TaskDir
 
-from .helpers import begin, ended, parent_of
+from .helpers import begin, ended, parent_of, put_in
 
 NOW_S = 1_700_000_000.0
 
@@ -21,7 +21,7 @@ def put(tasks):
     """`put(number, limit)`: a task that is queued, in a ROOT that has no servers."""
     def put(number, limit=2, **fields):
         spec = Spec("%012x" % number, NOW_S, "/bin/codex", "/", max_parallel=limit, **fields)
-        return tasks.queue.put(TaskDir.create(tasks.tasks, spec, "x"), spec, NOW_S)
+        return put_in(tasks, TaskDir.create(tasks.tasks, spec, "x"), spec, NOW_S)
     return put
 
 
@@ -60,7 +60,7 @@ def test_a_task_without_a_limit_waits_for_nobody_and_others_do_not_overtake(task
 def test_the_order_of_arrival_holds_when_the_clock_goes_back(tasks, put):
     put(1)
     spec = Spec("%012x" % 2, NOW_S, "/bin/codex", "/", max_parallel=2)
-    tasks.queue.put(TaskDir.create(tasks.tasks, spec, "x"), spec, NOW_S - 3600)
+    put_in(tasks, TaskDir.create(tasks.tasks, spec, "x"), spec, NOW_S - 3600)
     assert tasks.queue.ids() == ["%012x" % 1, "%012x" % 2]
 
 
@@ -257,7 +257,7 @@ def test_what_is_unborn_is_waited_for(tasks, put):
     with tasks.locked("sweep.lock", cms.fcntl.LOCK_SH):     # as whoever starts tasks
         put(2, 0, depends_on=("%012x" % 1,))
         assert due(tasks)[0] == []
-        tasks.queue.put(hidden, spec, NOW_S)
+        put_in(tasks, hidden, spec, NOW_S)
     assert due(tasks)[0] == [1]
 
 
@@ -349,7 +349,7 @@ def test_a_supervisor_that_is_killed_before_it_begins_leaves_its_task_queued(swa
     app = swarm()
     app.store.prepare()
     spec = Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd())
-    task = app.store.queue.put(TaskDir.create(app.store.tasks, spec, "SAY done"), spec, app.host.now())
+    task = put_in(app.store, TaskDir.create(app.store.tasks, spec, "SAY done"), spec, app.host.now())
     lock = cms.take(task.file("lock"))
     act = lambda: cms.supervisor_main([task.path, str(lock)])
     assert crash(act, 1) == 9                               # before it says that it began
@@ -362,7 +362,7 @@ def test_a_wait_goes_on_when_a_supervisor_is_killed_before_it_begins(swarm):
     app = swarm()
     app.store.prepare()
     spec = Spec(app.host.new_task_id(), app.host.now(), app.config.codex_bin, os.getcwd())
-    task = app.store.queue.put(TaskDir.create(app.store.tasks, spec, "SAY done"), spec, app.host.now())
+    task = put_in(app.store, TaskDir.create(app.store.tasks, spec, "SAY done"), spec, app.host.now())
     lock = cms.take(task.file("lock"))                      # as a supervisor that was just launched
     known = app.watch.begin(task)
     threading.Timer(0.5, os.close, [lock]).start()
@@ -385,6 +385,63 @@ def test_a_task_runs_with_the_environment_it_was_asked_for_with_and_no_secret_is
     content = ended(app, [first.task_id, queued])[1]["content"]
     assert "of the second" in content and "sk-of-the-first" in content
     assert not os.path.exists(kept)
+
+
+def test_a_task_that_begins_at_once_has_its_environment_on_no_disk(swarm, gate):
+    app = swarm(max_parallel=1)
+    first = begin(app, gate.wait)
+    assert not os.path.exists(first.file("environ"))
+    gate.open()
+    ended(app, [first.task_id])
+
+
+def test_a_task_of_a_program_has_the_environment_that_the_program_gives(swarm):
+    app = swarm()
+    app = cms.Swarm(app.config, cms.Host(), {**os.environ, "TEST_COLOUR": "of a program"})
+    assert "of a program" in ended(app, app.start([{"prompt": "ARGV"}]))[0]["content"]
+
+
+@pytest.mark.parametrize("limit, names", [(0, ["spec.json", "prompt"]), (
+    1, ["spec.json", "prompt", "status.json", "environ"])], ids=["begins at once", "waits"])
+def test_a_task_is_on_the_disk_before_its_id_is_given(swarm, gate, monkeypatch, limit, names):
+    app, lasting, fsync = swarm(max_parallel=limit), set(), os.fsync
+    first = begin(app, gate.wait)
+    monkeypatch.setattr(os, "fsync", lambda fd: (lasting.add(os.fstat(fd).st_ino), fsync(fd)))
+    (second,) = app.start([{"prompt": "SAY done"}])
+    task = app.store.get(second)
+    assert {os.stat(task.file(name)).st_ino for name in names} <= lasting
+    gate.open()
+    ended(app, [first.task_id, second])
+
+
+def test_a_task_that_begins_at_once_has_its_environment_on_no_disk(swarm, gate):
+    app = swarm(max_parallel=1)
+    first = begin(app, gate.wait)
+    assert not os.path.exists(first.file("environ"))
+    gate.open()
+    ended(app, [first.task_id])
+
+
+def test_a_task_of_a_program_has_the_environment_that_the_program_gives(swarm):
+    app = swarm()
+    app = cms.Swarm(app.config, cms.Host(), {**os.environ, "TEST_COLOUR": "of a program"})
+    assert "of a program" in ended(app, app.start([{"prompt": "ARGV"}]))[0]["content"]
+
+
+@pytest.mark.parametrize("limit", [0, 1], ids=["begins at once", "waits"])
+def test_a_task_is_on_the_disk_before_its_id_is_given(swarm, gate, monkeypatch, limit):
+    app, lasting, fsync = swarm(max_parallel=limit), [], os.fsync
+    first = begin(app, gate.wait)
+
+    def note(fd):
+        lasting.append(os.path.basename(os.readlink("/proc/self/fd/%d" % fd)))
+        fsync(fd)
+    monkeypatch.setattr(os, "fsync", note)
+    (second,) = app.start([{"prompt": "SAY done"}])
+    assert {"spec.json", "prompt", "status.json"} <= set(lasting)
+    assert ("environ" in lasting) == bool(limit)
+    gate.open()
+    ended(app, [first.task_id, second])
 
 
 @pytest.mark.parametrize("text", ["", '{"rows": "PATH=/usr/bin\\u0000HOM"}'])

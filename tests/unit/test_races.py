@@ -9,6 +9,7 @@ import codex_mcp_swarm as cms
 from codex_mcp_swarm import ToolError
 
 from client import eventually
+from .helpers import put_in
 from .odd import rounds
 
 PROCESSES = 12
@@ -122,7 +123,7 @@ def work_through(store, chance, specs):
     host = cms.Host()
     for spec in specs:
         if spec is not None:
-            store.queue.put(cms.TaskDir.create(store.tasks, spec, "x"), spec, time.time())
+            put_in(store, cms.TaskDir.create(store.tasks, spec, "x"), spec, time.time())
         begun = []
         for task, fds in store.queue.due(host):
             begun.append((task, [os.dup(fd) for fd in fds]))
