@@ -8131,7 +8131,9 @@ def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     seen, events, done = swarm.view.of(task_id), [], False      # type: Seen, List[Any], bool
     path = seen.task.file("events.jsonl")
     try:
-        events, cursor, whole = _page_of_events(path, args, call.client.result_chars - 300)
+        client = call.client                # text tells them again, and is longer
+        room = client.result_chars - 300 if client.shows_structured else client.result_chars // 3
+        events, cursor, whole = _page_of_events(path, args, room)
         done = seen.ended and whole
     except ValueError:
         refuse([f"`cursor`: no event of this task begins at {cursor}; pass a `next_cursor`, or 0"])
@@ -8550,8 +8552,8 @@ def seen_whole(data: Dict[str, Any], shaped: Dict[str, Any], text: Optional[str]
 
 def render(data: Dict[str, Any]) -> str:
     """The same data as readable text."""
-    kind = _merge_lines if "onto" in data else _list_lines if "tasks" in data else _record_lines
-    return "\n".join(map(visible, kind(data)))
+    lines = next((LINES[key] for key in LINES if key in data), _record_lines)
+    return "\n".join(map(visible, lines(data)))
 
 
 def _list_lines(data: Mapping[str, Any]) -> Iterator[str]:
@@ -8566,43 +8568,59 @@ def _list_lines(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tail_lines(data: Mapping[str, Any]) -> Iterator[str]:
-    """What goes on, and what was left out."""
+    """What goes on, what was left out, and how to get it."""
     named = {"Still running": data.get("still_running"), **data.get("others", {})}
     yield from (f"{how}: {', '.join(ids)}" for how, ids in named.items() if ids)
-    more = {key: data.get(key) for key in ("left_out", "collect")}
-    yield from (f"{key}: {value}" for key, value in more.items() if isinstance(value, (int, str)))
+    yield from (f"{key}: {data[key]}" for key in ("left_out", "collect", "more_uncollected", "cursor")
+                if key in data)
 
 
 def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Of a task or of what it changed; nothing of an answer that names none."""
-    if "task_id" in record:
-        yield _headline(record)
-        yield from _compared_lines(record) if "view" in record else ()
-        yield from _failure_lines(record["failure"]) if "failure" in record else ()
-        yield from _progress_lines(record["progress"]) if "progress" in record else ()
-        yield from _worktree_lines(record["worktree"]) if "worktree" in record else ()
-        yield from _named_lines(record, FILES_OF_A_RECORD)
-        yield from (f"also touched by task {other}: {told(files)}"
-                    for other, files in record.get("overlaps", {}).items())
-        plain = ("ended", "sandbox", "model", "codex_home")
-        yield from (f"{key}: {record[key]}" for key in plain if record.get(key))
-        if "usage" in record:
-            usage = record["usage"]
-            yield f"usage: {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
-        yield from (f"warning: {text}" for text in record.get("warnings", ()))
-        yield from (record[key] for key in ("note",) if key in record)
-        yield from ("", record["content"]) if record.get("content") else ()
-        cut = record.get("truncated", {})
-        if "next_offset" in cut:
-            rest = cut.get("how", f"the rest begins at `offset` {cut['next_offset']}")
-            yield f"[{cut['total_chars']:,} characters in all; {rest}]"
+    yield _headline(record)
+    yield from _failure_lines(record["failure"]) if "failure" in record else ()
+    yield from _progress_lines(record["progress"]) if "progress" in record else ()
+    yield from _worktree_lines(record["worktree"]) if "worktree" in record else ()
+    yield from _named_lines(record, {"outside_write_paths": "outside write_paths"})
+    yield from (f"also touched by task {other}: {told(files)}"
+                for other, files in record.get("overlaps", {}).items())
+    plain = ("ended", "sandbox", "model", "codex_home")
+    yield from (f"{key}: {record[key]}" for key in plain if record.get(key))
+    if "usage" in record:
+        usage = record["usage"]
+        yield f"usage: {usage['input_tokens']} tokens in, {usage['output_tokens']} out"
+    yield from (f"warning: {text}" for text in record.get("warnings", ()))
+    yield from _content_lines(record)
     yield from _tail_lines(record)
 
 
-FILES_OF_A_RECORD = {"outside_write_paths": "outside write_paths", "edited": "edited, as codex said",
-                     "left_out": "only in the worktree", "ignored": "only in the worktree, and ignored"}
+def _content_lines(data: Mapping[str, Any]) -> Iterator[str]:
+    """The text that was asked for, with a note before it, and how to get what was cut."""
+    yield from (data[key] for key in ("note",) if key in data)
+    yield from ("", data["content"]) if data.get("content") else ()
+    cut = data.get("truncated", {})
+    if "next_offset" in cut:
+        rest = cut.get("how", f"the rest begins at `offset` {cut['next_offset']}")
+        yield f"[{cut['total_chars']:,} characters in all; {rest}]"
+
+
+def _diff_lines(diff: Mapping[str, Any]) -> Iterator[str]:
+    yield _headline(diff)
+    compared = f"compared with {diff['against']}" if "against" in diff else f"since {diff['base'][:12]}"
+    yield f"{diffstat(diff) or 'No change'}, {compared}" + (", as it is now" if "live" in diff else "")
+    yield from _named_lines(diff, {"edited": "edited, as codex said", **NOT_ON_THE_BRANCH})
+    yield from _content_lines(diff)
+
+
+def _events_lines(data: Mapping[str, Any]) -> Iterator[str]:
+    """One a line, as they are; where it goes on stands first, as a long text is cut at its end."""
+    rest = "nothing more comes" if data["ended"] else f"the next ones: `cursor` {data['next_cursor']}"
+    yield f"Events of task {data['task_id']}; {rest}"
+    yield from map(compact, data["events"])
+
+
+NOT_ON_THE_BRANCH = {"left_out": "only in the worktree", "ignored": "only in the worktree, and ignored"}
 FILES_OF_A_WORKTREE = {"carried": "uncommitted changes that came along", "copied": "copied",
-                       "ignored": "only in the worktree, and ignored"}
+                       "ignored": NOT_ON_THE_BRANCH["ignored"]}
 
 
 def _named_lines(data: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:
@@ -8620,11 +8638,6 @@ def diffstat(data: Mapping[str, Any]) -> str:
     """`+41 -7 3 files`; empty where no file changed."""
     count = data.get("files_changed")
     return f"+{data['insertions']} -{data['deletions']} {count} file{'s' * (count > 1)}" if count else ""
-
-
-def _compared_lines(diff: Mapping[str, Any]) -> Iterator[str]:
-    compared = f"compared with {diff['against']}" if "against" in diff else f"since {diff['base'][:12]}"
-    yield f"{diffstat(diff) or 'No change'}, {compared}" + (", as it is now" if "live" in diff else "")
 
 
 def _failure_lines(why: Mapping[str, Any]) -> Iterator[str]:
@@ -8702,6 +8715,11 @@ def _conflict_lines(conflict: Mapping[str, Any]) -> Iterator[str]:
 def _reply_line(reply: Any) -> str:
     """The call that has something mended; for people it is a command already."""
     return reply if isinstance(reply, str) else f"codex_reply {compact(reply)}"
+
+
+# A kind of answer by a key that it alone has; one without is the record of a task.
+LINES: Mapping[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
+    "tasks": _list_lines, "view": _diff_lines, "events": _events_lines, "onto": _merge_lines}
 
 
 def present(data: Dict[str, Any], budget: int, structured: bool,

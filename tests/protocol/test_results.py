@@ -112,6 +112,30 @@ def test_the_shape_around_the_records_is_the_same_everywhere(client, gate):
     assert {"task_ids", "tasks", "collect"} <= shapes["codex_batch, not waiting"]
 
 
+@pytest.mark.parametrize("name, version", [("claude-code", "2025-11-25"), ("codex-mcp-client", "2025-11-25"),
+                                           ("another", "2025-11-25"), ("another", "2025-03-26")])
+def test_every_event_reaches_a_client_whatever_it_shows_of_a_result(client, root, name, version):
+    c, told, cursor, ended = client(name=name, version=version), [], 0, False
+    c.call("codex", {"prompt": "\n".join("TELL %03d %s" % (i, 'as "quoted" ' * 30) for i in range(100))})
+    [task] = task_dirs(root)
+    while not ended:
+        result = c.call("codex_events", {"task_id": task.name, "cursor": cursor, "limit": 1000})
+        page = result.get("structuredContent")
+        text = json.dumps(page) if name in ("claude-code", "codex-mcp-client") else text_of(result)
+        told += re.findall(r'"text": ?"(\d{3}) ', text)
+        ended = page["ended"] if page else "nothing more comes" in text
+        if not ended:
+            cursor = page["next_cursor"] if page else int(re.search(r"`cursor` (\d+)", text)[1])
+    assert told == ["%03d" % i for i in range(100)]
+
+
+def test_a_list_in_words_says_how_it_goes_on(client):
+    c = client(version="2025-03-26")
+    for _ in range(2):
+        c.call("codex", {"prompt": "SAY x"})
+    assert re.search(r"(?m)^cursor: \d+$", text_of(c.call("codex_status", {"finished_since": "0"})))
+
+
 def test_usage_is_that_of_the_turn_although_codex_counts_the_thread(client):
     c = client()
     first = c.ok("codex", prompt="SAY one")
