@@ -402,6 +402,7 @@ class Spec(NamedTuple):
     max_parallel: int = 0                       # it begins while fewer than so many run; 0: at once
     depends_on: Tuple[str, ...] = ()            # the tasks that have to end before it begins
     on_failure: str = ""                        # run: it begins also when they did not succeed
+    results: Mapping[str, str] = {}             # as a RESULT in the prompt names it -> one of these tasks
 
 
 class Status(NamedTuple):
@@ -1190,8 +1191,8 @@ FLAGS: Tuple[Flag, ...] = (
                             maxItems=100), rare=True),
     Flag("depends_on",
          arr({"anyOf": [string(minLength=1), integer(minimum=0, maximum=MAX_TASKS_PER_CALL - 1)]},
-             "Begin when these have succeeded (`on_failure` run: ended): ids, or indexes in the batch",
-             maxItems=100),
+             "Begin when these (ids, or indexes in the batch) have succeeded (`on_failure` run: ended); "
+             "{{result:N}} in the prompt is what one said", maxItems=100),
          repeated=False, rare=True),
     Flag("on_failure", string(enum=["skip", "run"]), repeated=False, rare=True),
     Flag("timeout_s", number("Stop it after so many seconds", minimum=0.1, maximum=MAX_TIMEOUT_S),
@@ -1201,6 +1202,7 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("on_limit", string("Sit out limits", enum=["wait", "fail"]),
          lambda v: ["-c", "features.unbounded_connection_retries=false"] if v == "wait" else [], rare=True),
 )
+RESULT = r"\{\{\s*result:\s*([^\s{}]+)\s*\}\}"      # in a prompt: where the final message of a task goes
 GO_ON = "Go on: you were interrupted by a limit or an outage of the service, which is over."
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
@@ -3942,7 +3944,8 @@ def empty_trash(git: Git, common: str) -> None:
 #   ROOT/                   0700; CODEX_SWARM_TASK_DIR, else $XDG_STATE_HOME/codex-swarm
 #     tasks/<task_id>/      0700; complete and locked before it gets this name
 #       spec.json           what was asked for: server, once
-#       prompt              codex's stdin: server, once
+#       prompt              what the client wrote: server, once
+#       stdin               the same with the results of others in it, where it names some: supervisor, once
 #       base-instructions   and compact-prompt, output_schema, where given: server, once
 #       status.json         where it stands: whoever holds `lock`, by rename
 #       events.jsonl        codex's stdout, byte for byte       stderr.log       codex's stderr
@@ -4607,6 +4610,11 @@ class Tail:
         return False
 
 
+def content_of(task: TaskDir, report: Report) -> Optional[str]:
+    """The final message, which only the events have where the disk was full."""
+    return Tail(task.file("events.jsonl")).refresh().message if report.in_events else report.content
+
+
 def events_from(path: str, cursor: int) -> Iterator[Tuple[Dict[str, Any], int]]:
     """The events of a file from this byte on, each with the position behind it; a line that is not whole yet
     comes another time. Raises: OSError; ValueError where no line begins at `cursor`."""
@@ -4655,10 +4663,12 @@ class Exec:
         file, argv = self.task.file, launched(self.spec, codex_argv(self.spec, self.task.path))
         self.tail.progress = self.tail.progress._replace(error="")          # of an attempt before
         try:
-            with open(file("prompt"), "rb", opener=private) as prompt, \
+            with open(prompt_of(self.task, self.spec.results), "rb", opener=private) as prompt, \
                     open(file("events.jsonl"), "ab", opener=private) as out, \
                     open(file("stderr.log"), "ab", opener=private) as err:
                 return self.host.spawn(argv, self.spec.cwd, self.environ, prompt, out, err)
+        except ToolError as error:
+            return failure(FailureKind.SETUP, f"{error.what}: {error.why}", error.fix)
         except OSError as error:
             refused = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
             missing = refused and error.filename == self.spec.codex
@@ -4722,6 +4732,48 @@ class Exec:
         by_itself = self.asked.sandbox is None and self.ran.sandbox == SANDBOXES[0]
         told = (*self.tail.progress.warnings, *rejections(self.task.tail("stderr.log")))
         return (READ_ONLY, *told) if by_itself else told
+
+
+def prompt_of(task: TaskDir, results: Mapping[str, str]) -> str:
+    """The file that codex gets: what the client wrote, with these results in it. They are text there: what
+    looks like another name in one is none. Raises: ToolError, OSError."""
+    written, whole = task.file("prompt"), task.file("stdin")
+    if not results:
+        return written
+    if os.path.exists(whole):               # after another attempt
+        return whole
+    tasks = os.path.dirname(task.path)
+    texts = {name: last_words(TaskDir(os.path.join(tasks, task_id))) for name, task_id in results.items()}
+    with open(written, encoding="utf-8", newline="", opener=private) as f:
+        text = re.sub(RESULT, lambda found: texts.get(found[1], found[0]), f.read())
+    if len(text) > MAX_PROMPT_CHARS:
+        raise ToolError(f"With the results in it the prompt has {len(text):,} characters",
+                        f"Codex takes {MAX_PROMPT_CHARS:,}", "Let those tasks write files for it to read")
+    with open(whole + ".new", "w", encoding="utf-8", errors="replace", newline="", opener=private) as f2:
+        f2.write(text)
+    os.rename(whole + ".new", whole)
+    return whole
+
+
+def last_words(task: TaskDir) -> str:
+    """The final message of a task that has ended; where it has none or failed, how it ended, too. Raises:
+    ToolError where nothing tells."""
+    missing = f"The result of task {task.task_id} cannot go into the prompt"
+    if not os.path.isdir(task.path):
+        raise ToolError(missing, "Its record was removed", "Start the task again without it")
+    try:
+        report = task.report()
+        content = content_of(task, report) or ""
+    except FileNotFoundError:
+        return f"(Task {task.task_id} was lost: its supervisor left no report.)"
+    except UNREADABLE as error:
+        raise_if_exhausted(error)
+        why = f"Its record is damaged: {type(error).__name__}"
+        raise ToolError(missing, why, f"Look into `{task.path}`")
+    if report.outcome is Outcome.SUCCEEDED:
+        return content or f"(Task {task.task_id} succeeded without a final message.)"
+    why = report.failure.message if report.failure else "nothing tells why"
+    return f"(Task {task.task_id} did not succeed, it {report.outcome.value}: {why})\n\n{content}".rstrip()
 
 
 def end_elsewhere(host: Host, spec: Spec) -> str:
@@ -5357,9 +5409,9 @@ class View:
             if not isinstance(error, FileNotFoundError):
                 why = f"report.json cannot be read: {type(error).__name__}"
             return seen._replace(report=self._salvaged(seen, why))
-        content = Tail(task.file("events.jsonl")).refresh().message if report.in_events else report.content
         warnings = (*(seen.spec.warnings if seen.damage else ()), *report.warnings)
-        return seen._replace(report=report._replace(content=content, in_events=False, warnings=warnings))
+        return seen._replace(report=report._replace(
+            content=content_of(task, report), in_events=False, warnings=warnings))
 
     @staticmethod
     def _salvaged(seen: Seen, why: str) -> Report:
@@ -5726,6 +5778,15 @@ class Watch:
                 ended.append(task_id)
                 last = max(last, modified_at(os.path.join(self.store.tasks, task_id, "status.json")))
         return ended, summary(running, len(task_ids), failed, self.host.now()), last
+
+
+def one_named(watch: Watch, name: str) -> str:
+    """Raises: ToolError."""
+    ids = watch.named(name)
+    if len(ids) > 1:
+        some_ids = ", ".join(ids[:NAMES_SHOWN])
+        raise ToolError(f"`{name}` stands for {len(ids)} tasks", some_ids, "Name one of them")
+    return ids[0]
 
 
 class Found(NamedTuple):
@@ -7055,19 +7116,31 @@ class Starter(Room):
                 for plan in plans]
 
     def _bound(self, plan: Plan, request: Mapping[str, Any], before: Sequence[Plan]) -> Plan:
-        """The plan with what it waits for. Raises: ToolError."""
-        ids = [task_id for name in request.get("depends_on", ()) for task_id in self._meant(name, before)]
+        """The plan with what it waits for: also for each task whose result its prompt names. Raises:
+        ToolError."""
+        ids = [task_id for name in request.get("depends_on", ())
+               for task_id in self._entry(name, before) or self.watch.named(name)]
+        results = {name: self._result_of(name, before) for name in re.findall(RESULT, plan.prompt)}
+        ids += results.values()
         if ids and self.host.tasks_around():
             raise ToolError("`depends_on` is not possible here", "Inside of a task nobody begins it",
                             "Start it when the others have ended")
         return plan._replace(spec=plan.spec._replace(
-            depends_on=tuple(dict.fromkeys(ids)), on_failure=request.get("on_failure", "")))
+            depends_on=tuple(dict.fromkeys(ids)), on_failure=request.get("on_failure", ""), results=results))
 
-    def _meant(self, name: Union[str, int], before: Sequence[Plan]) -> List[str]:
-        """The tasks for which a name stands, or an index: of the same call only one `before` this, so that no
-        two wait for each other. Raises: ToolError."""
+    def _result_of(self, name: str, before: Sequence[Plan]) -> str:
+        """The task whose result a prompt names. Raises: ToolError."""
+        try:
+            return (self._entry(name, before) or [one_named(self.watch, name)])[0]
+        except ToolError as error:
+            raise ToolError(f"`{{{{result:{clip(name, 60)}}}}}` in the prompt: {error.what}", error.why,
+                            f"{error.fix}. As plain text, write it with a blank between the braces")
+
+    def _entry(self, name: Union[str, int], before: Sequence[Plan]) -> List[str]:
+        """The task for which the index of an entry stands, none for another name. It is one `before` this, so
+        no two wait for each other. Raises: ToolError."""
         if not re.fullmatch(r"\d{1,3}", str(name)):
-            return self.watch.named(str(name))
+            return []
         if int(name) >= len(before):
             raise ToolError(f"Entry {name} is none of those before it",
                             "A task can only wait for entries that stand before it, so that no two wait for "
@@ -8038,7 +8111,7 @@ def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues",
                         "Pass `threadId`, or the `task_id` of the task that had it")
     if "task_id" in args:
-        args = {**args, "task_id": one_named(swarm, args["task_id"])}
+        args = {**args, "task_id": one_named(swarm.watch, args["task_id"])}
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
 
 
@@ -8064,7 +8137,7 @@ def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     prompt = {"uncommitted": "Review of what is not committed", "base": f"Review of all since {ref}",
               "commit": f"Review of commit {ref}", "task_id": f"Review of task {ref}"}.get(kind, ref)
     if kind == "task_id":
-        work = swarm.compare.reviewable(one_named(swarm, ref))
+        work = swarm.compare.reviewable(one_named(swarm.watch, ref))
         request = {**work, **request, "cwd": work["cwd"]}
     else:
         request["review"] = (kind, "" if kind == "instructions" else ref)
@@ -8127,7 +8200,7 @@ def _current(swarm: Swarm, task_id: str) -> Dict[str, Any]:
           ["task_id"]),
       obj({"events": arr(obj()), "next_cursor": integer(), "ended": boolean()}), read_only=True)
 def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
-    task_id, cursor = one_named(swarm, args["task_id"]), args.get("cursor", 0)
+    task_id, cursor = one_named(swarm.watch, args["task_id"]), args.get("cursor", 0)
     seen, events, done = swarm.view.of(task_id), [], False      # type: Seen, List[Any], bool
     path = seen.task.file("events.jsonl")
     try:
@@ -8211,7 +8284,8 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     paths = args.get("paths", ())
     refuse([f"`paths`: {_show(path)}: they are relative to the top of the repository"
             for path in paths if path[0] in "/:"])
-    task_id, offset, room = one_named(swarm, args["task_id"]), args.get("offset", 0), args.get("max_chars")
+    task_id = one_named(swarm.watch, args["task_id"])
+    offset, room = args.get("offset", 0), args.get("max_chars")
     data = swarm.diff(task_id, args.get("against"), args.get("view", "stat"), paths, offset,
                       room or RESULT_CHARS)         # there is no answer with more
     total, content = data.pop("total_chars"), data["content"]
@@ -8347,15 +8421,6 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
 def all_named(swarm: Swarm, names: Sequence[str]) -> List[str]:
     """The tasks for which these names stand. Raises: ToolError."""
     return list(dict.fromkeys(task_id for name in names for task_id in swarm.watch.named(name)))
-
-
-def one_named(swarm: Swarm, name: str) -> str:
-    """Raises: ToolError."""
-    ids = swarm.watch.named(name)
-    if len(ids) > 1:
-        some_ids = ", ".join(ids[:NAMES_SHOWN])
-        raise ToolError(f"`{name}` stands for {len(ids)} tasks", some_ids, "Name one of them")
-    return ids[0]
 
 
 def _started(swarm: Swarm, requests: Sequence[Mapping[str, Any]], call: Call, label: str = "") -> List[str]:
@@ -10515,7 +10580,7 @@ examples:
             arg("-f", "--follow", action="store_true", help="go on until it ends"),
             arg("--raw", "--json", action="store_true", help="the events, one line of JSON each"))
 def command_logs(typed: Typed) -> int:
-    task = typed.swarm.store.get(one_named(typed.swarm, typed["task_id"]))
+    task = typed.swarm.store.get(one_named(typed.swarm.watch, typed["task_id"]))
     if task.kept_since():
         raise ToolError(EVENTS_REMOVED)
     event, cursor, ended = None, 0, False

@@ -224,6 +224,12 @@ def test_the_answer_to_a_single_prompt_stands_alone_on_standard_output(typed, ro
     assert (task / "collected").exists()
 
 
+def test_a_chain_from_a_file_runs_in_the_shell(typed, tmp_path):
+    (tmp_path / "chain.json").write_text('[{"prompt": "SAY the plan"}, {"prompt": "SAY by {{result:0}}"}]')
+    done = typed("run", "--file", str(tmp_path / "chain.json"), "--json")
+    assert [task["content"] for task in json.loads(done.stdout)["tasks"]] == ["the plan", "by the plan"]
+
+
 def test_a_file_of_tasks_is_a_batch_and_its_status_tells_that_one_failed(typed, repo):
     tasks = {"tasks": [{"prompt": "SAY a"}, {"prompt": "FAIL no luck", "sandbox": "read-only"}],
              "defaults": {"sandbox": "workspace-write", "model": "m1"}}

@@ -35,6 +35,18 @@ def test_a_queued_task_is_a_working_mcp_task(client, modern, gate):
     assert c.get_end(handle)["status"] == "completed"
 
 
+def test_a_follower_gets_the_result_though_its_server_is_killed_before_that_is_there(client, gate, root):
+    c = client()
+    tasks = [{"prompt": gate.wait + "\nSAY the plan"}, {"prompt": "SAY by {{result:0}}"}]
+    ids = c.ok("codex_batch", tasks=tasks, wait=False)["task_ids"]
+    eventually(lambda: c.status(ids[0])["state"] == "running", what="the start of the first one")
+    c.process.kill()
+    c.process.wait()
+    gate.open()                                         # nobody asks: the supervisor of the first goes on
+    eventually((root / "tasks" / ids[1] / "report.json").exists, what="the end of the follower")
+    assert client().status(ids[1])["content"] == "by the plan"
+
+
 def codexes(repo):
     """The pids of the codex processes that work in this repository, as anybody sees them."""
     found = []

@@ -52,10 +52,10 @@ async def test_the_blocking_call_returns_the_keys_of_the_official_tool(lab):
 
 async def test_a_batch_whose_tasks_depend_on_each_other_runs_one_after_the_other(lab):
     async with lab.connect("--max-parallel", "2") as swarm:
-        tasks = [{"prompt": "@hold all\n@say one"}, {"prompt": "@say two", "depends_on": [0]}]
+        tasks = [{"prompt": "@hold all\n@say one"}, {"prompt": "@say after {{result:0}}", "depends_on": [0]}]
         ids = (await swarm.call("codex_batch", tasks=tasks, wait=False))["task_ids"]
         await until(lambda: lab.model.held("all") == 1, "the first one waits for the model")
         assert (await swarm.status(ids[1]))["progress"]["detail"] == "1st of 1, after " + ids[0]
         lab.model.release("all")
         records = await swarm.wait(*ids)
-    assert [record["content"] for record in records] == ["one", "two"]
+    assert [record["content"] for record in records] == ["one", "after one"]

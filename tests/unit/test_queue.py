@@ -11,7 +11,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import Outcome, Spec, State, Status, TaskDir
 
-from .helpers import begin, ended, parent_of, put_in
+from .helpers import begin, ended, parent_of, put_in, run
 
 NOW_S = 1_700_000_000.0
 
@@ -289,6 +289,140 @@ def test_what_a_task_cannot_wait_for_is_refused_before_anything_starts(swarm, na
     assert app.store.ids() == [] and refused.value.what.startswith("`tasks[0]`: ")
     if isinstance(names[0], int):
         assert "so that no two wait for each other" in refused.value.why
+
+
+# -- what a task takes over from others ---------------------------------------------------------------
+def got(app, task_id):
+    """What codex had on its standard input."""
+    with open(app.store.get(task_id).file("stdin"), encoding="utf-8", newline="") as f:
+        return f.read()
+
+
+def test_the_final_message_of_another_task_goes_into_the_prompt(swarm, gate):
+    app = swarm()
+    odd = "$1 \\1 {{other}} \u20ac\r"
+    first, second = app.start([{"prompt": gate.wait + "\nSAY " + odd}, {"prompt": "SAY two"}])
+    (third,) = app.start([{"prompt": "a {{result:%s}}\nb {{ result: codex-swarm/%s }} {{result:}}\r\nc"
+                                     % (first[:6], second)}])
+    record = app.record(third)
+    assert record["state"] == "queued" and first in record["progress"]["detail"], "naming it is enough"
+    gate.open()
+    assert [r["outcome"] for r in ended(app, [first, second, third])] == ["succeeded"] * 3
+    said = app.record(first)["content"]
+    assert odd.strip() in said
+    assert got(app, third) == "a %s\nb two {{result:}}\r\nc" % said
+    with open(app.store.get(third).file("prompt"), newline="") as f:
+        assert "{{result:%s}}" % first[:6] in f.read(), "the record has what the client wrote"
+
+
+def test_a_result_is_text_and_is_not_looked_at_again(tasks):
+    for number, content in ((1, "one {{result:second}} \\g<1>"), (2, "two")):
+        spec = Spec("%012x" % number, NOW_S, "/bin/codex", "/")
+        task = tasks.queue.put(TaskDir.create(tasks.tasks, spec, "x"), spec, NOW_S)
+        task.end(Status(State.ENDED, Outcome.SUCCEEDED),
+                 cms.Report(Outcome.SUCCEEDED, 1.0, NOW_S, content=content))
+    spec = Spec("%012x" % 3, NOW_S, "/bin/codex", "/", results={"first": "%012x" % 1, "second": "%012x" % 2})
+    task = TaskDir.create(tasks.tasks, spec, "{{result:first}}, {{result:second}}, {{result:third}}")
+    with open(cms.prompt_of(task, spec.results)) as f:
+        assert f.read() == "one {{result:second}} \\g<1>, two, {{result:third}}"
+
+
+def test_results_come_by_index_in_a_batch_one_after_the_other(swarm):
+    app = swarm(max_parallel=1)
+    ids = app.start([{"prompt": "SAY one"}, {"prompt": "SAY two and {{result:0}}"},
+                     {"prompt": "SAY {{result:1}}, {{result:0}}", "depends_on": [1]}])
+    assert [r["content"] for r in ended(app, ids)] == ["one", "two and one", "two and one, one"]
+
+
+def test_what_a_failed_task_came_to_is_told_where_the_next_one_runs_anyway(swarm):
+    app = swarm()
+    ids = app.start([{"prompt": "TELL half of it\nFAIL it broke"}, {"prompt": "SILENT"},
+                     {"prompt": "x {{result:0}} y", "on_failure": "run"}, {"prompt": "{{result:0}}"}])
+    assert [r["outcome"] for r in ended(app, ids)] == ["failed", "failed", "succeeded", "failed"]
+    assert got(app, ids[2]) == "x (Task %s did not succeed, it failed: it broke)\n\nhalf of it y" % ids[0]
+
+
+def test_that_a_task_left_no_message_or_was_lost_is_told(swarm, tasks, put):
+    silent, lost = put(1), put(2)
+    silent.end(Status(State.ENDED, Outcome.SUCCEEDED), cms.Report(Outcome.SUCCEEDED, 1.0, NOW_S))
+    lost.write_status(Status(State.RUNNING))
+    assert cms.last_words(silent) == "(Task %s succeeded without a final message.)" % silent.task_id
+    assert cms.last_words(lost) == "(Task %s was lost: its supervisor left no report.)" % lost.task_id
+
+
+def test_a_message_that_only_the_events_have_is_found_there(tasks, put):
+    task = put(1)
+    task.end(Status(State.ENDED, Outcome.SUCCEEDED),
+             cms.Report(Outcome.SUCCEEDED, 1.0, NOW_S, in_events=True))
+    item = {"type": "item.completed", "item": {"id": "0", "type": "agent_message", "text": "whole"}}
+    with open(task.file("events.jsonl"), "w") as f:
+        f.write(cms.compact(item) + "\n")
+    assert cms.last_words(task) == "whole"
+
+
+@pytest.mark.parametrize("how, why", [("removed", "Its record was removed"), ("damaged", "is damaged: ")])
+def test_a_task_fails_by_name_when_the_result_that_it_names_is_gone(swarm, gate, how, why):
+    app = swarm(max_parallel=1)
+    (first,) = app.start([{"prompt": "SAY one"}])
+    ended(app, [first])
+    between = begin(app, gate.wait)
+    (second,) = app.start([{"prompt": "{{result:%s}}" % first, "on_failure": "run"}])
+    task = app.store.get(first)
+    if how == "removed":
+        task.remove()
+    else:
+        with open(task.file("report.json"), "w") as f:
+            f.write("{")
+    gate.open()
+    failed = ended(app, [between.task_id, second])[1]["failure"]
+    assert failed["kind"] == "setup" and why in failed["message"] and first in failed["message"]
+    assert not os.path.exists(app.store.get(second).file("events.jsonl"))
+
+
+def test_a_prompt_that_is_too_long_with_the_results_fails_by_name(swarm):
+    app = swarm()
+    ids = app.start([{"prompt": "MESSAGE 600000"}, {"prompt": "{{result:0}} {{result:0}}"}])
+    failed = ended(app, ids)[1]["failure"]
+    assert failed["message"].startswith("With the results in it the prompt has 1,200,001 characters")
+
+
+@pytest.mark.parametrize("prompt, why", [
+    ("{{result:0}}", "`{{result:0}}` in the prompt: Entry 0 is none of those before it"),
+    ("a\n{{result:1}}", "`{{result:1}}` in the prompt: Entry 1 is none"),
+    ("{{result:deadbeef}}", "`{{result:deadbeef}}` in the prompt: There is no task `deadbeef`")])
+def test_a_result_that_cannot_come_is_refused_before_anything_starts(swarm, prompt, why):
+    app = swarm()
+    with pytest.raises(cms.ToolError) as refused:
+        app.start([{"prompt": prompt}, {"prompt": "y"}], "tasks")
+    assert refused.value.what.startswith("`tasks[0]`: " + why) and app.store.ids() == []
+    assert "As plain text, write it with a blank between the braces" in refused.value.fix
+
+
+def test_other_braces_in_a_prompt_are_text(swarm):
+    record = run(swarm(), "SAY { {result:0}} {{results:0}} {{result:}} {{result:a b}}")
+    assert record["content"] == "{ {result:0}} {{results:0}} {{result:}} {{result:a b}}"
+
+
+def test_a_call_made_again_finds_its_tasks_by_what_the_client_wrote(swarm):
+    app = swarm()
+    requests = [{"prompt": "SAY one"}, {"prompt": "SAY {{result:0}}"}]
+    one, other = cms.Call(), cms.Call()
+    one.request_id = other.request_id = "once"
+    ids = app.start(requests, "tasks", one)
+    ended(app, ids)
+    assert app.start(requests, "tasks", other) == ids
+
+
+def test_what_waits_for_several_under_one_name_waits_for_all_and_has_no_single_result(swarm, gate):
+    app = swarm()
+    ids = app.start([{"prompt": "SAY one"}, {"prompt": gate.wait}])
+    app.store.write_handle(cms.Handle("0" * 32, NOW_S, cms.Wait(tuple(ids))))
+    (third,) = app.start([{"prompt": "SAY three", "depends_on": ["0" * 32]}])
+    assert app.store.get(third).spec().depends_on == tuple(ids)
+    with pytest.raises(cms.ToolError, match="stands for 2 tasks"):
+        app.start([{"prompt": "{{result:%s}}" % ("0" * 32)}])
+    gate.open()
+    assert ended(app, [third])[0]["content"] == "three"
 
 
 # -- cancelled ----------------------------------------------------------------------------------------
