@@ -89,6 +89,7 @@ CHECKOUTS = 3                       # so many worktrees of one call are made sid
 VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
+QUEUE_S = 30.0                      # for whoever moves the queue
 FORK_S = 10.0                       # how long a supervisor may take to be forked
 SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
 SWEEP_EVERY_S = 3600.0              # how often the servers of a ROOT together look for what may be removed
@@ -258,8 +259,32 @@ def reason_of(error: OSError) -> str:
 
 def system_refused(error: OSError) -> ToolError:
     """What to tell of an error that says nothing about what was asked for."""
-    return ToolError("The system refused", reason_of(error),
-                     "Mend that, or run fewer tasks at once")
+    return ToolError("The system refused", reason_of(error), REMEDIES.get(error.errno, MEND))
+
+
+MEND = "Mend that, or run fewer tasks at once"
+REMEDIES: Mapping[Optional[int], str] = {
+    errno.ENOSPC: "Make room there", errno.EDQUOT: "Make room there", errno.EROFS: "Make it writable",
+    errno.EACCES: "Give the user of this server access to it", errno.E2BIG: "Correct the arguments",
+    errno.EMFILE: "Raise the limit on open files (`ulimit -n`), or run fewer tasks at once",
+    errno.EAGAIN: "Raise the limit on processes (`ulimit -u`), or run fewer tasks at once",
+    errno.ETIMEDOUT: "`fuser` and that path name the process, perhaps a stopped one: end it"}
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def raise_if_exhausted(error: Exception) -> None:
+    """A passing want of the system says nothing about a file; what else makes it unreadable does."""
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        raise error
+
+
+@contextlib.contextmanager
+def unless_exhausted(*kinds: Any) -> Iterator[None]:
+    """Pass over these errors."""
+    try:
+        yield
+    except kinds as error:
+        raise_if_exhausted(error)
 
 
 class UsageError(SwarmError):
@@ -2129,8 +2154,9 @@ def read_json(path: str) -> Dict[str, Any]:
 
 
 def text_in(path: str) -> str:
-    """What a file of settings says; nothing where it is not there or no file, such as a pipe."""
-    with contextlib.suppress(OSError), open(os.path.realpath(path), "rb", opener=private) as f:
+    """What a file of settings says; nothing where it is not there or no file, such as a pipe. Raises: OSError
+    when the system is exhausted."""
+    with unless_exhausted(OSError), open(os.path.realpath(path), "rb", opener=private) as f:
         return f.read().decode("utf-8", "replace")
     return ""
 
@@ -2563,9 +2589,9 @@ class At:
             if isinstance(error, OSError) and not os.path.isdir(self.cwd):
                 raise GitError(f"There is no directory `{self.cwd}`", "It was deleted or moved",
                                "Put it back, or see what `git worktree list` says")
-            arguments = isinstance(error, ValueError) or error.errno == errno.E2BIG
-            raise GitError("git could not be run", str(error), "Correct the arguments" if arguments else
-                           "Install git, and see that it is on the server's PATH")
+            number = getattr(error, "errno", errno.E2BIG)
+            raise GitError("git could not be run", str(error), REMEDIES.get(
+                number, "Install git, and see that it is on the server's PATH"))
         if done.code not in allowed:
             raise self._refused(words, done)
         return done
@@ -3974,15 +4000,8 @@ def empty_trash(git: Git, common: str) -> None:
 #     sweep.lock            shared by whoever starts tasks, exclusive for each removal
 #     swept                 locked by the server that sweeps by itself, as old as the last such sweep
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)     # a missing, torn, foreign record
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 BIRTH = ("prompt", "spec.json", "status.json", "environ")
 ANSWER = frozenset({"spec.json", "prompt", "report.json", "status.json", "lock", "collected", "kept"})
-
-
-def raise_if_exhausted(error: Exception) -> None:
-    """A passing want of the system says nothing about a task; what else makes a record unreadable does."""
-    if isinstance(error, OSError) and error.errno in EXHAUSTED:
-        raise error
 
 
 class TaskDir:
@@ -4259,8 +4278,17 @@ class Queue:
         self.path, self.slots = os.path.join(root, "queue"), os.path.join(root, "slots")
         self.tasks = os.path.join(root, "tasks")
 
-    def lock(self, how: int = 0) -> ContextManager[bool]:
-        return locked(self.path + ".lock", fcntl.LOCK_EX | how, os.O_CREAT)
+    @contextlib.contextmanager
+    def lock(self, how: int = 0) -> Iterator[bool]:
+        """`locked`, but for a holder who keeps it: nobody who works here needs QUEUE_S."""
+        path, end = self.path + ".lock", time.monotonic() + QUEUE_S
+        while time.monotonic() < end:
+            with locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as mine:
+                if mine or how:
+                    yield mine
+                    return
+            time.sleep(0.005)
+        raise OSError(errno.ETIMEDOUT, f"Another process has kept this lock for {QUEUE_S:g} s", path)
 
     def names(self) -> List[str]:
         return sorted(filter(self.NAME.fullmatch, names_in(self.path)))
@@ -4283,7 +4311,7 @@ class Queue:
 
     def put(self, task: TaskDir, spec: Spec, now: float) -> TaskDir:
         """Let a task appear, as the last one; one that is there already gets a place again."""
-        stamp = max([round(now * 1000), *(int(name[:13]) + 1 for name in self.names())])
+        stamp = min(max([round(now * 1000), *(int(name[:13]) + 1 for name in self.names())]), 10 ** 13 - 1)
         name = f"{stamp:013d}.{spec.max_parallel}.{spec.task_id}"
         os.close(private(os.path.join(self.path, name), os.O_WRONLY | os.O_CREAT))
         return task.appear() if task.task_id.startswith(".") else task
@@ -4519,11 +4547,8 @@ class Store:
         return self._kept(HandleEnd, handle_id, ".end.json")
 
     def _kept(self, kind: Any, handle_id: str, suffix: str) -> Any:
-        try:
+        with unless_exhausted(*UNREADABLE):
             return from_json(kind, read_json(self._handle_file(handle_id, suffix)))
-        except UNREADABLE as error:
-            raise_if_exhausted(error)
-            return None
 
     def end_handle(self, handle_id: str, end: HandleEnd) -> HandleEnd:
         """Write the end of a handle and return it, or the one that another server wrote before."""
@@ -4983,11 +5008,11 @@ class Supervisor:
         return ordered or bool(signals)
 
     def _ordered(self) -> bool:
-        """Whether there is an order to stop; the reserve then has its own name again."""
+        """Whether there is an order to stop, which gives the reserve its name back, or no place for one."""
         with contextlib.suppress(OSError):
             os.rename(self.task.file("stop"), self.task.file("reserve"))
             return True
-        return False
+        return not os.fstat(self.fds[0]).st_nlink
 
     def _stop(self, reason: Outcome, why: str) -> None:
         first = self.status.state is not State.STOPPING
@@ -5375,11 +5400,9 @@ class View:
     def of(self, task_id: str) -> Seen:
         """Raises: ToolError when there is no such task; OSError when the system is exhausted."""
         task = self.store.get(task_id)
-        try:
+        status = Status(State.ENDED, Outcome.LOST)          # where its lock has gone: nobody can tell
+        with unless_exhausted(OSError):
             status = task.status()
-        except OSError as error:
-            raise_if_exhausted(error)
-            status = Status(State.ENDED, Outcome.LOST)      # its lock has gone, so nobody can tell
         spec, damage = task.spec_or_damage()
         if damage:
             self.store.get(task_id)                         # unless it was swept away just now
@@ -5505,7 +5528,7 @@ class Watch:
             try:
                 task.join()
                 while task.is_queued():             # its supervisor was killed before it began
-                    self.move()
+                    self.look_for_lost()            # which also gives it a place again where that is lost
                     time.sleep(PROGRESS_GAP_S)
                     task.join()
                 outcome = task.status().outcome
@@ -5661,7 +5684,7 @@ class Watch:
         queued = {seen.task.task_id: seen for seen in ended if not seen.ended}      # their place was lost
         over = [seen for seen in ended if seen.ended]
         threads = {**dict.fromkeys(task_ids), **{seen.task.task_id: seen.thread_id for seen in over}}
-        try:
+        with unless_exhausted(OSError):                     # a full disk: another time
             with self.store.queue.lock() if queued else contextlib.nullcontext():
                 for seen in reversed(list(queued.values())):        # the oldest first
                     self.store.queue.put(seen.task, seen.spec, self.host.now())
@@ -5669,8 +5692,6 @@ class Watch:
                 self.store.ended.add([seen.task for seen in over], unwanted, self.host.now())
             for task_id in threads.keys() - lost - queued.keys():
                 self.store.settle(task_id, threads[task_id])
-        except OSError as error:                            # a full disk: another time
-            raise_if_exhausted(error)
         return lost
 
     def _is_untold_loss(self, seen: Seen) -> bool:
@@ -6195,7 +6216,7 @@ class Worktrees(Room):
             return Trees(self.git).add(top, base, path, branch, **how)
         except OSError as error:
             raise ToolError("The worktree could not be made", f"{error.strerror}: {error.filename or path}",
-                            "Make room there; CODEX_SWARM_WORKTREE_DIR names another directory")
+                            f"{REMEDIES.get(error.errno, MEND)}; CODEX_SWARM_WORKTREE_DIR moves it")
 
     def back_for(self, owner: Spec, cwd: str) -> Spec:
         """The last task of a thread. When a sweep has removed the worktree around `cwd`, it is made anew in
@@ -7228,9 +7249,9 @@ class Starter(Room):
             ids = ", ".join(birth.task.task_id for birth in births if birth.runs)
             done = f"Some had started and were stopped again: {ids}" if ids else "Nothing was started"
             why = reason_of(error) if isinstance(error, OSError) else str(error)
+            fix = REMEDIES.get(getattr(error, "errno", 0), MEND)
             raise ToolError(f"A task could not be written or launched under `{self.store.root}`",
-                            f"{why}. {done}", "Make room there or run fewer tasks at once; "
-                            "CODEX_SWARM_TASK_DIR names another directory")
+                            f"{why}. {done}", f"{fix}; CODEX_SWARM_TASK_DIR names another directory")
         return [birth.task.task_id for birth in births]
 
     def _begin_all(self, births: Sequence[Birth], call: Call) -> None:
@@ -7293,10 +7314,12 @@ class Starter(Room):
         """Stop what runs, unless the server ends, and leave nothing of the others."""
         now, going = self.host.now(), [birth for birth in births if birth.runs and not self.watch.closing]
         for birth in going:
-            birth.runs = not self.store.queue.cancel(birth.task, now)
+            with contextlib.suppress(OSError):              # it gets the order, like all that run
+                birth.runs = not self.store.queue.cancel(birth.task, now)
         self.watch.stop([birth.task.task_id for birth in going if birth.runs])
         for birth in births:
             if not birth.runs:
+                birth.task.stop()                           # for want of a descriptor it may have to stay
                 birth.task.discard()
                 self.worktrees.take_back(birth.plan)
 
@@ -8976,14 +8999,11 @@ def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
     path, room = swarm.store.get(task_id).file("events.jsonl"), RESULT_CHARS - 1_000
     if swarm.store.get(task_id).kept_since():
         return json.dumps({"type": "codex-swarm.removed", "why": EVENTS_REMOVED}) + "\n"
-    try:
-        with open(path, "rb", opener=private) as f:
-            total = os.fstat(f.fileno()).st_size
-            f.seek(max(0, total - room))
-            data = f.read(room)
-    except OSError as error:
-        raise_if_exhausted(error)
-        return ""
+    total, data = 0, b""
+    with unless_exhausted(OSError), open(path, "rb", opener=private) as f:
+        total = os.fstat(f.fileno()).st_size
+        f.seek(max(0, total - room))
+        data = f.read(room)
     omitted = ""
     if len(data) < total:
         data = data[data.find(b"\n") + 1:]
@@ -9691,7 +9711,7 @@ class Server:
 
     def _too_busy(self, request: Request, calls: int) -> Dict[str, Any]:
         error = ToolError("Too many calls are under way",
-                          f"There are {calls}, and each takes a thread of the server",
+                          f"Each takes a thread: {calls} have one, and there is none for more",
                           "Wait for some of them; codex_batch and codex_wait take many tasks in one call")
         if request.method is not METHODS["tools/call"]:
             raise ProtocolError(INTERNAL_ERROR, str(error))

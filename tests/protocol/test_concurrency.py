@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from client import eventually, is_response, text_of
+from client import Client, eventually, is_response, text_of
+from conftest import command, none_runs
 
 
 def test_a_blocked_wait_delays_neither_ping_nor_status_nor_cancel(client, gate):
@@ -92,6 +93,19 @@ def test_waiting_calls_can_be_so_many_that_no_more_are_taken_but_never_keep_a_st
     assert c.request("resources/read", {"uri": "codex-swarm:///tasks/" + task})["result"]["contents"]
     c.ok("codex_cancel", task_ids=[task])
     assert {c.good(c.tool_result(call))["tasks"][0]["outcome"] for call in waiting} == {"cancelled"}
+
+
+def test_where_descriptors_run_out_every_call_is_answered_and_no_task_is_lost(fake, repo, client):
+    few = ["bash", "-c", 'ulimit -n 24; exec "$@"', "bash", *command()]
+    with Client(few, env=fake, cwd=str(repo)) as c:
+        c.initialize()
+        calls = [c.start_call("codex", {"prompt": "SAY %d" % i}) for i in range(12)]
+        assert all(c.result(call) for call in calls)
+    other = client()
+    eventually(lambda: none_runs(other), what="the end of all tasks")
+    listed = other.ok("codex_status", all=True)["tasks"]
+    assert {task["outcome"] for task in listed} <= {"succeeded", "failed", "cancelled"}
+    assert other.ok("codex", prompt="SAY done")["content"] == "done"
 
 
 def test_a_client_that_goes_in_the_middle_of_a_batch_leaves_no_half_task_in_sight(client, root, repo):

@@ -1,5 +1,6 @@
 """Worktrees with the real git: the work comes home onto the task's branch, and nothing of the user's is
 touched or run."""
+import errno
 import os
 import pathlib
 
@@ -7,6 +8,7 @@ import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import Git, GitError, Host
+from .helpers import auditing
 from .on_git import (
     BRANCH, add, asking, branches, counts, files_of, head_of, log_of, ours, save, sh, snapshot, take)
 
@@ -344,6 +346,16 @@ def test_without_git_the_error_says_to_install_it(repo):
     with pytest.raises(GitError) as caught:
         Git(Host(), {"PATH": "/nonexistent"}).at(str(repo)).head()
     assert "Install git" in str(caught.value)
+
+
+@pytest.mark.parametrize("number, advice", [(errno.EMFILE, "ulimit -n"), (errno.EAGAIN, "ulimit -u")])
+def test_where_the_system_has_no_more_the_error_does_not_say_to_install_git(repo, number, advice):
+    def refuse(event, args):
+        if event == "subprocess.Popen":
+            raise OSError(number, os.strerror(number))
+    with auditing(refuse), pytest.raises(GitError) as caught:
+        Git(Host(), os.environ).at(str(repo)).head()
+    assert advice in str(caught.value) and "Install" not in str(caught.value)
 
 
 @pytest.mark.parametrize("inside, answer",

@@ -11,7 +11,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import Outcome, Spec, State, Status, TaskDir
 
-from .helpers import begin, ended, parent_of, put_in, run
+from .helpers import WAIT_S, begin, ended, parent_of, put_in, run
 
 NOW_S = 1_700_000_000.0
 
@@ -77,6 +77,14 @@ def test_what_has_no_place_in_the_queue_is_passed_over(tasks, put):
     for name in ("notes.txt", "%013d.x.%012x" % (1, 1), "%013d.2.%012x" % (1, 0xabc)):
         open(os.path.join(tasks.queue.path, name), "w").close()
     assert due(tasks)[0] == [1] and tasks.queue.ids() == []
+
+
+def test_a_name_of_the_far_future_hides_no_task_that_comes_after_it(tasks, put):
+    for name in ("9" * 13 + ".2." + "a" * 12, "9" * 14 + ".2." + "b" * 12):
+        open(os.path.join(tasks.queue.path, name), "w").close()
+    put(2)
+    put(1)
+    assert sorted(due(tasks)[0]) == [1, 2] and tasks.queue.ids() == []
 
 
 # -- what is damaged ----------------------------------------------------------------------------------
@@ -468,6 +476,29 @@ def test_a_wait_returns_when_a_queued_task_is_cancelled_elsewhere(swarm, gate):
     assert (record["outcome"], record["failure"]["kind"]) == ("cancelled", "cancelled")
     assert app.unended() == [first.task_id]
     assert not os.path.exists(app.store.get(queued).file("events.jsonl"))
+
+
+def test_a_wait_goes_on_when_the_place_of_its_task_was_deleted(swarm, gate):
+    app = swarm(max_parallel=1)
+    first, (queued,) = begin(app, gate.wait), app.start([{"prompt": "SAY done"}])
+    for name in app.store.queue.names():
+        os.unlink(os.path.join(app.store.queue.path, name))
+    waiting = threading.Thread(target=app.wait, args=([queued], WAIT_S, cms.Call()))
+    waiting.start()                                         # nobody asks for anything else
+    gate.open()
+    waiting.join(WAIT_S)
+    assert app.store.get(queued).report().content == "done"
+
+
+def test_a_lock_that_another_process_keeps_is_named_and_holds_a_start_up_for_a_bounded_time(
+        swarm, monkeypatch):
+    app = swarm()
+    run(app, "x")
+    monkeypatch.setattr(cms, "QUEUE_S", 0.1)
+    with app.store.queue.lock(), pytest.raises(cms.ToolError) as caught:
+        app.start([{"prompt": "x"}])
+    assert "queue.lock" in str(caught.value) and "`fuser`" in str(caught.value)
+    assert len(app.store.ids()) == 1 and run(app, "SAY done")["content"] == "done"
 
 
 def test_the_slot_of_a_killed_supervisor_is_free_at_the_next_question(swarm, gate):

@@ -6,7 +6,7 @@ import pytest
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import ToolError
 
-from .helpers import run
+from .helpers import exhausted, run
 from conftest import git
 
 WRITE = {"prompt": "x", "sandbox": "workspace-write"}
@@ -35,6 +35,13 @@ def test_root_is_hidden_the_way_to_it_is_read_only_and_the_rest_stays_writable(a
     assert not any(word.startswith("--sandbox") for word in words)
     assert 'default_permissions="codex_mcp_swarm"' in words
     assert any(str(repo / "deep") in warning for warning in spec.warnings)
+
+
+def test_settings_that_cannot_be_read_for_want_of_a_descriptor_are_not_taken_for_none(swarm):
+    app = swarm()
+    with exhausted("config.toml"), pytest.raises(OSError):
+        app.start([WRITE])
+    assert app.store.ids() == []
 
 
 def test_elsewhere_the_sandbox_stays_as_it_is(swarm, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,6 +276,12 @@ def test_time_out_is_an_outcome_of_its_own_and_the_first_reason_stays(swarm, gat
     eventually(lambda: task.status().state is cms.State.STOPPING, what="the time to run out")
     record = cancelled(app, task)
     assert record["outcome"] == record["failure"]["kind"] == "timed_out" and 1 <= record["elapsed_s"] < WAIT_S
+
+
+def test_codex_does_not_run_on_where_the_directory_that_it_could_be_stopped_by_was_deleted(swarm, root):
+    pid = pid_of(begin(swarm(), "SLEEP 600"))
+    eventually(lambda: not shutil.rmtree(str(root), ignore_errors=True) and not alive(pid),
+               what="the end of codex")
 
 
 def test_a_cancel_of_a_task_that_has_ended_changes_nothing(swarm):

@@ -278,6 +278,19 @@ def test_when_there_is_no_room_nothing_starts_and_no_worktree_stays(swarm, root,
     assert left_behind(root, repo) == before
 
 
+@pytest.mark.parametrize("number, advice", [
+    (errno.ENOSPC, "Make room"), (errno.EROFS, "Make it writable"), (errno.EACCES, "access to it"),
+    (errno.EMFILE, "ulimit -n")])
+def test_the_advice_fits_what_kept_a_task_from_being_written(swarm, number, advice):
+    def refuse(event, args):
+        if event == "os.mkdir" and os.path.basename(os.path.dirname(str(args[0]))) == "tasks":
+            raise OSError(number, os.strerror(number), args[0])
+    app = swarm()
+    with auditing(refuse), pytest.raises(ToolError, match=advice):
+        app.start([{"prompt": "x"}])
+    assert app.store.ids() == []
+
+
 def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm, root, repo):
     app, launched = swarm(), []
     app.host.forker = None
@@ -292,6 +305,21 @@ def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm, root,
     record, = ended(app, app.store.ids())
     assert record["outcome"] == "cancelled" and "stopped again: %s" % record["task_id"] in str(caught.value)
     assert left_behind(root, repo)[1] == [record["task_id"]]
+
+
+def test_what_was_started_is_stopped_though_no_descriptor_is_left_to_look_at_it_or_to_remove_it(swarm):
+    app, launched = swarm(), []
+    app.host.forker = None
+
+    def refuse(event, args):
+        if event == "subprocess.Popen" and cms.BOOT in args[1]:
+            launched.append(args)
+        opens = event == "open" and "status.json" in str(args[0]) or event == "shutil.rmtree"
+        if len(launched) == 2 and (event == "subprocess.Popen" or opens):
+            raise OSError(errno.EMFILE, "Too many open files")
+    with auditing(refuse), pytest.raises(ToolError, match="stopped again"):
+        app.start([{"prompt": "WAITFILE /nonexistent"}] * 2, "tasks")
+    assert [record["outcome"] for record in ended(app, app.store.ids())] == ["cancelled"] * 2
 
 
 def test_a_missing_codex_is_its_own_kind_and_starts_nothing(swarm, root, repo):
