@@ -8833,18 +8833,22 @@ CUT_HERE = "… (cut here: codex_wait, for a diff codex_diff, returns the rest w
 REPORT_CHARS = 4_000_000            # of all diffs together
 REPORT_S = 86400.0                  # how far back it looks by itself
 REPORT_STYLE = """\
-:root { color-scheme: light dark }
+:root { color-scheme: light dark; --good: #1a7f37; --bad: #cf222e; --stopped: #8a5a00; --live: #0969da }
+@media (prefers-color-scheme: dark) {
+  :root { --good: #3fb950; --bad: #f85149; --stopped: #d29922; --live: #58a6ff } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem;
   overflow-wrap: anywhere }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 0 } p { margin: .3rem 0 } a { color: inherit }
 section { border-top: 1px solid #8888; padding: 1rem 0 } .soft { opacity: .7 }
 svg { width: 100%; display: block } line { stroke: #8888 } rect { fill: currentColor }
-svg text { font: 13px system-ui, sans-serif; fill: currentColor }
-.succeeded { color: #2da44e } .failed, .lost, .timed_out { color: #e5484d } .cancelled { color: #bf8700 }
-.queued, .starting, .running, .stopping { color: #3b82f6 } .prepared { color: #8888 }
+svg text, svg div { font: 13px system-ui, sans-serif; fill: currentColor }
+svg div { white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+.succeeded { color: var(--good) } .failed, .lost, .timed_out { color: var(--bad) }
+.cancelled { color: var(--stopped) } .queued, .starting, .running, .stopping { color: var(--live) }
+.prepared { color: #8888 }
 .text { white-space: pre-wrap; margin: .5rem 0 } summary { cursor: pointer }
 pre { font: 13px/1.4 monospace; overflow-x: auto; border: 1px solid #8888; padding: .5rem }
-.plus { background: #2da44e33 } .minus { background: #e5484d33 } .hunk { color: #3b82f6 }"""
+.plus { background: #2da44e33 } .minus { background: #e5484d33 } .hunk { color: var(--live) }"""
 
 
 class Card(NamedTuple):
@@ -8928,7 +8932,8 @@ def _timeline(shown: Sequence[Card], first: float, span_s: float) -> Iterator[st
         yield f'<line x1="{at}%" x2="{at}%" y1="0" y2="{height + 4}"/>'
         yield f'<text x="{at}%" y="{height + 20}" text-anchor="{anchor}">{lasting(span_s * at / 100)}</text>'
     for top, card in zip(range(0, height, 40), shown):
-        yield f'<a href="#{card.record["task_id"]}"><text x="4" y="{top + 14}">{card.name}</text>'
+        yield f'<a href="#{card.record["task_id"]}"><title>{card.name}</title>'
+        yield f'<foreignObject y="{top}" width="100%" height="20"><div>{card.name}</div></foreignObject>'
         ran_s = card.record["elapsed_s"] - card.ready_s
         for how, since, took in (("prepared", 0.0, card.ready_s), (card.how, card.ready_s, ran_s)):
             x, width = 99 * (card.begin + since - first) / span_s, 99 * took / span_s + (how == card.how)

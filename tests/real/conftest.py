@@ -44,6 +44,13 @@ def npm(package: str) -> Path:
     return prefix / "node_modules" / ".bin"
 
 
+def program(*names: str) -> str:
+    """The path of the first of these programs that is on PATH."""
+    found = next(filter(None, map(shutil.which, names)), "")
+    assert found, "%s is not installed: `tests/packages` installs it, or names what does" % names[0]
+    return found
+
+
 @pytest.fixture(scope="session")
 def codex() -> Path:
     """The codex executable: CODEX_SWARM_TEST_CODEX, else the npm package, installed once per machine."""
