@@ -307,14 +307,13 @@ RESOURCE_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32002, -32021, -3
 # at every start of a server and of a supervisor. A new field gets a default, so that an older
 # record on disk can still be read; an unknown field in a newer record is ignored.
 def to_json(record: Any) -> Dict[str, Any]:
-    """The record as JSON data; what is None or empty is left out."""
-    out: Dict[str, Any] = {}
-    for name, value in zip(record._fields, record):
-        if value is None or value == () or value == {}:
-            continue
-        plain = value.value if isinstance(value, enum.Enum) else value
-        out[name] = to_json(value) if hasattr(value, "_fields") else plain
-    return out
+    """The record as JSON data, with the records in it; what is None or empty is left out."""
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return to_json(value) if hasattr(value, "_fields") else [*map(plain, value)]
+        return value.value if isinstance(value, enum.Enum) else value
+    return {name: plain(value) for name, value in zip(record._fields, record)
+            if value is not None and value != () and value != {}}
 
 
 class Config(NamedTuple):
@@ -5832,6 +5831,32 @@ class Listed(NamedTuple):
     damage: Optional[str]               # why little more than that can be told
 
 
+class TaskRecord(NamedTuple):
+    """What every tool says of a task, under these names; what does not apply is absent."""
+    task_id: str
+    title: Optional[str] = None
+    state: State = State.ENDED
+    outcome: Optional[Outcome] = None
+    threadId: Optional[str] = None
+    content: Optional[str] = None       # codex's final message
+    structured: Optional[Mapping[str, Any]] = None
+    failure: Optional[Failure] = None
+    sandbox: Optional[str] = None
+    model: Optional[str] = None
+    usage: Optional[Usage] = None
+    worktree: Optional[Worktree] = None
+    outside_write_paths: Mapping[str, Any] = {}
+    warnings: Tuple[str, ...] = ()
+    exit_code: Optional[int] = None
+    elapsed_s: Optional[float] = None
+    findings: Tuple[Comment, ...] = ()
+    progress: Mapping[str, Any] = {}    # of one that has not ended
+    codex_home: Optional[str] = None
+    on_limit: Optional[str] = None
+    attempts: Tuple[str, ...] = ()
+    started_at: Optional[float] = None  # Unix seconds
+
+
 class Reach(NamedTuple):
     """What workspace-write lets a task write, as real paths."""
     writable: List[str]
@@ -7324,15 +7349,12 @@ class Starter(Room):
                 self.worktrees.take_back(birth.plan)
 
 
-def _ended_facts(report: Report) -> Dict[str, Any]:
-    tree = report.worktree
-    return {"threadId": report.thread_id, "content": report.content, "structured": report.structured,
-            "failure": report.failure and to_json(report.failure),
-            "sandbox": report.sandbox, "model": report.model,
-            "usage": report.usage and report.usage._asdict(),
-            "worktree": tree and shown(tree), "outside_write_paths": dict(report.outside_write_paths),
-            "warnings": list(report.warnings), "exit_code": report.exit_code,
-            "elapsed_s": round(report.elapsed_s, 1)}
+def _ended(record: TaskRecord, report: Report) -> TaskRecord:
+    return record._replace(
+        threadId=report.thread_id, content=report.content, structured=report.structured,
+        failure=report.failure, sandbox=report.sandbox, model=report.model, usage=report.usage,
+        worktree=report.worktree and shown(report.worktree), outside_write_paths=report.outside_write_paths,
+        warnings=report.warnings, exit_code=report.exit_code, elapsed_s=round(report.elapsed_s, 1))
 
 
 def _thinking(p: Progress) -> str:
@@ -7342,7 +7364,7 @@ def _thinking(p: Progress) -> str:
     return ""
 
 
-def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
+def _running(record: TaskRecord, seen: Seen, now: float) -> TaskRecord:
     p, spec, idle_since = seen.progress, seen.spec, seen.status.idle_since
     limit_s = spec.arguments.get("idle_timeout_s", 0)
     live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
@@ -7353,11 +7375,11 @@ def _running_facts(seen: Seen, now: float) -> Dict[str, Any]:
             "thinking": _thinking(p), "retries": p.retries,
             "unknown_events": p.unknown}
     ran = asked(spec.arguments, spec.overrides)
-    return {"threadId": seen.thread_id, "sandbox": ran.sandbox, "model": ran.model,
-            "worktree": spec.worktree and shown(spec.worktree),
-            "warnings": list(dict.fromkeys((*spec.warnings, *p.warnings))),
-            "elapsed_s": age(now, spec.created_at),
-            "progress": {k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)}}
+    return record._replace(
+        threadId=seen.thread_id, sandbox=ran.sandbox, model=ran.model,
+        worktree=spec.worktree and shown(spec.worktree), elapsed_s=age(now, spec.created_at),
+        warnings=tuple(dict.fromkeys((*spec.warnings, *p.warnings))),
+        progress={k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)})
 
 
 class Sweep(Room):
@@ -7908,17 +7930,16 @@ class Swarm:
         Raises: ToolError when there is no such task; OSError when the system is exhausted."""
         seen = self.view.of(task_id)
         spec, status = seen.spec, seen.status
-        facts = _ended_facts(seen.report) if seen.report else _running_facts(seen, self.host.now())
-        if spec.review and seen.report:         # whose usage codex counts as nothing
-            findings = [to_json(comment) for comment in comments_in(seen.report.content or "")]
-            facts = {**facts, "findings": findings, "usage": None}
-        record = {"task_id": task_id, "title": spec.title, "state": status.state.value,
-                  "outcome": status.outcome and status.outcome.value, **facts,
-                  "codex_home": spec.arguments.get("codex_home"),
-                  "on_limit": spec.arguments.get("on_limit"), "attempts": list(status.attempts),
-                  "started_at": round(spec.created_at, 3)}
-        told_of = lambda key, value: value not in (None, [], {}) and (key, value) != ("title", "")
-        return {key: value for key, value in record.items() if told_of(key, value)}
+        record = TaskRecord(
+            task_id, spec.title or None, status.state, status.outcome,
+            codex_home=spec.arguments.get("codex_home"), on_limit=spec.arguments.get("on_limit"),
+            attempts=status.attempts, started_at=round(spec.created_at, 3))
+        if seen.report is None:
+            return to_json(_running(record, seen, self.host.now()))
+        record = _ended(record, seen.report)
+        if spec.review:                         # whose usage codex counts as nothing
+            record = record._replace(findings=tuple(comments_in(record.content or "")), usage=None)
+        return to_json(record)
 
     def sweep(self, dry_run: bool = False, ignored: bool = False, merged: bool = False,
               by_itself: bool = False) -> Iterator[Swept]:
@@ -7959,9 +7980,9 @@ def title_of(prompt: str) -> str:
     return clip("".join(c if c.isprintable() else " " for c in first), 72)
 
 
-def shown(tree: Worktree) -> Dict[str, Any]:
-    out = {key: value for key, value in to_json(tree).items() if key not in ("git_dir", "files", "seal")}
-    return {**out, "submodules": list(tree.submodules)} if tree.submodules else out
+def shown(tree: Worktree) -> Worktree:
+    """Without what is our own business."""
+    return tree._replace(git_dir=None, files=(), seal=None, submodules=tuple(tree.submodules))
 
 
 def _order(ids: Sequence[str], conflicts: Sequence[Sequence[str]]) -> List[str]:
@@ -8072,7 +8093,7 @@ def tool_named(name: Any) -> Optional[Tool]:
     return TOOLS.get(TOOL_ALIASES.get(name, name)) if isinstance(name, str) else None
 
 
-THREAD = string("Codex thread", pattern=THREAD_ID)
+THREAD = string(pattern=THREAD_ID)
 TASK = string(minLength=1, maxLength=200)           # whatever `Watch.named` knows
 TASKS = arr(TASK, minItems=1, maxItems=500)
 NAMELESS: Mapping[str, Schema] = {
@@ -8083,16 +8104,23 @@ REPLY: Mapping[str, Schema] = {
     **NAMELESS, "prompt": RUN["prompt"], "fork": FORK, "interrupt": boolean("Stop its running turn first"),
     "update_from": string("Task or branch to merge into its worktree first", minLength=1, maxLength=1000)}
 ONCE = {"client_request_id": string("Same id, same tasks", minLength=1, maxLength=200)}
-RECORD = obj({key: string() for key in ("task_id", "outcome", "threadId", "content")})
-# nothing is required: TypeScript clients check errors, too
-RECORDS = obj({"tasks": arr(obj()), "still_running": arr(string())})
+
+
+def holding(*keys: str) -> Schema:
+    """An answer: the names alone, as all that is listed costs each client something, and none of them
+    required, as TypeScript clients check errors, too."""
+    return obj({key: {} for key in keys})
+
+
+RECORD = holding(*TaskRecord._fields, "overlaps", "truncated", "still_running", "collect", "note")
+BRIEF_RECORD = holding("task_id", "outcome", "threadId", "content")       # the others as of codex
 PAGED = {"offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}
 COLLECT = "codex_wait with these task_ids returns the results; codex_status shows what they do"
 
 
 @tool("codex", "Run Codex",
       "Run one Codex task and wait for its result. For several tasks use codex_batch, to go on meanwhile "
-      "codex_async. The result has `content` (the final message) and `threadId` for codex_reply.",
+      "codex_async. `content` is the final message, `threadId` is for codex_reply.",
       obj({**RUN, **ONCE}, ["prompt"]), RECORD, always_load=True, waits=True)
 def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     return Wait(tuple(_started(swarm, [args], call)), owned=True, single=True)
@@ -8101,7 +8129,8 @@ def codex(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
 @tool("codex_async", "Start Codex",
       "Start a Codex task and return its task_id at once; collect with codex_wait. With `threadId` it "
       "continues that thread. Other arguments as in codex.",
-      obj({**NAMELESS, "threadId": THREAD, "fork": FORK, **ONCE}, ["prompt"]), RECORD, unlisted=RARE)
+      obj({**NAMELESS, "threadId": THREAD, "fork": FORK, **ONCE}, ["prompt"]),
+      holding("task_id", "state", "collect"), unlisted=RARE)
 def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({**swarm.record(_started(swarm, [args], call)[0]), "collect": COLLECT})
 
@@ -8112,7 +8141,7 @@ def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
       "If any entry is wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(),
            "wait": boolean("Default true"), **ONCE}, ["tasks"]),
-      RECORDS, always_load=True, waits=True, unlisted=RARE)
+      holding("task_ids", "tasks", "still_running", "collect"), always_load=True, waits=True, unlisted=RARE)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
@@ -8127,7 +8156,7 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
 @tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. It keeps the cwd, "
       "sandbox, model, profile and config of the thread's last task; arguments override them.",
-      obj({**REPLY, "threadId": THREAD, "task_id": TASK, **ONCE}, ["prompt"]), RECORD, waits=True,
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK, **ONCE}, ["prompt"]), BRIEF_RECORD, waits=True,
       unlisted=RARE | {"worktree"})
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
@@ -8143,14 +8172,14 @@ TARGETS = ("task_id", "base", "commit", "instructions")
 
 @tool("codex_review", "Review changes",
       "Let Codex review changes without touching them, and wait: what is not committed in `cwd` (default), "
-      "all since `base`, one `commit`, what a task did in its worktree, or what `instructions` say. The "
-      "result has `content` and `findings` (priority 0 is the most urgent).",
+      "all since `base`, one `commit`, what a task did in its worktree, or what `instructions` say. "
+      "`findings`: priority 0 is the most urgent.",
       obj({"task_id": TASK, "base": string("Branch or commit", minLength=1), "commit": string(minLength=1),
            "instructions": RUN["prompt"],
            **{name: NAMELESS[name] for name in ("cwd", "model", "effort", "profile", "config", "isolate",
                                                 "codex_home", "timeout_s")},
            **ONCE}),
-      RECORD, waits=True, unlisted=RARE)
+      BRIEF_RECORD, waits=True, unlisted=RARE)
 def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     given = [name for name in TARGETS if name in args]
     if len(given) > 1:
@@ -8175,7 +8204,8 @@ CURSOR = string(pattern=r"\d{1,13}")
       "See at once what tasks do. Default: what runs, and results that nobody has collected. `all`: ended "
       "ones too, newest first; `finished_since` (`cursor` of an earlier answer, or 0): what ended since.",
       obj({"task_ids": TASKS, "all": boolean(), "cursor": CURSOR, "finished_since": CURSOR,
-           "cwd": string(minLength=1)}), obj({"tasks": arr(obj())}), read_only=True)
+           "cwd": string(minLength=1)}),
+      holding("tasks", "cursor", "more_uncollected"), read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     every, since, cwd = args.get("all", False), args.get("finished_since"), args.get("cwd", "")
     if ("task_ids" in args) + every + (since is not None) > 1 or "cursor" in args and not every:
@@ -8221,15 +8251,15 @@ def _current(swarm: Swarm, task_id: str) -> Dict[str, Any]:
            "limit": integer("Default 50", minimum=1, maximum=1000), "types": arr(string(), maxItems=50),
            "max_chars": integer("Of each text, default 500; 0: whole", minimum=0, maximum=RESULT_CHARS)},
           ["task_id"]),
-      obj({"events": arr(obj()), "next_cursor": integer(), "ended": boolean()}), read_only=True)
+      holding("task_id", "events", "next_cursor", "ended"), read_only=True)
 def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     task_id, cursor = one_named(swarm.watch, args["task_id"]), args.get("cursor", 0)
     seen, events, done = swarm.view.of(task_id), [], False      # type: Seen, List[Any], bool
     path = seen.task.file("events.jsonl")
     try:
-        client = call.client                # text tells them again, and is longer
-        room = client.result_chars - 300 if client.shows_structured else client.result_chars // 3
-        events, cursor, whole = _page_of_events(path, args, room)
+        chars = call.client.result_chars        # of most clients the text tells them again, and is longer
+        page, longest = (chars - 300,) * 2 if call.client.shows_structured else (chars // 3, chars // 2 - 400)
+        events, cursor, whole = _page_of_events(path, args, page, longest)
         done = seen.ended and whole
     except ValueError:
         refuse([f"`cursor`: no event of this task begins at {cursor}; pass a `next_cursor`, or 0"])
@@ -8241,16 +8271,17 @@ def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({"task_id": task_id, "events": events, "next_cursor": cursor, "ended": done})
 
 
-def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Tuple[List[Any], int, bool]:
-    """Those of the types asked for, as many as `limit` and `room` allow, but one at least; where the next
-    ones begin; whether there are none yet. Raises: OSError, ValueError."""
+def _page_of_events(path: str, args: Mapping[str, Any], room: int,
+                    longest: int) -> Tuple[List[Any], int, bool]:
+    """Those of the types asked for, as many as `limit` and `room` allow, but one at least, which may be
+    `longest`; where the next ones begin; whether there are none yet. Raises: OSError, ValueError."""
     wanted, at, left = set(args.get("types", ())), args.get("cursor", 0), room
     found: List[Any] = []
     for event, after in events_from(path, at):
         item = event.get("item")
         kinds = {str(event.get("type")), str(item.get("type")) if isinstance(item, dict) else ""}
         if not wanted or wanted & kinds:
-            event = _shown_event(event, args.get("max_chars", 500) or room // 2, room)
+            event = _shown_event(event, args.get("max_chars", 500) or longest * 4 // 5, longest)
             left -= size(event) + 1
             if found and (left < 0 or len(found) == args.get("limit", 50)):
                 return found, at, False
@@ -8260,11 +8291,12 @@ def _page_of_events(path: str, args: Mapping[str, Any], room: int) -> Tuple[List
 
 
 def _shown_event(event: Mapping[str, Any], limit: int, room: int) -> Dict[str, Any]:
-    """An event with its texts cut to `limit`; where it does not fit all the same, its kind and its size."""
+    """An event with its texts cut to `limit`, or shorter; where it does not fit all the same, its kind."""
     with contextlib.suppress(ValueError, RecursionError):           # a NaN; nested without end
-        shown = _shortened(event, limit)
-        if size(shown) <= room:
-            return shown
+        for chars in (limit, limit // 3):
+            shown = _shortened(event, chars)
+            if size(shown) <= room:
+                return shown
     item = event.get("item")
     kind = {"item": {"type": str(item.get("type"))}} if isinstance(item, dict) else {}
     return {"type": str(event.get("type")), **kind, "left_out": "it cannot be shown: see events.jsonl"}
@@ -8288,7 +8320,7 @@ def _shortened(value: Any, limit: int) -> Any:
       obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]),
            "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400), **PAGED},
           ["task_ids"]),
-      RECORDS, read_only=True, waits=True)
+      holding("tasks", "still_running", "collect", "note", "left_out", "others"), read_only=True, waits=True)
 def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     ids = tuple(all_named(swarm, args["task_ids"]))
     asked_for = {key: args[key] for key in ("mode", "timeout_s", "offset", "max_chars") if key in args}
@@ -8302,7 +8334,8 @@ def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
       obj({"task_id": TASK, "against": string("Task or commit", minLength=1, maxLength=1000),
            "view": string(enum=["stat", "files", "patch"]), "paths": arr(string(minLength=1), maxItems=100),
            **PAGED}, ["task_id"]),
-      obj({"content": string(), "files_changed": integer()}), read_only=True)
+      holding("task_id", "view", "against", "base", "head", "live", "edited", "left_out", "ignored", "note",
+            "files_changed", "insertions", "deletions", "content", "truncated"), read_only=True)
 def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     paths = args.get("paths", ())
     refuse([f"`paths`: {_show(path)}: they are relative to the top of the repository"
@@ -8325,7 +8358,9 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
            "base": string("Default: HEAD", minLength=1), "squash": boolean("One commit per task"),
            "partial": boolean(), "verify": boolean("Only if the server's verify command passes"),
            "cwd": string(minLength=1)}, ["task_ids"]),
-      obj({"merged": arr(string()), "conflicts": arr(obj()), "branch": string(), "commit": string()}))
+      holding("dry_run", "onto", "merged", "not_merged", "conflicts", "suggested_order", "fitting",
+            "files_changed", "insertions", "deletions", "warnings", "already_in", "blocked", "verify",
+            "branch", "commit", "undo", "reply", "advice", "left_out"))
 def codex_merge(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     wish = Wish(**{name: value for name, value in args.items() if name != "task_ids"})
     data = swarm.merge(all_named(swarm, args["task_ids"]), call, wish)
@@ -8413,9 +8448,9 @@ def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
 
 
 @tool("codex_cancel", "Stop tasks",
-      "Stop (cancel) tasks and everything they started, and return their final state. Worktrees are kept. A "
-      "task that has already ended is left as it is.",
-      obj({"task_ids": TASKS}, ["task_ids"]), obj({"tasks": arr(obj())}), destructive=True)
+      "Stop (cancel) tasks and everything they started, and return their final state. Worktrees are kept, "
+      "and ended tasks left as they are.",
+      obj({"task_ids": TASKS}, ["task_ids"]), holding("tasks"), destructive=True)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     before: Dict[str, bool] = {}        # whether it had ended
     unknown: Optional[ToolError] = None
@@ -8496,8 +8531,8 @@ def record_of(swarm: Swarm, task_id: str) -> Dict[str, Any]:
     try:
         return swarm.record(task_id)
     except ToolError as error:
-        return {"task_id": task_id, "state": State.ENDED.value, "outcome": Outcome.LOST.value,
-                "failure": to_json(failure(FailureKind.LOST, str(error)))}
+        why = failure(FailureKind.LOST, str(error))
+        return to_json(TaskRecord(task_id, outcome=Outcome.LOST, failure=why))
 
 
 def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:

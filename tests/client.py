@@ -74,6 +74,8 @@ class Client:
     `envelope=None` of `start` and `request` sends one without it. `process` is one that has been started.
     """
 
+    returns = {}                     # tool -> the schema of its answers, where somebody says it
+
     def __init__(self, argv, env=None, cwd=None, envelope=None, process=None):
         pipe = subprocess.PIPE
         self.process = process or subprocess.Popen(argv, env=env, cwd=cwd, stdin=pipe, stdout=pipe,
@@ -85,6 +87,7 @@ class Client:
         self.lines = []              # the same, as text
         self.arrived_at = []         # the same, as monotonic times
         self._sent = {}              # id -> (method, revision), for the checks
+        self._called = {}            # id -> tool, for the same
         self._modern_tokens = set()  # the progress tokens of modern requests
         self._next_id = 0
         self._problem = None
@@ -185,7 +188,9 @@ class Client:
         params = {"name": tool, "arguments": arguments or {}}
         if progress_token is not _missing:
             params["_meta"] = {"progressToken": progress_token}
-        return self.start("tools/call", params, id, envelope)
+        id = self.start("tools/call", params, id, envelope)
+        self._called[_key(id)] = tool
+        return id
 
     def cancel(self, request_id, **more):
         self.notify("notifications/cancelled", dict({"requestId": request_id}, **more))
@@ -243,6 +248,8 @@ class Client:
     def tool_result(self, id, timeout=WAIT_S):
         answer = self.result(id, timeout)
         assert "result" in answer, answer
+        if "structuredContent" in answer["result"] and self._called.get(_key(id)) in self.returns:
+            check_keys(self.returns, self._called[_key(id)], answer["result"])
         return answer["result"]
 
     def ok(self, tool, **arguments):
@@ -406,6 +413,22 @@ def check_line(text, message):
 def _unique_keys(pairs):
     assert len({key for key, _ in pairs}) == len(pairs), "a key twice in one object"
     return dict(pairs)
+
+
+def check_keys(returns, tool, result):
+    """That an answer has no key but those that the listed schema of its tool names. Those of a task are named
+    by `codex` alone, those of a list that was too long by `codex_wait`."""
+    named = {name: set(schema["properties"]) for name, schema in returns.items()}
+    answer, keys = result["structuredContent"], set(named[tool])
+    keys |= named["codex"] if "state" in answer else named["codex_wait"] if "tasks" in answer else set()
+    keys |= {"failure"} if result["isError"] else set()
+    assert set(answer) <= keys, "%s: %s" % (tool, set(answer) - keys)
+    for record in answer.get("tasks", ()):
+        assert set(record) <= named["codex"] | LISTED, set(record) - named["codex"] - LISTED
+
+
+# Of a task in a list, besides.
+LISTED = {"cwd", "branch", "started", "ended", "collected", "damage"}
 
 
 def check_message(message, version, method):

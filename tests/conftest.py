@@ -18,11 +18,13 @@ import time
 
 import pytest
 
+import codex_mcp_swarm
 import fake_codex
 from client import Client, NEWEST_LEGACY, WAIT_S, envelope, eventually
 from warm import Warm
 from client import alive  # noqa: F401  (for tests that import it from here)
 
+Client.returns = {name: tool.returns for name, tool in codex_mcp_swarm.TOOLS.items()}
 HERE = pathlib.Path(__file__).resolve().parent
 SERVER = HERE.parent / "codex_mcp_swarm.py"
 FAKE_CODEX = HERE / "fake_codex"

@@ -39,7 +39,7 @@ def facts_of(progress):
     """What is shown of a task that runs with this progress."""
     seen = cms.Seen(TaskDir("/none"), cms.Spec("0" * 12, 1.0, "codex", "/"), cms.Status(cms.State.RUNNING),
                     progress=progress)
-    return cms._running_facts(seen, 2.0)
+    return cms.to_json(cms._running(cms.TaskRecord(seen.task.task_id), seen, 2.0))
 
 
 def test_no_event_is_too_odd_to_be_folded_and_shown():
