@@ -2652,16 +2652,15 @@ class At:
 
         Raises: GitError, also when the repository is bare, has no commit, or `base` names none or two
         things."""
-        words = ("rev-parse", "--is-inside-work-tree", "--show-toplevel")
-        said = self.run(*words, allowed=(0, 128))
-        if not said.out:
-            raise self._refused(words, said)
-        inside, _, top = said.out.partition("\n")
+        name, named = clip(base, 100), base if not base.startswith("-") else f"refs/{base}"
+        words = ("rev-parse", "--is-inside-work-tree", "--show-toplevel", "--verify", named + "^{commit}")
+        found = self.run(*words, allowed=(0, 128))
+        if not found.out:
+            raise self._refused(words, found)
+        inside, _, rest = found.out.partition("\n")
         if inside != "true":
             raise GitError("The repository is bare, or `cwd` is git's own directory",
                            "There are no files to work with", "Pass the directory of a checkout as `cwd`")
-        name, words = clip(base, 100), ("rev-parse", "--verify", base + "^{commit}")
-        found = self.run(*words, allowed=(0, 1, 128)) if not base.startswith("-") else Done(1, "", "")
         if found.code != 0 and base == "HEAD":
             raise GitError("The repository has no commit yet", "A worktree starts from HEAD",
                            "Make a first commit, or leave `worktree` out")
@@ -2671,7 +2670,8 @@ class At:
         if "is ambiguous" in found.err:
             raise GitError(f"`base`: `{name}` is ambiguous", clip(found.err, 300),
                            f"Write it in full, such as refs/heads/{name}")
-        return top[:-1], found.out.strip()
+        top, _, commit = rest[:-1].rpartition("\n")
+        return top, commit
 
     # -- what differs --------------------------------------------------------------
     def changes(self, *words: str) -> Tuple[List[Change], List[str]]:
@@ -2751,6 +2751,7 @@ class At:
 
 class Git(Means):
     """git on one machine: leads to the places in which it runs."""
+    merges = False                              # set once it is known to be new enough
 
     def at(self, cwd: str, **env: str) -> At:
         """In the checkout around `cwd`, as git finds it."""
@@ -2782,7 +2783,8 @@ class Git(Means):
 
     def check_merge_tree(self) -> None:
         """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
-        if self.version() < MERGES_SINCE:
+        self.merges = self.merges or self.version() >= MERGES_SINCE
+        if not self.merges:
             raise GitError("Merging needs git 2.38 or newer", f"The server has {self.at('/')('version')}",
                            "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
@@ -3291,9 +3293,12 @@ class History:
 
     def __init__(self, at: At, tips: Set[str]) -> None:
         """Raises: GitError."""
-        shared = at.run("merge-base", "--octopus", "--all", *tips, allowed=(0, 1)).out.split()
+        apart = ["...".join(tips)]          # of two: what both have is left out
+        if len(tips) != 2:
+            shared = at.run("merge-base", "--octopus", "--all", *tips, allowed=(0, 1)).out.split()
+            apart = [*tips, "--not", *shared]
         form = "--format=%H %P%x09%(trailers:key=Codex-Head,valueonly,separator=%x20)"
-        rows = at("rev-list", "--no-commit-header", form, *tips, "--not", *shared).splitlines()
+        rows = at("rev-list", "--no-commit-header", form, *apart).splitlines()
         self.tips = tips
         self.parents: Dict[str, Sequence[str]] = {}
         self.squashes: Dict[str, Sequence[str]] = {}        # commit -> what it brought; the oldest first
@@ -6001,9 +6006,9 @@ class Bounds(Room):
                                     "Correct it and call again")
         return found
 
-    def check_ours(self, cwd: str) -> None:
+    def check_ours(self, cwd: str) -> str:
         """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no
-        task's making. Raises: GitError."""
+        task's making. Returns git's directory of that checkout. Raises: GitError."""
         task_id, made = self.made_around(cwd)
         git_dir = self.git.at(cwd)("rev-parse", "--absolute-git-dir")
         if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
@@ -6011,6 +6016,7 @@ class Bounds(Room):
                            "Its `.git` leads elsewhere, and git would do what that says",
                            "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
         self.check_settings(git_dir, leads_to(git_dir, "commondir") or git_dir)
+        return git_dir
 
     def check_settings(self, git_dir: str, common: str) -> None:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
@@ -6650,13 +6656,13 @@ class Merger(Room):
             **counts_of(rows), "warnings": brought.warnings}
         if tried.merged.commit == target.onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
-        forward = Forward(target.at, target.onto)
-        blocked = forward.blocked(rows) if going and not target.branch else None
+        forward, verify = Forward(target.at, target.onto), self.config.merge_verify
+        looks = going and not target.branch and (wish.dry_run or verify)        # else it looks as it moves
+        blocked = forward.blocked(rows) if looks else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
             return {**answer, "blocked": str(blocked or "")}
-        verify = self.config.merge_verify
         answer["verify"] = self.proof.of(target, tried.merged, going, call) if verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
             return {**answer, **_those([], brought.parts), **counts_of([])}
@@ -6668,7 +6674,11 @@ class Merger(Room):
         commit = tried.merged.commit
         if target.branch:
             words = ("update-ref", "-m", "codex-mcp-swarm: merge", f"refs/heads/{target.branch}")
-            target.at(*words, commit, "0" * len(commit))             # as none that is there already
+            try:
+                target.at(*words, commit, "0" * len(commit))         # as none that is there already
+            except GitError:
+                check_name(target.at, target.branch)
+                raise
             return {"branch": target.branch, "commit": commit}
         branch = forward.move(commit, tried.rows)
         return {"branch": branch, "commit": commit, "undo": forward.undo(branch, commit)}
@@ -6758,17 +6768,18 @@ class Merger(Room):
         if not os.path.isdir(checkout):
             raise ToolError("The checkout that the tasks came from is not there any more",
                             f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
-        self.bounds.check_ours(checkout)
+        git_dir = self.bounds.check_ours(checkout)
         top, onto = self.git.at(checkout).head(wish.base)
         self.bounds.check_allowed(top)
         if repository_of(top)[0] != brought.common:
             raise ToolError("The tasks belong to another repository",
                             f"Theirs is {brought.common}, `cwd` is in {repository_of(top)[0]}",
                             "Leave `cwd` out")
-        at = self.git.checkout(self.git.at(top)("rev-parse", "--absolute-git-dir"), top)
-        merge_id = self.host.new_task_id()
+        at, merge_id = self.git.checkout(git_dir, top), self.host.new_task_id()
         if wish.into != "HEAD":
-            branch = self._free_branch(top, wish.into or f"codex-swarm/merge-{merge_id}")
+            branch = wish.into or f"codex-swarm/merge-{merge_id}"
+            if wish.into or wish.dry_run or self.config.merge_verify:       # else git refuses it soon enough
+                self._check_branch(at, branch)
             return Target(merge_id, at, onto, branch)
         if wish.base != "HEAD":
             raise ToolError("`into: \"HEAD\"` does not go with that `base`",
@@ -6776,15 +6787,13 @@ class Merger(Room):
         self.watch.check_idle(top, f"{top} cannot be moved")
         return Target(merge_id, at, onto, "")
 
-    def _free_branch(self, top: str, name: str) -> str:
+    def _check_branch(self, at: At, name: str) -> None:
         """Raises: ToolError when no branch can be made under that name."""
-        at = self.git.at(top)
         fits = at.run("check-ref-format", f"refs/heads/{name}", allowed=(0, 1)).code == 0
         if not fits or name.startswith("-"):
             raise ToolError(f"`into`: `{clip(name, 100)}` cannot be the name of a branch",
                             "See git-check-ref-format(1)", "Pass another name, or \"HEAD\"")
         check_name(at, name)
-        return name
 
     def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, desk: Desk,
                    call: Call) -> Dict[str, Any]:
