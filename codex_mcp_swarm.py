@@ -1318,8 +1318,8 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
     Raises: ToolError for a word that no command line can hold.
     """
     before, after = [spec.codex, "exec"], ["--json"]
-    after += ["--skip-git-repo-check"] if spec.skip_git_repo_check else []
-    after += ["--ephemeral"] if spec.ephemeral else []
+    switches = {"--skip-git-repo-check": spec.skip_git_repo_check, "--ephemeral": spec.ephemeral}
+    after += [switch for switch, is_on in switches.items() if is_on]
     after += [word for setting in spec.overrides for word in ("-c", setting)]
     texts = texts_of(spec)
     for flag in FLAGS:
@@ -5119,7 +5119,7 @@ class Supervisor:
             kind = _kind_of(p.detail.partition("(")[2]) or FailureKind.NETWORK
         detail = p.detail or (self.spec.setup if self.child is not None and self.status.pid is None else "")
         doing = f"{p.phase.value} (`{detail}`)" if detail else p.phase.value
-        missing = "no network" if p.phase is Phase.NETWORK else "nothing new"
+        missing = {Phase.NETWORK: "no network"}.get(p.phase, "nothing new")
         place = f"in `{tree.path if tree else self.spec.cwd}`"
         place = f"on the branch `{tree.branch}`" if tree and not tree.unsaved else place
         last = self.engine.ran.noted_at or self.engine.tail.changed_at or self.spec.created_at
@@ -7043,25 +7043,23 @@ class Planner(Room):
     def _thread(self, request: Mapping[str, Any]) -> Thread:
         """The thread to continue, if any. Raises: ToolError."""
         thread_id, forks = self.thread_named(request), request.get("fork", False)
-        thread = Thread(thread_id)
         if forks and not thread_id:
             raise ToolError("`fork` needs the thread to copy", "None is named", "Pass `threadId`")
         if forks and request.get("interrupt"):
             raise ToolError("`fork` and `interrupt` exclude each other", "A copy disturbs nobody", "Pass one")
-        for seen in self.watch.of_thread(thread_id) if thread_id else ():
-            if not (seen.ended or forks or request.get("interrupt")):
-                raise ToolError(f"Thread {thread_id} is busy",
-                                f"Task {seen.task.task_id} is still working in it",
-                                "codex_wait for that task, then reply. Or pass `interrupt` true, which stops "
-                                "its turn first, or `fork` true, which goes on in a copy of the thread")
-            owner = thread.owner or (None if seen.damage else seen.spec)
-            usage = thread.usage or seen.report and seen.report.thread_usage
-            thread = Thread(thread_id, owner, usage or None)
-        if thread.owner and thread.owner.ephemeral and thread.owner.thread_id is None:
+        tasks = self.watch.of_thread(thread_id) if thread_id else []
+        busy = [seen.task.task_id for seen in tasks if not seen.ended]
+        if busy and not (forks or request.get("interrupt")):
+            raise ToolError(f"Thread {thread_id} is busy", f"Task {busy[0]} is still working in it",
+                            "codex_wait for that task, then reply. Or pass `interrupt` true, which stops "
+                            "its turn first, or `fork` true, which goes on in a copy of the thread")
+        owner = next((seen.spec for seen in tasks if not seen.damage), None)
+        if owner and owner.ephemeral and owner.thread_id is None:
             raise ToolError(f"Thread {thread_id} cannot be continued",
-                            f"Task {thread.owner.task_id} was `ephemeral`: codex kept nothing of it",
+                            f"Task {owner.task_id} was `ephemeral`: codex kept nothing of it",
                             "Start a new task with everything it needs in the prompt")
-        return thread
+        usages = (seen.report.thread_usage for seen in tasks if seen.report)
+        return Thread(thread_id, owner, next(filter(None, usages), None))
 
 
 UNITE = "(Before this turn {} was merged into your working directory. Where both changed the same, the " \

@@ -192,8 +192,13 @@ def test_half_of_the_functions_are_at_most_10_lines():
 BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp)
 
 
+def branches(node):
+    """How many ways part here; each `and` and `or` makes one more."""
+    return len(node.values) - 1 if isinstance(node, ast.BoolOp) else isinstance(node, BRANCHES)
+
+
 def test_no_function_has_more_than_15_branches():
-    counts = {where(f): sum(isinstance(n, BRANCHES) for n in ast.walk(f)) for f in functions()}
+    counts = {where(f): sum(map(branches, ast.walk(f))) for f in functions()}
     assert {name: n for name, n in counts.items() if n > 15} == {} and max(counts.values()) > 5
 
 
