@@ -1482,6 +1482,10 @@ def _item(p: Progress, event: Mapping[str, Any]) -> Progress:
         still_open[ident] = (row.phase, label)
     if row.phase is Phase.COMMAND:
         new["last_command"] = label
+        said = _text(item.get("aggregated_output"))
+        if item.get("status") == "failed" and _kind_of(said) is FailureKind.SANDBOX:
+            why = f"A command failed with `{clip(said, 150)}`. {ADVICE[FailureKind.SANDBOX][1]}"
+            new["warnings"] = add_warning(p.warnings, why)
     elif UNAPPROVED in str(item.get("error")):
         new["warnings"] = add_warning(p.warnings, REFUSED_TOOL.format(label))
     elif row.phase is Phase.EDIT:
@@ -4121,13 +4125,11 @@ class TaskDir:
     def _written_status(self) -> Status:
         """A damaged file says no more than that the task was once started."""
         status = Status(State.RUNNING)
-        try:
+        with unless_exhausted(*UNREADABLE):
             read = from_json(Status, read_json(self.file("status.json")))
             whole = (read.state is State.ENDED) == (read.outcome is not None)
             return read if whole else status
-        except UNREADABLE as error:
-            raise_if_exhausted(error)
-            return status
+        return status
 
     def is_queued(self) -> bool:
         """Whether nothing has begun with it. Raises: OSError when the system is exhausted."""
@@ -5787,15 +5789,13 @@ class Watch:
         self.move()
         queue = self.store.queue.names()
         for task_id in task_ids:
-            try:
+            runs = False
+            with unless_exhausted(ToolError, OSError):
                 task = self.store.get(task_id)          # no record is read of one that has a supervisor
                 alive = self.view.is_watched(task_id) or held(task.file("lock"))
                 status = None if alive else task.status()
                 runs = status is None or status.state is not State.ENDED
                 failed += status is not None and status.outcome in FAILURES
-            except (ToolError, OSError) as error:
-                raise_if_exhausted(error)
-                runs = False
             if runs:
                 running.append(self.view.known(task).read(self.host.monotonic(), queue))
                 last = max(last, running[-1].tail.changed_at)
@@ -8478,7 +8478,7 @@ def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
         if before[record["task_id"]]:
             record["note"] = "It had already ended; nothing was changed"
         elif record["state"] != State.ENDED.value:
-            why = "Something may have stopped its supervisor, or a git hangs; call again, or codex_wait"
+            why = "Its supervisor may be stopped, or Codex or a git hang in the kernel; call again or wait"
             record["note"] = f"It has not ended within {CANCEL_WAIT_S:.0f} s. {why}"
     return Answer({"tasks": records})
 

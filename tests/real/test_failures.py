@@ -1,6 +1,8 @@
 """How runs end badly, told by kind, with codex's own message, and whether a retry can help."""
 
+import contextlib
 import re
+import sqlite3
 import sys
 
 import pytest
@@ -110,6 +112,24 @@ async def test_config_that_codex_rejects_is_a_config_failure_with_its_words(lab)
     assert record["failure"]["kind"] == "config"
     assert "model_verbosity" in record["failure"]["message"] or "loud" in record["failure"]["message"]
     assert record["failure"]["retryable"] is False
+
+
+@pytest.mark.parametrize("name", ["state_5.sqlite", "thread_history_1.sqlite"])
+async def test_a_locked_database_of_codex_holds_a_task_up_and_loses_nothing(lab, name):
+    async with lab.connect() as swarm:
+        await swarm.call("codex", prompt="@say first")
+        asked = len(lab.model.requests)
+        database = sqlite3.connect(str(lab.codex_home / name), isolation_level=None)
+        with contextlib.closing(database):
+            database.execute("BEGIN IMMEDIATE")
+            held, stopped = [await swarm.start("@say done") for _ in range(2)]
+            events = [lab.root / "tasks" / task_id / "events.jsonl" for task_id in (held, stopped)]
+            begun = lambda path: path.exists() and "thread.started" in path.read_text()
+            await until(lambda: all(map(begun, events)), "both have begun")
+            assert (await swarm.cancel(stopped))["outcome"] == "cancelled"
+            assert (await swarm.status(held))["state"] == "running" and len(lab.model.requests) == asked
+        [record] = await swarm.wait(held)
+    assert (record["outcome"], record["content"]) == ("succeeded", "done")
 
 
 async def test_a_directory_outside_git_is_refused_unless_the_server_allows_it(lab, tmp_path):

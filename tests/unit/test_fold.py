@@ -91,6 +91,16 @@ def test_a_warning_that_repeats_takes_no_room_from_the_others():
     assert progress.warnings == ("again", "another")
 
 
+@pytest.mark.parametrize("status, output, warned", [
+    ("failed", "bwrap: Creating new namespace failed: nesting depth exceeded (ENOSPC)\n", True),
+    ("failed", "1 failed: bwrap: not found\n", False), ("completed", "bwrap: usage\n", False)])
+def test_a_command_that_failed_since_the_sandbox_does_not_start_is_a_warning(status, output, warned):
+    shell = {"command": "echo hi", "aggregated_output": output, "status": status}
+    p = folded([item("completed", ident, "command_execution", **shell) for ident in "ab"])
+    assert [("`bwrap: Creating" in text, "sandbox cannot start" in text)
+            for text in p.warnings] == [(True, True)] * warned
+
+
 def test_the_phase_is_that_of_the_youngest_open_item():
     steps = [
         (event("turn.started"), Phase.MODEL, ""),
