@@ -8446,12 +8446,13 @@ def _next_step(data: Mapping[str, Any]) -> str:
 
 def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
     """How to unite the first conflict."""
-    first, fitting = data["conflicts"][0], ", ".join(data["fitting"]) if not merged_some else ""
+    first = data["conflicts"][0]
     if "reply" not in first:
         return str(first["note"])
-    return ("codex_reply to {task_id} with `update_from` {update_from} brings that work into its "
-            "worktree, conflicts marked in the files, and lets the task unite them; then merge again"
-            .format(**first["reply"]) + (f". Or merge those that fit together: {fitting}" if fitting else ""))
+    instead = data["fitting"] and not merged_some
+    return ("To unite both, codex_reply with the arguments in `reply` brings them into the worktree of task "
+            f"{first['reply']['task_id']}, conflicts marked in the files; then merge again"
+            + (". Or merge those that fit together (`fitting`)" if instead else ""))
 
 
 @tool("codex_cancel", "Stop tasks",
@@ -8758,9 +8759,10 @@ def _named_lines(data: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[
 
 
 def _headline(record: Mapping[str, Any]) -> str:
+    lasts = "after" if "outcome" in record else "for"
     return (f"Task {record['task_id']} {record.get('outcome') or record.get('state', '')}".rstrip()
             + (f" ({record['title']})" if "title" in record else "")
-            + (f" after {record['elapsed_s']} s" if "elapsed_s" in record else "")
+            + (f" {lasts} {record['elapsed_s']} s" if "elapsed_s" in record else "")
             + (f" (thread {record['threadId']})" if "threadId" in record else ""))
 
 
@@ -10029,6 +10031,13 @@ def subcommand(aim: str, help: str, more: str, *arguments: Argument,
     return add
 
 
+def named_or_all(typed: "Typed") -> List[str]:
+    """The tasks of a command that takes IDs or --all. Raises: UsageError; ToolError."""
+    if bool(typed["task_ids"]) == typed["all"]:
+        raise UsageError("either an ID is needed or --all")
+    return typed["task_ids"] or typed.swarm.unended()
+
+
 def of_tool(tool: str, name: str, *names: str, **how: Any) -> Argument:
     """An argument of a tool as an option, from its schema."""
     schema = TOOLS[tool].args["properties"][name]
@@ -10041,6 +10050,9 @@ def of_tool(tool: str, name: str, *names: str, **how: Any) -> Argument:
 
 JSON = arg("--json", action="store_true", help="the same as JSON")
 IDS = arg("task_ids", metavar="ID", nargs="+", help="the beginning of it is enough; or a branch, a thread")
+SOME = (
+    (IDS[0], {**IDS[1], "nargs": "*"}),
+    arg("-a", "--all", action="store_true", help="all that have not ended, whoever started them"))
 DETACH = arg("-d", "--detach", action="store_true", help="leave it in the background, print the id")
 RUN_OPTIONS = (
     of_tool("codex", "model", "-m", "--model", metavar="MODEL"),
@@ -10230,7 +10242,7 @@ TYPED: Mapping[str, str] = {
     "events.jsonl and stderr.log of the task": "`PROGRAM logs ID`",
     "codex_status with `all`": "`PROGRAM ls --all`", "codex_wait with these task_ids": "`PROGRAM wait ID...`",
     "codex_reply with the arguments in `reply`": "the reply above",
-    "A codex_reply to it": "`PROGRAM reply ID`", "codex_reply to": "`PROGRAM reply` to",
+    " (`fitting`)": "", "A codex_reply to it": "`PROGRAM reply ID`", "codex_reply to": "`PROGRAM reply` to",
     ". Or pass `interrupt` true, which stops its turn first, or `fork` true, which goes on in a copy of the "
     "thread": ", or stop it with `PROGRAM stop ID...` first",
     "`codex-mcp-swarm ": "`PROGRAM ", "Pass a task_id": "Name a task", "start the server with --": "add --"}
@@ -10309,7 +10321,7 @@ class Look:
         for column in filter(any, table):
             wide = max(map(columns, column))
             longer = [f"{fact}  {' ' * (wide - columns(text))}{text}" for fact, text in zip(facts, column)]
-            if self.size[0] < columns(names[0] + longer[0]) + 6 + ROOM_FOR_WORDS:
+            if self.size[0] < columns(names[0] + longer[0]) + 6 + max(ROOM_FOR_WORDS, self.size[0] * 3 // 8):
                 break
             facts = longer
         room = max(2, self.size[0] - max((columns(n + f) for n, f in zip(names, facts)), default=0) - 6)
@@ -10321,7 +10333,7 @@ class Look:
 
 
 WIDE = 1000                         # columns, where it is no terminal
-ROOM_FOR_WORDS = 20                 # columns that facts leave to what is said of a task
+ROOM_FOR_WORDS = 20                 # columns, or more of many, that facts leave to what is said of a task
 MARKS: Mapping[str, Tuple[str, str]] = {        # and the colour of the terminal
     "succeeded": ("✓", "32"), "failed": ("✗", "31"), "timed_out": ("✗", "31"), "lost": ("✗", "31"),
     "cancelled": ("■", "33"), "stopping": ("■", "33"),
@@ -10343,7 +10355,7 @@ def _does(record: Mapping[str, Any]) -> str:
     if live is None:
         return record["failure"]["message"] if "failure" in record else record.get("content", "")
     if live["phase"] == Phase.QUEUED.value:
-        return f"queued, {live['detail']}"
+        return live["detail"].replace(",", " in line,", 1)
     doing = VERBS.get(Phase(live["phase"]))
     said = live.get("thinking", live.get("last_message")) if live["phase"] == Phase.MODEL.value else None
     return f"{doing} `{live['detail']}`" if doing and "detail" in live else said or live["phase"]
@@ -10351,7 +10363,7 @@ def _does(record: Mapping[str, Any]) -> str:
 
 GUESSES: Mapping[str, str] = {          # what other programs call it
     "status": "ls", "ps": "ls", "list": "ls", "kill": "stop", "cancel": "stop", "rm": "sweep", "tail": "logs",
-    "help": "--help` or `COMMAND --help", "version": "--version"}
+    "version": "--version"}
 SERVING = "it is the server without any; `config CLIENT` prints the entry with which a client starts it"
 
 
@@ -10525,10 +10537,15 @@ def command_reply(typed: Typed) -> int:
 It prints and ends as `run` does.
 
 examples:
-  codex-mcp-swarm wait 2f9c 81d0""", IDS, JSON)
+  codex-mcp-swarm wait 2f9c 81d0
+  codex-mcp-swarm wait --all""", *SOME, JSON)
 def command_wait(typed: Typed) -> int:
+    ids = named_or_all(typed)
+    if not ids:
+        typed.show({"tasks": []})
+        return 0
     typed.heed_ctrl_c()
-    return typed.see_through(typed.asks("codex_wait"))
+    return typed.see_through(typed.asks("codex_wait", task_ids=ids))
 
 
 @subcommand("Run tasks", "stop tasks, and everything that they started", """\
@@ -10537,12 +10554,9 @@ What they did stays: in their worktrees, committed, and in their logs.
 examples:
   codex-mcp-swarm stop 2f9c
   codex-mcp-swarm stop --all""",
-            arg("task_ids", metavar="ID", nargs="*"),
-            arg("-a", "--all", action="store_true", help="all that run, whoever started them"), JSON)
+            *SOME, JSON)
 def command_stop(typed: Typed) -> int:
-    if bool(typed["task_ids"]) == typed["all"]:
-        raise UsageError("stop needs either an ID or --all")
-    ids = typed["task_ids"] or typed.swarm.unended()
+    ids = named_or_all(typed)
     data = typed.asks("codex_cancel", task_ids=ids).data if ids else {"tasks": []}
     typed.show(data, *Look(sys.stdout, typed.environ).tasks(data["tasks"]))
     return 0 if all(record["state"] == State.ENDED.value for record in data["tasks"]) else 1
@@ -10740,17 +10754,19 @@ MOVES: Mapping[str, int] = {        # what a key sends -> lines
     "k": -1, "\x1b[A": -1, "\x1bOA": -1, "j": 1, "\x1b[B": 1, "\x1bOB": 1, "\x1b[5~": -10, "\x1b[6~": 10,
     "g": -FAR, "\x1b[H": -FAR, "G": FAR, "\x1b[F": FAR}
 TOP_HELP = """\
-All tasks that have not ended, whoever started them; below them those that
-ended within the last hour. A line tells what the task does or came to, for
-how long, what it changed, and how many tokens it took.
+All tasks that have not ended, whoever started them; then
+those that ended within the last hour. A line tells what
+the task does or came to, for how long, what it changed,
+and how many tokens it took.
 
 keys:
-  up, k, down, j  select a task; on a page such as this, scroll
-  PgUp, PgDn      ten lines at once; g, G: to the first, to the last
-  Enter           show the task: what it does, or what became of it
+  up, k, down, j  select a task; on a page, scroll
+  PgUp, PgDn      ten lines at once
+  g, G            to the first one, to the last
+  Enter           show the task
   f               follow what it does
   s               stop it, once you have said yes
-  q, Esc          back; q in the list ends the display, and no task"""
+  q, Esc          back; q in the list ends the display"""
 
 
 def cells(text: str) -> Iterator[Tuple[str, int]]:
@@ -11265,12 +11281,24 @@ def may_follow(swarm: Swarm, words: Sequence[str]) -> Iterator[str]:
     last = "".join([word for word in words if word != "="][-1:])        # bash makes three words of --flag=x
     wanted = [how for names, how in known if last in names and how.get("action", "append") == "append"]
     for how in wanted or [how for names, how in known if not names[0].startswith("-")]:
-        ids = newest_ids(swarm) if how.get("metavar") in ("ID", "TASK") else ()
-        yield from how.get("choices", ids)
+        meant = how.get("metavar")
+        named = newest_ids(swarm) if meant in ("ID", "TASK") else COMMANDS if meant == "COMMAND" else ()
+        yield from how.get("choices", named)
     if not wanted:
         yield from () if row else (*COMMANDS, "--version")
         yield from (name for names, _ in known for name in names if name.startswith("-"))
         yield "--help"
+
+
+@subcommand("Set up", "tell how a command is used, with examples", """\
+examples:
+  codex-mcp-swarm help run          the same as `codex-mcp-swarm run --help`
+  codex-mcp-swarm help              all commands, flags and variables""",
+            arg("command", metavar="COMMAND", nargs="?"))
+def command_help(typed: Typed) -> int:
+    """Raises: UsageError for what is no command; SystemExit when it is told."""
+    configure([*filter(None, [typed["command"]]), "--help"], {})
+    return 0
 
 
 def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:

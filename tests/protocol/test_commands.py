@@ -71,6 +71,13 @@ class Screen:
     def type(self, keys):
         os.write(self.ours, keys)
 
+    def sees(self, text):
+        def look():
+            if select.select([self.ours], [], [], 0.1)[0]:
+                self.text += os.read(self.ours, 65536).decode("utf-8", "replace")
+            return text in self.text
+        eventually(look)
+
     def end(self):
         """Its exit status, once it has written all."""
         limit = time.monotonic() + LIMIT_S
@@ -99,12 +106,17 @@ def test_the_help_of_a_command_is_about_it_alone(typed, name):
 
 
 def test_an_unknown_command_suggests_the_nearest(typed):
-    for name, meant in (("lss", "ls"), ("ps", "ls"), ("kill", "stop"),
-                        ("help", "--help` or `COMMAND --help")):
-        done = typed(name)
+    for words, meant in ((["lss"], "ls"), (["ps"], "ls"), (["kill"], "stop"), (["help", "kill"], "stop")):
+        done = typed(*words)
         assert (done.returncode, done.stdout) == (2, "")
         assert "did you mean `%s`?" % meant in done.stderr
     assert "it is the server without any" in typed("serve").stderr
+
+
+def test_help_is_a_command_as_well(typed):
+    for words, same in (([], ["--help"]), (["run"], ["run", "--help"])):
+        done = typed("help", *words)
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout == typed(*same).stdout
 
 
 def test_what_has_ended_is_listed_newest_first_and_what_runs_alone_without_all(typed, ended, gate):
@@ -244,7 +256,8 @@ def test_a_file_of_tasks_is_a_batch_and_its_status_tells_that_one_failed(typed, 
 @pytest.mark.parametrize("words, named", [
     (["run"], "PROMPT"), (["run", "x", "--file", "y"], "--file"), (["run", "--file", "README"], "README"),
     (["run", "-s", "none", "x"], "read-only"), (["run", "--file", "-", "x"], "--file"),
-    (["stop"], "--all"), (["stop", "--all", "2f9c"], "--all"),
+    (["stop"], "--all"), (["stop", "--all", "2f9c"], "--all"), (["wait"], "--all"),
+    (["wait", "--all", "2f9c"], "--all"), (["help", "no"], "no"),
     (["run", "--max-parallel", "-1", "x"], "--max-parallel"),
     (["run", "--file", "/no/x"], "/no/x: No such file"), (["diff", "--patch", "--files", "2f9c"], "--files"),
     (["show"], "ID"), (["diff", "--path"], "--path"), (["ls", "--frobnicate"], "--frobnicate")])
@@ -275,10 +288,22 @@ def test_who_waits_behind_a_lower_limit_is_told_that_one(typed, gate):
     running = typed("run", "-d", "--max-parallel", "1", gate.wait, "SAY a").stdout.split()
     last = typed("run", "-d", "--max-parallel", "16", "SAY b").stdout.strip()
     told = typed("show", last).stdout
+    assert re.match("Task %s queued .* for \\d" % last, told) and "last event" not in told
     assert "queued: 2nd of 2, after one that waits until fewer than 1 run" in told
-    assert "last event" not in told
+    listed = typed("ls").stdout.splitlines()[-1]
+    assert listed.count("queue") == 1 and "2nd of 2 in line, after one" in listed
     assert "was cancelled before it began" in typed("stop", last).stdout
     typed("stop", *running)
+
+
+def test_a_wait_for_all_ends_with_the_last_one_that_runs_or_is_queued(typed, terminal, gate):
+    ids = typed("run", "-d", "--max-parallel", "1", gate.wait, "SAY a").stdout.split()
+    screen = terminal("wait", "--all")
+    screen.sees("1 queued, 1 running")
+    gate.open()
+    assert screen.end() == 0 and all("Task %s succeeded" % task_id in screen.text for task_id in ids)
+    done = typed("wait", "--all")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "No task is running.\n", "")
 
 
 def test_ctrl_c_leaves_the_task_running_and_names_the_command_that_stops_it(typed, terminal, root):
@@ -317,8 +342,10 @@ def test_work_comes_home_from_the_diff_to_the_merge(typed, repo):
     assert "a.txt" in typed("diff", one).stdout and "\n+one" in typed("diff", "--patch", one).stdout
     conflict = typed("merge", "--dry-run", one, two)
     assert conflict.returncode == 1 and "conflict in `a.txt`" in conflict.stdout
-    assert " reply` to " in conflict.stdout and "codex_reply" not in conflict.stdout
-    assert " reply %s 'Unite both versions' --update-from %s\n" % (two, one) in conflict.stdout
+    assert "To unite both, the reply above brings" in conflict.stdout and "codex_reply" not in conflict.stdout
+    reply = " reply %s 'Unite both versions' --update-from %s\n" % (two, one)
+    for once in (reply, "--update-from", "fit together: " + one):
+        assert conflict.stdout.count(once) == 1
     merged = typed("merge", one, three, "--into", "HEAD", "--json")
     assert merged.returncode == 0 and json.loads(merged.stdout)["merged"] == [one, three]
     assert (repo / "a.txt").read_text().strip() == "one" and (repo / "b.txt").exists()

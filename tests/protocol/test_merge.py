@@ -33,7 +33,7 @@ def test_a_conflict_is_an_error_whose_text_alone_says_who_where_and_what_to_do(t
     assert "<<<<<<<" in text
     assert "first 0" in text
     assert "second 0" in text
-    assert "codex_reply to %s with `update_from` %s" % (other, one) in text
+    assert "codex_reply " in text and '"update_from":"%s"' % one in text
     assert git(repo, "for-each-ref") == before
 
 
@@ -73,9 +73,8 @@ def test_a_partial_merge_advises_the_next_step_and_not_what_it_has_just_done(two
     data = c.ok("codex_merge", task_ids=[one, other], partial=True)
     assert data["merged"] == [one]
     assert "fit together" not in data["advice"]
-    assert one not in data["advice"].split("update_from")[1].split("then merge")[1]
     assert "`%s` holds what was merged" % data["branch"] in data["advice"]
-    assert "codex_reply to " + other in data["advice"]
+    assert "codex_reply" in data["advice"] and other in data["advice"] and one not in data["advice"]
 
 
 def test_conflicting_tasks_are_united_by_a_reply_and_then_merged(two, repo):
