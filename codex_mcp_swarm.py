@@ -426,6 +426,7 @@ class Spec(NamedTuple):
     max_parallel: int = 0                       # it begins while fewer than so many run; 0: at once
     depends_on: Tuple[str, ...] = ()            # the tasks that have to end before it begins
     on_failure: str = ""                        # run: it begins also when they did not succeed
+    planned: Optional[Worktree] = None          # made when it begins: `base` says after which task
     results: Mapping[str, str] = {}             # as a RESULT in the prompt names it -> one of these tasks
 
 
@@ -582,7 +583,8 @@ class Merged(NamedTuple):
 # The fields that are records or enums themselves, in whatever record; and what the others may be.
 PARTS: Mapping[str, Any] = {
     "state": State, "outcome": Outcome, "stop_reason": Outcome, "kind": FailureKind, "failure": Failure,
-    "wait": Wait, "worktree": Worktree, "usage": Usage, "usage_before": Usage, "thread_usage": Usage}
+    "wait": Wait, "worktree": Worktree, "planned": Worktree, "usage": Usage, "usage_before": Usage,
+    "thread_usage": Usage}
 JSON_TYPES: Mapping[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "Tuple": tuple,
                                  "Mapping": dict}
 MAX_SECONDS = 1e11                              # beyond it there is no time of day
@@ -1182,7 +1184,7 @@ FLAGS: Tuple[Flag, ...] = (
     Flag("approval-policy", string("Has no effect",
                                    enum=["untrusted", "on-failure", "on-request", "never"]), rare=True),
     Flag("cwd", string("Working directory", minLength=1), repeated=False),
-    Flag("profile", string("Codex profile", pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"],
+    Flag("profile", string(pattern=r"[A-Za-z0-9_-]+"), lambda v: [f"--profile={v}"],
          before_resume=True, rare=True),
     Flag("config", obj(description="Codex settings, as in config.toml"), config_words),
     Flag("effort", string("Reasoning effort: low, medium, high ...", pattern="[a-z]{1,20}"),
@@ -1208,7 +1210,7 @@ FLAGS: Tuple[Flag, ...] = (
          _setting("developer_instructions"), rare=True),
     Flag("compact-prompt", string("Prompt for compaction"), _setting("compact_prompt"),
          file_words=_setting("experimental_compact_prompt_file"), rare=True),
-    Flag("worktree", {"description": "A git worktree and branch, from HEAD or `base`",
+    Flag("worktree", {"description": "A git worktree and branch, from HEAD or `base` (a ref, or task:N)",
                       "anyOf": [boolean(), obj(WORKTREE)]},
          repeated=False),
     Flag("write_paths", arr(string(minLength=1, maxLength=300), "Globs; changes elsewhere are reported",
@@ -1227,6 +1229,7 @@ FLAGS: Tuple[Flag, ...] = (
          lambda v: ["-c", "features.unbounded_connection_retries=false"] if v == "wait" else [], rare=True),
 )
 RESULT = r"\{\{\s*result:\s*([^\s{}]+)\s*\}\}"      # in a prompt: where the final message of a task goes
+TASK_BASE = "task:"                                         # in `base`: before the name of a task
 GO_ON = "Go on: you were interrupted by a limit or an outage of the service, which is over."
 RUN: Mapping[str, Schema] = {flag.name: flag.schema for flag in FLAGS}
 REPEATED = frozenset(flag.name for flag in FLAGS if flag.repeated)
@@ -1654,6 +1657,11 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
 def failure(kind: FailureKind, message: str, advice: str = "") -> Failure:
     retryable, general = ADVICE[kind]
     return Failure(kind, masked(clip(message, 2_000)), retryable, advice or general)
+
+
+def not_begun(error: ToolError) -> Failure:
+    """Of a task that did not come to run codex."""
+    return failure(FailureKind.SETUP, f"{error.what}: {error.why}", error.fix)
 
 
 def classify(message: str, stderr: str) -> Optional[Failure]:
@@ -3129,6 +3137,19 @@ class Trees:
         return {kind: some(names) for kind, names in kinds.items()}
 
 
+def make_inside(tree: Worktree, cwd: str) -> None:
+    """The directory of a new worktree in which its task works: it may hold nothing that is committed. Raises:
+    ToolError."""
+    try:
+        os.makedirs(cwd, exist_ok=True)
+        if not is_inside(cwd, tree.path):
+            raise OSError(errno.ELOOP, "it leads out of the worktree")
+    except OSError as error:
+        raise ToolError(f"`cwd`: {os.path.relpath(cwd, tree.path)} has no counterpart in the worktree",
+                        f"In the base commit it is no directory: {error.strerror}",
+                        "Commit the directory, pass another `cwd`, or leave `worktree` out")
+
+
 def locked_for(git_dir: str) -> Optional[str]:
     """The reason of the lock of a worktree, None when it is not locked. Raises: OSError."""
     with contextlib.suppress(FileNotFoundError):
@@ -3412,7 +3433,8 @@ class Desk:
                 message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n"
                 parents = [at]
             commit = self.at.commit(step.tree, parents, message)
-            self._past(at, [part]).add([commit, *parents], [part.head] if step.squash else [])
+            whole = step.squash and not part.squashed       # then all that led to its head is in there, too
+            self._past(at, [part]).add([commit, *parents, *[part.head] * whole], [part.head] * step.squash)
         self.tried[at, part] = step._replace(commit=commit)
         return commit
 
@@ -4699,7 +4721,7 @@ class Exec:
                     open(file("stderr.log"), "ab", opener=private) as err:
                 return self.host.spawn(argv, self.spec.cwd, self.environ, prompt, out, err)
         except ToolError as error:
-            return failure(FailureKind.SETUP, f"{error.what}: {error.why}", error.fix)
+            return not_begun(error)
         except OSError as error:
             refused = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
             missing = refused and error.filename == self.spec.codex
@@ -4852,6 +4874,68 @@ def answered(spec: Spec, message: str) -> Tuple[Any, Tuple[str, ...]]:
     return data, ("" if message.strip() else NO_MESSAGE, misfit)
 
 
+def with_tree(host: Host, environ: Mapping[str, str], task: TaskDir, spec: Spec) -> Union[Spec, Failure]:
+    """The spec with the worktree that was planned, which begins with the snapshot of another task."""
+    assert spec.planned is not None
+    path, branch, base, *_ = spec.planned
+    tasks, other = os.path.dirname(task.path), base[len(TASK_BASE):]
+    trees = Trees(Git(host, environ, own=os.path.join(os.path.dirname(tasks), "git")))
+    try:
+        tree = trees.add(spec.checkout, snapshot_of(TaskDir(os.path.join(tasks, other))), path, branch)
+        with contextlib.ExitStack() as undo:
+            undo.callback(trees.discard, spec.checkout, path, branch)
+            make_inside(tree, spec.cwd)
+            check_project(tree, spec)
+            spec = spec._replace(worktree=tree, planned=None)
+            task.write_spec(spec)
+            undo.pop_all()
+        return spec
+    except ToolError as error:
+        return not_begun(error)
+    except OSError as error:
+        return failure(FailureKind.SETUP, f"The worktree could not be made: {reason_of(error)}")
+
+
+def snapshot_of(task: TaskDir) -> str:
+    """The commit that a task which has ended came to. Raises: ToolError."""
+    why = "It left none"
+    try:
+        tree = task.report().worktree
+        if tree is not None and tree.head:
+            return tree.head
+        why = tree.unsaved or why if tree else why
+    except UNREADABLE as error:
+        why = f"Its record is gone, or damaged: {type(error).__name__}"
+    raise ToolError(f"There is no snapshot of task {task.task_id} to begin with", why,
+                    "See codex_status of that task; `base` may be a branch, tag or commit as well")
+
+
+def check_project(tree: Worktree, spec: Spec) -> None:
+    """What a task may write was decided by what lies in the checkout. Raises: ToolError where that of another
+    task would open more."""
+    for place in filter(lambda at: is_inside(at, tree.path), (spec.cwd, *directories_above(spec.cwd))):
+        name = os.path.relpath(f"{place}/.codex/config.toml", tree.path)
+        here, there = (text_in(os.path.join(top, name)) for top in (tree.path, spec.checkout))
+        if workspace_settings(here) not in ({}, workspace_settings(there)):
+            raise ToolError(f"`{name}` as the other task left it says what may be written",
+                            "What this task may write was decided by what the checkout says",
+                            "Look at it; then start this again with that task's branch as `base`")
+
+
+def committed(git: Git, tree: Worktree, spec: Spec, outcome: Outcome,
+              thread_id: Optional[str]) -> Tuple[Worktree, List[str]]:
+    """The worktree, with all that lies there committed onto its branch. What was not stays there, and a
+    warning says so."""
+    how = "" if outcome is Outcome.SUCCEEDED else f" [{outcome.value}]"
+    about = f"Codex task {spec.task_id} {outcome.value}, thread {thread_id}"
+    try:
+        return Snapshot(git, tree).take(f"{spec.title or 'Codex task'}{how}\n\n{about}\n")
+    except (GitError, OSError) as error:
+        why = f"{error.what}: {error.why}" if isinstance(error, GitError) else str(error)
+        warning = f"The work was not committed: {why}. It is in `{tree.path}`, which is kept"
+        return tree._replace(unsaved=why), [warning]
+
+
 def strayed(git: Git, spec: Spec, tree: Optional[Worktree],
             edited: Sequence[str]) -> Tuple[Dict[str, Any], str]:
     """(what a task changed beyond its `write_paths`, without a worktree as far as its events tell; or why
@@ -4906,10 +4990,8 @@ class Supervisor:
 
     def run(self) -> None:
         self.host.adopt_orphans()
-        stopped, failed = self._take_orders(0), None
-        if self.spec.worktree is not None:
-            Trees(Git(self.host, self.environ, UNLOCK_S)).hold(self.spec.worktree)
-        if self.spec.setup and not stopped:
+        failed = None if self._take_orders(0) else self._settle_in()
+        if failed is None and self.spec.setup and self.status.state is State.STARTING:
             failed = self._set_up()
         if failed is None and self.status.state is State.STARTING:
             failed = self._attempt()
@@ -4971,6 +5053,19 @@ class Supervisor:
             self._write(self.status._replace(idle_since=self.host.now() - idle_s if shows else None))
         if idle_s >= idle.limit_s:
             self._stop(Outcome.TIMED_OUT, f"It was idle for {lasting(idle.limit_s)} (`idle_timeout_s`)")
+
+    def _settle_in(self) -> Optional[Failure]:
+        """Make the worktree that is planned, if any, and hold it. What stops the task calls git off."""
+        if self.spec.planned is not None:
+            self.host.called_off = lambda: ", since the task was stopped" if self._take_orders(0) else ""
+            made = with_tree(self.host, self.environ, self.task, self.spec)
+            self.host.called_off = None
+            if isinstance(made, Failure):
+                return made
+            self.spec = self.engine.spec = made
+        if self.spec.worktree is not None:
+            Trees(Git(self.host, self.environ, UNLOCK_S)).hold(self.spec.worktree)
+        return None
 
     def _set_up(self) -> Optional[Failure]:
         """Run the server's own command in the new worktree, as our user and outside of codex's sandbox."""
@@ -5130,22 +5225,14 @@ class Supervisor:
                        IDLE if "idle_timeout_s" in why and kind is FailureKind.TIMED_OUT else "")
 
     def _bring_home(self, outcome: Outcome, p: Progress) -> Optional[Worktree]:
-        """Commit the work onto the task's branch, however the task ended (codex cannot: `.git` is read-only
-        in its sandbox). What was not committed stays in the worktree, and a warning says so."""
+        """Commit the work, however the task ended (codex cannot: `.git` is read-only in its sandbox)."""
         tree = self.spec.worktree
         if tree is None:
             return tree
-        how = "" if outcome is Outcome.SUCCEEDED else f" [{outcome.value}]"
-        about = f"Codex task {self.spec.task_id} {outcome.value}, thread {p.thread_id}"
-        message = f"{self.spec.title or 'Codex task'}{how}\n\n{about}\n"
         limit = max(self.deadline, self.host.monotonic() + LOOK_S)
         self.host.called_off = lambda: self._called_off(limit)
-        try:
-            tree, warnings = Snapshot(Git(self.host, self.environ, SNAPSHOT_S), tree).take(message)
-        except (GitError, OSError) as error:
-            why = f"{error.what}: {error.why}" if isinstance(error, GitError) else str(error)
-            tree = tree._replace(unsaved=why)
-            warnings = [f"The work was not committed: {why}. It is in `{tree.path}`, which is kept"]
+        git = Git(self.host, self.environ, SNAPSHOT_S)
+        tree, warnings = committed(git, tree, self.spec, outcome, p.thread_id)
         self.host.called_off = None
         self.warnings = add_warning((), *warnings, *self.warnings)       # there is room for so many only
         Trees(Git(self.host, self.environ, UNLOCK_S)).release(tree)
@@ -5769,7 +5856,7 @@ class Watch:
             top = ""
             with contextlib.suppress(ToolError, *UNREADABLE):
                 spec = self.store.get(task_id).spec()
-                if spec.arguments.get("sandbox") != SANDBOXES[0]:
+                if spec.arguments.get("sandbox") != SANDBOXES[0] and not spec.planned:
                     top = spec.worktree.path if spec.worktree else repository_of(spec.cwd)[1]
             if top and os.path.realpath(top) == os.path.realpath(path):
                 why = f"Task {task_id} works in {path} now, and files would change under it"
@@ -6044,7 +6131,7 @@ class Bounds(Room):
     def _written_by(self, spec: Spec) -> List[str]:
         if asked(spec.arguments, spec.overrides).sandbox == SANDBOXES[0]:
             return []
-        return self._reach(spec, self.config.worktree_dir if spec.worktree else spec.cwd).writable
+        return self._reach(spec, self.config.worktree_dir if spec.checkout else spec.cwd).writable
 
     def made_around(self, cwd: str) -> Tuple[str, Optional[Worktree]]:
         """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree,
@@ -6221,24 +6308,21 @@ class Worktrees(Room):
         """Make the worktree; the task runs in the same sub-directory of it. Raises: ToolError."""
         assert plan.worktree_from is not None
         (top, base), spec = plan.worktree_from, plan.spec
-        path = os.path.join(self.config.worktree_dir, spec.task_id)
-        tree = self._new(top, base, path, f"codex-swarm/{spec.task_id}", carry=plan.carry)
-        below = os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(top))
-        cwd = os.path.normpath(os.path.join(path, below))
+        path, branch, cwd = self.place_for(spec)
+        tree = self._new(top, base, path, branch, carry=plan.carry)
         with contextlib.ExitStack() as undo:
             undo.callback(Trees(self.git).discard, top, tree.path, tree.branch)
-            try:
-                os.makedirs(cwd, exist_ok=True)         # the sub-directory may hold nothing that is committed
-                if not is_inside(cwd, path):
-                    raise OSError(errno.ELOOP, "it leads out of the worktree")
-            except OSError as error:
-                raise ToolError(f"`cwd`: {spec.cwd} has no counterpart in the worktree",
-                                f"In the base commit it is no directory: {error.strerror}",
-                                "Commit the directory, pass another `cwd`, or leave `worktree` out")
+            make_inside(tree, cwd)
             # another base may have another `.codex/config.toml` than the checkout
             spec = self.bounds.kept_out(spec._replace(worktree=tree, cwd=cwd), path)
             undo.pop_all()
         return plan._replace(spec=spec)
+
+    def place_for(self, spec: Spec) -> Tuple[str, str, str]:
+        """(path, branch, working directory) of the worktree of a new task."""
+        path = os.path.join(self.config.worktree_dir, spec.task_id)
+        below = os.path.relpath(os.path.realpath(spec.cwd), os.path.realpath(spec.checkout))
+        return path, f"codex-swarm/{spec.task_id}", os.path.normpath(os.path.join(path, below))
 
     def _new(self, top: str, base: str, path: str, branch: str, **how: bool) -> Worktree:
         """Raises: ToolError."""
@@ -6499,9 +6583,10 @@ class Compare(Room):
             return seen, common_of(seen.worktree)
         if not os.path.isdir(cwd) or not top_of(cwd):
             said = f". Codex said that it edited {told(some(seen.files))}" if seen.files else ""
+            why = f"It had no worktree, and {cwd} is not in a git repository{said}"
             raise ToolError(f"There is nothing to compare of task {task_id}",
-                            f"It had no worktree, and {cwd} is not in a git repository{said}",
-                            "Run tasks with `worktree: true`")
+                            "Its worktree is made when it begins" if seen.spec.planned else why,
+                            "Run tasks with `worktree: true`, and wait until they have begun")
         self.bounds.check_ours(cwd)
         return seen, repository_of(cwd)[0]
 
@@ -6863,6 +6948,7 @@ class Planner(Room):
         arguments, overrides, unsaid = self._arguments(request, owner, wants_tree)
         cwd, options, owner = self._place(request, thread, wants_tree, options)
         carry, base = options.get("include_changes", False), options.get("base", "HEAD")
+        base = "HEAD" if base.startswith(TASK_BASE) else base       # until it is known which task that is
         source = (source_of or self.worktrees.source)(cwd, base, carry) if wants_tree else None
         arguments = self.bounds.with_files(arguments, cwd)
         executable = self.bounds.codex()
@@ -7163,23 +7249,48 @@ class Starter(Room):
         plans = [warned(plan, lost) if lost else plan for plan, lost in zip(plans, stopped)]
         plans = [self._named(label, i, self._bound, plan, requests[i], plans[:i])
                  for i, plan in enumerate(self._with_twins(plans))]
-        if any(plan.worktree_from for plan in plans):
+        if any(plan.worktree_from or plan.spec.planned for plan in plans):
             self.worktrees.check_room()
         return [self._merge_into_worktree(plan, plan.update_from) if plan.update_from else plan
                 for plan in plans]
 
     def _bound(self, plan: Plan, request: Mapping[str, Any], before: Sequence[Plan]) -> Plan:
-        """The plan with what it waits for: also for each task whose result its prompt names. Raises:
-        ToolError."""
+        """The plan with what it waits for: also for each task whose result its prompt names, and for the one
+        that its worktree begins with. Raises: ToolError."""
+        wanted = request.get("worktree")
+        base = wanted.get("base", "") if isinstance(wanted, dict) else ""
+        plan = self._begun_with(plan, base[len(TASK_BASE):], before) if base.startswith(TASK_BASE) else plan
         ids = [task_id for name in request.get("depends_on", ())
                for task_id in self._entry(name, before) or self.watch.named(name)]
         results = {name: self._result_of(name, before) for name in re.findall(RESULT, plan.prompt)}
-        ids += results.values()
+        ids += [*results.values(), *plan.spec.depends_on]
         if ids and self.host.tasks_around():
             raise ToolError("`depends_on` is not possible here", "Inside of a task nobody begins it",
                             "Start it when the others have ended")
         return plan._replace(spec=plan.spec._replace(
             depends_on=tuple(dict.fromkeys(ids)), on_failure=request.get("on_failure", ""), results=results))
+
+    def _begun_with(self, plan: Plan, name: str, before: Sequence[Plan]) -> Plan:
+        """The plan with a worktree that begins with what another task came to; where that has not ended, it
+        is made when this one begins. Raises: ToolError."""
+        task_id = (self._entry(name, before) or [one_named(self.watch, name)])[0]
+        what, spec = f"`base`: the worktree cannot begin with task {task_id}", plan.spec
+        same_call = next((one.spec for one in before if one.spec.task_id == task_id), None)
+        seen = None if same_call else self.view.of(task_id).whole(what)
+        there = (same_call or seen and seen.spec or spec).checkout
+        if not there:
+            raise ToolError(what, "It has no worktree, so it leaves no commit", "Pass `worktree` there, too")
+        if repository_of(there)[0] != repository_of(spec.checkout)[0]:
+            raise ToolError(what, f"It belongs to another repository, {there}", "Pass a `cwd` in there")
+        if plan.carry:
+            raise ToolError(what, "`include_changes` takes what was changed on top of HEAD",
+                            "Leave one of the two out")
+        if seen and seen.ended:
+            return plan._replace(worktree_from=(spec.checkout, snapshot_of(seen.task)))
+        path, branch, cwd = self.worktrees.place_for(spec)
+        planned = Worktree(path, branch, TASK_BASE + task_id, "")
+        spec = spec._replace(planned=planned, cwd=cwd, depends_on=(task_id,))
+        return plan._replace(worktree_from=None, spec=spec)
 
     def _result_of(self, name: str, before: Sequence[Plan]) -> str:
         """The task whose result a prompt names. Raises: ToolError."""
@@ -7337,8 +7448,7 @@ class Starter(Room):
         there: it has done nothing in the checkout. Raises: OSError."""
         task, spec = birth.task, birth.plan.spec
         task.write_spec(spec._replace(cwd=os.path.join(self.config.worktree_dir, spec.task_id)))
-        why = failure(FailureKind.SETUP, f"{error.what}: {error.why}", error.fix)
-        self.store.queue.end(task, why, self.host.now())
+        self.store.queue.end(task, not_begun(error), self.host.now())
         birth.task = task.appear()
         self.host.log("WARNING", f"{birth.task.task_id}: {error}")
 
@@ -7373,6 +7483,7 @@ def _thinking(p: Progress) -> str:
 
 def _running(record: TaskRecord, seen: Seen, now: float) -> TaskRecord:
     p, spec, idle_since = seen.progress, seen.spec, seen.status.idle_since
+    tree = spec.worktree or spec.planned
     limit_s = spec.arguments.get("idle_timeout_s", 0)
     live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
             "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
@@ -7384,7 +7495,7 @@ def _running(record: TaskRecord, seen: Seen, now: float) -> TaskRecord:
     ran = asked(spec.arguments, spec.overrides)
     return record._replace(
         threadId=seen.thread_id, sandbox=ran.sandbox, model=ran.model,
-        worktree=spec.worktree and shown(spec.worktree), elapsed_s=age(now, spec.created_at),
+        worktree=tree and shown(tree), elapsed_s=age(now, spec.created_at),
         warnings=tuple(dict.fromkeys((*spec.warnings, *p.warnings))),
         progress={k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)})
 

@@ -74,6 +74,15 @@ def test_every_line_that_a_page_gives_to_a_shell_does_what_it_says(page, shell):
             assert status in ((0, 1) if command in MAY_FIND_FAULT else (0,)), told
 
 
+def test_the_chain_of_tasks_hands_on_what_was_done_and_said(client, repo):
+    text = (ROOT / "docs" / "worktrees.md").read_text(encoding="utf-8")
+    chain = json.loads(re.search(r"## A chain of tasks.*?```json\n(.*?)```", text, re.S)[1])
+    chain["arguments"]["defaults"]["cwd"] = str(repo)
+    first, second, third = client().ok(chain["name"], **chain["arguments"])["tasks"]
+    assert second["worktree"]["base"] == first["worktree"]["head"] and "worktree" not in third
+    assert "About it: " + first["content"][:20] in second["content"] and "The tests: " in third["content"]
+
+
 def test_a_merge_into_head_is_undone_by_the_command_in_its_answer(shell, repo):
     before = git(repo, "rev-parse", "HEAD")
     status, out, told = shell(OURS + "merge --json --into HEAD 2f9c 81d0")

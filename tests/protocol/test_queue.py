@@ -47,6 +47,23 @@ def test_a_follower_gets_the_result_though_its_server_is_killed_before_that_is_t
     assert client().status(ids[1])["content"] == "by the plan"
 
 
+def test_a_follower_gets_its_worktree_though_every_server_is_killed_before_it_can_be_made(
+        client, gate, root, repo):
+    c = client()
+    tasks = [{"prompt": gate.wait + "\nWRITE new one", "worktree": True},
+             {"prompt": "SHELL cat new", "worktree": {"base": "task:0"}}]
+    ids = c.ok("codex_batch", tasks=tasks, wait=False)["task_ids"]
+    eventually(lambda: c.status(ids[0])["state"] == "running", what="the start of the first one")
+    c.process.kill()
+    c.process.wait()
+    gate.open()
+    eventually((root / "tasks" / ids[1] / "report.json").exists, what="the end of the follower")
+    c = client()
+    first, second = c.ok("codex_wait", task_ids=ids)["tasks"]
+    assert second["outcome"] == "succeeded" and second["worktree"]["base"] == first["worktree"]["head"]
+    assert c.ok("codex_merge", task_ids=ids)["merged"] == ids
+
+
 def codexes(repo):
     """The pids of the codex processes that work in this repository, as anybody sees them."""
     found = []

@@ -49,6 +49,19 @@ async def test_four_tasks_of_which_two_conflict_are_told_apart_united_and_merged
     assert (lab.repo / "new.txt").exists()
 
 
+async def test_a_chain_of_tasks_begins_with_what_the_one_before_it_did_and_said_and_merges(lab):
+    write, add = "@shell echo one >>tale.txt", "@shell echo two >>tale.txt"
+    async with lab.connect() as swarm:
+        tasks = [{"prompt": write + "\n@say the beginning", "worktree": True},
+                 {"prompt": add + "\n@say after {{result:0}}", "worktree": {"base": "task:0"}}]
+        answer = await swarm.call("codex_batch", tasks=tasks)
+        first, second = answer["tasks"]
+        merged = await swarm.call("codex_merge", task_ids=[second["task_id"]], into="HEAD")
+    assert (first["content"], second["content"]) == ("the beginning", "after the beginning")
+    assert second["worktree"]["base"] == first["worktree"]["head"] and merged["merged"] == [second["task_id"]]
+    assert (lab.repo / "tale.txt").read_text() == "one\ntwo\n"
+
+
 async def test_the_diff_of_a_running_task_shows_what_it_has_written(lab):
     async with lab.connect() as swarm:
         task_id = await swarm.start("@shell echo half > half.txt\n@hold gate", worktree=True,

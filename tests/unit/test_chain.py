@@ -1,0 +1,185 @@
+"""Tasks whose worktree begins with what another task came to: `base` with `task:`."""
+import os
+
+import pytest
+
+import codex_mcp_swarm as cms
+
+from .helpers import begin, ended
+from .on_git import branches, files_of, sh
+
+AFTER = {"worktree": {"base": "task:0"}}
+
+
+def chain(app, *commands, **more):
+    """The ids of tasks in worktrees, each of which begins with what the one before it came to."""
+    first, *others = [{"prompt": "SHELL " + command, **more} for command in commands]
+    after = [{**one, "worktree": {"base": "task:%d" % number}} for number, one in enumerate(others)]
+    ids = app.start([{**first, "worktree": True}, *after])
+    assert [r["outcome"] for r in ended(app, ids)] == ["succeeded"] * len(ids)
+    return ids
+
+
+def merge(app, ids, **wish):
+    return app.merge(ids, cms.Call(), cms.Wish(**wish))
+
+
+# -- when it begins -----------------------------------------------------------------------------------
+def test_a_worktree_begins_with_the_snapshot_of_a_task_that_runs_and_is_made_then(swarm, gate, repo):
+    app = swarm()
+    first, second = app.start([{"prompt": gate.wait + "\nWRITE new one", "worktree": True},
+                               {"prompt": "SHELL cat new; echo two >>new", **AFTER}])
+    record = app.record(second)
+    tree = record["worktree"]
+    assert (record["state"], tree["base"]) == ("queued", "task:" + first)
+    assert record["progress"]["detail"] == "1st of 1, after " + first
+    assert not os.path.exists(tree["path"]) and tree["branch"] not in branches(repo)
+    with pytest.raises(cms.ToolError, match="Its worktree is made when it begins"):
+        app.diff(second, None, "stat", ())
+    gate.open()
+    before, after = (record["worktree"] for record in ended(app, [first, second]))
+    assert (after["path"], after["branch"], after["base"]) == (tree["path"], tree["branch"], before["head"])
+    assert (after["files_changed"], after["insertions"]) == (1, 1), "its own work alone"
+    assert sh(repo, "git", "rev-parse", after["branch"] + "^") == before["head"]
+
+
+def test_a_worktree_begins_at_once_with_the_snapshot_of_a_task_that_has_ended(swarm, repo):
+    app = swarm()
+    (first,) = chain(app, "echo one >new")
+    (repo / "later").write_text("x\n")
+    sh(repo, "git", "add", ".")
+    sh(repo, "git", "commit", "-qm", "later")
+    (second,) = app.start([{"prompt": "SHELL test -e new && ! test -e later",
+                            "worktree": {"base": "task:" + first[:6]}}])
+    (record,) = ended(app, [second])
+    assert record["outcome"] == "succeeded" and not app.store.get(second).spec().depends_on
+    assert record["worktree"]["base"] == app.record(first)["worktree"]["head"]
+
+
+def test_a_task_works_in_the_same_directory_of_a_worktree_that_is_made_later(swarm, repo, gate):
+    (repo / "part").mkdir()
+    app = swarm(worktree_setup="pwd >setup")
+    ids = app.start([{"prompt": gate.wait + "\nWRITE ../top one", "worktree": True, "cwd": "part"},
+                     {"prompt": "SHELL pwd; cat ../top ../setup", "cwd": "part", **AFTER}])
+    gate.open()
+    records = ended(app, ids)
+    assert [record["outcome"] for record in records] == ["succeeded"] * 2
+    tree = records[1]["worktree"]["path"]
+    assert app.store.get(ids[1]).spec().cwd == tree + "/part"
+    assert "top" in files_of(repo, "codex-swarm/" + ids[1])
+
+
+@pytest.mark.parametrize("on_failure, outcome", [("skip", "failed"), ("run", "succeeded")])
+def test_after_a_failure_the_next_one_fails_or_begins_with_what_there_is(swarm, repo, on_failure, outcome):
+    app = swarm()
+    ids = app.start([{"prompt": "WRITE new one\nFAIL it broke", "worktree": True},
+                     {"prompt": "SHELL cat new", "on_failure": on_failure, **AFTER}])
+    record = ended(app, ids)[1]
+    assert record["outcome"] == outcome
+    if outcome == "failed":
+        assert "worktree" not in record and "codex-swarm/" + ids[1] not in branches(repo)
+        assert record["failure"]["message"] == "Task %s, which it depends on, failed" % ids[0]
+
+
+def test_a_worktree_that_cannot_be_made_fails_its_task_alone_and_what_is_there_stays(swarm, repo, gate):
+    app = swarm()
+    ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER},
+                     {"prompt": "SAY y", **AFTER}])
+    sh(repo, "git", "branch", "codex-swarm/" + ids[1])
+    path = app.record(ids[1])["worktree"]["path"]
+    os.makedirs(path)
+    with open(path + "/mine", "w"):
+        pass
+    gate.open()
+    records = ended(app, ids)
+    assert [record["outcome"] for record in records] == ["succeeded", "failed", "succeeded"]
+    assert records[1]["failure"]["kind"] == "setup" and "can be made" in records[1]["failure"]["message"]
+    assert os.listdir(path) == ["mine"] and "codex-swarm/" + ids[1] in branches(repo)
+
+
+def test_a_task_whose_snapshot_is_gone_fails_its_follower_by_name(swarm, gate):
+    app = swarm(max_parallel=1)
+    first, second = app.start([{"prompt": gate.wait, "worktree": True},
+                               {"prompt": "SAY x", "on_failure": "run", **AFTER}])
+    waits = begin(app, "SAY between")
+    app.stop([first])
+    ended(app, [first])
+    assert ended(app, [second, waits.task_id])[0]["outcome"] == "succeeded", "a cancelled task has one"
+    lost = app.store.get(first)
+    lost.remove()
+    spec = app.store.get(second).spec()
+    with pytest.raises(cms.ToolError, match="There is no snapshot of task %s" % first):
+        cms.snapshot_of(lost)
+    assert spec.worktree and spec.planned is None
+
+
+def test_a_configuration_that_would_open_more_to_the_next_task_keeps_it_from_beginning(swarm, repo, root):
+    app = swarm()
+    config = "[sandbox_workspace_write]\\nwritable_roots = [\\\"%s\\\"]\\n" % root
+    ids = app.start([{"prompt": "SHELL mkdir .codex && printf '%s' >.codex/config.toml" % config,
+                      "worktree": True}, {"prompt": "SAY x", **AFTER}])
+    first, second = ended(app, ids)
+    assert first["outcome"] == "succeeded" and ".codex/config.toml" in second["failure"]["message"]
+    assert not (root / "worktrees" / ids[1]).exists() and "codex-swarm/" + ids[1] not in branches(repo)
+
+
+def test_to_cancel_a_task_before_its_worktree_is_made_leaves_nothing(swarm, repo, gate):
+    app = swarm()
+    ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER}])
+    app.stop(ids)
+    assert [record["outcome"] for record in ended(app, ids)] == ["cancelled"] * 2
+    assert "codex-swarm/" + ids[1] not in branches(repo)
+
+
+def test_what_a_task_is_to_begin_with_does_not_keep_others_from_merging_into_head(swarm, repo, gate):
+    app = swarm()
+    (done,) = chain(app, "echo one >new")
+    app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER}])
+    assert merge(app, [done], into="HEAD")["merged"]
+    gate.open()
+
+
+# -- refused ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("request_, why", [
+    ({"worktree": {"base": "task:1"}}, "Entry 1 is none of those before it"),
+    ({"worktree": {"base": "task:7"}}, "Entry 7 is none of those before it"),
+    ({"worktree": {"base": "task:0123456789ab"}}, "no task `0123456789ab`"),
+    ({"worktree": {"base": "task:"}}, "There is no task ``"),
+    ({"worktree": {"base": "task:0"}}, "It has no worktree, so it leaves no commit"),
+    ({"worktree": {"base": "task:0", "include_changes": True}}, "`include_changes` takes what was changed")])
+def test_what_a_worktree_cannot_begin_with_is_refused_before_anything_starts(swarm, request_, why):
+    app, carries = swarm(), request_["worktree"].get("include_changes", False)
+    with pytest.raises(cms.ToolError) as refused:
+        app.start([{"prompt": "x", "worktree": carries}, {"prompt": "y", **request_}], "tasks")
+    assert why in str(refused.value) and refused.value.what.startswith("`tasks[1]`: ")
+    assert app.store.ids() == []
+
+
+def test_a_task_of_another_repository_is_nothing_to_begin_with(swarm, repo, tmp_path):
+    other = tmp_path / "other"
+    sh(tmp_path, "git", "init", "-q", str(other))
+    sh(other, "git", "-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "x")
+    with pytest.raises(cms.ToolError, match="belongs to another repository"):
+        swarm().start([{"prompt": "x", "worktree": True}, {"prompt": "y", "cwd": str(other), **AFTER}])
+
+
+# -- merged -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (2,), (1,), (0, 2)])
+def test_a_chain_merges_as_a_whole_in_any_order_and_from_its_end_alone(swarm, repo, order, squash):
+    app = swarm()
+    ids = chain(app, "echo one >new", "sed -i.b s/one/two/ new; rm new.b; echo 2 >second",
+                "echo three >>new; git mv -k second third; mv second third")
+    answer = merge(app, [ids[number] for number in order], squash=squash)
+    assert answer["conflicts"] == [] and sorted(answer["merged"]) == sorted(ids[number] for number in order)
+    new = sh(repo, "git", "show", answer["branch"] + ":new")
+    assert new.split() == (["two", "three"] if max(order) == 2 else ["two"])
+    assert ("third" in files_of(repo, answer["branch"])) == (max(order) == 2)
+
+
+def test_what_comes_after_a_merged_task_merges_on_top_of_it(swarm, repo):
+    app = swarm()
+    first, second = chain(app, "echo one >new", "echo two >>new")
+    merge(app, [first], into="HEAD", squash=True)
+    assert not merge(app, [second], into="HEAD")["conflicts"]
+    assert (repo / "new").read_text() == "one\ntwo\n"
