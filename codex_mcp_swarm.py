@@ -10026,7 +10026,7 @@ LINES_OF_OUTPUT = 5                 # of a command, its last ones
 VARIABLES: Mapping[str, Variable] = {
     "CODEX_SWARM_TASK_DIR": Variable(
         "root", _directory,
-        "where tasks are kept (default: $XDG_STATE_HOME/codex-swarm, else ~/.local/state/codex-swarm)"),
+        "where tasks are kept (default: codex-swarm in $XDG_STATE_HOME, else in ~/.local/state)"),
     "CODEX_SWARM_WORKTREE_DIR": Variable(
         "worktree_dir", _directory,
         "where git worktrees are made (default: worktrees in the task directory)"),
@@ -10167,7 +10167,8 @@ SOME = (
 DETACH = arg("-d", "--detach", action="store_true", help="leave it in the background, print the id")
 RUN_OPTIONS = (
     of_tool("codex", "model", "-m", "--model", metavar="MODEL"),
-    of_tool("codex", "sandbox", "-s", "--sandbox"),
+    of_tool("codex", "sandbox", "-s", "--sandbox", metavar="MODE",
+            help=f"{', '.join(SANDBOXES)}; default: codex's own, read-only in untrusted directories"),
     of_tool("codex", "profile", "-p", "--profile", metavar="NAME"),
     of_tool("codex", "timeout_s", "--timeout", metavar="SECONDS"),
     of_tool("codex", "idle_timeout_s", "--idle-timeout", metavar="SECONDS"))
@@ -10198,6 +10199,18 @@ exit status:
   130  Ctrl-C; once all tasks were accepted they go on, the queued ones as well"""
 
 
+def wrapped(text: str, width: int) -> str:
+    """Prose in lines of this width, and what stands in columns within them, where there is room."""
+    import textwrap
+    lines: List[str] = []
+    for line in re.sub(r"(?<=\S)\n(?=\S)", " ", text).split("\n"):
+        begin = len(line) - len(re.sub(r"^ *(\S+( \S+)*  +)?", "", line))
+        hang = begin if begin < 0.6 * width else 4
+        lines += textwrap.wrap(line, width, subsequent_indent=" " * hang, break_long_words=False,
+                               break_on_hyphens=False) or [""]
+    return "\n".join(lines)
+
+
 def parser(prog: str, *arguments: Argument, flags: bool = False, **how: Any) -> Any:
     """With `flags`, those of the server in a group of their own."""
     import argparse
@@ -10207,8 +10220,14 @@ def parser(prog: str, *arguments: Argument, flags: bool = False, **how: Any) -> 
             raise UsageError(f"{message} (`{self.prog} --help` shows what there is)")
     # a width, or argparse imports shutil at every start
     wide = min(100, Look(sys.stdout, {}).size[0])
-    narrow = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=wide, max_help_position=26)
-    made = Parser(prog, allow_abbrev=False, formatter_class=narrow, **how)
+
+    class Narrow(argparse.HelpFormatter):
+        def __init__(self, prog: str) -> None:
+            super().__init__(prog, width=wide, max_help_position=26)
+
+        def _fill_text(self, text: str, width: int, _: str) -> str:
+            return wrapped(text, width)
+    made = Parser(prog, allow_abbrev=False, formatter_class=Narrow, **how)
     for names, traits in arguments:
         made.add_argument(*names, **traits)
     if flags:

@@ -213,6 +213,16 @@ def test_it_fits_a_terminal_of_60_columns_and_follows_its_size(shell, three):
         assert all(re.search(r"\d s\b|\d min$", line) for line in shown[1:4])
 
 
+@pytest.mark.parametrize("words", [["--help"], ["help", "run"], ["help", "top"]])
+def test_help_fits_the_terminal_and_breaks_no_word(shell, words):
+    at = shell(columns=60, lines=200)
+    at.run(*words)
+    assert at.ends() == 0
+    shown = at.text[at.text.index("usage: "):].split("\n")
+    assert max(map(len, shown)) < 60
+    assert "codex-mcp-swarm run" in at.text or "All tasks that have not ended" in at.text
+
+
 def test_keys_show_follow_and_stop_a_task(shell, three, root):
     at = shell()
     at.run("top")
