@@ -791,12 +791,12 @@ class Judge:
         others = schema.get("additionalProperties", not (self.ours and "properties" in schema))
         yield from (f"`{path(key)}` is required" for key in schema.get("required", ()) if key not in value)
         for key, entry in value.items():
-            known = properties.get(key, others)
-            if known is False:
+            expected = properties.get(key, others)
+            if expected is False:
                 what = "an argument" if self.ours else "allowed"
                 yield f"`{path(clip(key, 60))}` is not {what}{_suggestion(key, properties)}"
-            elif known is not True:
-                yield from self.check(known, entry, path(key))
+            elif expected is not True:
+                yield from self.check(expected, entry, path(key))
 
     def _form_problems(self, schema: Mapping[str, Any], value: Any, at: str, name: str) -> Iterator[str]:
         """A reference leads only within the schema, as `#/$defs/name`."""
@@ -1007,7 +1007,7 @@ def with_reasons(left_out: Mapping[str, str]) -> Dict[str, Any]:
     return some([f"{path} ({why})" for path, why in left_out.items()])
 
 
-def told(files: Mapping[str, Any]) -> str:
+def in_words(files: Mapping[str, Any]) -> str:
     """`some` in words."""
     more = files["count"] - len(files["first"])
     return ", ".join(f"`{name}`" for name in files["first"]) + (f" and {more} more" if more else "")
@@ -2609,11 +2609,12 @@ class At:
 
     def _refused(self, words: Sequence[str], done: Done) -> GitError:
         how = f"exit status {done.code}" if done.code > 0 else f"killed by {signal_name(-done.code)}"
-        told = [line for line in done.err.splitlines() if line and not line.startswith(("hint:", "warning:"))]
-        slow = waits_for(self.cwd) if told and told[0].startswith("fatal: gave up") else ""
+        asides = ("hint:", "warning:")
+        lines = [line for line in done.err.splitlines() if line and not line.startswith(asides)]
+        slow = waits_for(self.cwd) if lines and lines[0].startswith("fatal: gave up") else ""
         room = ", and see that there is room" if "unable to write" in done.err else ""
         command = next(word for before, word in zip(("", *words), words) if "-c" not in (before, word))
-        return GitError(f"`git {command}` refused", clip_middle((" ".join(told) or how) + slow, 600),
+        return GitError(f"`git {command}` refused", clip_middle((" ".join(lines) or how) + slow, 600),
                         f"Try it by hand in `{self.cwd}`{room}")
 
     # -- what is there -------------------------------------------------------------
@@ -2752,11 +2753,11 @@ class At:
             yield self.also(GIT_INDEX_FILE=os.path.join(there, "index"), GIT_OBJECT_DIRECTORY=own,
                             GIT_ALTERNATE_OBJECT_DIRECTORIES=f'"{quoted}"')
 
-    def hand_over(self, commit: str, at: "At", known: Sequence[str]) -> None:
+    def hand_over(self, commit: str, at: "At", theirs: Sequence[str]) -> None:
         """Give a commit that was made `aside`, with all that it is made of, to the repository of `at`, which
-        has the commits `known`."""
-        if commit not in known:
-            asked = "\n".join((commit, "--not", *known, ""))
+        has the commits `theirs`."""
+        if commit not in theirs:
+            asked = "\n".join((commit, "--not", *theirs, ""))
             pack = self.run("pack-objects", "--revs", "--stdout", "--quiet", stdin=asked).out
             at("unpack-objects", "-q", stdin=pack)
 
@@ -3253,7 +3254,7 @@ class Snapshot:
                 at("read-tree", "-i", "-m", new)
         named = with_reasons(found.left_out)
         self.tree = tree._replace(head=new, left_out=named, ignored=some(found.ignored))
-        warnings = [f"Not on the branch, only in `{tree.path}`: {told(named)}"] if named else []
+        warnings = [f"Not on the branch, only in `{tree.path}`: {in_words(named)}"] if named else []
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}"
                      for line in dict.fromkeys(found.unread)]
         try:
@@ -3294,14 +3295,14 @@ class Snapshot:
         rows = [] if clean else self.at("ls-files", "--unmerged", "-z").split("\0")[:-1]
         unmerged = sorted({row.partition("\t")[2] for row in rows})
         if unmerged:
-            yield f"Unmerged, with conflict markers as they are: {told(some(unmerged))}"
+            yield f"Unmerged, with conflict markers as they are: {in_words(some(unmerged))}"
         left = undecided(self.at, blobs, self.tree.start, [head])
         if left:
-            where = told(some(left))
+            where = in_words(some(left))
             yield f"Not decided yet, and not merged until it is: what `update_from` left in {where}"
         marked = sorted(_marked(self.at, blobs, "^<<<<<<< ", "^>>>>>>> ") - {*unmerged, *left})
         if marked:
-            yield f"Conflict markers are left in {told(some(marked))}"
+            yield f"Conflict markers are left in {in_words(some(marked))}"
 
     def _submodules(self) -> Iterator[str]:
         for path, name in self.tree.submodules.items():
@@ -3418,10 +3419,10 @@ class Desk:
 
     def _past(self, at: str, parts: Sequence[Part]) -> History:
         tips = {at, *(commit for part in parts for commit in (part.head, part.base))}
-        known = self.history
-        if known is None or not tips.issubset({*known.tips, *known.parents}):
-            self.history = known = History(self.at, tips.union(known.tips if known else ()))
-        return known
+        past = self.history
+        if past is None or not tips.issubset({*past.tips, *past.parents}):
+            self.history = past = History(self.at, tips.union(past.tips if past else ()))
+        return past
 
     def _made(self, at: str, part: Part, step: Step) -> str:
         """The commit that has `part` on top of `at`."""
@@ -3649,7 +3650,7 @@ def update_worktree(git: Git, tree: Worktree, part: Part) -> Tuple[str, List[str
                        " staged", "Reply without `update_from`, and let the task put that in order")
     left = undecided(at, blobs_of(at.changed(tree.start, head)), tree.start, [head])
     if left:
-        raise GitError(stays, f"Conflicts of an earlier `update_from` still stand in {told(some(left))}",
+        raise GitError(stays, f"Conflicts of an earlier `update_from` still stand in {in_words(some(left))}",
                        "Reply without one, and let the task unite them")
     with Desk.beside(at) as desk:
         written, found = desk.united(head, part)
@@ -3716,7 +3717,7 @@ class Forward:
         changed = [change.path for change in self.at.changes("--untracked-files=no")[0]]
         if changed or begun:
             raise GitError(f"The checkout {top} is not clean",
-                           begun[0] if begun else f"Not committed: {told(some(changed))}",
+                           begun[0] if begun else f"Not committed: {in_words(some(changed))}",
                            f"Commit or stash that, or {advice}")
         if self.at.commit_of("HEAD") != self.onto:
             raise GitError(f"HEAD of {top} has moved meanwhile", f"The merge was made for {self.onto[:12]}",
@@ -3727,7 +3728,7 @@ class Forward:
         taken = [path for path in new for above in (*directories_above(path), path)
                  if is_file(os.path.join(top, above))]
         if taken:
-            why = f"Files there that are not committed would be overwritten: {told(some(taken))}"
+            why = f"Files there that are not committed would be overwritten: {in_words(some(taken))}"
             raise GitError(f"{top} stays as it is", why, "Move them away, and call again")
         return branch[len("refs/heads/"):]
 
@@ -3745,7 +3746,7 @@ class Forward:
             return GitError(what, why, f"Everything in {top} stays as it is. Mend that, and call again; "
                             f"the merged commit is {commit}")
         state = f"git was cut off: HEAD of {top} is {at.commit_of('HEAD')}, and not {commit}; " \
-                f"what it holds is not in {told(some(left))}"
+                f"what it holds is not in {in_words(some(left))}"
         return GitError(what, f"{why}. {state}", "Nothing was put back, so that no edit is lost. To go back, "
                         f"run `git stash push --include-untracked` in {top}: what lies there and is not "
                         "committed is in the stash then")
@@ -3868,15 +3869,15 @@ class Clearing:
         copied, others = copied_into(tree.git_dir), found.ignored
         yield from (f"git cannot read all of it: {clip(line, 200)}" for line in found.unread)
         if seal_of(tree) != tree.seal:
-            yield f"Something was done in its submodules: {told(some(list(tree.submodules)))}"
+            yield f"Something was done in its submodules: {in_words(some(list(tree.submodules)))}"
         not_taken = {name: why for name, why in found.left_out.items() if name not in copied}
         if not_taken:
-            yield f"No commit takes {told(with_reasons(not_taken))}"
+            yield f"No commit takes {in_words(with_reasons(not_taken))}"
         own = [name for name in sorted(copied) if mark_of(tree.path, name) not in copied | {""}]
         if own:
-            yield f"A copied file was changed: {told(some(own))}"
+            yield f"A copied file was changed: {in_words(some(own))}"
         if others and not self.ignored:
-            yield (f"Ignored files were made there: {told(some(others))}; "
+            yield (f"Ignored files were made there: {in_words(some(others))}; "
                    "`codex-mcp-swarm sweep --ignored` removes them as well")
 
     def _check_whole(self, tip: str) -> None:
@@ -4783,8 +4784,8 @@ class Exec:
 
     def warnings(self) -> Tuple[str, ...]:
         by_itself = self.asked.sandbox is None and self.ran.sandbox == SANDBOXES[0]
-        told = (*self.tail.progress.warnings, *rejections(self.task.tail("stderr.log")))
-        return (READ_ONLY, *told) if by_itself else told
+        warnings = (*self.tail.progress.warnings, *rejections(self.task.tail("stderr.log")))
+        return (READ_ONLY, *warnings) if by_itself else warnings
 
 
 def prompt_of(task: TaskDir, results: Mapping[str, str]) -> str:
@@ -4848,15 +4849,15 @@ class Idle:
     def __init__(self, host: Host, task: TaskDir, limit_s: float, launcher: bool = False) -> None:
         self.host, self.limit_s, self.launcher = host, limit_s, launcher
         self.files = [task.file(name) for name in ("events.jsonl", "stderr.log", "setup.log")]
-        self.told, self.done = [], (0.0, 0)     # type: List[float], Tuple[float, int]
+        self.modified, self.done = [], (0.0, 0)     # type: List[float], Tuple[float, int]
         self.alive_at = self.looked_at = host.monotonic()
 
     def seconds(self, child: int, codex_pid: Optional[int]) -> float:
         """Since the last sign of what runs now: codex or the setup command. Its processes are looked at
         after each quarter of the limit without another one."""
         now = self.host.monotonic()
-        before, self.told = self.told, list(map(modified_at, self.files))
-        alive = self.told != before
+        before, self.modified = self.modified, list(map(modified_at, self.files))
+        alive = self.modified != before
         if not alive and now >= max(self.alive_at, self.looked_at) + self.limit_s / 4:
             working = self.host.descendants(child) | {child} - {codex_pid}
             cpu_s, written = self.host.done_by(() if codex_pid and self.launcher else working)
@@ -5562,10 +5563,10 @@ def summary(running: Sequence[Known], total: int, failed: int, now: float) -> st
         p, since = one.progress, one.tail.phase_at
         does = f"{VERBS[p.phase]} `{clip(p.detail, 60)}`" if p.detail and p.phase in VERBS else p.phase.value
         return f"`{one.name}` {does}" + (f" for {age(now, since):.0f} s" if since else "")
-    told = ", ".join(map(words, sorted(running, key=lambda one: -one.tail.phase_at)[:3]))
+    doing = ", ".join(map(words, sorted(running, key=lambda one: -one.tail.phase_at)[:3]))
     more = f", and {len(running) - 3} more" if len(running) > 3 else ""
     ended = f"{total - len(running)} of {total} done" + (f", {failed} failed" if failed else "")
-    return ended + (f"; {told}{more}" if told else "")
+    return ended + (f"; {doing}{more}" if doing else "")
 
 
 def age(now: float, then: float) -> float:
@@ -5901,14 +5902,14 @@ def one_named(watch: Watch, name: str) -> str:
     return ids[0]
 
 
-class Found(NamedTuple):
+class Page(NamedTuple):
     """Tasks of a list that goes on at `cursor`; empty: it does not."""
     task_ids: List[str]
     cursor: str = ""
     left: int = 0                       # how many more nobody has collected, at most
 
 
-class Listed(NamedTuple):
+class TaskRow(NamedTuple):
     """What a list says of a task; times of day are UTC."""
     task_id: str
     state: State
@@ -5949,7 +5950,7 @@ class TaskRecord(NamedTuple):
     started_at: Optional[float] = None  # Unix seconds
 
 
-class Reach(NamedTuple):
+class Access(NamedTuple):
     """What workspace-write lets a task write, as real paths."""
     writable: List[str]
     closed: List[str]                   # which of codex's own places are closed to it
@@ -5965,7 +5966,7 @@ class Thread(NamedTuple):
     usage: Optional[Usage] = None       # at the end of the last turn that told
 
 
-class Brought(NamedTuple):
+class Incoming(NamedTuple):
     """What tasks bring to a merge."""
     parts: List[Part]
     checkout: str                       # that they came from; empty where nothing tells
@@ -6131,7 +6132,7 @@ class Bounds(Room):
     def _written_by(self, spec: Spec) -> List[str]:
         if asked(spec.arguments, spec.overrides).sandbox == SANDBOXES[0]:
             return []
-        return self._reach(spec, self.config.worktree_dir if spec.checkout else spec.cwd).writable
+        return self._access(spec, self.config.worktree_dir if spec.checkout else spec.cwd).writable
 
     def made_around(self, cwd: str) -> Tuple[str, Optional[Worktree]]:
         """The id of the task for which the directory around `cwd` was made, empty for none, and its worktree,
@@ -6154,17 +6155,17 @@ class Bounds(Room):
         mode = asked(spec.arguments, spec.overrides).sandbox
         if mode not in (None, SANDBOXES[1]):
             return spec
-        reach = self._reach(spec, place)
+        access = self._access(spec, place)
         root, trees = os.path.realpath(self.config.root), os.path.realpath(self.config.worktree_dir)
         ours = {root: "none"} if is_inside(trees, root) else {root: "none", trees: "read"}
-        within = [(own, top) for own in ours for top in reach.writable if is_inside(own, top)]
-        lost, doubt = self._lost(reach.writable, root, trees), self._in_doubt(reach, ours)
+        within = [(own, top) for own in ours for top in access.writable if is_inside(own, top)]
+        lost, doubt = self._lost(access.writable, root, trees), self._in_doubt(access, ours)
         if not within and not lost and not doubt:
             return spec
         first = {os.path.join(top, os.path.relpath(own, top).split(os.sep)[0]) for own, top in within}
-        way = dict.fromkeys(sorted(first.difference(reach.writable, ours)), "read")
-        files = {**dict.fromkeys(reach.closed, "read"), **way,
-                 **dict.fromkeys(reach.writable, "write"), **ours}
+        way = dict.fromkeys(sorted(first.difference(access.writable, ours)), "read")
+        files = {**dict.fromkeys(access.closed, "read"), **way,
+                 **dict.fromkeys(access.writable, "write"), **ours}
         why = self._no_profile(spec, lost, files)
         if why:
             part = f", part of `{within[0][1]}`, which is its to write" if within else ""
@@ -6175,7 +6176,7 @@ class Bounds(Room):
         closed_way = f"This task cannot write in {', '.join(way)}: tasks are kept there" if way else ""
         unsure = "It is not certain what `writable_roots` opens: what is in doubt stays closed to this task"
         warnings = add_warning(spec.warnings, closed_way, unsure if doubt else "")
-        profile = {"extends": ":workspace", "network": {"enabled": reach.network}, "filesystem": files}
+        profile = {"extends": ":workspace", "network": {"enabled": access.network}, "filesystem": files}
         return spec._replace(warnings=warnings, permissions=profile)
 
     def _lost(self, writable: Sequence[str], root: str, trees: str) -> List[str]:
@@ -6203,12 +6204,12 @@ class Bounds(Room):
         names = (self.config.root, self.config.worktree_dir)
         return [link for name in names for link in (*directories_above(name), name) if os.path.islink(link)]
 
-    def _in_doubt(self, reach: Reach, ours: Iterable[str]) -> bool:
+    def _in_doubt(self, access: Access, ours: Iterable[str]) -> bool:
         kept = (*ours, *map(os.path.dirname, self._links()))
-        return any(is_inside(path, top) for path in kept for top in reach.doubtful) or any(
-            is_inside(top, own) for own in ours for top in reach.doubtful)
+        return any(is_inside(path, top) for path in kept for top in access.doubtful) or any(
+            is_inside(top, own) for own in ours for top in access.doubtful)
 
-    def _reach(self, spec: Spec, place: str) -> Reach:
+    def _access(self, spec: Spec, place: str) -> Access:
         """Source: codex-cli 0.169.0, whose layers are /etc/codex, CODEX_HOME, `.codex` from the project's top
         to cwd, -c."""
         home, profile = spec.codex_home or self.config.codex_home, spec.arguments.get("profile")
@@ -6239,7 +6240,7 @@ class Bounds(Room):
             else:
                 roots.append(path)
         there = filter(os.path.isdir, filter(os.path.isabs, roots))
-        return Reach([os.path.realpath(path) for path in (place, *there)], closed,
+        return Access([os.path.realpath(path) for path in (place, *there)], closed,
                      given.get("network_access") is True,
                      [os.path.realpath(path) if os.path.isabs(path) else "/" for path in doubtful])
 
@@ -6263,8 +6264,8 @@ class Bounds(Room):
         ToolError, OSError."""
         for name, word in needed(spec).items():
             help_text = self._codex_says(spec.codex, "exec --help")
-            known = re.findall(r"(?m)^ +(?:-\w, +)?(--[\w-]+|[a-z]+)\b", help_text)
-            if known and word not in known:
+            in_help = re.findall(r"(?m)^ +(?:-\w, +)?(--[\w-]+|[a-z]+)\b", help_text)
+            if in_help and word not in in_help:
                 version = dotted(self.codex_version(spec.codex)) or "of an unknown version"
                 raise ToolError(f"`{name}` is not possible", f"{spec.codex} is {version}: it has no `{word}`",
                                 "Update codex (`npm install -g @openai/codex`), or leave it out")
@@ -6392,7 +6393,7 @@ class Lists(Room):
         super().__init__(*bounds.ground)
         self.bounds = bounds
 
-    def now(self, cwd: str = "") -> Found:
+    def now(self, cwd: str = "") -> Page:
         """What runs, what was lost and nobody was told of, and, of what ended and nobody has collected, the
         newest. The cursor is the end of what `since` tells. Raises: ToolError, OSError."""
         near, live, text = self._near(cwd), self.watch.live(), self.store.ended.text()
@@ -6401,9 +6402,9 @@ class Lists(Room):
         some_of = itertools.islice((i for i in wanted if self._is_wanted(i) and near(i)), WANTED_SHOWN)
         shown = list(some_of)
         left = len(wanted) - 1 - wanted.index(shown[-1]) if len(shown) == WANTED_SHOWN else 0
-        return Found(list(dict.fromkeys([*filter(near, live), *shown])), cursor, left)
+        return Page(list(dict.fromkeys([*filter(near, live), *shown])), cursor, left)
 
-    def all(self, cursor: str = "", cwd: str = "") -> Found:
+    def all(self, cursor: str = "", cwd: str = "") -> Page:
         """What runs, then what has ended, the newest first. Raises: ToolError, OSError."""
         near, live, ended = self._near(cwd), self.watch.live(), self.store.ended
         found = [] if cursor else [task_id for task_id, runs in live.items() if runs and near(task_id)]
@@ -6412,10 +6413,10 @@ class Lists(Room):
             if (not cursor or stamp < cursor.zfill(13)) and self.store.has(task_id) and near(task_id):
                 found.append(task_id)
             if len(found) == room:
-                return Found(found, stamp)
-        return Found(found)
+                return Page(found, stamp)
+        return Page(found)
 
-    def since(self, cursor: str, cwd: str = "") -> Found:
+    def since(self, cursor: str, cwd: str = "") -> Page:
         """What has ended since, in the order in which that was seen. Raises: ToolError, OSError."""
         near, ended = self._near(cwd), self.store.ended
         self.watch.live()                                   # notes what has ended by now
@@ -6428,7 +6429,7 @@ class Lists(Room):
                 found.append(task_id)
             if len(found) == LIST_SHOWN:
                 break
-        return Found(found, cursor)
+        return Page(found, cursor)
 
     def _is_wanted(self, task_id: str) -> bool:
         """Unless it was swept, or the mark of it was lost when a server was killed."""
@@ -6582,7 +6583,7 @@ class Compare(Room):
         if seen.worktree:
             return seen, common_of(seen.worktree)
         if not os.path.isdir(cwd) or not top_of(cwd):
-            said = f". Codex said that it edited {told(some(seen.files))}" if seen.files else ""
+            said = f". Codex said that it edited {in_words(some(seen.files))}" if seen.files else ""
             why = f"It had no worktree, and {cwd} is not in a git repository{said}"
             raise ToolError(f"There is nothing to compare of task {task_id}",
                             "Its worktree is made when it begins" if seen.spec.planned else why,
@@ -6732,13 +6733,13 @@ class Merger(Room):
         command runs, up to VERIFY_S. Raises: ToolError, OSError."""
         self.git.check_merge_tree()
         self.proof.check(wish)
-        brought = self.parts(task_ids)
-        target = self._target(brought, wish)
-        tried = self._try(target, brought.parts, wish, call)
+        incoming = self.parts(task_ids)
+        target = self._target(incoming, wish)
+        tried = self._try(target, incoming.parts, wish, call)
         going, rows = tried.going, tried.rows
         answer: Dict[str, Any] = {
-            "dry_run": wish.dry_run, "onto": target.onto, **_those(going, brought.parts), **tried.findings,
-            **counts_of(rows), "warnings": brought.warnings}
+            "dry_run": wish.dry_run, "onto": target.onto, **_those(going, incoming.parts), **tried.findings,
+            **counts_of(rows), "warnings": incoming.warnings}
         if tried.merged.commit == target.onto and going:
             return {**answer, "merged": [], "already_in": answer["merged"]}
         forward, verify = Forward(target.at, target.onto), self.config.merge_verify
@@ -6750,7 +6751,7 @@ class Merger(Room):
             return {**answer, "blocked": str(blocked or "")}
         answer["verify"] = self.proof.of(target, tried.merged, going, call) if verify else {}
         if answer["verify"].get("exit_status", 0) != 0:
-            return {**answer, **_those([], brought.parts), **counts_of([])}
+            return {**answer, **_those([], incoming.parts), **counts_of([])}
         self.proof.check_wanted(call)
         return {**answer, **self._move(target, forward, tried)}
 
@@ -6784,7 +6785,7 @@ class Merger(Room):
                 aside.hand_over(whole.commit, target.at, [onto, *heads])
             return Tried(whole, going, rows, findings)
 
-    def parts(self, task_ids: Sequence[str]) -> Brought:
+    def parts(self, task_ids: Sequence[str]) -> Incoming:
         """Raises: ToolError."""
         ended = {task_id: self._ended_tree(task_id) for task_id in dict.fromkeys(task_ids)}
         common, warnings = common_of(next(iter(ended.values()))[2]), []    # type: str, List[str]
@@ -6806,7 +6807,7 @@ class Merger(Room):
             if part.head not in results and self.watch.last_home(self.view.of(part.task_id), branch) != reply:
                 warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
         checkout = next((spec.checkout for spec, _, _ in ended.values() if spec.checkout), "")
-        return Brought(list(parts.values()), checkout, common, warnings)
+        return Incoming(list(parts.values()), checkout, common, warnings)
 
     def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
         """A task whose work can be merged. Raises: ToolError."""
@@ -6846,19 +6847,19 @@ class Merger(Room):
             tips.append(tip)
         return tips
 
-    def _target(self, brought: Brought, wish: Wish) -> Target:
+    def _target(self, incoming: Incoming, wish: Wish) -> Target:
         """Raises: ToolError."""
-        checkout = self.bounds.directory(wish.cwd) if wish.cwd else brought.checkout
-        checkout = checkout or self.worktrees.first_checkout(brought.common)
+        checkout = self.bounds.directory(wish.cwd) if wish.cwd else incoming.checkout
+        checkout = checkout or self.worktrees.first_checkout(incoming.common)
         if not os.path.isdir(checkout):
             raise ToolError("The checkout that the tasks came from is not there any more",
                             f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
         git_dir = self.bounds.check_ours(checkout)
         top, onto = self.git.at(checkout).head(wish.base)
         self.bounds.check_allowed(top)
-        if repository_of(top)[0] != brought.common:
+        if repository_of(top)[0] != incoming.common:
             raise ToolError("The tasks belong to another repository",
-                            f"Theirs is {brought.common}, `cwd` is in {repository_of(top)[0]}",
+                            f"Theirs is {incoming.common}, `cwd` is in {repository_of(top)[0]}",
                             "Leave `cwd` out")
         at, merge_id = self.git.checkout(git_dir, top), self.host.new_task_id()
         if wish.into != "HEAD":
@@ -6923,7 +6924,7 @@ class Merger(Room):
             blobs = blobs_of(at.changed(part.start, part.head))
             if set(files) & set(undecided(at, blobs, part.start, [part.head])):
                 whose.append(part.name)
-        raise ToolError(f"Conflicts are not united yet: {told(some(files))}",
+        raise ToolError(f"Conflicts are not united yet: {in_words(some(files))}",
                         "Of what `update_from` left there, a marker, a separator between both sides, "
                         f"or {LIST} still stands",
                         f"codex_reply to {' or '.join(whose or ['the task'])}, for it to unite them, "
@@ -7071,11 +7072,11 @@ class Planner(Room):
         self.watch.check_idle(tree.path, f"{tree.path} cannot be updated")
         task_id = self.watch.task_or_ref(name, self.git.within(tree.git_dir))
         if task_id:
-            brought, own = self.merger.parts([task_id]), common_of(tree)
-            if brought.common != own:
+            incoming, own = self.merger.parts([task_id]), common_of(tree)
+            if incoming.common != own:
                 raise ToolError(f"`update_from`: task {name} belongs to another repository",
-                                f"Its is {brought.common}, that of this thread {own}", "Leave it out")
-            return brought.parts[0]
+                                f"Its is {incoming.common}, that of this thread {own}", "Leave it out")
+            return incoming.parts[0]
         commit = commit_named(self.git.within(tree.git_dir), "update_from", name)
         return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
 
@@ -7115,15 +7116,15 @@ class Planner(Room):
                             "Start a new task with everything it needs in the prompt, or restart the server "
                             "without --ephemeral")
         if task_id is not None:
-            known = self.view.of(task_id).whole(f"Task {task_id} cannot be continued").thread_id
-            if known is None:
+            of_task = self.view.of(task_id).whole(f"Task {task_id} cannot be continued").thread_id
+            if of_task is None:
                 raise ToolError(f"Task {task_id} has no thread to continue",
                                 "It ended before Codex opened one, or Codex has not opened it yet",
                                 "See codex_status; start a new task if it has ended")
-            if thread_id is not None and thread_id.lower() != known.lower():
+            if thread_id is not None and thread_id.lower() != of_task.lower():
                 raise ToolError("`threadId` and `task_id` name different threads",
-                                f"Task {task_id} has the thread {known}", "Send one of them")
-            thread_id = known
+                                f"Task {task_id} has the thread {of_task}", "Send one of them")
+            thread_id = of_task
         return thread_id
 
     def _thread(self, request: Mapping[str, Any]) -> Thread:
@@ -7340,7 +7341,7 @@ class Starter(Room):
         prompt = f"{plan.prompt}\n\n" + UNITE.format(part.name, ", ".join(conflicts[:FILES_SHOWN]))
         plan = plan._replace(prompt=prompt if len(prompt) <= MAX_PROMPT_CHARS else plan.prompt)
         return warned(plan, f"Merged {part.name} into the worktree with conflicts, marked in "
-                            f"{told(some(conflicts))}: the task has to unite them")
+                            f"{in_words(some(conflicts))}: the task has to unite them")
 
     def _check_depth(self) -> None:
         """Raises: ToolError when this server runs inside of so many tasks that it may start nothing."""
@@ -7916,10 +7917,10 @@ class Doctor(Room):
 
     def client(self, name: str) -> Iterator[Finding]:
         """Whether a client can start us, by each of our entries, and how long it waits for a call."""
-        told = {"`codex mcp list`": self.ask("mcp", "list", "--json").out} if name == "codex" else {}
+        settings = {"`codex mcp list`": self.ask("mcp", "list", "--json").out} if name == "codex" else {}
         paths = [os.path.join(self.cwd, os.path.expanduser(file)) for file in CLIENTS[name].files]
-        told.update((f"`{path}`", text_in(path)) for path in paths if os.path.isfile(path))
-        for where, text in told.items():
+        settings.update((f"`{path}`", text_in(path)) for path in paths if os.path.isfile(path))
+        for where, text in settings.items():
             try:
                 for entry in our_entries(text, self.cwd):
                     yield self.one(f"client {name}", lambda: self.entry(name, where, entry))
@@ -8030,11 +8031,11 @@ class Swarm:
         self._sweep_by_itself()
         return ids
 
-    def listed(self, task_id: str) -> Listed:
+    def row_of(self, task_id: str) -> TaskRow:
         """What a list says of a task. Raises: as `record`."""
         seen = self.view.of(task_id)
         spec, report, tree = seen.spec, seen.report, seen.worktree
-        return Listed(task_id, seen.status.state, seen.status.outcome, spec.title or None,
+        return TaskRow(task_id, seen.status.state, seen.status.outcome, spec.title or None,
                       spec.checkout or spec.cwd, tree.branch if tree else None, utc(spec.created_at),
                       utc(report.ended_at) if report else None,
                       round(report.elapsed_s, 1) if report else age(self.host.now(), spec.created_at),
@@ -8127,7 +8128,7 @@ def _surprises(task_id: str, outcome: Optional[Outcome], tree: Worktree) -> Iter
         yield f"Task {task_id} {outcome and outcome.value}: its branch has what it did"
     for files, why in ((tree.left_out, ""), (tree.ignored, " and ignored")):
         if files and os.path.isdir(tree.path):
-            yield f"Not on the branch of task {task_id}, only in `{tree.path}`{why}: {told(files)}"
+            yield f"Not on the branch of task {task_id}, only in `{tree.path}`{why}: {in_words(files)}"
 
 
 def _finding(before: Sequence[Part], part: Part, files: Sequence[Conflict], onto: str) -> Dict[str, Any]:
@@ -8342,11 +8343,11 @@ def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     return Answer({"tasks": with_overlaps(swarm, records), **more, "cursor": found.cursor})
 
 
-def _list_of(swarm: Swarm, found: Found) -> Dict[str, Any]:
+def _list_of(swarm: Swarm, found: Page) -> Dict[str, Any]:
     rows = []
     for task_id in found.task_ids:
         with contextlib.suppress(ToolError):            # swept meanwhile
-            rows.append(to_json(swarm.listed(task_id)))
+            rows.append(to_json(swarm.row_of(task_id)))
     return {"tasks": rows, **({"cursor": found.cursor} if found.cursor else {})}
 
 
@@ -8656,10 +8657,10 @@ def record_of(swarm: Swarm, task_id: str) -> Dict[str, Any]:
 
 def is_over(swarm: Swarm, wait: Wait, since: float) -> Tuple[bool, str, float]:
     """(whether what is waited for has come, a summary, when something last happened)."""
-    ended, told, last = swarm.watch.standing(wait.task_ids)
+    ended, words, last = swarm.watch.standing(wait.task_ids)
     timed_out = wait.timeout_s is not None and swarm.host.now() >= since + wait.timeout_s
     enough = bool(ended) if wait.mode == "any" else len(ended) == len(wait.task_ids)
-    return enough or timed_out, told, last
+    return enough or timed_out, words, last
 
 
 # Fitting a result into what a client shows its model. Everything is measured as it goes out: serialised.
@@ -8823,7 +8824,7 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield from _progress_lines(record["progress"]) if "progress" in record else ()
     yield from _worktree_lines(record["worktree"]) if "worktree" in record else ()
     yield from _named_lines(record, {"outside_write_paths": "outside write_paths"})
-    yield from (f"also touched by task {other}: {told(files)}"
+    yield from (f"also touched by task {other}: {in_words(files)}"
                 for other, files in record.get("overlaps", {}).items())
     plain = ("ended", "sandbox", "model", "codex_home")
     yield from (f"{key}: {record[key]}" for key in plain if record.get(key))
@@ -8866,7 +8867,7 @@ FILES_OF_A_WORKTREE = {"carried": "uncommitted changes that came along", "copied
 
 
 def _named_lines(data: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:
-    return (f"{words[key]}: {told(data[key])}" for key in words if isinstance(data.get(key), dict))
+    return (f"{words[key]}: {in_words(data[key])}" for key in words if isinstance(data.get(key), dict))
 
 
 def _headline(record: Mapping[str, Any]) -> str:
@@ -8904,7 +8905,7 @@ def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
     yield ", ".join(filter(None, (where, diffstat(tree))))
     yield from _named_lines(tree, FILES_OF_A_WORKTREE)
     unseen = tree.get("unseen", {})
-    yield from (f"only in your checkout, {kind}: {told(files)}" for kind, files in unseen.items())
+    yield from (f"only in your checkout, {kind}: {in_words(files)}" for kind, files in unseen.items())
 
 
 FACTS_OF_A_MERGE = {"undo": "To go back", "blocked": "Without the dry run it would be refused",
@@ -9068,13 +9069,13 @@ def web_page(shown: Sequence[Card]) -> str:
     """The report of these tasks, one or more."""
     first, last = shown[0].begin, max(card.begin + card.record["elapsed_s"] for card in shown)
     when = " to ".join(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (first, last))
-    told, policy = account([card.record for card in shown]), "default-src 'none'; style-src 'unsafe-inline'"
+    title, policy = account([card.record for card in shown]), "default-src 'none'; style-src 'unsafe-inline'"
     return "\n".join((
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{told}</title>\n<style>\n{REPORT_STYLE}\n</style>\n</head>\n<body>",
-        f'<h1>codex-mcp-swarm</h1>\n<p>{told}</p>\n<p class="soft">{when}; grey: until codex began</p>',
+        f"<title>{title}</title>\n<style>\n{REPORT_STYLE}\n</style>\n</head>\n<body>",
+        f'<h1>codex-mcp-swarm</h1>\n<p>{title}</p>\n<p class="soft">{when}; grey: until codex began</p>',
         *_timeline(shown, first, max(last - first, 1.0)), *itertools.chain(*map(_section, shown)),
         "</body>\n</html>\n"))
 
@@ -9563,8 +9564,8 @@ class Era:
     def prompts_list(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
         title = self.since("2025-06-18")
         return {"prompts": [{"name": p.name, "description": p.description,
-                             "arguments": [{"name": name, "description": told, "required": name == p.needs}
-                                           for name, told in p.arguments.items()],
+                             "arguments": [{"name": name, "description": text, "required": name == p.needs}
+                                           for name, text in p.arguments.items()],
                              **({"title": p.title} if title else {})} for p in PROMPTS.values()]}
 
     def prompts_get(self, params: Mapping[str, Any], call: Call) -> Dict[str, Any]:
@@ -10155,8 +10156,8 @@ def of_tool(tool: str, name: str, *names: str, **how: Any) -> Argument:
     kinds: Mapping[str, Dict[str, Any]] = {
         "boolean": {"action": "store_true"}, "array": {"action": "append"}, "number": {"type": float}}
     traits = {"choices": schema["enum"]} if "enum" in schema else kinds.get(schema["type"], {})
-    told = schema.get("description", "")
-    return arg(*names, **{"dest": name, "help": told[:1].lower() + told[1:], **traits, **how})
+    text = schema.get("description", "")
+    return arg(*names, **{"dest": name, "help": text[:1].lower() + text[1:], **traits, **how})
 
 
 JSON = arg("--json", action="store_true", help="the same as JSON")
@@ -10392,9 +10393,9 @@ def for_people(said: Any, key: str = "advice", about: str = "") -> Any:
     if not isinstance(said, str) or key not in ADVISING:
         return said
     program, named = shell_words(this_program()), set(re.findall(rf"\b[Tt]ask ({TASK_ID})", said))
-    known = about or "".join(named) * (len(named) == 1)
+    task_id = about or "".join(named) * (len(named) == 1)
     said = re.sub(r"`tasks\[(\d+)\](`:?|\.)", lambda at: f"task {int(at[1]) + 1}" + ENTRIES[at[2]], said)
-    typed = lambda at: re.sub(r"\bID(\.\.\.)?", known or r"\g<0>", TYPED[at[0]]).replace("PROGRAM", program)
+    typed = lambda at: re.sub(r"\bID(\.\.\.)?", task_id or r"\g<0>", TYPED[at[0]]).replace("PROGRAM", program)
     return re.sub("|".join(sorted(map(re.escape, TYPED), reverse=True)), typed, said)
 
 
@@ -11036,25 +11037,25 @@ class Terminal(Look):
 
 
 def records_now(swarm: Swarm, task_ids: Iterable[str],
-                known: Dict[str, Dict[str, Any]]) -> List[Dict[str, Any]]:
+                records: Dict[str, Dict[str, Any]]) -> List[Dict[str, Any]]:
     """The records of tasks as a display needs them. What has ended is read once: `known` keeps them."""
     for task_id in task_ids:
-        if "outcome" not in known.get(task_id, {}):
+        if "outcome" not in records.get(task_id, {}):
             record = record_of(swarm, task_id)
-            known[task_id] = {**record, "content": clip(record.get("content", ""), 400)}
-    return [known[task_id] for task_id in task_ids]
+            records[task_id] = {**record, "content": clip(record.get("content", ""), 400)}
+    return [records[task_id] for task_id in task_ids]
 
 
 def watch_live(swarm: Swarm, task_ids: Sequence[str], out: TextIO) -> List[str]:
     """Show these tasks on a terminal until all have ended, or Ctrl-C. Returns those that go on. Raises:
     SystemExit for another signal that ends us."""
-    known: Dict[str, Dict[str, Any]] = {}
-    running = lambda: [r["task_id"] for r in records_now(swarm, task_ids, known) if "outcome" not in r]
+    records: Dict[str, Dict[str, Any]] = {}
+    running = lambda: [r["task_id"] for r in records_now(swarm, task_ids, records) if "outcome" not in r]
     with contextlib.suppress(KeyboardInterrupt), Terminal(out, swarm.environ) as terminal:
         while running():
-            terminal.draw(overview([*known.values()], terminal))
+            terminal.draw(overview([*records.values()], terminal))
             terminal.keys(PROGRESS_GAP_S)
-        terminal.draw(terminal.tasks([*known.values()], brief=True), last=True)
+        terminal.draw(terminal.tasks([*records.values()], brief=True), last=True)
     return running()
 
 
@@ -11407,16 +11408,16 @@ def command_completion(typed: Typed) -> int:
 def may_follow(swarm: Swarm, words: Sequence[str]) -> Iterator[str]:
     """The words that may stand behind these; nothing where a file may, or what nobody can know."""
     row = next((COMMANDS[word] for word in words if word in COMMANDS), None)
-    known = (*(row.arguments if row else ()), *(SERVER_FLAGS if not row or row.flags else ()))
+    arguments = (*(row.arguments if row else ()), *(SERVER_FLAGS if not row or row.flags else ()))
     last = "".join([word for word in words if word != "="][-1:])        # bash makes three words of --flag=x
-    wanted = [how for names, how in known if last in names and how.get("action", "append") == "append"]
-    for how in wanted or [how for names, how in known if not names[0].startswith("-")]:
+    wanted = [how for names, how in arguments if last in names and how.get("action", "append") == "append"]
+    for how in wanted or [how for names, how in arguments if not names[0].startswith("-")]:
         meant = how.get("metavar")
         named = newest_ids(swarm) if meant in ("ID", "TASK") else COMMANDS if meant == "COMMAND" else ()
         yield from how.get("choices", named)
     if not wanted:
         yield from () if row else (*COMMANDS, "--version")
-        yield from (name for names, _ in known for name in names if name.startswith("-"))
+        yield from (name for names, _ in arguments for name in names if name.startswith("-"))
         yield "--help"
 
 
