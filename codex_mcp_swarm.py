@@ -7469,9 +7469,8 @@ class Starter(Room):
 
 def _ended(record: TaskRecord, report: Report) -> TaskRecord:
     return record._replace(
-        threadId=report.thread_id, content=report.content, structured=report.structured,
-        failure=report.failure, sandbox=report.sandbox, model=report.model, usage=report.usage,
-        worktree=report.worktree and shown(report.worktree), outside_write_paths=report.outside_write_paths,
+        content=report.content, structured=report.structured, failure=report.failure, sandbox=report.sandbox,
+        model=report.model, usage=report.usage, outside_write_paths=report.outside_write_paths,
         warnings=report.warnings, exit_code=report.exit_code, elapsed_s=round(report.elapsed_s, 1))
 
 
@@ -7484,7 +7483,6 @@ def _thinking(p: Progress) -> str:
 
 def _running(record: TaskRecord, seen: Seen, now: float) -> TaskRecord:
     p, spec, idle_since = seen.progress, seen.spec, seen.status.idle_since
-    tree = spec.worktree or spec.planned
     limit_s = spec.arguments.get("idle_timeout_s", 0)
     live = {"phase": p.phase.value, "detail": p.detail, "phase_s": age(now, seen.phase_at or spec.created_at),
             "last_event_s": age(now, seen.changed_at or spec.created_at), "tools": dict(p.tools),
@@ -7495,8 +7493,7 @@ def _running(record: TaskRecord, seen: Seen, now: float) -> TaskRecord:
             "unknown_events": p.unknown}
     ran = asked(spec.arguments, spec.overrides)
     return record._replace(
-        threadId=seen.thread_id, sandbox=ran.sandbox, model=ran.model,
-        worktree=tree and shown(tree), elapsed_s=age(now, spec.created_at),
+        sandbox=ran.sandbox, model=ran.model, elapsed_s=age(now, spec.created_at),
         warnings=tuple(dict.fromkeys((*spec.warnings, *p.warnings))),
         progress={k: v for k, v in live.items() if k.endswith("_s") or v not in ("", {}, 0)})
 
@@ -8048,16 +8045,16 @@ class Swarm:
 
         Raises: ToolError when there is no such task; OSError when the system is exhausted."""
         seen = self.view.of(task_id)
-        spec, status = seen.spec, seen.status
+        spec, status, report = seen.spec, seen.status, seen.report
+        tree = report.worktree if report else spec.worktree or spec.planned
         record = TaskRecord(
-            task_id, spec.title or None, status.state, status.outcome,
-            codex_home=spec.arguments.get("codex_home"), on_limit=spec.arguments.get("on_limit"),
-            attempts=status.attempts, started_at=round(spec.created_at, 3))
-        if seen.report is None:
-            return to_json(_running(record, seen, self.host.now()))
-        record = _ended(record, seen.report)
-        if spec.review:                         # whose usage codex counts as nothing
-            record = record._replace(findings=tuple(comments_in(record.content or "")), usage=None)
+            task_id, spec.title or None, status.state, status.outcome, seen.thread_id,
+            worktree=tree and shown(tree), codex_home=spec.arguments.get("codex_home"),
+            on_limit=spec.arguments.get("on_limit"), attempts=status.attempts,
+            started_at=round(spec.created_at, 3))
+        record = _ended(record, report) if report else _running(record, seen, self.host.now())
+        if spec.review and report:              # whose usage codex counts as nothing
+            record = record._replace(findings=tuple(comments_in(report.content or "")), usage=None)
         return to_json(record)
 
     def sweep(self, dry_run: bool = False, ignored: bool = False, merged: bool = False,
@@ -8800,14 +8797,10 @@ def render(data: Dict[str, Any]) -> str:
 
 
 def _list_lines(data: Mapping[str, Any]) -> Iterator[str]:
-    for place, record in enumerate(data["tasks"]):
-        yield from [""] * bool(place)
-        yield from _record_lines(record)
-    if not data["tasks"]:
-        yield "No task is running."
+    lines = [line for record in data["tasks"] for line in ("", *_record_lines(record))]
+    yield from lines[1:] or ["No task is running."]
     yield from _tail_lines(data)
-    if "note" in data:
-        yield data["note"]
+    yield from (data[key] for key in ("note",) if key in data)
 
 
 def _tail_lines(data: Mapping[str, Any]) -> Iterator[str]:

@@ -88,8 +88,8 @@ def test_whoever_reads_events_by_cursor_gets_each_of_them_once_in_order(tmp_path
                 f.write(pieces.pop(0) if pieces else b"")
             how = {"cursor": cursor, "max_chars": chance.choice([0, 1, 500]),
                    "limit": chance.choice([1, 3, 1000])}
-            before, (events, cursor, _) = cursor, cms._page_of_events(
-                str(path), how, chance.choice([100, 1000, 100000]))
+            rooms = [chance.choice([100, 1000, 100000]) for _ in range(2)]
+            before, (events, cursor, _) = cursor, cms._page_of_events(str(path), how, *rooms)
             assert cursor > before or pieces, chance.seed_of
             found += events
         assert len(found) == data.count(b"\n"), chance.seed_of
