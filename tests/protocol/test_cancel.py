@@ -89,6 +89,19 @@ def test_cancelling_a_wait_stops_nothing(client, gate):
     assert c.responses_to(waiting) == []
 
 
+def test_a_thousand_cancelled_waits_leave_room_for_the_next(client, gate):
+    c = client()
+    task = c.begin(gate.wait, "SAY done")
+    for _ in range(10):
+        for waiting in [c.start_call("codex_wait", {"task_ids": [task]}) for _ in range(100)]:
+            c.cancel(waiting)
+        c.ping()
+    waiting = c.start_call("codex_wait", {"task_ids": [task]})
+    gate.open()
+    assert c.good(c.tool_result(waiting))["tasks"][0]["content"] == "done"
+    assert sum("result" in message and "id" in message for message in c.log) < 30, "a cancelled one answered"
+
+
 def test_a_cancelled_call_sends_no_more_progress(client, gate):
     c = client()
     call = c.start_call("codex", {"prompt": gate.wait + "\nSHELL true\n" + gate.wait}, progress_token="p")

@@ -109,6 +109,18 @@ def test_a_server_killed_in_the_middle_loses_nothing(client, gate, tool):
     assert [(t["content"], t["usage"]["output_tokens"]) for t in records] == [("all of it", 20)] * count
 
 
+def test_a_server_that_is_ended_in_haste_while_it_starts_tasks_leaves_none_half_made(client, root):
+    """As Claude Code does it: the next signal does not wait for what the one before brings about."""
+    c = client()
+    c.start_call("codex_batch", {"tasks": [{"prompt": "SAY %d" % i} for i in range(20)]})
+    eventually(lambda: task_dirs(root), what="the first task")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        c.process.send_signal(number)
+    c.wait_exit()
+    begun = [task.name for task in task_dirs(root)]
+    assert {task["outcome"] for task in client().collect(*begun)} == {"succeeded"}
+
+
 @pytest.mark.parametrize("lines, kind",
                          [("FAIL rate limit exceeded: slow down", "rate_limit"), ("CRASH 9", "killed")])
 def test_a_failure_that_no_server_saw_is_reported_by_the_next_one(client, gate, lines, kind):

@@ -127,6 +127,16 @@ async def test_a_thread_that_codex_does_not_know_is_a_resume_failure(lab):
     assert lab.model.requests == []
 
 
+async def test_a_thread_whose_record_is_damaged_is_a_resume_failure(lab):
+    async with lab.connect() as swarm:
+        thread = (await swarm.call("codex", prompt="@say noted"))["threadId"]
+        [rollout] = lab.codex_home.glob("sessions/*/*/*/rollout-*.jsonl")
+        for text in (b"", b"\0\xff\n", rollout.read_bytes()[:200] + b"\xff\n"):
+            rollout.write_bytes(text)
+            record = await swarm.failed("codex_reply", threadId=thread, prompt="hello")
+            assert record["failure"]["kind"] == "resume"
+
+
 async def test_a_thread_id_that_is_none_never_becomes_a_new_thread(lab):
     """codex 0.169.0 takes it for a thread's name, finds none, and silently starts anew."""
     async with lab.connect() as swarm:

@@ -109,6 +109,20 @@ def test_a_codex_that_cannot_be_executed_fails_with_a_kind(swarm, tmp_path):
     assert run(swarm(codex_bin=str(tmp_path / "codex")), "x")["failure"]["kind"] == "codex_missing"
 
 
+STREAMS = {"is never read": "exit 7", "is closed while it is long": "exec <&-; exit 7",
+           "and output are closed long before the end": "exec <&- >&- 2>&-; sleep 0.3; exit 7",
+           "and output stay open in an orphan": "setsid sleep 600 & exit 7"}
+
+
+@pytest.mark.parametrize("what", STREAMS)
+def test_a_task_ends_with_codex_also_when_its_input(swarm, tmp_path, what):
+    path = tmp_path / "codex"
+    path.write_text('#!/bin/sh\n[ "$1" = --version ] && echo codex-cli 0.169.0 && exit\n%s\n' % STREAMS[what])
+    path.chmod(0o755)
+    record = run(swarm(codex_bin=str(path)), "x" * 1_000_000)
+    assert (record["outcome"], record["exit_code"]) == ("failed", 7)
+
+
 def test_warnings_of_the_server_and_of_codex_are_all_in_the_record(swarm):
     record = run(swarm(), "PLAY success", approval_policy="on-request", profile="nowhere")
     assert record["outcome"] == "succeeded"

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -669,6 +670,21 @@ def test_a_wait_whose_time_is_up_returns_and_stops_nothing(swarm, gate, timeout_
     app = swarm()
     task = begin(app, gate.wait)
     app.wait([task.task_id, task.task_id], timeout_s, cms.Call())
+    assert app.record(task.task_id)["state"] in ("starting", "running")
+
+
+@pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])
+def test_a_clock_that_jumps_makes_no_wait_longer_or_shorter(swarm, gate, monkeypatch, jump_s):
+    app = swarm()
+    task, began = begin(app, gate.wait), time.monotonic()
+    real, looks = time.time, []
+
+    def jumping():
+        looks.append(1)
+        return real() + (jump_s if len(looks) > 1 else 0)
+    monkeypatch.setattr(app.host, "now", jumping)
+    app.wait([task.task_id], 0.5, cms.Call(tell=lambda *_: None))
+    assert 0.5 <= time.monotonic() - began < WAIT_S and looks
     assert app.record(task.task_id)["state"] in ("starting", "running")
 
 
