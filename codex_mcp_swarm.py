@@ -4882,13 +4882,16 @@ def with_tree(host: Host, environ: Mapping[str, str], task: TaskDir, spec: Spec)
     tasks, other = os.path.dirname(task.path), base[len(TASK_BASE):]
     trees = Trees(Git(host, environ, own=os.path.join(os.path.dirname(tasks), "git")))
     try:
-        tree = trees.add(spec.checkout, snapshot_of(TaskDir(os.path.join(tasks, other))), path, branch)
+        left = snapshot_of(TaskDir(os.path.join(tasks, other)))
+        tree = trees.add(spec.checkout, left.head or "", path, branch)
         with contextlib.ExitStack() as undo:
             undo.callback(trees.discard, spec.checkout, path, branch)
             make_inside(tree, spec.cwd)
             check_project(tree, spec)
-            spec = spec._replace(worktree=tree, planned=None)
-            task.write_spec(spec)
+            if left.baseline:               # a merge leaves it below the work of both
+                tree = tree._replace(base=left.base, baseline=left.baseline)
+            spec = spec._replace(worktree=tree, since=left.head or "", planned=None)
+            write_atomic(task.file("spec.json"), to_json(spec))
             undo.pop_all()
         return spec
     except ToolError as error:
@@ -4897,18 +4900,18 @@ def with_tree(host: Host, environ: Mapping[str, str], task: TaskDir, spec: Spec)
         return failure(FailureKind.SETUP, f"The worktree could not be made: {reason_of(error)}")
 
 
-def snapshot_of(task: TaskDir) -> str:
-    """The commit that a task which has ended came to. Raises: ToolError."""
-    why = "It left none"
+def snapshot_of(task: TaskDir) -> Worktree:
+    """The worktree of a task that has ended, with the commit that it came to. Raises: ToolError."""
+    tree, why = None, "It left none"
     try:
         tree = task.report().worktree
-        if tree is not None and tree.head:
-            return tree.head
-        why = tree.unsaved or why if tree else why
     except UNREADABLE as error:
         why = f"Its record is gone, or damaged: {type(error).__name__}"
-    raise ToolError(f"There is no snapshot of task {task.task_id} to begin with", why,
-                    "See codex_status of that task; `base` may be a branch, tag or commit as well")
+    if tree is None or tree.head is None:
+        raise ToolError(f"There is no snapshot of task {task.task_id} to begin with",
+                        tree.unsaved or why if tree else why,
+                        "See codex_status of that task; `base` may be a branch, tag or commit as well")
+    return tree
 
 
 def check_project(tree: Worktree, spec: Spec) -> None:
@@ -7272,8 +7275,8 @@ class Starter(Room):
             depends_on=tuple(dict.fromkeys(ids)), on_failure=request.get("on_failure", ""), results=results))
 
     def _begun_with(self, plan: Plan, name: str, before: Sequence[Plan]) -> Plan:
-        """The plan with a worktree that begins with what another task came to; where that has not ended, it
-        is made when this one begins. Raises: ToolError."""
+        """The plan with a worktree that begins with what another task came to; it is made when this one
+        begins. Raises: ToolError."""
         task_id = (self._entry(name, before) or [one_named(self.watch, name)])[0]
         what, spec = f"`base`: the worktree cannot begin with task {task_id}", plan.spec
         same_call = next((one.spec for one in before if one.spec.task_id == task_id), None)
@@ -7286,11 +7289,10 @@ class Starter(Room):
         if plan.carry:
             raise ToolError(what, "`include_changes` takes what was changed on top of HEAD",
                             "Leave one of the two out")
-        if seen and seen.ended:
-            return plan._replace(worktree_from=(spec.checkout, snapshot_of(seen.task)))
+        ended = bool(seen and seen.ended and snapshot_of(seen.task))
         path, branch, cwd = self.worktrees.place_for(spec)
         planned = Worktree(path, branch, TASK_BASE + task_id, "")
-        spec = spec._replace(planned=planned, cwd=cwd, depends_on=(task_id,))
+        spec = spec._replace(planned=planned, cwd=cwd, depends_on=() if ended else (task_id,))
         return plan._replace(worktree_from=None, spec=spec)
 
     def _result_of(self, name: str, before: Sequence[Plan]) -> str:

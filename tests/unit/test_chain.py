@@ -4,6 +4,7 @@ import os
 import pytest
 
 import codex_mcp_swarm as cms
+from client import eventually
 
 from .helpers import begin, ended
 from .on_git import branches, files_of, sh
@@ -131,6 +132,25 @@ def test_to_cancel_a_task_before_its_worktree_is_made_leaves_nothing(swarm, repo
     assert "codex-swarm/" + ids[1] not in branches(repo)
 
 
+def test_to_cancel_a_task_while_its_worktree_is_made_calls_git_off_and_leaves_nothing(swarm, repo, tmp_path):
+    hold = tmp_path / "hold"
+    hold.write_text("")
+    sh(repo, "git", "config", "filter.hang.smudge", "while test -e '%s'; do sleep 0.1; done; cat" % hold)
+    sh(repo, "git", "config", "filter.hang.clean", "cat")
+    app = swarm()
+    ids = app.start([{"prompt": "WRITE slow x\nWRITE .gitattributes slow filter=hang", "worktree": True},
+                     {"prompt": "SAY x", **AFTER}])
+    path = app.record(ids[1])["worktree"]["path"]
+    try:
+        eventually(lambda: app.live() and os.path.exists(path), what="the beginning of the checkout")
+        app.stop([ids[1]])
+        first, second = ended(app, ids)
+    finally:
+        hold.unlink()
+    assert (first["outcome"], second["outcome"]) == ("succeeded", "cancelled")
+    assert not os.path.exists(path) and "codex-swarm/" + ids[1] not in branches(repo)
+
+
 def test_what_a_task_is_to_begin_with_does_not_keep_others_from_merging_into_head(swarm, repo, gate):
     app = swarm()
     (done,) = chain(app, "echo one >new")
@@ -175,6 +195,22 @@ def test_a_chain_merges_as_a_whole_in_any_order_and_from_its_end_alone(swarm, re
     new = sh(repo, "git", "show", answer["branch"] + ":new")
     assert new.split() == (["two", "three"] if max(order) == 2 else ["two"])
     assert ("third" in files_of(repo, answer["branch"])) == (max(order) == 2)
+
+
+@pytest.mark.parametrize("order", [(1,), (0, 1)])
+def test_what_the_first_one_carried_from_the_checkout_is_merged_with_none_of_them(swarm, repo, order):
+    (repo / "mine").write_text("not committed\n")
+    app = swarm()
+    (first,) = app.start([{"prompt": "SHELL cat mine && echo one >new",
+                           "worktree": {"include_changes": True}}])
+    assert ended(app, [first])[0]["outcome"] == "succeeded"
+    (second,) = app.start([{"prompt": "SHELL cat mine && echo two >>new",
+                            "worktree": {"base": "task:" + first}}])
+    assert ended(app, [second])[0]["outcome"] == "succeeded"
+    assert app.diff(second, None, "stat", ())["insertions"] == 1
+    branch = merge(app, [(first, second)[number] for number in order])["branch"]
+    assert sh(repo, "git", "show", branch + ":new").split() == ["one", "two"]
+    assert "mine" not in files_of(repo, branch)
 
 
 def test_what_comes_after_a_merged_task_merges_on_top_of_it(swarm, repo):
