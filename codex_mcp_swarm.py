@@ -7925,7 +7925,7 @@ class Doctor(Room):
                     yield self.one(f"client {name}", lambda: self.entry(name, where, entry))
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 yield Finding(f"client {name}", Health.WARNING, f"{where} cannot be read as JSON",
-                              "See whether the client can, and starts this server")
+                              "See whether the client reads it, and starts this server")
 
     def entry(self, name: str, where: str, entry: Mapping[str, Any]) -> Tuple[str, str]:
         import shutil

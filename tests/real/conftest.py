@@ -47,7 +47,7 @@ def npm(package: str) -> Path:
 def program(*names: str) -> str:
     """The path of the first of these programs that is on PATH."""
     found = next(filter(None, map(shutil.which, names)), "")
-    assert found, "%s is not installed: `tests/packages` installs it, or names what does" % names[0]
+    assert found, "%s is missing: `tests/packages %s` installs it, as root with apt-get" % (names[:1] * 2)
     return found
 
 

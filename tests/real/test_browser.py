@@ -188,6 +188,9 @@ def test_the_timeline_has_a_bar_in_sight_for_each_task_that_leads_to_it(browser,
         assert bar["how"] == ("failed" if bar["leads"] == "#" + ids[-1] else "succeeded")
         assert 0 <= bar["left"] < bar["right"] <= PHONE and bar["high"] >= 8 and bar["seen"]
     assert sorted({bar["top"] for bar in bars}) == [bar["top"] for bar in bars]
+    long = "document.querySelectorAll('svg div')[2]"
+    assert browser.tells(long + ".scrollWidth > " + long + ".clientWidth")
+    assert browser.tells("getComputedStyle(%s).textOverflow" % long) == "ellipsis"
     browser.tells("document.querySelectorAll('svg a')[2].dispatchEvent(new MouseEvent('click'))")
     assert browser.tells("location.hash") == "#" + ids[2]
 
