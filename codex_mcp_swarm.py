@@ -4902,15 +4902,13 @@ def with_tree(host: Host, environ: Mapping[str, str], task: TaskDir, spec: Spec)
 
 def snapshot_of(task: TaskDir) -> Worktree:
     """The worktree of a task that has ended, with the commit that it came to. Raises: ToolError."""
-    tree, why = None, "It left none"
-    try:
+    tree = None
+    with unless_exhausted(*UNREADABLE):
         tree = task.report().worktree
-    except UNREADABLE as error:
-        why = f"Its record is gone, or damaged: {type(error).__name__}"
     if tree is None or tree.head is None:
         raise ToolError(f"There is no snapshot of task {task.task_id} to begin with",
-                        tree.unsaved or why if tree else why,
-                        "See codex_status of that task; `base` may be a branch, tag or commit as well")
+                        tree and tree.unsaved or "Its record tells of none, or is gone",
+                        "codex_status shows what became of it; `base` may be a branch, tag or commit, too")
     return tree
 
 
@@ -9977,10 +9975,12 @@ def _log_file(given: str) -> str:
     return path
 
 
-def _log_level(given: str) -> str:
-    if given.upper() not in LOG_LEVELS:
-        raise UsageError(f"must be one of {', '.join(LOG_LEVELS)}")
-    return given.upper()
+def _one_of(words: Sequence[str], form: Callable[[str], str] = str) -> Callable[[str], str]:
+    def read(given: str) -> str:
+        if form(given) not in words:
+            raise UsageError(f"must be one of {', '.join(words)}")
+        return form(given)
+    return read
 
 
 def _executable(given: str) -> str:
@@ -9996,12 +9996,6 @@ def _command(given: str) -> Tuple[str, ...]:
         return tuple(shlex.split(given))
     except ValueError as error:
         raise UsageError(f"`{clip(given, 60)}` is no command: {error}")
-
-
-def _on_limit(given: str) -> str:
-    if given not in RUN["on_limit"]["enum"]:
-        raise UsageError("must be wait or fail")
-    return given
 
 
 def _number(unit: str, least: float = 0) -> Callable[[str], float]:
@@ -10059,11 +10053,11 @@ VARIABLES: Mapping[str, Variable] = {
         "idle_timeout_s", _number("seconds"),
         "`idle_timeout_s` of calls that name none, in seconds (default: 0, never)"),
     "CODEX_SWARM_ON_LIMIT": Variable(
-        "on_limit", _on_limit,
+        "on_limit", _one_of(RUN["on_limit"]["enum"]),
         "`on_limit` of calls that name none: wait, or fail (default); --on-limit wins"),
     "CODEX_SWARM_LOG": Variable("log_file", _log_file, "log file (default: stderr)"),
     "CODEX_SWARM_LOG_LEVEL": Variable(
-        "log_level", _log_level, "DEBUG, INFO, WARNING or ERROR (default: WARNING)"),
+        "log_level", _one_of(LOG_LEVELS, str.upper), "DEBUG, INFO, WARNING or ERROR (default: WARNING)"),
 }
 
 

@@ -207,7 +207,7 @@ def test_a_directory_that_would_depend_on_where_the_server_starts_is_refused(nam
 
 
 def test_a_default_for_limits_that_is_neither_wait_nor_fail_is_refused():
-    with pytest.raises(cms.UsageError, match="CODEX_SWARM_ON_LIMIT=sleep: must be wait or fail"):
+    with pytest.raises(cms.UsageError, match="CODEX_SWARM_ON_LIMIT=sleep: must be one of wait, fail"):
         configured(CODEX_SWARM_ON_LIMIT="sleep")
 
 
