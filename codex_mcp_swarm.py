@@ -4014,7 +4014,7 @@ def empty_trash(git: Git, common: str) -> None:
 #       stop                the order to stop, which no sandbox lets a task give: `reserve` under another
 #                           name, since a rename needs neither room nor a descriptor
 #       collected           empty; there once a client has been given the result
-#       environ             of whoever asked for it, without secrets: server; until the task begins
+#       environ             of whoever asked for it, without secrets: server; only while the task waits
 #       kept                empty, as old as the end of the task, of which only the files of ANSWER are left
 #     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an
 #                           index, made anew where `live/whole` is missing

@@ -255,6 +255,12 @@ def asked(swarm):
         yield commands
 
 
+def test_one_clean_branch_costs_at_most_ten_git_processes(swarm, worked, lines, asked):
+    s, ids = swarm(), worked("echo 1 > one")
+    del asked[:]
+    assert merge(s, ids)["merged"] == ids and 0 < len(asked) <= 10
+
+
 def test_another_clean_branch_costs_at_most_six_git_processes(swarm, worked, lines, asked):
     s, cost = swarm(), []
     ids = worked(*("echo %d > file%d" % (n, n) for n in range(4)))
