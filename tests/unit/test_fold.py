@@ -414,7 +414,7 @@ def test_earlier_turns_of_a_thread_say_nothing_of_this_one():
                           b'{"timestamp":"","type":"turn_context"}',
                                   entry(11, "turn_context"), entry(11, "turn_context", sandbox_policy=None),
                           turn(11, "x", "y")[:-9],
-                                  entry(11, "turn_context")[:-4] + b"[" * 500_000])
+                                  pytest.param(entry(11, "turn_context")[:-4] + b"[" * 500_000, id="deep")])
 def test_what_is_no_rollout_raises_what_readers_expect_and_nothing_else(line):
     with contextlib.suppress(*cms.UNREADABLE):
         ran = cms.noted([line], 0.0, float("inf"), cms.Ran())
