@@ -7167,11 +7167,6 @@ class Birth:
         self.runs = False
 
 
-def _continues(request: Mapping[str, Any]) -> bool:
-    """Whether it works where a thread worked, unless it says where."""
-    return "threadId" in request or "task_id" in request
-
-
 class Starter(Room):
     """Makes tasks of requests: none where one of these is wrong. After that a worktree which cannot be made
     fails its own task, as one of several: its record has git's words."""
@@ -7188,7 +7183,8 @@ class Starter(Room):
             return self._start(requests, label, call, lambda ids: None)
         import hashlib
         note = self.store.request(call.request_id)
-        at = [os.path.abspath(one.get("cwd", ".")) for one in requests if "cwd" in one or not _continues(one)]
+        here = (one for one in requests if "cwd" in one or not {"threadId", "task_id"} & set(one))
+        at = [os.path.abspath(one.get("cwd", ".")) for one in here]      # others work where their thread did
         digest = hashlib.sha256(json.dumps([at, requests], sort_keys=True).encode()).hexdigest()
         with locked(note + ".lock", fcntl.LOCK_EX, os.O_CREAT):     # the same call may be made twice at once
             with contextlib.suppress(*UNREADABLE):
