@@ -9071,11 +9071,11 @@ def web_page(shown: Sequence[Card]) -> str:
 
 def _timeline(shown: Sequence[Card], first: float, span_s: float) -> Iterator[str]:
     """A row for each task: its title, and under it when it was prepared, when it ran and how that ended."""
-    height = 40 * len(shown)
+    height, tell = 40 * len(shown), lasting if span_s >= 20 else "{:.1f} s".format
     yield f'<svg role="img" aria-label="When each task ran" height="{height + 24}">'
     for at, anchor in ((0, "start"), (50, "middle"), (100, "end")):
         yield f'<line x1="{at}%" x2="{at}%" y1="0" y2="{height + 4}"/>'
-        yield f'<text x="{at}%" y="{height + 20}" text-anchor="{anchor}">{lasting(span_s * at / 100)}</text>'
+        yield f'<text x="{at}%" y="{height + 20}" text-anchor="{anchor}">{tell(span_s * at / 100)}</text>'
     for top, card in zip(range(0, height, 40), shown):
         yield f'<a href="#{card.record["task_id"]}"><title>{card.name}</title>'
         yield f'<foreignObject y="{top}" width="100%" height="20"><div>{card.name}</div></foreignObject>'

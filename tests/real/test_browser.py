@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import shutil
 import struct
 import subprocess
@@ -27,6 +28,7 @@ from .conftest import program
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe")
+LIMIT_S = 60
 PHONE, DESK = 420, 1280         # columns of pixels
 EVIL = ("<script>document.title = 'caught'</script>\"><img src=x onerror='document.title = 1'> "
         "& \x1b[31m \u2028 \u202egnp <a href='javascript:document.title = 2'>")
@@ -49,7 +51,7 @@ class Browser:
             env=dict(os.environ, HOME=place), start_new_session=True)
         for fd in (*pipes, ours[0], theirs[1]):
             os.close(fd)
-        self.to, self.answers = ours[1], open(theirs[0], "rb")
+        self.to, self.answers = ours[1], theirs[0]
         self.heard: List[Dict[str, Any]] = []
         self.count, self.rest, self.session = 0, b"", {}
         target = self("Target.createTarget", url="about:blank")["targetId"]
@@ -72,11 +74,22 @@ class Browser:
 
     def next(self) -> Dict[str, Any]:
         while b"\0" not in self.rest:
-            more = self.answers.read1(1 << 16)
+            assert select.select([self.answers], [], [], LIMIT_S)[0], "the browser says nothing"
+            more = os.read(self.answers, 1 << 16)
             assert more, "the browser has gone"
             self.rest += more
         message, _, self.rest = self.rest.partition(b"\0")
         return json.loads(message)
+
+    def close(self) -> None:
+        with contextlib.suppress(AssertionError, OSError):
+            self("Browser.close")
+        for fd in (self.to, self.answers):
+            os.close(fd)
+        try:
+            self.process.wait(LIMIT_S)
+        finally:
+            self.process.kill()
 
     def open(self, path: Path) -> None:
         """The page, once it is loaded."""
@@ -117,9 +130,7 @@ def browser() -> Iterator[Browser]:
     place = tempfile.mkdtemp(prefix="browser-")
     browser = Browser(place)
     yield browser
-    with contextlib.suppress(OSError):
-        browser("Browser.close")
-    browser.process.wait(60)
+    browser.close()
     shutil.rmtree(place, ignore_errors=True)
 
 

@@ -99,6 +99,8 @@ def test_the_timeline_is_sound_and_every_bar_lies_in_it(three):
     for bar in bars:
         begin, width = (float(bar.get(name).rstrip("%")) for name in ("x", "width"))
         assert 0 <= begin and 0 <= width and begin + width <= 100.01
+    first, half, last = (float(mark.text[:-2]) for mark in picture.iter("text"))
+    assert first == 0 and abs(half - last / 2) <= 0.1
     kinds = sorted({bar.get("class") for bar in bars})
     assert kinds == ["failed", "prepared", "succeeded"]
     assert all(f".{kind}" in cms.REPORT_STYLE for kind in (*kinds, *(how.value for how in cms.Outcome)))
