@@ -375,10 +375,11 @@ def test_the_work_of_a_failed_task_is_committed_too_and_its_worktree_kept(swarm,
     assert "[failed]" in git(repo, "log", "-1", "--format=%s", tree["branch"])
 
 
-def test_work_that_could_not_be_committed_is_told(swarm, repo):
+def test_work_that_could_not_be_committed_is_told(swarm, tmp_path):
     spoil = ("git checkout -q --detach; git branch -q -D codex-swarm/$CODEX_SWARM_TASK_ID; "
              "git branch -q codex-swarm/$CODEX_SWARM_TASK_ID/x")
-    record = run(swarm(), "SHELL " + spoil, "WRITE x x", worktree=True)
+    app = swarm(worktree_dir=str(tmp_path / "w"))           # a short path, which no warning cuts off
+    record = run(app, "SHELL " + spoil, "WRITE x x", worktree=True)
     tree = record["worktree"]
     assert record["outcome"] == "succeeded"
     assert tree["path"] in record["warnings"][0]
