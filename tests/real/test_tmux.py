@@ -36,7 +36,6 @@ class Tmux:
         self("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(lines), "-c", str(cwd),
              "env", "PS1=" + PROMPT, "sh")
         self.resize(columns, lines)
-        self.sees(PROMPT.strip())
 
     def __call__(self, *words: str) -> str:
         done = subprocess.run([program("tmux"), "-S", self.socket, *words], env=self.env, timeout=LIMIT_S,
@@ -97,6 +96,7 @@ def tmux(fake: dict, repo: Path) -> Iterator[Tmux]:
     with tempfile.TemporaryDirectory() as place:            # a short path: sockets take no long one
         def start(columns: int = 80, lines: int = 24) -> Tmux:
             started.append(Tmux(Path(place), fake, repo, columns, lines))
+            started[-1].waits()
             return started[-1]
         yield start
         for one in started:
