@@ -15,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 import zlib
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
@@ -54,6 +55,9 @@ class Browser:
         self.to, self.answers = ours[1], theirs[0]
         self.heard: List[Dict[str, Any]] = []
         self.count, self.rest, self.session = 0, b"", {}
+
+    def attach(self) -> None:
+        """Make its page, and listen to it."""
         target = self("Target.createTarget", url="about:blank")["targetId"]
         attached = self("Target.attachToTarget", targetId=target, flatten=True)
         self.session = {"sessionId": attached["sessionId"]}
@@ -65,16 +69,18 @@ class Browser:
         self.count += 1
         message = {"id": self.count, "method": method, "params": params, **self.session}
         os.write(self.to, json.dumps(message).encode() + b"\0")
+        give_up = time.monotonic() + LIMIT_S
         while True:
-            said = self.next()
+            said = self.next(give_up)
             if said.get("id") == self.count:
                 assert "error" not in said, said
                 return said["result"]
             self.heard.append(said)
 
-    def next(self) -> Dict[str, Any]:
+    def next(self, give_up: float) -> Dict[str, Any]:
         while b"\0" not in self.rest:
-            assert select.select([self.answers], [], [], LIMIT_S)[0], "the browser says nothing"
+            left = max(0.0, give_up - time.monotonic())
+            assert select.select([self.answers], [], [], left)[0], "the browser does not answer"
             more = os.read(self.answers, 1 << 16)
             assert more, "the browser has gone"
             self.rest += more
@@ -90,6 +96,7 @@ class Browser:
             self.process.wait(LIMIT_S)
         finally:
             self.process.kill()
+            self.process.wait()
 
     def open(self, path: Path) -> None:
         """The page, once it is loaded."""
@@ -127,11 +134,13 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    place = tempfile.mkdtemp(prefix="browser-")
-    browser = Browser(place)
-    yield browser
-    browser.close()
-    shutil.rmtree(place, ignore_errors=True)
+    with contextlib.ExitStack() as made:
+        place = tempfile.mkdtemp(prefix="browser-")
+        made.callback(shutil.rmtree, place, ignore_errors=True)
+        browser = Browser(place)
+        made.callback(browser.close)
+        browser.attach()
+        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ screen, how wide it takes a character to be, what it does with the lines when it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -31,11 +32,14 @@ FLAGS = "#{alternate_on} #{cursor_flag} #{wrap_flag} #{insert_flag} #{keypad_cur
 class Tmux:
     """A tmux of its own with one window, in which a shell waits."""
 
-    def __init__(self, place: Path, env: dict, cwd: Path, columns: int, lines: int) -> None:
+    def __init__(self, place: Path, env: dict) -> None:
         self.socket, self.env = str(place / "tmux"), dict(env, ENV="", LC_ALL="C.UTF-8")
+
+    def begin(self, cwd: Path, columns: int, lines: int) -> None:
         self("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(lines), "-c", str(cwd),
              "env", "PS1=" + PROMPT, "sh")
         self.resize(columns, lines)
+        self.waits()
 
     def __call__(self, *words: str) -> str:
         done = subprocess.run([program("tmux"), "-S", self.socket, *words], env=self.env, timeout=LIMIT_S,
@@ -92,15 +96,15 @@ class Tmux:
 @pytest.fixture
 def tmux(fake: dict, repo: Path) -> Iterator[Tmux]:
     """A factory: `tmux(columns=80, lines=24)`."""
-    started = []
-    with tempfile.TemporaryDirectory() as place:            # a short path: sockets take no long one
+    with contextlib.ExitStack() as made:
+        place = made.enter_context(tempfile.TemporaryDirectory())   # a short path: sockets take no long one
+
         def start(columns: int = 80, lines: int = 24) -> Tmux:
-            started.append(Tmux(Path(place), fake, repo, columns, lines))
-            started[-1].waits()
-            return started[-1]
+            at = Tmux(Path(place), fake)
+            made.callback(at, "kill-server")
+            at.begin(repo, columns, lines)
+            return at
         yield start
-        for one in started:
-            one("kill-server")
 
 
 @pytest.fixture
