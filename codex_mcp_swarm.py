@@ -1321,20 +1321,16 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
     Raises: ToolError for a word that no command line can hold.
     """
     before, after = [spec.codex, "exec"], ["--json"]
-    switches = {"--skip-git-repo-check": spec.skip_git_repo_check, "--ephemeral": spec.ephemeral}
-    after += [switch for switch, is_on in switches.items() if is_on]
+    if spec.skip_git_repo_check:
+        after.append("--skip-git-repo-check")
+    if spec.ephemeral:
+        after.append("--ephemeral")
     after += [word for setting in spec.overrides for word in ("-c", setting)]
     texts = texts_of(spec)
     for flag in FLAGS:
         in_file = flag.file_words if flag.name in texts else None
         words = in_file(f"{directory}/{flag.name}") if in_file else _words_of(flag, spec)
-        if re.search("[\0\ud800-\udfff]", "".join((*words, texts.get(flag.name, "")))):
-            raise ToolError(f"`{flag.name}` has a character that no command line can hold",
-                            "NUL and halves of surrogate pairs cannot be passed", "Remove it")
-        if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
-            limit = f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes"
-            raise ToolError(f"`{flag.name}` is too long", limit,
-                            "Put the text into the prompt, or into AGENTS.md in the working directory")
+        _refuse_unfit(flag.name, words, texts.get(flag.name, ""))
         (before if flag.before_resume else after).extend(words)
     if spec.permissions:
         after += config_words({"default_permissions": PROFILE, "permissions": {PROFILE: spec.permissions}})
@@ -1343,6 +1339,17 @@ def codex_argv(spec: Spec, directory: str = "") -> List[str]:
     if spec.fork_of or spec.thread_id:
         after = ["fork" if spec.fork_of else "resume", *after, spec.fork_of or spec.thread_id or ""]
     return [*before, *after, GO_ON if spec.goes_on else "-"]
+
+
+def _refuse_unfit(name: str, words: Sequence[str], text: str) -> None:
+    """Raises: ToolError for words of an argument, or its text, that no command line can hold."""
+    if re.search("[\0\ud800-\udfff]", "".join((*words, text))):
+        raise ToolError(f"`{name}` has a character that no command line can hold",
+                        "NUL and halves of surrogate pairs cannot be passed", "Remove it")
+    if any(len(os.fsencode(word)) > MAX_ARGV_BYTES for word in words):
+        limit = f"One word of a command line holds {MAX_ARGV_BYTES:,} bytes"
+        raise ToolError(f"`{name}` is too long", limit,
+                        "Put the text into the prompt, or into AGENTS.md in the working directory")
 
 
 def launched(spec: Spec, argv: Sequence[str]) -> List[str]:
@@ -4965,6 +4972,12 @@ def used(spec: Spec, by_thread: Optional[Usage]) -> Tuple[Optional[Usage], str]:
     return by_thread and by_thread.since(spec.usage_before or Usage()), ""
 
 
+def place_of_work(tree: Optional[Worktree], spec: Spec) -> str:
+    if tree is None:
+        return f"in `{spec.cwd}`"
+    return f"in `{tree.path}`" if tree.unsaved else f"on the branch `{tree.branch}`"
+
+
 class Supervisor:
     """One task from launch to report. `fds`: of its lock and, if it has one, its slot, which may change."""
 
@@ -5218,11 +5231,9 @@ class Supervisor:
             kind = _kind_of(p.detail.partition("(")[2]) or FailureKind.NETWORK
         detail = p.detail or (self.spec.setup if self.child is not None and self.status.pid is None else "")
         doing = f"{p.phase.value} (`{detail}`)" if detail else p.phase.value
-        missing = {Phase.NETWORK: "no network"}.get(p.phase, "nothing new")
-        place = f"in `{tree.path if tree else self.spec.cwd}`"
-        place = f"on the branch `{tree.branch}`" if tree and not tree.unsaved else place
+        missing = "no network" if p.phase is Phase.NETWORK else "nothing new"
         last = self.engine.ran.noted_at or self.engine.tail.changed_at or self.spec.created_at
-        so_long = f"{max(0.0, at - last):.0f} s"
+        so_long, place = f"{max(0.0, at - last):.0f} s", place_of_work(tree, self.spec)
         return failure(kind, f"{why} while {doing}, with {missing} for {so_long}. What it did is {place}",
                        IDLE if "idle_timeout_s" in why and kind is FailureKind.TIMED_OUT else "")
 
@@ -8225,7 +8236,8 @@ def holding(*keys: str) -> Schema:
 
 
 RECORD = holding(*TaskRecord._fields, "overlaps", "truncated", "still_running", "collect", "note")
-BRIEF_RECORD = holding("task_id", "outcome", "threadId", "content")       # the others as of codex
+MAIN_KEYS = ("task_id", "outcome", "threadId", "content")       # of a record; `codex` names all
+FITTED = ("tasks", "note", "left_out", "others")                # a list of records, and what `fit` adds to it
 PAGED = {"offset": integer(minimum=0, maximum=1 << 40), "max_chars": integer(minimum=1, maximum=RESULT_CHARS)}
 COLLECT = "codex_wait with these task_ids returns the results; codex_status shows what they do"
 
@@ -8248,12 +8260,12 @@ def codex_async(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
 
 
 @tool("codex_batch", "Run several Codex tasks",
-      "Run several Codex tasks in parallel and wait for all of them: one call instead of many. Each entry of "
-      "`tasks` takes the arguments of codex; `defaults` are shared. wait=false returns the task_ids at once. "
-      "If any entry is wrong, nothing starts.",
+      "Run several Codex tasks in parallel and wait for all of them. Each entry of `tasks` takes the "
+      "arguments of codex; `defaults` are shared. wait=false returns the task_ids at once. If any entry is "
+      "wrong, nothing starts.",
       obj({"tasks": arr(obj(NAMELESS), minItems=1, maxItems=MAX_TASKS_PER_CALL), "defaults": obj(),
            "wait": boolean("Default true"), **ONCE}, ["tasks"]),
-      holding("task_ids", "tasks", "still_running", "collect"), always_load=True, waits=True, unlisted=RARE)
+      holding("task_ids", *FITTED, "still_running", "collect"), always_load=True, waits=True, unlisted=RARE)
 def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer, Wait]:
     shared = canonical(obj(RUN), args.get("defaults", {}), "defaults")
     entries = [{**shared, **entry} for entry in args["tasks"]]
@@ -8268,8 +8280,8 @@ def codex_batch(swarm: Swarm, args: Dict[str, Any], call: Call) -> Union[Answer,
 @tool("codex_reply", "Continue a Codex thread",
       "Continue a Codex thread, named by `threadId` or `task_id`, and wait for the result. It keeps the cwd, "
       "sandbox, model, profile and config of the thread's last task; arguments override them.",
-      obj({**REPLY, "threadId": THREAD, "task_id": TASK, **ONCE}, ["prompt"]), BRIEF_RECORD, waits=True,
-      unlisted=RARE | {"worktree"})
+      obj({**REPLY, "threadId": THREAD, "task_id": TASK, **ONCE}, ["prompt"]),
+      holding(*MAIN_KEYS), waits=True, unlisted=RARE | {"worktree"})
 def codex_reply(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     if "threadId" not in args and "task_id" not in args:
         raise ToolError("`threadId` is missing", "A reply needs the thread that it continues",
@@ -8291,7 +8303,7 @@ TARGETS = ("task_id", "base", "commit", "instructions")
            **{name: NAMELESS[name] for name in ("cwd", "model", "effort", "profile", "config", "isolate",
                                                 "codex_home", "timeout_s")},
            **ONCE}),
-      BRIEF_RECORD, waits=True, unlisted=RARE)
+      holding(*MAIN_KEYS, "findings"), waits=True, unlisted=RARE)
 def codex_review(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     given = [name for name in TARGETS if name in args]
     if len(given) > 1:
@@ -8317,7 +8329,7 @@ CURSOR = string(pattern=r"\d{1,13}")
       "ones too, newest first; `finished_since` (`cursor` of an earlier answer, or 0): what ended since.",
       obj({"task_ids": TASKS, "all": boolean(), "cursor": CURSOR, "finished_since": CURSOR,
            "cwd": string(minLength=1)}),
-      holding("tasks", "cursor", "more_uncollected"), read_only=True)
+      holding(*FITTED, "cursor", "more_uncollected"), read_only=True)
 def codex_status(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     every, since, cwd = args.get("all", False), args.get("finished_since"), args.get("cwd", "")
     if ("task_ids" in args) + every + (since is not None) > 1 or "cursor" in args and not every:
@@ -8432,7 +8444,7 @@ def _shortened(value: Any, limit: int) -> Any:
       obj({"task_ids": TASKS, "mode": string(enum=["all", "any"]),
            "timeout_s": number("Default 1800 (240 under Codex)", minimum=0, maximum=86400), **PAGED},
           ["task_ids"]),
-      holding("tasks", "still_running", "collect", "note", "left_out", "others"), read_only=True, waits=True)
+      holding(*FITTED, "still_running", "collect"), read_only=True, waits=True)
 def codex_wait(swarm: Swarm, args: Dict[str, Any], call: Call) -> Wait:
     ids = tuple(all_named(swarm, args["task_ids"]))
     asked_for = {key: args[key] for key in ("mode", "timeout_s", "offset", "max_chars") if key in args}
@@ -8463,8 +8475,7 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
 @tool("codex_merge", "Merge the work of tasks",
       "Merge the branches of ended tasks, in this order, into a new branch; the checkout stays as it is, "
       "unless `into` is HEAD: that moves the checked-out branch, if it is clean. If any conflicts, nothing "
-      "is merged (with `partial`, those before it are), and the answer says who conflicts, where, and what "
-      "to do. dry_run only tells.",
+      "is merged (with `partial`, those before it are). dry_run only tells who conflicts, and where.",
       obj({"task_ids": TASKS, "dry_run": boolean(),
            "into": string("New branch, or HEAD", minLength=1, maxLength=200),
            "base": string("Default: HEAD", minLength=1), "squash": boolean("One commit per task"),
@@ -8537,7 +8548,7 @@ def _next_step(data: Mapping[str, Any]) -> str:
             "`reply` has that mended; then merge again, or leave the task out" if "reply" in data else
             "Mend the command, or what the tasks are merged into; then merge again" if blameless else
             "Let codex_reply mend the task at fault, or leave that task out")
-    holds = f"`{data['branch']}` holds what was merged. " if "commit" in data else ""
+    holds = "The branch holds what was merged. " if "commit" in data else ""
     if data["conflicts"]:
         return holds + _unite(data, bool(holds))
     if holds:
@@ -8561,9 +8572,9 @@ def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
 
 
 @tool("codex_cancel", "Stop tasks",
-      "Stop (cancel) tasks and everything they started, and return their final state. Worktrees are kept, "
-      "and ended tasks left as they are.",
-      obj({"task_ids": TASKS}, ["task_ids"]), holding("tasks"), destructive=True)
+      "Stop (cancel) tasks and everything they started. Worktrees are kept, and ended tasks left as they "
+      "are.",
+      obj({"task_ids": TASKS}, ["task_ids"]), holding(*FITTED), destructive=True)
 def codex_cancel(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     before: Dict[str, bool] = {}        # whether it had ended
     unknown: Optional[ToolError] = None
@@ -8796,7 +8807,8 @@ def _list_lines(data: Mapping[str, Any]) -> Iterator[str]:
     lines = [line for record in data["tasks"] for line in ("", *_record_lines(record))]
     yield from lines[1:] or ["No task is running."]
     yield from _tail_lines(data)
-    yield from (data[key] for key in ("note",) if key in data)
+    if "note" in data:
+        yield data["note"]
 
 
 def _tail_lines(data: Mapping[str, Any]) -> Iterator[str]:
@@ -8827,7 +8839,8 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _content_lines(data: Mapping[str, Any]) -> Iterator[str]:
     """The text that was asked for, with a note before it, and how to get what was cut."""
-    yield from (data[key] for key in ("note",) if key in data)
+    if "note" in data:
+        yield data["note"]
     yield from ("", data["content"]) if data.get("content") else ()
     cut = data.get("truncated", {})
     if "next_offset" in cut:
@@ -8920,18 +8933,22 @@ def _merge_lines(data: Mapping[str, Any]) -> Iterator[str]:
         yield (f"Order in which most go in: {', '.join(data['suggested_order'])}; "
                f"of these fit together: {', '.join(data.get('fitting', ['none']))}")
     if "verify" in data:
-        verify = data["verify"]
-        ended = f"`{verify['command']}` ended with exit status {verify['exit_status']}"
-        yield f"{ended}\n{verify.get('output', '')}".rstrip()
-        for one in verify.get("tried", ()):
-            of_them = f"only the first {one['branches']}" if one["branches"] else "none"
-            yield f"With {of_them} of the branches: exit status {one['exit_status']}"
-        yield from (verify[key] for key in ("note",) if key in verify)
+        yield from _verify_lines(data["verify"])
     if "reply" in data:
         yield _reply_line(data["reply"])
     yield from (f"warning: {text}" for text in data.get("warnings", ()))
     yield data["advice"]
     yield from _tail_lines(data)
+
+
+def _verify_lines(verify: Mapping[str, Any]) -> Iterator[str]:
+    ended = f"`{verify['command']}` ended with exit status {verify['exit_status']}"
+    yield f"{ended}\n{verify.get('output', '')}".rstrip()
+    for one in verify.get("tried", ()):
+        of_them = f"only the first {one['branches']}" if one["branches"] else "none"
+        yield f"With {of_them} of the branches: exit status {one['exit_status']}"
+    if "note" in verify:
+        yield verify["note"]
 
 
 def _conflict_lines(conflict: Mapping[str, Any]) -> Iterator[str]:
@@ -11023,7 +11040,7 @@ class Terminal(Look):
 
 def records_now(swarm: Swarm, task_ids: Iterable[str],
                 records: Dict[str, Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """The records of tasks as a display needs them. What has ended is read once: `known` keeps them."""
+    """The records of tasks as a display needs them. What has ended is read once: `records` keeps them."""
     for task_id in task_ids:
         if "outcome" not in records.get(task_id, {}):
             record = record_of(swarm, task_id)
