@@ -382,11 +382,18 @@ class Worktree(NamedTuple):
     files: Tuple[str, ...] = ()                 # that differ, relative; the first FILES_KEPT
     unsaved: Optional[str] = None               # why there is no snapshot: the work is in `path` alone
     seal: Optional[str] = None                  # `seal_of` the submodules as they were checked out
+    below: Optional[str] = None                 # of a chain: the `baseline` of the first task
 
     @property
     def start(self) -> str:
         """The commit that the first task in it began with."""
         return self.baseline or self.base
+
+    @property
+    def share(self) -> Tuple[str, bool]:
+        """(the commit from which a merge counts, whether what led to that one is no part of it)."""
+        below = self.below or self.baseline
+        return below or self.base, below is not None
 
 
 class Failure(NamedTuple):
@@ -560,8 +567,7 @@ class Part(NamedTuple):
     name: str                               # in words
     title: str
     head: str
-    start: str                              # the commit that the task began with
-    base: str                               # ... without what its caller had not committed
+    start: str                              # the commit from which its work counts
     squashed: bool                          # only what came after `start` is its own, and comes as one commit
 
     @property
@@ -3425,7 +3431,7 @@ class Desk:
         return [self.tried[at, part] for part in parts]
 
     def _past(self, at: str, parts: Sequence[Part]) -> History:
-        tips = {at, *(commit for part in parts for commit in (part.head, part.base))}
+        tips = {at, *(commit for part in parts for commit in (part.head, part.start))}
         past = self.history
         if past is None or not tips.issubset({*past.tips, *past.parents}):
             self.history = past = History(self.at, tips.union(past.tips if past else ()))
@@ -3449,8 +3455,8 @@ class Desk:
     def _beyond_squashes(self, past: History, at: str, part: Part) -> Part:
         """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its
         message does."""
-        brought = past.squashed(at, part.base, part.head)
-        updates = past.squashed(part.head, part.base) if brought else []
+        brought = past.squashed(at, part.start, part.head)
+        updates = past.squashed(part.head, part.start) if brought else []
         own = past.below(part.head) if brought else set()
         for head in brought:
             if re.fullmatch("[0-9a-f]{40,64}", head) and (head in own or head in updates) \
@@ -3808,7 +3814,7 @@ class Clearing:
         if not head or not tip or os.path.lexists(tree.path) and self._unsaved(tree.path):
             return False
         self.git.check_merge_tree()
-        part = Part((tree.branch,), tree.branch, "", tip, tree.start, tree.base, tree.baseline is not None)
+        part = Part((tree.branch,), tree.branch, "", tip, *tree.share)
         with at.aside() as aside, Desk.beside(aside) as desk:
             step = desk.steps(head, [part])[0]
             return step.commit == head or not step.conflicts and step.tree == at.tree_of(head)
@@ -4895,9 +4901,8 @@ def with_tree(host: Host, environ: Mapping[str, str], task: TaskDir, spec: Spec)
             undo.callback(trees.discard, spec.checkout, path, branch)
             make_inside(tree, spec.cwd)
             check_project(tree, spec)
-            if left.baseline:               # a merge leaves it below the work of both
-                tree = tree._replace(base=left.base, baseline=left.baseline)
-            spec = spec._replace(worktree=tree, since=left.head or "", planned=None)
+            tree = tree._replace(below=left.below or left.baseline)
+            spec = spec._replace(worktree=tree, planned=None)
             write_atomic(task.file("spec.json"), to_json(spec))
             undo.pop_all()
         return spec
@@ -6674,7 +6679,7 @@ class Proof(Room):
         if bad == 0:
             return {**last, "tried": tried, "note": "It fails without these tasks, too: none is at fault"}
         fault, passed = going[bad - 1], made.commits[good]
-        more = {"passed": passed} if passed != fault.base else {}
+        more = {} if target.at.contains(fault.head, passed) else {"passed": passed}
         return {**last, "tried": tried, "fault": fault.task_id, **more}
 
     def check_wanted(self, call: Call) -> None:
@@ -6811,7 +6816,7 @@ class Merger(Room):
         for (task_id, (spec, outcome, tree)), tip in zip(ended.items(), tips):
             before = parts[tree.branch].task_ids if tree.branch in parts else ()
             parts[tree.branch] = Part((*before, task_id), f"task {task_id}", spec.title or "Codex task",
-                                      tip, tree.start, tree.base, tree.baseline is not None)
+                                      tip, *tree.share)
             warnings += _surprises(task_id, outcome, tree)
         for branch, part in parts.items():
             results = {ended[task_id][2].head for task_id in part.task_ids}
@@ -7090,7 +7095,7 @@ class Planner(Room):
                                 f"Its is {incoming.common}, that of this thread {own}", "Leave it out")
             return incoming.parts[0]
         commit = commit_named(self.git.within(tree.git_dir), "update_from", name)
-        return Part((name,), f"`{name}`", commit[:12], commit, commit, commit, False)
+        return Part((name,), f"`{name}`", commit[:12], commit, commit, False)
 
     def _there_now(self, tree: Worktree) -> str:
         """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises:
@@ -8105,7 +8110,7 @@ def title_of(prompt: str) -> str:
 
 def shown(tree: Worktree) -> Worktree:
     """Without what is our own business."""
-    return tree._replace(git_dir=None, files=(), seal=None, submodules=tuple(tree.submodules))
+    return tree._replace(git_dir=None, files=(), seal=None, below=None, submodules=tuple(tree.submodules))
 
 
 def _order(ids: Sequence[str], conflicts: Sequence[Sequence[str]]) -> List[str]:

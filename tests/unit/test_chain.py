@@ -197,20 +197,36 @@ def test_a_chain_merges_as_a_whole_in_any_order_and_from_its_end_alone(swarm, re
     assert ("third" in files_of(repo, answer["branch"])) == (max(order) == 2)
 
 
-@pytest.mark.parametrize("order", [(1,), (0, 1)])
-def test_what_the_first_one_carried_from_the_checkout_is_merged_with_none_of_them(swarm, repo, order):
+@pytest.fixture
+def carried(swarm, repo):
+    """The swarm, and a chain of tasks whose first one carried changes from the checkout."""
     (repo / "mine").write_text("not committed\n")
     app = swarm()
-    (first,) = app.start([{"prompt": "SHELL cat mine && echo one >new",
-                           "worktree": {"include_changes": True}}])
-    assert ended(app, [first])[0]["outcome"] == "succeeded"
-    (second,) = app.start([{"prompt": "SHELL cat mine && echo two >>new",
-                            "worktree": {"base": "task:" + first}}])
-    assert ended(app, [second])[0]["outcome"] == "succeeded"
-    assert app.diff(second, None, "stat", ())["insertions"] == 1
-    branch = merge(app, [(first, second)[number] for number in order])["branch"]
+    first, *others = ("SHELL cat mine && echo %s >>new" % word for word in ("one", "two", "three"))
+    ids = app.start([{"prompt": first, "worktree": {"include_changes": True}},
+                     *({"prompt": prompt, "worktree": {"base": "task:%d" % number}}
+                       for number, prompt in enumerate(others))])
+    assert [record["outcome"] for record in ended(app, ids)] == ["succeeded"] * 3
+    return app, ids
+
+
+@pytest.mark.parametrize("order", [(1,), (0, 1)])
+def test_what_the_first_one_carried_from_the_checkout_is_merged_with_none_of_them(carried, repo, order):
+    app, ids = carried
+    branch = merge(app, [ids[number] for number in order])["branch"]
     assert sh(repo, "git", "show", branch + ":new").split() == ["one", "two"]
     assert "mine" not in files_of(repo, branch)
+
+
+def test_after_a_task_that_carried_changes_the_next_ones_are_told_of_by_their_own_work_alone(carried):
+    app, ids = carried
+    trees = [app.record(task_id)["worktree"] for task_id in ids]
+    for before, tree, task_id in zip(trees, trees[1:], ids[1:]):
+        assert (tree["base"], tree.get("baseline"), tree.get("carried")) == (before["head"], None, None)
+        assert (tree["files_changed"], tree["insertions"], tree["commits"]) == (1, 1, 1)
+        assert app.diff(task_id, None, "stat", ())["insertions"] == 1
+        assert app.compare.reviewable(task_id)["review"] == ("base", before["head"])
+        assert app.store.get(task_id).report().worktree.files == ("new",)
 
 
 def test_what_comes_after_a_merged_task_merges_on_top_of_it(swarm, repo):

@@ -358,7 +358,7 @@ def test_after_each_part_the_attributes_are_those_that_git_itself_would_use(line
     for name, command in changes.items():
         sh(lines, "git", "checkout", "-q", "-b", name, onto)
         sh(lines, "sh", "-c", command)
-        parts[name] = cms.Part((name,), name, name, commit(lines), onto, onto, False)
+        parts[name] = cms.Part((name,), name, name, commit(lines), onto, False)
     at = ours().checkout(str(lines / ".git"), str(lines))
     for squash, names in ((False, ("attributes", "one", "other")), (True, ("one", "attributes", "other"))):
         taken, tree = merged_by_git(lines, tmp_path / "clone", names)
@@ -1158,7 +1158,7 @@ def test_what_an_update_left_is_undecided_in_whatever_dress(size, lines):
         (lines / "text").write_text(OLD.replace("FIRST", one).replace("SECOND", other))
         sides.append(commit(lines))
     # a branch of which no ASCII is left
-    part = cms.Part(("two",), "`\u00e4`", "two", sides[1], base, base, False)
+    part = cms.Part(("two",), "`\u00e4`", "two", sides[1], base, False)
     with cms.Desk.beside(ours().checkout(str(lines / ".git"), str(lines))) as desk:
         written, conflicts = desk.united(sides[0], part)
     assert [len(conflict.hunks) for conflict in conflicts] == [2]
@@ -1354,7 +1354,7 @@ def behind(lines, tree, tmp_path):
         sh(tree.path, "sh", "-c",
            sed(5 if conflict else 20, "mine") + "; echo 1 > mine; echo x > .gitignore; echo kept > x")
         base = sh(lines, "git", "rev-parse", "main")
-        part = cms.Part(("theirs",), "`theirs`", "theirs", head, base, base, False)
+        part = cms.Part(("theirs",), "`theirs`", "theirs", head, base, False)
         return take(tree._replace(base=base), "mine")[0], part
     return lambda conflict: prepared(tmp_path, "behind, %s" % conflict, lambda: make(conflict))
 
