@@ -4812,12 +4812,14 @@ def prompt_of(task: TaskDir, results: Mapping[str, str]) -> str:
     tasks = os.path.dirname(task.path)
     texts = {name: last_words(TaskDir(os.path.join(tasks, task_id))) for name, task_id in results.items()}
     with open(written, encoding="utf-8", newline="", opener=private) as f:
-        text = re.sub(RESULT, lambda found: texts.get(found[1], found[0]), f.read())
-    if len(text) > MAX_PROMPT_CHARS:
-        raise ToolError(f"With the results in it the prompt has {len(text):,} characters",
+        text = f.read()
+    filled = lambda found: texts.get(found[1], found[0])
+    chars = len(text) + sum(len(filled(found)) - len(found[0]) for found in re.finditer(RESULT, text))
+    if chars > MAX_PROMPT_CHARS:
+        raise ToolError(f"With the results in it the prompt has {chars:,} characters",
                         f"Codex takes {MAX_PROMPT_CHARS:,}", "Let those tasks write files for it to read")
     with open(whole + ".new", "w", encoding="utf-8", errors="replace", newline="", opener=private) as f2:
-        f2.write(text)
+        f2.write(re.sub(RESULT, filled, text))
     os.rename(whole + ".new", whole)
     return whole
 

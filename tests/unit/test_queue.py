@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import tracemalloc
 
 import pytest
 
@@ -392,6 +393,20 @@ def test_a_prompt_that_is_too_long_with_the_results_fails_by_name(swarm):
     ids = app.start([{"prompt": "MESSAGE 600000"}, {"prompt": "{{result:0}} {{result:0}}"}])
     failed = ended(app, ids)[1]["failure"]
     assert failed["message"].startswith("With the results in it the prompt has 1,200,001 characters")
+
+
+def test_a_prompt_that_is_too_long_with_the_results_is_never_put_together(tasks, put):
+    put(1).end(Status(State.ENDED, Outcome.SUCCEEDED),
+               cms.Report(Outcome.SUCCEEDED, 1.0, NOW_S, content="x" * 1_000_000))
+    spec = Spec("%012x" % 2, NOW_S, "/bin/codex", "/", results={"A": "%012x" % 1})
+    task = TaskDir.create(tasks.tasks, spec, "{{result:A}}" * 500)
+    tracemalloc.start()
+    try:
+        with pytest.raises(cms.ToolError, match="500,000,000 characters"):
+            cms.prompt_of(task, spec.results)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("prompt, why", [
