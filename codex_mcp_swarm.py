@@ -3389,6 +3389,7 @@ class Desk:
         self.history: Optional[History] = None
         self.commit = ""                        # whose .gitattributes lie there; none yet
         self.tried: Dict[Tuple[str, Part], Step] = {}       # what was tried here already
+        self.squashed: Dict[str, Part] = {}     # commit -> of which it has no more than what counts
 
     @classmethod
     @contextlib.contextmanager
@@ -3419,7 +3420,7 @@ class Desk:
         past, to_try = self._past(at, new), {}       # type: History, Dict[Part, Part]
         for part in new:
             ahead = past.contains(part.head, at)
-            if past.contains(at, part.head):
+            if past.contains(at, part.head) or self._came_along(past, at, part):
                 self.tried[at, part] = Step(at)
             elif ahead and not (self.squash or part.squashed):
                 self.tried[at, part] = Step(part.head)
@@ -3447,10 +3448,19 @@ class Desk:
                 message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n"
                 parents = [at]
             commit = self.at.commit(step.tree, parents, message)
-            whole = step.squash and not part.squashed       # then all that led to its head is in there, too
-            self._past(at, [part]).add([commit, *parents, *[part.head] * whole], [part.head] * step.squash)
+            if part.squashed:
+                self.squashed[commit] = part
+            elif step.squash:                   # then all that led to its head is in there, too
+                parents.append(part.head)
+            self._past(at, [part]).add([commit, *parents], [part.head] * step.squash)
         self.tried[at, part] = step._replace(commit=commit)
         return commit
+
+    def _came_along(self, past: History, at: str, part: Part) -> bool:
+        """Whether `at` has `part` with another one of the same chain."""
+        there = past.below(at)
+        return any(past.contains(one.head, part.head) and past.contains(part.start, one.start)
+                   for commit, one in self.squashed.items() if commit in there)
 
     def _beyond_squashes(self, past: History, at: str, part: Part) -> Part:
         """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its

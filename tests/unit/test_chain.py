@@ -210,12 +210,27 @@ def carried(swarm, repo):
     return app, ids
 
 
-@pytest.mark.parametrize("order", [(1,), (0, 1)])
-def test_what_the_first_one_carried_from_the_checkout_is_merged_with_none_of_them(carried, repo, order):
+@pytest.mark.parametrize("squash", [False, True])
+def test_what_the_first_one_carried_is_merged_with_none_of_them_in_whatever_order(carried, repo, squash):
     app, ids = carried
-    branch = merge(app, [ids[number] for number in order])["branch"]
-    assert sh(repo, "git", "show", branch + ":new").split() == ["one", "two"]
-    assert "mine" not in files_of(repo, branch)
+    for order in ((1,), (0, 1), (1, 0), (2, 0), (0, 2), (2, 1, 0), (1, 2, 0)):
+        answer = merge(app, [ids[number] for number in order], squash=squash)
+        assert answer["conflicts"] == [] and len(answer["merged"]) == len(order), order
+        new = sh(repo, "git", "show", answer["branch"] + ":new").split()
+        assert new == ["one", "two", "three"][:max(order) + 1], order
+        assert "mine" not in files_of(repo, answer["branch"])
+
+
+def test_what_lay_below_carried_changes_did_not_come_along_with_them(swarm, repo):
+    before = sh(repo, "git", "rev-parse", "HEAD")
+    app = swarm()
+    (first,) = chain(app, "echo one >first")
+    merge(app, [first], into="HEAD")
+    (repo / "mine").write_text("not committed\n")
+    (second,) = app.start([{"prompt": "WRITE second two", "worktree": {"include_changes": True}}])
+    ended(app, [second])
+    branch = merge(app, [second, first], base=before)["branch"]
+    assert {"first", "second"} <= set(files_of(repo, branch)) and "mine" not in files_of(repo, branch)
 
 
 def test_after_a_task_that_carried_changes_the_next_ones_are_told_of_by_their_own_work_alone(carried):
