@@ -89,7 +89,6 @@ CHECKOUTS = 3                       # so many worktrees of one call are made sid
 VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
-QUEUE_S = 30.0                      # for whoever moves the queue
 FORK_S = 10.0                       # how long a supervisor may take to be forked
 SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
 SWEEP_EVERY_S = 3600.0              # how often the servers of a ROOT together look for what may be removed
@@ -257,19 +256,18 @@ def reason_of(error: OSError) -> str:
     return f"{reason}: {error.filename}" if error.filename else reason
 
 
-def system_refused(error: OSError) -> ToolError:
-    """What to tell of an error that says nothing about what was asked for."""
-    return ToolError("The system refused", reason_of(error), REMEDIES.get(error.errno, MEND))
-
-
 MEND = "Mend that, or run fewer tasks at once"
 REMEDIES: Mapping[Optional[int], str] = {
     errno.ENOSPC: "Make room there", errno.EDQUOT: "Make room there", errno.EROFS: "Make it writable",
     errno.EACCES: "Give the user of this server access to it", errno.E2BIG: "Correct the arguments",
     errno.EMFILE: "Raise the limit on open files (`ulimit -n`), or run fewer tasks at once",
-    errno.EAGAIN: "Raise the limit on processes (`ulimit -u`), or run fewer tasks at once",
-    errno.ETIMEDOUT: "`fuser` and that path name the process, perhaps a stopped one: end it"}
+    errno.EAGAIN: "Raise the limit on processes (`ulimit -u`), or run fewer tasks at once"}
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def system_refused(error: OSError) -> ToolError:
+    """What to tell of an error that says nothing about what was asked for."""
+    return ToolError("The system refused", reason_of(error), REMEDIES.get(error.errno, MEND))
 
 
 def raise_if_exhausted(error: Exception) -> None:
@@ -279,8 +277,8 @@ def raise_if_exhausted(error: Exception) -> None:
 
 
 @contextlib.contextmanager
-def unless_exhausted(*kinds: Any) -> Iterator[None]:
-    """Pass over these errors."""
+def suppress_unless_exhausted(*kinds: Any) -> Iterator[None]:
+    """`contextlib.suppress`, but for a passing want of the system."""
     try:
         yield
     except kinds as error:
@@ -936,6 +934,7 @@ SECRET_VARIABLE = r"(?i)(?!(?:OLD)?PWD=)[^=]*(?:pass|pwd|secret|token|key|cookie
                   r"|auth(?!or[_=]|ority|_sock))[^=]*="
 
 
+@functools.lru_cache(maxsize=1024)      # each start of a task asks of each variable, which takes 2 ms in all
 def looks_secret(row: str) -> bool:
     """Whether this variable, as `NAME=value`, looks secret by its name or its value."""
     return bool(re.match(SECRET_VARIABLE, row)) or masked(row) != row
@@ -1753,7 +1752,6 @@ class Host:
         self._code: Any = None              # CODE in a file, from the first launch on that needs it
         self.called_off: Optional[Callable[[], str]] = None     # of a supervisor: why a command is to end
         self.forker: Optional[Forker] = None    # of a server
-        self.environ: Optional[Mapping[str, str]] = None    # for supervisors; None: that of this process
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
@@ -1821,14 +1819,16 @@ class Host:
             pipe.close()                    # whoever left the group may hold the other end for ever
         child.wait()
 
-    def launch_supervisor(self, root: str, directory: str, fds: Sequence[int]) -> Any:
+    def launch_supervisor(self, root: str, directory: str, fds: Sequence[int],
+                          environ: Optional[Mapping[str, str]] = None) -> Any:
         """Start a supervisor with the task's lock and its slot: a flock belongs to the open file, so at no
-        instant it is free. Returns the Popen to be reaped, if any. Raises: OSError."""
+        instant it is free. It has our environment where `environ` is None, as whatever is forked. Returns the
+        Popen to be reaped, if any. Raises: OSError."""
         import marshal
         import subprocess
         import tempfile
         with open(os.path.join(directory, "supervisor.log"), "ab", opener=private) as log:
-            if self.forker and self.forker.fork(directory, (log.fileno(), *fds)):
+            if environ is None and self.forker and self.forker.fork(directory, (log.fileno(), *fds)):
                 return None
             if self._code is None:
                 code = tempfile.TemporaryFile(dir=root)
@@ -1841,7 +1841,7 @@ class Host:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
             try:
                 return subprocess.Popen([sys.executable, "-I", "-S", "-c", BOOT, *words], cwd=directory,
-                                        env=self.environ, stdin=subprocess.DEVNULL, stderr=log,
+                                        env=environ, stdin=subprocess.DEVNULL, stderr=log,
                                         stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=fds)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -2073,7 +2073,8 @@ class Forker:
         select.select([line], [], [], 0.2)                  # the first answers of the server come first
         ctypes, gc, *_ = map(__import__, ("ctypes", "gc", "glob", "subprocess"))
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)   # glibc: what the compiler of this file left
-        codex_argv(Spec("", 0.0, "", ""))                   # here its patterns are compiled once for all
+        codex_argv(Spec("", 0.0, "", ""))                   # here its patterns are compiled once for all,
+        [*map(looks_secret, map("=".join, os.environ.items()))]         # and the environment is looked at
         gc.freeze()                                         # a collection would write to every page
         while True:
             task, passed, _, _ = line.recvmsg(1 << 16, 256)
@@ -2180,7 +2181,7 @@ def read_json(path: str) -> Dict[str, Any]:
 def text_in(path: str) -> str:
     """What a file of settings says; nothing where it is not there or no file, such as a pipe. Raises: OSError
     when the system is exhausted."""
-    with unless_exhausted(OSError), open(os.path.realpath(path), "rb", opener=private) as f:
+    with suppress_unless_exhausted(OSError), open(os.path.realpath(path), "rb", opener=private) as f:
         return f.read().decode("utf-8", "replace")
     return ""
 
@@ -4037,7 +4038,7 @@ def empty_trash(git: Git, common: str) -> None:
 #       stop                the order to stop, which no sandbox lets a task give: `reserve` under another
 #                           name, since a rename needs neither room nor a descriptor
 #       collected           empty; there once a client has been given the result
-#       environ             of whoever asked for it, without secrets: server; only while the task waits
+#       environ             of whoever asked for it, without secrets: server; until it begins
 #       kept                empty, as old as the end of the task, of which only the files of ANSWER are left
 #     live/<task_id>        a second name of its `lock`, from before its birth until somebody saw its end: an
 #                           index, made anew where `live/whole` is missing
@@ -4054,7 +4055,6 @@ def empty_trash(git: Git, common: str) -> None:
 #     sweep.lock            shared by whoever starts tasks, exclusive for each removal
 #     swept                 locked by the server that sweeps by itself, as old as the last such sweep
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)     # a missing, torn, foreign record
-BIRTH = ("prompt", "spec.json", "status.json", "environ")
 ANSWER = frozenset({"spec.json", "prompt", "report.json", "status.json", "lock", "collected", "kept"})
 
 
@@ -4171,7 +4171,7 @@ class TaskDir:
     def _written_status(self) -> Status:
         """A damaged file says no more than that the task was once started."""
         status = Status(State.RUNNING)
-        with unless_exhausted(*UNREADABLE):
+        with suppress_unless_exhausted(*UNREADABLE):
             read = from_json(Status, read_json(self.file("status.json")))
             whole = (read.state is State.ENDED) == (read.outcome is not None)
             return read if whole else status
@@ -4323,24 +4323,17 @@ class Queue:
     To begin takes a slot: the lock of one of the first LIMIT files in `slots`. The kernel frees it at the end
     of the supervisor, whatever ends that.
 
-    Whoever puts a task in, begins or cancels it holds `queue.lock`. Raises: OSError."""
+    Whoever puts a task in or begins it holds `queue.lock`. To cancel it takes its own lock alone, however
+    long others keep that one. Raises: OSError."""
     NAME = re.compile(rf"\d{{13}}\.\d+\.{TASK_ID}")
 
     def __init__(self, root: str) -> None:
         self.path, self.slots = os.path.join(root, "queue"), os.path.join(root, "slots")
         self.tasks = os.path.join(root, "tasks")
 
-    @contextlib.contextmanager
-    def lock(self, how: int = 0) -> Iterator[bool]:
-        """`locked`, but for a holder who keeps it: nobody who works here needs QUEUE_S."""
-        path, end = self.path + ".lock", time.monotonic() + QUEUE_S
-        while time.monotonic() < end:
-            with locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as mine:
-                if mine or how:
-                    yield mine
-                    return
-            time.sleep(0.005)
-        raise OSError(errno.ETIMEDOUT, f"Another process has kept this lock for {QUEUE_S:g} s", path)
+    def lock(self, how: int = 0) -> ContextManager[bool]:
+        """Without LOCK_NB the kernel wakes us: who asks again and again starves behind a batch."""
+        return locked(self.path + ".lock", fcntl.LOCK_EX | how, os.O_CREAT)
 
     def names(self) -> List[str]:
         return sorted(filter(self.NAME.fullmatch, names_in(self.path)))
@@ -4419,9 +4412,10 @@ class Queue:
                 fds = [] if slot is None else [slot]
                 try:
                     lock = take(task.file("lock"))
-                    if lock is not None:            # else it begins just now
+                    if lock is not None:            # else it begins or is cancelled just now
                         fds.insert(0, lock)
-                        yield task, fds
+                        if task.is_queued():        # else it was cancelled meanwhile
+                            yield task, fds
                 finally:
                     close_all(*fds)
 
@@ -4467,13 +4461,11 @@ class Queue:
 
     def cancel(self, task: TaskDir, now: float) -> bool:
         """Whether it was queued; then it has ended, and never began."""
-        if not task.is_queued():
-            return False
-        with self.lock():
-            return self._end(task, failure(FailureKind.CANCELLED, "It was cancelled before it began"), now)
+        why = failure(FailureKind.CANCELLED, "It was cancelled before it began")
+        return task.is_queued() and self._end(task, why, now)
 
     def _end(self, task: TaskDir, why: Failure, now: float) -> bool:
-        """End a task for good, unless it begins just now, for the holder of `queue.lock`."""
+        """End a task for good, unless it begins just now."""
         with locked(task.file("lock"), fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_CREAT) as mine:
             ends = mine and task.is_queued()
             if ends:
@@ -4599,8 +4591,9 @@ class Store:
         return self._kept(HandleEnd, handle_id, ".end.json")
 
     def _kept(self, kind: Any, handle_id: str, suffix: str) -> Any:
-        with unless_exhausted(*UNREADABLE):
+        with suppress_unless_exhausted(*UNREADABLE):
             return from_json(kind, read_json(self._handle_file(handle_id, suffix)))
+        return None
 
     def end_handle(self, handle_id: str, end: HandleEnd) -> HandleEnd:
         """Write the end of a handle and return it, or the one that another server wrote before."""
@@ -4927,7 +4920,7 @@ def with_tree(host: Host, environ: Mapping[str, str], task: TaskDir, spec: Spec)
 def snapshot_of(task: TaskDir) -> Worktree:
     """The worktree of a task that has ended, with the commit that it came to. Raises: ToolError."""
     tree = None
-    with unless_exhausted(*UNREADABLE):
+    with suppress_unless_exhausted(*UNREADABLE):
         tree = task.report().worktree
     if tree is None or tree.head is None:
         raise ToolError(f"There is no snapshot of task {task.task_id} to begin with",
@@ -5524,7 +5517,7 @@ class View:
         """Raises: ToolError when there is no such task; OSError when the system is exhausted."""
         task = self.store.get(task_id)
         status = Status(State.ENDED, Outcome.LOST)          # where its lock has gone: nobody can tell
-        with unless_exhausted(OSError):
+        with suppress_unless_exhausted(OSError):
             status = task.status()
         spec, damage = task.spec_or_damage()
         if damage:
@@ -5628,8 +5621,9 @@ class Watch:
     """Who waits for tasks, and which have not ended. A waiter sleeps until the kernel wakes it: one thread
     for each task that is waited for, asleep in flock(2)."""
 
-    def __init__(self, view: View, host: Host) -> None:
+    def __init__(self, view: View, host: Host, environ: Optional[Mapping[str, str]]) -> None:
         self.view, self.store, self.host = view, view.store, host
+        self.environ = environ                      # for supervisors; None: that of this process
         # Guards `watched` and `ended` of every Known. A watcher notifies when it sets one, and `wake` when a
         # call was cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
@@ -5709,7 +5703,7 @@ class Watch:
 
     def launch(self, task: TaskDir, fds: Sequence[int]) -> None:
         """Raises: OSError."""
-        child = self.host.launch_supervisor(self.store.root, task.path, fds)
+        child = self.host.launch_supervisor(self.store.root, task.path, fds, self.environ)
         self.host.log("INFO", f"{task.task_id}: launched")
         with contextlib.suppress(ToolError):            # no thread left: a later wait watches it
             self.begin(task, child)
@@ -5807,7 +5801,7 @@ class Watch:
         queued = {seen.task.task_id: seen for seen in ended if not seen.ended}      # their place was lost
         over = [seen for seen in ended if seen.ended]
         threads = {**dict.fromkeys(task_ids), **{seen.task.task_id: seen.thread_id for seen in over}}
-        with unless_exhausted(OSError):                     # a full disk: another time
+        with suppress_unless_exhausted(OSError):                     # a full disk: another time
             with self.store.queue.lock() if queued else contextlib.nullcontext():
                 for seen in reversed(list(queued.values())):        # the oldest first
                     self.store.queue.put(seen.task, seen.spec, self.host.now())
@@ -5907,7 +5901,7 @@ class Watch:
         queue = self.store.queue.names()
         for task_id in task_ids:
             runs = False
-            with unless_exhausted(ToolError, OSError):
+            with suppress_unless_exhausted(ToolError, OSError):
                 task = self.store.get(task_id)          # no record is read of one that has a supervisor
                 alive = self.view.is_watched(task_id) or held(task.file("lock"))
                 status = None if alive else task.status()
@@ -7411,7 +7405,8 @@ class Starter(Room):
                     births.append(Birth(plan, TaskDir.create(self.store.tasks, plan.spec, plan.prompt)))
                 note([plan.spec.task_id for plan in plans])
                 self._begin_all(births, call)
-                flush(birth.task.file(name) for birth in births for name in BIRTH)
+                flush(birth.task.file(name) for birth in births for name in (
+                    "prompt", "spec.json", "status.json", "environ", *texts_of(birth.plan.spec)))
                 undo.pop_all()
         except (OSError, RuntimeError) as error:
             ids = ", ".join(birth.task.task_id for birth in births if birth.runs)
@@ -7455,10 +7450,9 @@ class Starter(Room):
         queue, spec = self.store.queue, birth.plan.spec
         with queue.lock(), open(open_lock(birth.task.file("lock")), "wb") as lock:
             flock(lock.fileno(), fcntl.LOCK_EX)
+            birth.task.keep_environ(self.environ)       # also for whoever lets it begin should we be killed
             slot = queue.turn(spec, bool(self.host.tasks_around()))
             try:
-                if slot is None:
-                    birth.task.keep_environ(self.environ)
                 birth.task = queue.put(birth.task, spec, self.host.now())
                 if slot is not None:
                     self.watch.launch(birth.task, [lock.fileno(), *slot])
@@ -7992,12 +7986,12 @@ class Swarm:
         environ = os.environ if environ is None else environ
         config = config or default_config(environ)
         host = host or Host(config.log_file, config.log_level)
-        self.config, self.host, self.environ, host.environ = config, host, environ, environ
+        self.config, self.host, self.environ = config, host, environ
         self.begun: Optional[List[str]] = None          # inside of `with`: the tasks started there
         self.git = Git(host, environ, own=os.path.join(config.root, "git"))
         self.store = Store(config.root)
         self.view = View(self.store)
-        self.watch = Watch(self.view, host)
+        self.watch = Watch(self.view, host, None if environ is os.environ else environ)
         self.bounds = Bounds(config, environ, self.git, self.watch)
         self.lists = Lists(self.bounds)
         self.compare = Compare(self.bounds)
@@ -9184,7 +9178,7 @@ def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> st
     if swarm.store.get(task_id).kept_since():
         return json.dumps({"type": "codex-swarm.removed", "why": EVENTS_REMOVED}) + "\n"
     total, data = 0, b""
-    with unless_exhausted(OSError), open(path, "rb", opener=private) as f:
+    with suppress_unless_exhausted(OSError), open(path, "rb", opener=private) as f:
         total = os.fstat(f.fileno()).st_size
         f.seek(max(0, total - room))
         data = f.read(room)

@@ -160,8 +160,8 @@ def test_process_calls_stand_on_the_host_floor_or_in_the_one_reaper():
 
 
 def test_only_the_command_line_reads_argv_and_the_environment():
-    # a default of PATH; a process of its own; what a Python program gives as it is; the roof
-    allowed = {"find_codex", "supervisor_main", "Swarm", "this_program", "main"}
+    # a default of PATH; processes of their own; what a Python program gives as it is; the roof
+    allowed = {"find_codex", "Forker", "supervisor_main", "Swarm", "this_program", "main"}
     found = []
     for node in tree().body:
         for n in ast.walk(node):
@@ -676,7 +676,12 @@ def test_every_change_that_a_test_must_notice_can_still_be_made():
     assert (stale, missing) == ([], [])
 
 
-# Those that are done; at the end there is no list here.
+def test_no_test_has_the_name_of_another_one_in_its_file_which_would_never_run():
+    for path in ROOT.glob("tests/*/test_*.py"):
+        names = re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)
+        assert sorted(set(names)) == sorted(names), path
+
+
 def test_no_line_of_these_tests_is_wider_than_110_columns():
     paths = [path for path in tracked() if {"tests", ".ci"} & set(path.relative_to(ROOT).parts[:1])
              and path.parent.name != "recordings"]

@@ -1,6 +1,8 @@
 """A limit on the tasks that run at once, of all servers of a ROOT, and the queue of those that wait."""
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -12,7 +14,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import Outcome, Spec, State, Status, TaskDir
 
-from .helpers import WAIT_S, begin, ended, parent_of, put_in, run
+from .helpers import WAIT_S, auditing, begin, ended, parent_of, put_in, run
 
 NOW_S = 1_700_000_000.0
 
@@ -505,15 +507,45 @@ def test_a_wait_goes_on_when_the_place_of_its_task_was_deleted(swarm, gate):
     assert app.store.get(queued).report().content == "done"
 
 
-def test_a_lock_that_another_process_keeps_is_named_and_holds_a_start_up_for_a_bounded_time(
-        swarm, monkeypatch):
-    app = swarm()
+def test_a_start_sleeps_until_whoever_moves_the_queue_has_done_and_the_kernel_wakes_it(swarm):
+    """Who asked again and again would starve behind one who lets go of the lock and takes it at once."""
+    app, asked = swarm(), []
     run(app, "x")
-    monkeypatch.setattr(cms, "QUEUE_S", 0.1)
-    with app.store.queue.lock(), pytest.raises(cms.ToolError) as caught:
-        app.start([{"prompt": "x"}])
-    assert "queue.lock" in str(caught.value) and "`fuser`" in str(caught.value)
-    assert len(app.store.ids()) == 1 and run(app, "SAY done")["content"] == "done"
+    lock = os.stat(app.store.queue.path + ".lock").st_ino
+
+    def listen(event, args):
+        if event == "fcntl.flock" and os.fstat(args[0]).st_ino == lock:
+            asked.append(args[1])
+    with app.store.queue.lock(), auditing(listen):
+        start = threading.Thread(target=begin, args=(app, "x"))
+        start.start()
+        eventually(lambda: asked, what="the question for the lock")
+    start.join(WAIT_S)
+    assert asked[0] == fcntl.LOCK_EX and len(app.store.ids()) == 2
+
+
+def test_tasks_that_are_queued_are_cancelled_however_long_another_process_keeps_the_queue(swarm, gate):
+    app = swarm(max_parallel=1)
+    first, queued = begin(app, gate.wait), [begin(app, "x").task_id for _ in range(2)]
+    with app.store.queue.lock():
+        stop = threading.Thread(target=app.stop, args=(queued,), daemon=True)
+        stop.start()
+        stop.join(WAIT_S)
+        assert [app.record(task_id).get("outcome") for task_id in queued] == ["cancelled"] * 2
+    gate.open()
+    ended(app, [first.task_id])
+
+
+def test_a_task_that_is_cancelled_as_it_gets_its_slot_does_not_begin(tasks, put):
+    task, cancelled = put(1), []
+
+    def listen(event, args):
+        if event == "open" and args[0] == os.path.join(tasks.queue.slots, "1") and not cancelled:
+            cancelled.append(True)
+            tasks.queue.cancel(task, NOW_S)
+    with auditing(listen):
+        assert due(tasks)[0] == [] and cancelled
+    assert task.status().outcome is Outcome.CANCELLED
 
 
 def test_the_slot_of_a_killed_supervisor_is_free_at_the_next_question(swarm, gate):
@@ -567,59 +599,48 @@ def test_a_task_runs_with_the_environment_it_was_asked_for_with_and_no_secret_is
     assert not os.path.exists(kept)
 
 
-def test_a_task_that_begins_at_once_has_its_environment_on_no_disk(swarm, gate):
+def test_a_task_whose_first_supervisor_died_at_once_runs_with_the_environment_it_was_asked_for_with(
+        swarm, monkeypatch):
+    other = swarm()
+    first = cms.Swarm(other.config, cms.Host(), {**os.environ, "TEST_COLOUR": "of the first"})
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", shutil.which("true"))      # which its supervisor is now
+        (task_id,) = first.start([{"prompt": "ARGV"}])
+        first.watch.close()
+    assert "of the first" in ended(other, [task_id])[0]["content"]
+
+
+def test_the_environment_of_a_task_is_on_no_disk_once_it_has_begun(swarm, gate):
     app = swarm(max_parallel=1)
     first = begin(app, gate.wait)
+    eventually(lambda: first.status().pid, what="the start of codex")
     assert not os.path.exists(first.file("environ"))
     gate.open()
     ended(app, [first.task_id])
 
 
 def test_a_task_of_a_program_has_the_environment_that_the_program_gives(swarm):
-    app = swarm()
-    app = cms.Swarm(app.config, cms.Host(), {**os.environ, "TEST_COLOUR": "of a program"})
-    assert "of a program" in ended(app, app.start([{"prompt": "ARGV"}]))[0]["content"]
+    """Also its secrets, which are on no disk, and though another program of the same process has others."""
+    config = swarm().config
+    host = cms.Host()
+    ours, _ = [cms.Swarm(config, host, {**os.environ, "TEST_COLOUR": name, "CODEX_API_KEY": "key " + name})
+               for name in ("of a program", "of another")]
+    content = ended(ours, ours.start([{"prompt": "ARGV"}]))[0]["content"]
+    assert "key of a program" in content and "of another" not in content
+    assert '"of a program"' in content
 
 
-@pytest.mark.parametrize("limit, names", [(0, ["spec.json", "prompt"]), (
-    1, ["spec.json", "prompt", "status.json", "environ"])], ids=["begins at once", "waits"])
-def test_a_task_is_on_the_disk_before_its_id_is_given(swarm, gate, monkeypatch, limit, names):
+@pytest.mark.parametrize("limit, kept", [(0, []), (1, ["status.json", "environ"])],
+                         ids=["begins at once", "waits"])
+def test_a_task_is_on_the_disk_before_its_id_is_given(swarm, gate, monkeypatch, limit, kept):
     app, lasting, fsync = swarm(max_parallel=limit), set(), os.fsync
     first = begin(app, gate.wait)
+    texts = {"base-instructions": "x", "compact-prompt": "y", "output_schema": {"type": "object"}}
     monkeypatch.setattr(os, "fsync", lambda fd: (lasting.add(os.fstat(fd).st_ino), fsync(fd)))
-    (second,) = app.start([{"prompt": "SAY done"}])
+    (second,) = app.start([{"prompt": "SAY done", **texts}])
     task = app.store.get(second)
+    names = ["spec.json", "prompt", *texts, *kept]
     assert {os.stat(task.file(name)).st_ino for name in names} <= lasting
-    gate.open()
-    ended(app, [first.task_id, second])
-
-
-def test_a_task_that_begins_at_once_has_its_environment_on_no_disk(swarm, gate):
-    app = swarm(max_parallel=1)
-    first = begin(app, gate.wait)
-    assert not os.path.exists(first.file("environ"))
-    gate.open()
-    ended(app, [first.task_id])
-
-
-def test_a_task_of_a_program_has_the_environment_that_the_program_gives(swarm):
-    app = swarm()
-    app = cms.Swarm(app.config, cms.Host(), {**os.environ, "TEST_COLOUR": "of a program"})
-    assert "of a program" in ended(app, app.start([{"prompt": "ARGV"}]))[0]["content"]
-
-
-@pytest.mark.parametrize("limit", [0, 1], ids=["begins at once", "waits"])
-def test_a_task_is_on_the_disk_before_its_id_is_given(swarm, gate, monkeypatch, limit):
-    app, lasting, fsync = swarm(max_parallel=limit), [], os.fsync
-    first = begin(app, gate.wait)
-
-    def note(fd):
-        lasting.append(os.path.basename(os.readlink("/proc/self/fd/%d" % fd)))
-        fsync(fd)
-    monkeypatch.setattr(os, "fsync", note)
-    (second,) = app.start([{"prompt": "SAY done"}])
-    assert {"spec.json", "prompt", "status.json"} <= set(lasting)
-    assert ("environ" in lasting) == bool(limit)
     gate.open()
     ended(app, [first.task_id, second])
 
