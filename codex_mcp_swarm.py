@@ -2836,29 +2836,44 @@ def lying_in_checkout(at: At) -> Lying:
 
 def lying_in_worktree(at: At, tree: Worktree, commit: str) -> Lying:
     """As it lies in a worktree of ours, compared with this commit. The index of `at` is ours, or becomes a
-    copy: it knows the times of the files, so unchanged ones need not be read. The task's own is never used:
-    it may be told to overlook changes. Raises: GitError, OSError."""
+    copy: it knows the times of the files, so unchanged ones need not be read. The task's own tells no more
+    than what it staged although that is ignored: it may be told to overlook changes. Raises: GitError,
+    OSError."""
     ours = os.path.join(tree.git_dir, OWN_INDEX)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(at.index + ".lock")
     if at.index != ours and os.path.exists(ours):
         copy_file(ours, at.index)
     at("read-tree", "--reset", commit)
-    found = _lying(at, "--ignored=matching")
+    found = _lying(at, commit)
     hollow = dict.fromkeys(_hollow(at, tree), "a submodule that is not checked out, with files in it")
     return found._replace(left_out={**found.left_out, **hollow})
 
 
-def _lying(at: At, *words: str) -> Lying:
-    """What is not in the index of `at` yet comes in."""
+def _lying(at: At, commit: str = "") -> Lying:
+    """What is not in the index of `at` yet comes in. `commit`: it is a worktree of ours, compared with that,
+    and what is ignored there is told."""
     copied = copied_into(at.git_dir)        # where it is a worktree of ours
-    seen, unread = at.changes("--untracked-files=all", *words)
-    changes = [change for change in seen if change.xy != "!!"]
+    seen, unread = at.changes("--untracked-files=all", *["--ignored=matching"] * bool(commit))
+    names = {change.path for change in seen if change.xy == "!!"}
+    forced = _staged(at, commit, names - copied)
+    changes = [change for change in seen if change.xy != "!!"] + [Change("??", path) for path in forced]
     secret = [change for change in changes if is_secret(at.cwd, change, copied)]    # renamed, not ignored now
     left_out = _take(at, [change for change in changes if change not in secret])
     left_out.update((change.path, "copied from the checkout as an ignored file") for change in secret)
-    ignored, more = _ignored(at, {change.path for change in seen if change.xy == "!!"}, copied)
+    ignored, more = _ignored(at, names, copied.union(forced))
     return Lying(at("write-tree", "--missing-ok"), changes, left_out, ignored, [*unread, *more])
+
+
+def _staged(at: At, commit: str, ignored: Set[str]) -> List[str]:
+    """What the task staged of these ignored files and directories; nothing where its index is damaged."""
+    if not ignored:
+        return []
+    own = at.also(GIT_INDEX_FILE=os.path.join(at.git_dir, "index"))
+    words = ("diff-index", "--cached", "--name-only", "--no-renames", "--diff-filter=A", "-z", commit)
+    added = own.run(*words, allowed=(0, 128)).out.split("\0")
+    inside = lambda path: any(f"{above}/" in ignored for above in directories_above(path))
+    return [path for path in added if path in ignored or inside(path)]
 
 
 def _ignored(at: At, names: Set[str], copied: Set[str]) -> Tuple[List[str], List[str]]:

@@ -169,6 +169,29 @@ def test_what_the_task_staged_stays_staged_byte_for_byte(repo, tree, place):
     assert files_of(repo) == ["README", "new", "staged"]
 
 
+def test_what_the_task_staged_although_it_is_ignored_is_on_the_branch(repo, tree, place):
+    (place / ".gitignore").write_text("build/\nlogs/\n*.o\n")
+    for name in ("build/deep/out", "build/more", "logs/one", "a.o", "b.o", "gone.o"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("1\n")
+    agent(tree, "add", "-f", "build/deep/out", "logs/one", "a.o", "gone.o")
+    (place / "build" / "deep" / "out").write_text("then changed\n")
+    (place / "gone.o").unlink()
+    before = index_of(tree)
+    found, warnings = take(tree, "by us")
+    assert files_of(repo) == [".gitignore", "README", "a.o", "build/deep/out", "logs/one"] and warnings == []
+    assert show(repo, "build/deep/out") == "then changed" and index_of(tree) == before
+    assert found.ignored == {"count": 2, "first": ["b.o", "build/more"]}
+
+
+def test_an_index_that_the_task_damaged_hides_nothing_that_is_not_ignored(repo, tree, place):
+    (place / ".gitignore").write_text("*.o\n")
+    (place / "a.o").write_text("1\n")
+    pathlib.Path(tree.git_dir, "index").write_text("no index")
+    found, _ = take(tree, "x")
+    assert found.ignored["first"] == ["a.o"] and files_of(repo) == [".gitignore", "README"]
+
+
 def test_where_nothing_was_staged_nothing_is_afterwards_and_the_worktree_is_clean(repo, tree, place):
     (place / "README").write_text("changed\n")
     (place / "new").write_text("1\n")

@@ -346,6 +346,14 @@ def test_a_copied_file_that_the_task_renames_is_not_committed_and_not_carried_on
     assert sh(including, "git", "show", "%s:%s" % (BRANCH, to)) == "no secret any more"
 
 
+def test_a_copied_file_that_the_task_stages_by_force_is_not_committed(including, make):
+    tree = make()
+    put(pathlib.Path(tree.path), _env_prod="mine\n")
+    sh(tree.path, "git", "add", "-f", ".")
+    found = take(tree, "x")[0]
+    assert sh(including, "git", "diff", "--name-only", "main", BRANCH) == ".env.prod" and not found.ignored
+
+
 def test_the_record_names_what_only_the_checkout_has(including, make):
     put(including, README="edited\n")
     tree = make()
