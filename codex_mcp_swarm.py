@@ -1785,13 +1785,13 @@ class Host:
 
     def run(self, argv: Sequence[str], cwd: str, env: Optional[Mapping[str, str]] = None,
             timeout_s: float = GIT_TIMEOUT_S, stdin: bytes = b"", keep_out: bool = True,
-            hangs: Callable[[], Any] = lambda: False) -> Done:
+            hangs: Callable[[], Any] = lambda: False, fds: Sequence[int] = ()) -> Done:
         """Run a command to its end. Its whole process group is killed after `timeout_s`, after LOOK_S if it
         `hangs` then, and once it is called off. Blocks. Raises: OSError when it cannot be started."""
         import subprocess
         stdout = subprocess.PIPE if keep_out else subprocess.DEVNULL
         child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=stdout,
-                                 stderr=subprocess.PIPE, start_new_session=True)
+                                 stderr=subprocess.PIPE, start_new_session=True, pass_fds=fds)
         began, spent, why = self.monotonic(), 0.0, ""
         said: Optional[bytes] = stdin
         while True:
@@ -1807,6 +1807,20 @@ class Host:
                 break
         return Done(child.returncode, (out or b"").decode("utf-8", "surrogateescape"),
                     err.decode("utf-8", "replace"))
+
+    def lock(self, fd: int, limit_s: float = float("inf")) -> str:
+        """Lock what is open, in the order in which the kernel wakes who waits. Whoever may be called off lets
+        a child wait, since the lock belongs to the open file, and alone heeds `limit_s`. Returns why it gave
+        up, if it did. Raises: OSError."""
+        if self.called_off is None:
+            flock(fd, fcntl.LOCK_EX)
+            return ""
+        with contextlib.suppress(BlockingIOError):
+            flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return ""
+        words = (sys.executable, "-I", "-S", "-c", f"import fcntl; fcntl.flock({fd}, fcntl.LOCK_EX)")
+        done = self.run(words, "/", timeout_s=limit_s, fds=(fd,))
+        return done.err if done.code else ""
 
     def _end(self, child: Any) -> None:
         """Kill a command with its process group."""
@@ -2543,9 +2557,16 @@ class Means:
         finally:
             delete_tree(there)
 
-    def alone(self, common: str) -> ContextManager[bool]:
-        """One server at a time writes in a repository, the others wait: git's own locks make them fail."""
-        return locked(self.lock_of(common), fcntl.LOCK_EX, os.O_CREAT)
+    @contextlib.contextmanager
+    def alone(self, common: str, limit_s: float = float("inf")) -> Iterator[None]:
+        """One process at a time writes in a repository, the others wait: git's own locks make them fail.
+        `limit_s`: as for Host.lock. Raises: GitError, OSError."""
+        path = self.lock_of(common)
+        with open(open_lock(path, os.O_CREAT), "wb") as lock:
+            why = self.host.lock(lock.fileno(), limit_s)
+            if why:
+                raise GitError(f"Another process keeps {path}", why, f"`fuser {path}` names it")
+            yield
 
     def lock_of(self, common: str) -> str:
         """The lock file of a repository. Not in git's directory, whose copies and backups a file that nobody
@@ -3036,8 +3057,8 @@ class Trees:
             self.discard(top, mine, new)
             raise
 
-    def _alone(self, top: str) -> ContextManager[bool]:
-        return self.git.alone(repository_of(top)[0])
+    def _alone(self, top: str, limit_s: float = float("inf")) -> ContextManager[None]:
+        return self.git.alone(repository_of(top)[0], limit_s)
 
     @staticmethod
     def _make_branch(at: At, branch: str, base: str) -> None:
@@ -3061,9 +3082,12 @@ class Trees:
 
     def discard(self, top: str, path: str, branch: str) -> None:
         """Remove what was just made, and in which nobody but us can have worked. Blocks while one is made in
-        that repository: with its last worktree, git removes the directory in which it registers them."""
+        that repository: with its last worktree, git removes the directory in which it registers them. What a
+        supervisor cannot remove then is swept when its task has gone."""
         at = self.git.at(top)
-        with contextlib.suppress(ToolError, OSError), self._alone(top):
+        if not (path or branch):
+            return
+        with contextlib.suppress(ToolError, OSError), self._alone(top, UNLOCK_S):
             if path:
                 with contextlib.suppress(GitError):
                     at("worktree", "remove", "--force", "--force", path)

@@ -1,4 +1,6 @@
 """Tasks whose worktree begins with what another task came to: `base` with `task:`."""
+import contextlib
+import fcntl
 import os
 
 import pytest
@@ -6,7 +8,7 @@ import pytest
 import codex_mcp_swarm as cms
 from client import eventually
 
-from .helpers import begin, ended
+from .helpers import begin, ended, processes
 from .on_git import branches, files_of, sh
 
 AFTER = {"worktree": {"base": "task:0"}}
@@ -23,6 +25,19 @@ def chain(app, *commands, **more):
 
 def merge(app, ids, **wish):
     return app.merge(ids, cms.Call(), cms.Wish(**wish))
+
+
+@pytest.fixture
+def lock_of_repository(swarm, repo):
+    """Takes the lock of the repository, which somebody else keeps for as long as the block runs."""
+    git = swarm().git
+    return lambda: cms.locked(git.lock_of(str(repo / ".git")), fcntl.LOCK_EX, os.O_CREAT)
+
+
+def waits_for_lock(app, task_id):
+    """Whether the supervisor of this task waits for a lock: it has a child that does so."""
+    host, at = cms.Host(), app.store.get(task_id).path
+    return any(host.about(parent)[1] == at for _, parent, _ in processes())
 
 
 # -- when it begins -----------------------------------------------------------------------------------
@@ -132,7 +147,9 @@ def test_to_cancel_a_task_before_its_worktree_is_made_leaves_nothing(swarm, repo
     assert "codex-swarm/" + ids[1] not in branches(repo)
 
 
-def test_to_cancel_a_task_while_its_worktree_is_made_calls_git_off_and_leaves_nothing(swarm, repo, tmp_path):
+@pytest.mark.parametrize("kept", [False, True])
+def test_to_cancel_a_task_while_its_worktree_is_made_calls_git_off_and_leaves_nothing(
+        swarm, repo, tmp_path, lock_of_repository, kept):
     hold = tmp_path / "hold"
     hold.write_text("")
     sh(repo, "git", "config", "filter.hang.smudge", "while test -e '%s'; do sleep 0.1; done; cat" % hold)
@@ -143,11 +160,40 @@ def test_to_cancel_a_task_while_its_worktree_is_made_calls_git_off_and_leaves_no
     path = app.record(ids[1])["worktree"]["path"]
     try:
         eventually(lambda: app.live() and os.path.exists(path), what="the beginning of the checkout")
-        app.stop([ids[1]])
-        first, second = ended(app, ids)
+        with lock_of_repository() if kept else contextlib.nullcontext():
+            app.stop([ids[1]])
+            first, second = ended(app, ids)
     finally:
         hold.unlink()
     assert (first["outcome"], second["outcome"]) == ("succeeded", "cancelled")
+    if kept:                    # what could not be removed then goes with what is old
+        os.utime(os.path.join(cms.leads_to(path, ".git"), "locked"), (0, 0))
+        app.store.get(ids[1]).remove()
+        list(app.sweep())
+    assert not os.path.exists(path) and ("codex-swarm/" + ids[1] in branches(repo)) == kept
+
+
+def test_a_task_waits_until_nobody_else_writes_in_the_repository_and_goes_on(
+        swarm, gate, lock_of_repository):
+    app = swarm()
+    ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER}])
+    with lock_of_repository():
+        gate.open()
+        eventually(lambda: waits_for_lock(app, ids[1]), what="the wait for the lock")
+        assert app.record(ids[1])["state"] == "starting"
+    assert [record["outcome"] for record in ended(app, ids)] == ["succeeded"] * 2
+
+
+def test_to_cancel_a_task_while_somebody_keeps_the_lock_of_its_repository_ends_it(
+        swarm, repo, gate, lock_of_repository):
+    app = swarm()
+    ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER}])
+    path = app.record(ids[1])["worktree"]["path"]
+    with lock_of_repository():
+        gate.open()
+        eventually(lambda: waits_for_lock(app, ids[1]), what="the wait for the lock")
+        app.stop([ids[1]])
+        assert [record["outcome"] for record in ended(app, ids)] == ["succeeded", "cancelled"]
     assert not os.path.exists(path) and "codex-swarm/" + ids[1] not in branches(repo)
 
 
