@@ -5023,8 +5023,12 @@ def used(spec: Spec, by_thread: Optional[Usage]) -> Tuple[Optional[Usage], str]:
 
 def place_of_work(tree: Optional[Worktree], spec: Spec) -> str:
     if tree is None:
-        return f"in `{spec.cwd}`"
-    return f"in `{tree.path}`" if tree.unsaved else f"on the branch `{tree.branch}`"
+        return f"What it did is in `{spec.cwd}`"
+    if tree.unsaved:
+        return f"What it did is in `{tree.path}`"
+    if tree.files_changed == 0 and not tree.left_out and not tree.ignored:
+        return "It changed no file"
+    return f"What it did is on the branch `{tree.branch}`"
 
 
 class Supervisor:
@@ -5169,7 +5173,7 @@ class Supervisor:
         signals = set(os.read(self.wake, 4096)) - {signal.SIGCHLD} if self.wake in ready else set()
         if ordered or signals:
             by_signal = f"Its supervisor got {signal_name(min(signals))}" if signals else ""
-            self._stop(Outcome.CANCELLED, by_signal or "A client cancelled it")
+            self._stop(Outcome.CANCELLED, by_signal or "It was cancelled")
         return ordered or bool(signals)
 
     def _ordered(self) -> bool:
@@ -5283,7 +5287,7 @@ class Supervisor:
         missing = "no network" if p.phase is Phase.NETWORK else "nothing new"
         last = self.engine.ran.noted_at or self.engine.tail.changed_at or self.spec.created_at
         so_long, place = f"{max(0.0, at - last):.0f} s", place_of_work(tree, self.spec)
-        return failure(kind, f"{why} while {doing}, with {missing} for {so_long}. What it did is {place}",
+        return failure(kind, f"{why} while {doing}, with {missing} for {so_long}. {place}",
                        IDLE if "idle_timeout_s" in why and kind is FailureKind.TIMED_OUT else "")
 
     def _bring_home(self, outcome: Outcome, p: Progress) -> Optional[Worktree]:
@@ -6989,7 +6993,7 @@ class Merger(Room):
         raise ToolError(f"Conflicts are not united yet: {in_words(some(files))}",
                         "Of what `update_from` left there, a marker, a separator between both sides, "
                         f"or {LIST} still stands",
-                        f"codex_reply to {' or '.join(whose or ['the task'])}, for it to unite them, "
+                        f"Let {' or '.join(whose or ['the task'])} unite them (codex_reply), "
                         "then merge again")
 
 class Planner(Room):
@@ -8440,7 +8444,7 @@ def codex_events(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     except FileNotFoundError:
         if seen.ended:
             raise ToolError(f"There are no events of task {task_id}",
-                            "Codex never began, or it ended so long ago that they were removed",
+                            "Codex never began, or a sweep removed them after its end",
                             "codex_wait returns its result")
     return Answer({"task_id": task_id, "events": events, "next_cursor": cursor, "ended": done})
 
@@ -8954,7 +8958,8 @@ def _progress_lines(live: Mapping[str, Any]) -> Iterator[str]:
 
 def _worktree_lines(tree: Mapping[str, Any]) -> Iterator[str]:
     where = f"worktree {tree['path']}, branch {tree['branch']}"
-    yield ", ".join(filter(None, (where, diffstat(tree))))
+    changes = "no changes" if tree.get("files_changed") == 0 else diffstat(tree)
+    yield ", ".join(filter(None, (where, changes)))
     yield from _named_lines(tree, FILES_OF_A_WORKTREE)
     unseen = tree.get("unseen", {})
     yield from (f"only in your checkout, {kind}: {in_words(files)}" for kind, files in unseen.items())
@@ -9114,10 +9119,12 @@ def tally(records: Iterable[Mapping[str, Any]]) -> str:
 def account(records: Sequence[Mapping[str, Any]]) -> str:
     """`3 tasks: 2 succeeded, 1 failed; 18,234 tokens in, 1,210 out; +41 -7 3 files`."""
     total = lambda part, key: sum(record.get(part, {}).get(key, 0) for record in records)
+    silent = sum("usage" not in record for record in records)
     changed = {key: total("worktree", key) for key in ("files_changed", "insertions", "deletions")}
     return "; ".join(filter(None, (
         f"{len(records)} task{'s' * (len(records) != 1)}: {tally(records)}",
-        f"{total('usage', 'input_tokens'):,} tokens in, {total('usage', 'output_tokens'):,} out",
+        f"{total('usage', 'input_tokens'):,} tokens in, {total('usage', 'output_tokens'):,} out"
+        + (f" ({silent} told none)" if silent else ""),
         diffstat(changed))))
 
 
@@ -9207,8 +9214,7 @@ class Resource(NamedTuple):
         return {key: self.uri, "name": self.name, "description": self.description, "mimeType": self.mime_type}
 
 
-EVENTS_REMOVED = "The events were removed: the task ended longer ago than CODEX_SWARM_TASK_MAX_AGE. " \
-                 "Its record is kept"
+EVENTS_REMOVED = "A sweep removed the events of this task; its answer is kept"
 
 
 def _events_resource(swarm: Swarm, task_id: str, about: Mapping[str, Any]) -> str:
@@ -10392,14 +10398,18 @@ class Typed:
 
 
 def tell_ends(typed: Typed, task_ids: Sequence[str]) -> List[str]:
-    """Tell on stderr who ended how, when it happens; on a terminal what all do. Returns those that run on
-    when the call is cancelled."""
-    left, look = list(task_ids), Look(sys.stderr, typed.environ)
+    """Tell on stderr who ended how, when it happens, and once that the network is waited for; on a terminal
+    what all do. Returns those that run on when the call is cancelled."""
+    left, look, said = list(task_ids), Look(sys.stderr, typed.environ), ""
     if look.draws() and not typed.call.cancelled:
         return watch_live(typed.swarm, task_ids, sys.stderr)
     while True:
         typed.swarm.wait(left, PROGRESS_GAP_S, typed.call, "any")   # Ctrl-C may come just before it sleeps
-        ended = dict.fromkeys(typed.swarm.watch.standing(left)[0])
+        found, words, _ = typed.swarm.watch.standing(left)
+        if Phase.NETWORK.value in words and not said:
+            said = words
+            sys.stderr.write(f"{visible(words)}\n")
+        ended = dict.fromkeys(found)
         left = [task_id for task_id in left if task_id not in ended]
         if len(task_ids) > 1 and ended:
             records = [record_of(typed.swarm, task_id) for task_id in ended]
@@ -10421,11 +10431,12 @@ TYPED: Mapping[str, str] = {
        for at in ("", "defaults.")},
     **{f"codex_{tool}": f"`PROGRAM {typed}`" for tool, typed in {
         "status": "ls --all", "batch": "run", "async": "run -d", "cancel": "stop ID...", "wait": "wait ID...",
-        "merge": "merge ID...", "events": "logs ID", "diff": "diff ID", "reply": "reply ID"}.items()},
+        "merge": "merge ID...", "events": "logs ID", "diff": "diff ID", "reply": "reply ID PROMPT"}.items()},
     "events.jsonl and stderr.log of the task": "`PROGRAM logs ID`",
     "codex_status with `all`": "`PROGRAM ls --all`", "codex_wait with these task_ids": "`PROGRAM wait ID...`",
     "codex_reply with the arguments in `reply`": "the reply above",
-    " (`fitting`)": "", "A codex_reply to it": "`PROGRAM reply ID`", "codex_reply to": "`PROGRAM reply` to",
+    " (`fitting`)": "", "A codex_reply to it": "`PROGRAM reply ID PROMPT`",
+    "codex_reply to": "`PROGRAM reply` to",
     ". Or pass `interrupt` true, which stops its turn first, or `fork` true, which goes on in a copy of the "
     "thread": ", or stop it with `PROGRAM stop ID...` first",
     "`codex-mcp-swarm ": "`PROGRAM ", "Pass a task_id": "Name a task", "start the server with --": "add --"}
@@ -10820,6 +10831,13 @@ def ended_ago(record: Mapping[str, Any], now: float) -> str:
     return f"{lasting(max(0, round(now - end_of(record))))} ago"
 
 
+def warning_of_removal(record: Mapping[str, Any]) -> Iterator[str]:
+    tree = record.get("worktree")
+    if "outcome" in record and tree and not os.path.lexists(tree["path"]):
+        trash = TRASH + os.path.basename(tree["branch"])
+        yield f"The worktree is gone; a reply makes it again from its branch, or from `{trash}`"
+
+
 @subcommand("See what they do and did", "show what tasks do, or what became of them", """\
 Outcome, final message, changed files, and what to do where it failed.
 
@@ -10827,8 +10845,9 @@ examples:
   codex-mcp-swarm show 2f9c""", IDS, JSON)
 def command_show(typed: Typed) -> int:
     data, now = typed.asks("codex_status").data, typed.swarm.host.now()
-    timed = [{**r, "ended": ended_ago(r, now)} for r in data["tasks"]]
-    typed.show(data if typed["json"] else {**data, "tasks": timed})
+    people = [{**r, "ended": ended_ago(r, now), "warnings": [*r.get("warnings", ()), *warning_of_removal(r)]}
+              for r in data["tasks"]]
+    typed.show(data if typed["json"] else {**data, "tasks": people})
     typed.collected(data)
     return 0
 
@@ -11389,7 +11408,8 @@ def command_doctor(typed: Typed) -> int:
 
 
 @subcommand("Bring their work home", "remove what ended long ago, and say why the rest is kept", """\
-Nothing goes that is not in a commit. It needs the same variables as the server.
+Of all repositories, wherever it is typed. Nothing goes that is not in a commit. It needs the same variables
+as the server.
 
 examples:
   codex-mcp-swarm sweep --dry-run

@@ -165,6 +165,20 @@ def test_lists_and_records_tell_how_long_ago_it_ended_and_lists_where_there_are_
     assert json.loads(typed("ls", "--all", "--quiet", "--json").stdout)["tasks"][1]["outcome"] == "failed"
 
 
+def test_a_run_in_a_pipe_says_that_the_network_is_waited_for(fake, repo, gate, tmp_path):
+    said = tmp_path / "said"
+    with open(str(said), "wb") as err:
+        run = subprocess.Popen(command("run", "RECONNECT 3\n" + gate.wait), env=fake, cwd=str(repo),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+    try:
+        eventually(lambda: b"waiting for the network" in said.read_bytes(), what="a line about it")
+        gate.open()
+        assert run.wait(LIMIT_S) == 0 and said.read_bytes().count(b"waiting for the network") == 1
+    finally:
+        run.kill()
+        run.wait(LIMIT_S)
+
+
 def test_results_that_a_list_leaves_out_are_counted_on_stderr(typed):
     n = cms.WANTED_SHOWN + 2
     typed("wait", *typed("run", "-d", *["SAY x"] * n).stdout.split(), stdin="")

@@ -239,9 +239,13 @@ def test_a_cancelled_task_says_who_stopped_it_what_it_was_doing_and_where_its_wo
     failure = record["failure"]
     assert (record["outcome"], failure["kind"]) == ("cancelled", "cancelled")
     assert failure["message"].startswith(
-        "A client cancelled it while running a command (`sleep 1000`), with nothing new for ")
+        "It was cancelled while running a command (`sleep 1000`), with nothing new for ")
     assert "on the branch `%s`" % record["worktree"]["branch"] in failure["message"]
     assert c.collect(task)[0]["failure"] == failure
+    task = c.begin("SHELL sleep 1000", worktree=True)
+    eventually(lambda: "sleep 1000" in json.dumps(c.status(task).get("progress", {})), what="the command")
+    (record,) = c.ok("codex_cancel", task_ids=[task])["tasks"]
+    assert record["failure"]["message"].endswith(" s. It changed no file")
 
 
 # -- under what it ran -------------------------------------------------------------------------------

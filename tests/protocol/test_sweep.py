@@ -144,8 +144,11 @@ def test_answers_live_on_after_the_sweep_and_a_reply_goes_on_in_the_same_worktre
     assert c.ok("codex_diff", task_id=task, view="files")["content"] == "A a"
     assert c.ok("codex_merge", task_ids=[task])["already_in"] == [task]
     uri = "codex-swarm:///tasks/%s/events" % task
-    assert "were removed" in c.request("resources/read", {"uri": uri})["result"]["contents"][0]["text"]
+    assert "A sweep removed" in c.request("resources/read", {"uri": uri})["result"]["contents"][0]["text"]
+    shown = finished(["show", task], fake, repo).stdout.decode()
+    assert "The worktree is gone" in shown and "`refs/codex-swarm/trash/%s`" % task in shown
     reply = c.ok("codex_reply", task_id=task, prompt="WRITE b 2")
+    assert "is gone" not in finished(["show", task], fake, repo).stdout.decode()
     assert reply["threadId"] == before["tasks"][0]["threadId"] and reply["worktree"]["path"] == merged["path"]
     assert git(repo, "show", merged["branch"] + ":b") == "2\n"
     assert c.ok("codex_diff", task_id=reply["task_id"], view="files")["content"] == "A b"

@@ -113,7 +113,7 @@ def test_a_waiting_task_tells_until_when_holds_nothing_and_is_cancelled_at_once(
     swarm().stop([task.task_id])
     (record,) = ended(app, [task.task_id])
     assert record["outcome"] == "cancelled" and record["content"] == "half of it" and record["attempts"]
-    assert "A client cancelled it while waiting for a limit" in record["failure"]["message"]
+    assert "It was cancelled while waiting for a limit" in record["failure"]["message"]
 
 
 def test_an_attempt_that_cannot_be_started_tells_why(swarm, tmp_path):

@@ -1188,7 +1188,7 @@ def test_markers_in_another_dress_are_told_and_never_merged(four, lines, how):
         with pytest.raises(cms.ToolError) as caught:
             merge(s, [one, reply["task_id"]], squash=squash, dry_run=True)
         assert "not united yet: `%s`" % name in str(caught.value)
-        assert "codex_reply to task " + reply["task_id"] in str(caught.value)
+        assert "Let task %s unite them" % reply["task_id"] in str(caught.value)
 
 
 LABELLED = "sed -n 's/^[<>]* codex-swarm/%s codex-swarm/p' text > %s; git checkout -q HEAD^2 text"

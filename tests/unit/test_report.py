@@ -62,7 +62,7 @@ def three(swarm, tmp_path):
 def test_the_page_says_what_became_of_each(three):
     app, ids = three
     page = Page(report(app, ids))
-    assert "3 tasks: 2 succeeded, 1 failed; 200 tokens in, 40 out; +2 -0 2 files" in page.text
+    assert "3 tasks: 2 succeeded, 1 failed; 200 tokens in, 40 out (1 told none); +2 -0 2 files" in page.text
     for words in (*ids, "Done so.", "+something", "made.txt", "failed after", f"codex-swarm/{ids[0]}"):
         assert words in page.text
     summaries = [attrs for tag, attrs in page.elements if tag == "details"]
