@@ -2215,11 +2215,17 @@ def names_in(path: str) -> List[str]:
 
 
 @contextlib.contextmanager
-def locked(path: str, how: int, create: int = 0) -> Iterator[bool]:
-    """Hold a lock file while the block runs. False when, with LOCK_NB, another one does. Raises: OSError."""
+def locked(path: str, how: int, create: int = 0,
+           tell: Optional[Callable[[str], None]] = None) -> Iterator[bool]:
+    """Hold a lock file while the block runs. False when, with LOCK_NB, another one does; `tell` is told where
+    we wait. Raises: OSError."""
     with open(open_lock(path, create), "wb") as f:
         mine = False
         with contextlib.suppress(BlockingIOError):
+            flock(f.fileno(), how | (fcntl.LOCK_NB if tell else 0))
+            mine = True
+        if tell and not mine:
+            tell(f"waiting for {path}, which another one holds")
             flock(f.fileno(), how)
             mine = True
         yield mine
@@ -4596,9 +4602,10 @@ class Store:
                 entries.append((modified_at(os.path.join(there, "spec.json")) or modified_at(there), name))
         return [name for _, name in sorted(entries, reverse=True)]
 
-    def locked(self, name: str, how: int) -> ContextManager[bool]:
+    def locked(self, name: str, how: int,
+               tell: Optional[Callable[[str], None]] = None) -> ContextManager[bool]:
         """`locked` for a lock file of ROOT, or one of a task."""
-        return locked(os.path.join(self.root, name), how, os.O_CREAT)
+        return locked(os.path.join(self.root, name), how, os.O_CREAT, tell)
 
     def get(self, task_id: str) -> TaskDir:
         """Raises: ToolError when there is no such task."""
@@ -7287,9 +7294,10 @@ class Starter(Room):
         with contextlib.ExitStack() as locks:
             # What a plan counts on is not swept away before it runs, and nobody else decides to work in a
             # thread until all see who does.
-            locks.enter_context(self.store.locked("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+            hold = lambda name, how: locks.enter_context(self.store.locked(name, how, call.tell))
+            hold("sweep.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
             for thread_id in self._threads_named(requests, label):
-                locks.enter_context(self.store.locked(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX))
+                hold(self.store.thread(thread_id) + ".lock", fcntl.LOCK_EX)
             stopped = [self._interrupt(one) if one.get("interrupt") else "" for one in requests]
             calm = [{key: one[key] for key in one if key != "interrupt"} for one in requests]
             return self._launch(self._plans(calm, label, stopped), call, note)

@@ -204,6 +204,17 @@ def test_worktrees_that_are_taken_back_disturb_none_that_are_made_meanwhile(swar
     assert len(git(repo, "worktree", "list")) // 3 >= 9 and left_behind(root, repo)[1] == sorted(ids[1::2])
 
 
+def test_a_call_that_somebody_holds_up_says_for_which_lock_it_waits(swarm):
+    app, said = swarm(), []
+    app.store.prepare()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with app.store.locked("sweep.lock", cms.fcntl.LOCK_EX):
+            future = pool.submit(app.start, [{"prompt": "SAY x"}], "", cms.Call(tell=said.append))
+            eventually(lambda: said, what="a word of progress")
+        assert [r["outcome"] for r in ended(app, future.result(WAIT_S))] == ["succeeded"]
+    assert said == ["waiting for %s/sweep.lock, which another one holds" % app.store.root]
+
+
 @pytest.fixture
 def held_up(swarm, repo, second_repo, gate):
     """A server that makes the worktrees of a batch, and waits for another one before all but the first. What
