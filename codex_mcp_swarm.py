@@ -7481,10 +7481,10 @@ class Starter(Room):
 
     def _begin(self, birth: Birth, call: Call, lone: bool) -> None:
         """Make the worktree, if one is wanted, and launch the task. Raises: ToolError, OSError."""
+        unwanted = ToolError("Nobody waits for this call any more", "Its client has gone or cancelled it",
+                             f"What had begun {'goes on' if self.watch.closing else 'is stopped'}")
         if self.watch.closing or call.abandoned and birth.plan.worktree_from:   # else it is stopped at once
-            begun = "What had begun goes on" if self.watch.closing else "What had begun is stopped"
-            raise ToolError("Nobody waits for this call any more", "Its client has gone or cancelled it",
-                            begun)
+            raise unwanted
         try:
             if birth.plan.worktree_from is not None:
                 birth.plan = self.worktrees.made_for(birth.plan)
@@ -7493,6 +7493,8 @@ class Starter(Room):
             if lone:
                 raise
             return self._fail(birth, error)
+        if call.abandoned and birth.plan.worktree_from:     # while it was made, which takes its time
+            raise unwanted
         self._run(birth)
 
     def _run(self, birth: Birth) -> None:

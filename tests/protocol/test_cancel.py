@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from client import alive, eventually
-from conftest import is_supervised, running, task_dirs
+from conftest import git, is_supervised, running, task_dirs
 
 OWNERS = {
     "codex": (1, lambda gate: {"prompt": gate.wait}),
@@ -87,6 +87,27 @@ def test_cancelling_a_wait_stops_nothing(client, gate):
     gate.open()
     assert c.collect(task)[0]["content"] == "went on"
     assert c.responses_to(waiting) == []
+
+
+@pytest.mark.parametrize("tool", sorted(OWNERS))
+def test_a_call_cancelled_while_its_worktrees_are_made_starts_no_codex(
+        client, root, repo, gate, tmp_path, tool):
+    """Made slow by a filter, which git runs as it checks out."""
+    begun, ran = tmp_path / "begun", tmp_path / "ran"
+    git(repo, "config", "filter.slow.smudge", "touch '%s'; while ! test -e '%s'; do sleep 0.05; done; cat"
+        % (begun, gate.path))
+    (repo / ".gitattributes").write_text("x filter=slow\n")
+    (repo / "x").write_text("1\n")
+    git(repo, "add", ".")
+    git(repo, "commit", "-q", "-m", "slow")
+    c, task = client(), {"prompt": "SHELL touch '%s'" % ran, "worktree": True}
+    call = c.start_call(tool, task if tool == "codex" else {"tasks": [task, task]})
+    eventually(begun.exists, what="a checkout")
+    c.cancel(call)
+    c.ping()
+    gate.open()
+    eventually(lambda: git(repo, "branch", "--list", "codex-swarm/*") == "", what="the end of it all")
+    assert task_dirs(root) == [] and not ran.exists() and not list((root / "worktrees").glob("[0-9a-f]*"))
 
 
 def test_a_thousand_cancelled_waits_leave_room_for_the_next(client, gate):
