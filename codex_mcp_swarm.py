@@ -1287,6 +1287,11 @@ def asked(arguments: Mapping[str, Any], overrides: Sequence[str]) -> Ran:
     return Ran(arguments.get("sandbox", sandbox), arguments.get("model", model))
 
 
+def depends_on_settings(spec: Spec) -> bool:
+    """Whether what a task may write depends on `sandbox_workspace_write` of codex's configuration."""
+    return asked(spec.arguments, spec.overrides).sandbox in (None, SANDBOXES[1])
+
+
 def noted(rollout: Iterable[bytes], since: float, until: float, ran: Ran) -> Ran:
     """What codex's own record of the thread says of the time between, as facts in place of `ran`.
 
@@ -4877,19 +4882,23 @@ def last_words(task: TaskDir) -> str:
     """The final message of a task that has ended; where it has none or failed, how it ended, too. Raises:
     ToolError where nothing tells."""
     missing = f"The result of task {task.task_id} cannot go into the prompt"
+    events = task.file("events.jsonl")
     if not os.path.isdir(task.path):
         raise ToolError(missing, "Its record was removed", "Start the task again without it")
     try:
         report = task.report()
         content = content_of(task, report) or ""
     except FileNotFoundError:
-        return f"(Task {task.task_id} was lost: its supervisor left no report.)"
+        told = Tail(events).refresh().message or ""
+        return f"(Task {task.task_id} was lost: its supervisor left no report.)\n\n{told}".rstrip()
     except UNREADABLE as error:
         raise_if_exhausted(error)
         why = f"Its record is damaged: {type(error).__name__}"
         raise ToolError(missing, why, f"Look into `{task.path}`")
     if report.outcome is Outcome.SUCCEEDED:
-        return content or f"(Task {task.task_id} succeeded without a final message.)"
+        gone = report.in_events and not os.path.exists(events)
+        how = "; its final message is gone with its events" if gone else " without a final message"
+        return content or f"(Task {task.task_id} succeeded{how}.)"
     why = report.failure.message if report.failure else "nothing tells why"
     return f"(Task {task.task_id} did not succeed, it {report.outcome.value}: {why})\n\n{content}".rstrip()
 
@@ -4978,6 +4987,8 @@ def snapshot_of(task: TaskDir) -> Worktree:
 def check_project(tree: Worktree, spec: Spec) -> None:
     """What a task may write was decided by what lies in the checkout. Raises: ToolError where that of another
     task would open more."""
+    if not depends_on_settings(spec):
+        return
     for place in filter(lambda at: is_inside(at, tree.path), (spec.cwd, *directories_above(spec.cwd))):
         name = os.path.relpath(f"{place}/.codex/config.toml", tree.path)
         here, there = (text_in(os.path.join(top, name)) for top in (tree.path, spec.checkout))
@@ -5088,9 +5099,7 @@ class Supervisor:
             self._reap()
             pause = self.engine.follow()
             now = self.host.monotonic()
-            if now >= limit:
-                self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
-            elif idle and self.status.state is not State.STOPPING and self.exit_code is None:
+            if idle and self.status.state is not State.STOPPING and self.exit_code is None:
                 pause = min(pause, idle.limit_s / 4)
                 self._check_idle(idle, self.child)
             while self.steps and now >= self.steps[0][0] and self.exit_code is None:
@@ -5116,8 +5125,6 @@ class Supervisor:
             if self.host.now() >= at and self.queue.rejoin(limit, self.fds):
                 return True
             self._take_orders(max(0.0, at - self.host.now()) or LOOK_S)
-            if self.host.monotonic() >= self.deadline:
-                self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
         return False
 
     def _check_idle(self, idle: Idle, child: int) -> None:
@@ -5169,7 +5176,7 @@ class Supervisor:
         return None
 
     def _take_orders(self, timeout_s: float) -> bool:
-        """Sleep until something happens, at most `timeout_s`. True when the task has to stop. Any task may
+        """Sleep until something happens, at most `timeout_s`. True when the task is to stop now. Any task may
         ring at our door for ever: after a false alarm we do not listen for a while. An order is found without
         the bell, too."""
         listen = [self.wake] if self.false_alarm else [self.control, self.wake]
@@ -5181,7 +5188,10 @@ class Supervisor:
         if ordered or signals:
             by_signal = f"Its supervisor got {signal_name(min(signals))}" if signals else ""
             self._stop(Outcome.CANCELLED, by_signal or "It was cancelled")
-        return ordered or bool(signals)
+        late = self.host.monotonic() >= self.deadline and self.status.state is not State.STOPPING
+        if late:
+            self._stop(Outcome.TIMED_OUT, TIME_IS_UP.format(self.spec.timeout_s))
+        return ordered or late or bool(signals)
 
     def _ordered(self) -> bool:
         """Whether there is an order to stop, which gives the reserve its name back, or no place for one."""
@@ -6225,8 +6235,7 @@ class Bounds(Room):
 
         Source: codex-cli 0.154.0 to 0.169.0; with 0.144.6 no command runs in a worktree below what is
         read-only. Raises: ToolError where no profile helps."""
-        mode = asked(spec.arguments, spec.overrides).sandbox
-        if mode not in (None, SANDBOXES[1]):
+        if not depends_on_settings(spec):
             return spec
         access = self._access(spec, place)
         root, trees = os.path.realpath(self.config.root), os.path.realpath(self.config.worktree_dir)
@@ -7346,9 +7355,9 @@ class Starter(Room):
         begins. Raises: ToolError."""
         task_id = (self._entry(name, before) or [one_named(self.watch, name)])[0]
         what, spec = f"`base`: the worktree cannot begin with task {task_id}", plan.spec
-        same_call = next((one.spec for one in before if one.spec.task_id == task_id), None)
-        seen = None if same_call else self.view.of(task_id).whole(what)
-        there = (same_call or seen and seen.spec or spec).checkout
+        same_call = [one.spec for one in before if one.spec.task_id == task_id]
+        earlier = [] if same_call else [self.view.of(task_id).whole(what)]
+        there = [*same_call, *(seen.spec for seen in earlier)][0].checkout
         if not there:
             raise ToolError(what, "It has no worktree, so it leaves no commit", "Pass `worktree` there, too")
         if repository_of(there)[0] != repository_of(spec.checkout)[0]:
@@ -7356,7 +7365,7 @@ class Starter(Room):
         if plan.carry:
             raise ToolError(what, "`include_changes` takes what was changed on top of HEAD",
                             "Leave one of the two out")
-        ended = bool(seen and seen.ended and snapshot_of(seen.task))
+        ended = any(seen.ended and snapshot_of(seen.task) for seen in earlier)
         path, branch, cwd = self.worktrees.place_for(spec)
         planned = Worktree(path, branch, TASK_BASE + task_id, "")
         spec = spec._replace(planned=planned, cwd=cwd, depends_on=() if ended else (task_id,))

@@ -139,6 +139,15 @@ def test_a_configuration_that_would_open_more_to_the_next_task_keeps_it_from_beg
     assert not (root / "worktrees" / ids[1]).exists() and "codex-swarm/" + ids[1] not in branches(repo)
 
 
+@pytest.mark.parametrize("sandbox", ["read-only", "danger-full-access"])
+def test_a_configuration_keeps_no_task_from_beginning_that_it_opens_nothing_to(swarm, sandbox):
+    app = swarm()
+    config = "[sandbox_workspace_write]\\nnetwork_access = true\\n"
+    ids = app.start([{"prompt": "SHELL mkdir .codex && printf '%s' >.codex/config.toml" % config,
+                      "worktree": True}, {"prompt": "SAY x", "sandbox": sandbox, **AFTER}])
+    assert [record["outcome"] for record in ended(app, ids)] == ["succeeded"] * 2
+
+
 def test_to_cancel_a_task_before_its_worktree_is_made_leaves_nothing(swarm, repo, gate):
     app = swarm()
     ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER}])
@@ -147,25 +156,27 @@ def test_to_cancel_a_task_before_its_worktree_is_made_leaves_nothing(swarm, repo
     assert "codex-swarm/" + ids[1] not in branches(repo)
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_to_cancel_a_task_while_its_worktree_is_made_calls_git_off_and_leaves_nothing(
-        swarm, repo, tmp_path, lock_of_repository, kept):
+@pytest.fixture
+def hanging(swarm, repo, tmp_path):
+    """The swarm, and a request; the checkout of a worktree that begins with its work hangs until the end."""
     hold = tmp_path / "hold"
     hold.write_text("")
     sh(repo, "git", "config", "filter.hang.smudge", "while test -e '%s'; do sleep 0.1; done; cat" % hold)
     sh(repo, "git", "config", "filter.hang.clean", "cat")
-    app = swarm()
-    ids = app.start([{"prompt": "WRITE slow x\nWRITE .gitattributes slow filter=hang", "worktree": True},
-                     {"prompt": "SAY x", **AFTER}])
+    yield swarm(), {"prompt": "WRITE slow x\nWRITE .gitattributes slow filter=hang", "worktree": True}
+    hold.unlink()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_to_cancel_a_task_while_its_worktree_is_made_calls_git_off_and_leaves_nothing(
+        hanging, repo, lock_of_repository, kept):
+    app, first = hanging
+    ids = app.start([first, {"prompt": "SAY x", **AFTER}])
     path = app.record(ids[1])["worktree"]["path"]
-    try:
-        eventually(lambda: app.live() and os.path.exists(path), what="the beginning of the checkout")
-        with lock_of_repository() if kept else contextlib.nullcontext():
-            app.stop([ids[1]])
-            first, second = ended(app, ids)
-    finally:
-        hold.unlink()
-    assert (first["outcome"], second["outcome"]) == ("succeeded", "cancelled")
+    eventually(lambda: app.live() and os.path.exists(path), what="the beginning of the checkout")
+    with lock_of_repository() if kept else contextlib.nullcontext():
+        app.stop([ids[1]])
+        assert [record["outcome"] for record in ended(app, ids)] == ["succeeded", "cancelled"]
     if kept:                    # what could not be removed then goes with what is old
         os.utime(os.path.join(cms.leads_to(path, ".git"), "locked"), (0, 0))
         app.store.get(ids[1]).remove()
@@ -195,6 +206,14 @@ def test_to_cancel_a_task_while_somebody_keeps_the_lock_of_its_repository_ends_i
         app.stop([ids[1]])
         assert [record["outcome"] for record in ended(app, ids)] == ["succeeded", "cancelled"]
     assert not os.path.exists(path) and "codex-swarm/" + ids[1] not in branches(repo)
+
+
+def test_the_time_of_a_task_passes_while_its_worktree_is_made_and_nothing_is_left(hanging, root, repo):
+    app, first = hanging
+    ids = app.start([first, {"prompt": "SAY x", "timeout_s": 1, **AFTER}])
+    record = ended(app, ids)[1]
+    assert record["outcome"] == "timed_out" and "1 s (`timeout_s`)" in record["failure"]["message"]
+    assert not (root / "worktrees" / ids[1]).exists() and "codex-swarm/" + ids[1] not in branches(repo)
 
 
 def test_what_a_task_is_to_begin_with_does_not_keep_others_from_merging_into_head(swarm, repo, gate):

@@ -362,13 +362,18 @@ def test_that_a_task_left_no_message_or_was_lost_is_told(swarm, tasks, put):
 
 
 def test_a_message_that_only_the_events_have_is_found_there(tasks, put):
-    task = put(1)
-    task.end(Status(State.ENDED, Outcome.SUCCEEDED),
-             cms.Report(Outcome.SUCCEEDED, 1.0, NOW_S, in_events=True))
+    task, lost, bare = put(1), put(2), put(3)
+    lost.write_status(Status(State.RUNNING))
+    for one in (task, bare):
+        one.end(Status(State.ENDED, Outcome.SUCCEEDED),
+                cms.Report(Outcome.SUCCEEDED, 1.0, NOW_S, in_events=True))
     item = {"type": "item.completed", "item": {"id": "0", "type": "agent_message", "text": "whole"}}
-    with open(task.file("events.jsonl"), "w") as f:
-        f.write(cms.compact(item) + "\n")
+    for one in (task, lost):
+        with open(one.file("events.jsonl"), "w") as f:
+            f.write(cms.compact(item) + "\n")
     assert cms.last_words(task) == "whole"
+    assert cms.last_words(lost).endswith(" was lost: its supervisor left no report.)\n\nwhole")
+    assert cms.last_words(bare).endswith(" succeeded; its final message is gone with its events.)")
 
 
 @pytest.mark.parametrize("how, why", [("removed", "Its record was removed"), ("damaged", "is damaged: ")])
