@@ -7376,8 +7376,8 @@ class Starter(Room):
         try:
             return (self._entry(name, before) or [one_named(self.watch, name)])[0]
         except ToolError as error:
-            raise ToolError(f"`{{{{result:{clip(name, 60)}}}}}` in the prompt: {error.what}", error.why,
-                            f"{error.fix}. As plain text, write it with a blank between the braces")
+            raise type(error)(f"`{{{{result:{clip(name, 60)}}}}}` in the prompt: {error.what}", error.why,
+                              f"{error.fix}. As plain text, write it with a blank between the braces")
 
     def _entry(self, name: Union[str, int], before: Sequence[Plan]) -> List[str]:
         """The task for which the index of an entry stands, none for another name. It is one `before` this, so
@@ -7385,9 +7385,9 @@ class Starter(Room):
         if not re.fullmatch(r"\d{1,3}", str(name)):
             return []
         if int(name) >= len(before):
-            raise ToolError(f"Entry {name} is none of those before it",
-                            "A task can only wait for entries that stand before it, so that no two wait for "
-                            "each other; the first one is 0", "Put it behind those that it needs")
+            raise WrongArgument(f"Entry {name} is none of those before it",
+                                "A task can only wait for entries that stand before it, so that no two wait "
+                                "for each other; the first one is 0", "Put it behind those that it needs")
         return [before[int(name)].spec.task_id]
 
     def _with_twins(self, plans: Sequence[Plan]) -> List[Plan]:
@@ -7451,7 +7451,7 @@ class Starter(Room):
             return act(*args)
         except ToolError as error:
             what = f"`{label}[{index}]`: {error.what}" if label else error.what
-            raise ToolError(what, error.why, error.fix, error.kind)
+            raise type(error)(what, error.why, error.fix, error.kind)
 
     def _launch(self, plans: Sequence[Plan], call: Call, note: Callable[[List[str]], None]) -> List[str]:
         """Write every task before the first one starts, so that a full disk is found while nothing runs. Then
@@ -11286,7 +11286,8 @@ echo '{"type": "turn.completed", "usage": {}}'
 @subcommand("Set up", "tell a story of three tasks, two of which collide", """\
 Three tasks work at once in a throw-away repository, each in a worktree of its own. Two change the same line:
 you see it before anything is merged, and what to do. Your codex does the work, which uses your account; where
-there is none that could, a stand-in takes its place. Nothing of it stays.""", flags=True)
+there is none that could, a stand-in takes its place. Nothing of it stays but what codex
+keeps of its threads.""", flags=True)
 def command_demo(typed: Typed) -> int:
     """Whatever ends it ends its tasks. Killed itself it leaves them in ROOT, where every server sees them and
     can stop them. Returns 0 when all succeeded. Raises: ToolError; OSError."""

@@ -165,6 +165,13 @@ def test_lists_and_records_tell_how_long_ago_it_ended_and_lists_where_there_are_
     assert json.loads(typed("ls", "--all", "--quiet", "--json").stdout)["tasks"][1]["outcome"] == "failed"
 
 
+@pytest.mark.parametrize("entry", [{"prompt": "x", "depends_on": [5]}, {"prompt": "x {{result:1}}"}])
+def test_an_entry_that_waits_for_none_before_it_is_a_wrong_argument(typed, root, entry):
+    done = typed("run", "--file", "-", stdin=json.dumps([{"prompt": "y"}, entry]))
+    assert done.returncode == 2 and "task 2: " in done.stderr and "is none of those before" in done.stderr
+    assert not list(root.glob("tasks/*"))
+
+
 def test_a_run_in_a_pipe_says_that_the_network_is_waited_for(fake, repo, gate, tmp_path):
     said = tmp_path / "said"
     with open(str(said), "wb") as err:
