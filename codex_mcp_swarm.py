@@ -3047,9 +3047,10 @@ class Trees:
         at `base`. Blocks while another one is made in that repository.
 
         Raises: GitError, OSError; nothing is left then."""
-        at, mine, new = self.git.at(top), "" if os.path.lexists(path) else path, ""
+        at, mine, new = self.git.at(top), "", ""
         try:
             with self._alone(top):
+                mine = "" if os.path.lexists(path) else path
                 if not (again and at.commit_of(f"refs/heads/{branch}") == base):
                     self._make_branch(at, branch, base)
                     new = branch
