@@ -4041,8 +4041,8 @@ def logged(at: At, ref: str) -> List[str]:
 
 def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -> None:
     """Remove by force a worktree over which a server was killed `after_s` ago or earlier: no task ran there
-    yet, or a merge was tried, of which nothing is meant to stay. `never_ran`: it is whole, but its task never
-    appeared. Raises: GitError, OSError, why it stays."""
+    yet, or a merge was tried, of which nothing is meant to stay. `never_ran`: no task did, even if it is
+    whole. Raises: GitError, OSError, why it stays."""
     git_dir, name = leads_to(path, ".git"), os.path.basename(path)
     above, top = os.path.split(os.path.dirname(git_dir))
     whole = any(file.startswith(OWN_INDEX) for file in names_in(git_dir))
@@ -4057,8 +4057,10 @@ def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -
     if not dry_run:
         at = git.at(above)
         at("worktree", "remove", "--force", "--force", path)
+        branch = f"codex-swarm/{name}"
+        as_made = never_ran and len(logged(git.within(above), f"refs/heads/{branch}")) == 1
         with contextlib.suppress(GitError):
-            at("branch", "-d", f"codex-swarm/{name}")
+            at("branch", "-D" if as_made else "-d", branch)
 
 
 def empty_trash(git: Git, common: str) -> None:
@@ -7595,9 +7597,12 @@ class Sweep(Room):
 
     def run(self) -> Iterator[Swept]:
         self._look()
+        unmade = set(filter(self._never_ran, names_in(self.trees)))     # while their records tell so
+        for name in sorted(unmade):
+            yield from self._one(self._clear_strange, os.path.join(self.trees, name))
         for path in sorted(self.units):
             yield from self._one(self._clear_unit, path)
-        for name in sorted(set(names_in(self.trees)) - self.seen - {OURS}):
+        for name in sorted(set(names_in(self.trees)) - self.seen - unmade - {OURS}):
             yield from self._one(self._clear_strange, os.path.join(self.trees, name))
         yield from self._one(self._clear_traces, self.store.root)
         for common in {common_of(tree) for tree in self.made.values() if not self.dry_run}:
@@ -7743,14 +7748,22 @@ class Sweep(Room):
             raise ToolError(f"The record of task {task.task_id} is damaged", why,
                             f"Look into `{task.path}`, and remove it by hand")
 
+    def _never_ran(self, task_id: str) -> bool:
+        """Whether a record tells that a task did not work in its worktree: that was still to be made."""
+        with contextlib.suppress(*UNREADABLE):
+            return TaskDir(os.path.join(self.store.tasks, task_id)).spec().planned is not None
+        return os.path.isdir(os.path.join(self.store.tasks, "." + task_id))
+
     def _clear_strange(self, path: str, act: bool) -> Optional[List[str]]:
         """What is among the worktrees and no task worked there: one over which a server was killed may go."""
         self._look()                                    # it may have become a task's
-        if os.path.basename(path).replace(REMOVED, "", 1) in self.seen or not os.path.lexists(path):
+        name = os.path.basename(path)
+        never_ran = self._never_ran(name)
+        theirs = name.replace(REMOVED, "", 1) in self.seen and not never_ran
+        if theirs or not os.path.lexists(path):
             return None
         self._measure(act, path)
-        unborn = os.path.isdir(os.path.join(self.store.tasks, "." + os.path.basename(path)))
-        scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act, unborn)
+        scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act, never_ran)
         return ["A server was killed while it made this, or tried a merge here"]
 
     def _clear_traces(self, path: str, act: bool) -> Optional[List[str]]:

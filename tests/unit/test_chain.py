@@ -216,6 +216,28 @@ def test_the_time_of_a_task_passes_while_its_worktree_is_made_and_nothing_is_lef
     assert not (root / "worktrees" / ids[1]).exists() and "codex-swarm/" + ids[1] not in branches(repo)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_worktree_over_whose_making_a_supervisor_was_killed_goes_when_it_is_old(swarm, repo, gate, whole):
+    app = swarm()
+    ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER}])
+    app.stop(ids)
+    ended(app, ids)
+    task = app.store.get(ids[1])
+    os.unlink(task.file("report.json"))
+    task.write_status(cms.Status(cms.State.STARTING))
+    path, branch = task.spec().planned[:2]
+    before = sh(repo, "git", "commit-tree", "-p", "HEAD", "-m", "what the other one came to", "HEAD^{tree}")
+    tree = cms.Trees(app.git).add(str(repo), before, path, branch)
+    if not whole:
+        os.unlink(os.path.join(tree.git_dir, cms.OWN_INDEX))
+    assert app.record(ids[1])["outcome"] == "lost"
+    list(app.sweep())
+    assert os.path.exists(path), "it may be in the making"
+    os.utime(os.path.join(tree.git_dir, "locked"), (0, 0))
+    assert [done.path for done in app.sweep() if done.removed] == [path]
+    assert not os.path.exists(path) and branch not in branches(repo)
+
+
 def test_what_a_task_is_to_begin_with_does_not_keep_others_from_merging_into_head(swarm, repo, gate):
     app = swarm()
     (done,) = chain(app, "echo one >new")
