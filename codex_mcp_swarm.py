@@ -432,6 +432,7 @@ class Spec(NamedTuple):
     depends_on: Tuple[str, ...] = ()            # the tasks that have to end before it begins
     on_failure: str = ""                        # run: it begins also when they did not succeed
     planned: Optional[Worktree] = None          # made when it begins: `base` says after which task
+    min_free_mb: int = 0                        # that it takes to make it then
     results: Mapping[str, str] = {}             # as a RESULT in the prompt names it -> one of these tasks
 
 
@@ -4951,6 +4952,17 @@ def answered(spec: Spec, message: str) -> Tuple[Any, Tuple[str, ...]]:
     return data, ("" if message.strip() else NO_MESSAGE, misfit)
 
 
+def room_for(trees: str, least: int) -> int:
+    """MiB that are free for worktrees. Raises: ToolError where that is too little."""
+    free = free_mb(existing(trees))
+    if free < least:
+        raise ToolError(f"No worktree is made: {free:,} MiB are free in `{trees}`",
+                        f"CODEX_SWARM_MIN_FREE_MB asks for {least:,}",
+                        "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
+                        "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
+    return free
+
+
 def with_tree(host: Host, environ: Mapping[str, str], task: TaskDir, spec: Spec) -> Union[Spec, Failure]:
     """The spec with the worktree that was planned, which begins with the snapshot of another task."""
     assert spec.planned is not None
@@ -4959,6 +4971,7 @@ def with_tree(host: Host, environ: Mapping[str, str], task: TaskDir, spec: Spec)
     trees = Trees(Git(host, environ, own=os.path.join(os.path.dirname(tasks), "git")))
     try:
         left = snapshot_of(TaskDir(os.path.join(tasks, other)))
+        room_for(os.path.dirname(path), spec.min_free_mb)
         tree = trees.add(spec.checkout, left.head or "", path, branch)
         with contextlib.ExitStack() as undo:
             undo.callback(trees.discard, spec.checkout, path, branch)
@@ -6138,14 +6151,7 @@ class Bounds(Room):
 
     def free_mb(self) -> int:
         """What is free for worktrees. Raises: ToolError where that is too little."""
-        trees, least = self.config.worktree_dir, self.config.min_free_mb
-        free = free_mb(existing(trees))
-        if free < least:
-            raise ToolError(f"No worktree is made: {free:,} MiB are free in `{trees}`",
-                            f"CODEX_SWARM_MIN_FREE_MB asks for {least:,}",
-                            "`codex-mcp-swarm sweep` removes what is old and says why it keeps the rest. "
-                            "CODEX_SWARM_WORKTREE_DIR names another place, CODEX_SWARM_MIN_FREE_MB the limit")
-        return free
+        return room_for(self.config.worktree_dir, self.config.min_free_mb)
 
     def check_allowed(self, path: str) -> None:
         """A worktree of ours counts as the checkout that it was made from.
@@ -7371,7 +7377,8 @@ class Starter(Room):
         ended = any(seen.ended and snapshot_of(seen.task) for seen in earlier)
         path, branch, cwd = self.worktrees.place_for(spec)
         planned = Worktree(path, branch, TASK_BASE + task_id, "")
-        spec = spec._replace(planned=planned, cwd=cwd, depends_on=() if ended else (task_id,))
+        spec = spec._replace(planned=planned, cwd=cwd, depends_on=() if ended else (task_id,),
+                             min_free_mb=self.config.min_free_mb)
         return plan._replace(worktree_from=None, spec=spec)
 
     def _result_of(self, name: str, before: Sequence[Plan]) -> str:

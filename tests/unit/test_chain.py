@@ -148,6 +148,19 @@ def test_a_configuration_keeps_no_task_from_beginning_that_it_opens_nothing_to(s
     assert [record["outcome"] for record in ended(app, ids)] == ["succeeded"] * 2
 
 
+def test_where_too_little_is_free_by_then_no_worktree_is_made_and_the_task_fails_by_name(swarm, repo, gate):
+    app = swarm(min_free_mb=7)
+    ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER}])
+    task = app.store.get(ids[1])
+    spec = task.spec()
+    assert spec.min_free_mb == 7
+    cms.write_atomic(task.file("spec.json"), cms.to_json(spec._replace(min_free_mb=1 << 40)))
+    gate.open()
+    record = ended(app, ids)[1]
+    assert record["failure"]["kind"] == "setup" and "MiB are free" in record["failure"]["message"]
+    assert "codex-swarm/" + ids[1] not in branches(repo)
+
+
 def test_to_cancel_a_task_before_its_worktree_is_made_leaves_nothing(swarm, repo, gate):
     app = swarm()
     ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", **AFTER}])
