@@ -208,6 +208,16 @@ def test_a_task_waits_until_nobody_else_writes_in_the_repository_and_goes_on(
     assert [record["outcome"] for record in ended(app, ids)] == ["succeeded"] * 2
 
 
+def test_the_time_of_a_task_passes_while_somebody_keeps_the_lock_of_its_repository(
+        swarm, repo, gate, lock_of_repository):
+    app = swarm()
+    ids = app.start([{"prompt": gate.wait, "worktree": True}, {"prompt": "SAY x", "timeout_s": 1, **AFTER}])
+    with lock_of_repository():
+        gate.open()
+        assert [record["outcome"] for record in ended(app, ids)] == ["succeeded", "timed_out"]
+    assert "codex-swarm/" + ids[1] not in branches(repo)
+
+
 def test_to_cancel_a_task_while_somebody_keeps_the_lock_of_its_repository_ends_it(
         swarm, repo, gate, lock_of_repository):
     app = swarm()
