@@ -4209,12 +4209,12 @@ class TaskDir:
 
     def status(self) -> Status:
         """Where the task stands; LOST is derived here: the status is not ENDED, and nobody holds the lock."""
-        status = self._written_status()
-        if status.state is State.ENDED or held(self.file("lock")):
+        status = self.written_status()
+        if status.state is State.ENDED or is_held(self, self.file("lock")):
             return advance(status, "launch") if status.state is State.QUEUED else status
         if status.state is State.QUEUED:
             return status
-        status = self._written_status()         # it may have ended between the two looks
+        status = self.written_status()          # it may have ended between the two looks
         if status.state is State.ENDED:
             return status
         try:                                    # the disk was too full for a status, but not for the report
@@ -4222,7 +4222,7 @@ class TaskDir:
         except UNREADABLE:
             return advance(status, "gone")
 
-    def _written_status(self) -> Status:
+    def written_status(self) -> Status:
         """A damaged file says no more than that the task was once started."""
         status = Status(State.RUNNING)
         with suppress_unless_exhausted(*UNREADABLE):
@@ -4233,7 +4233,7 @@ class TaskDir:
 
     def is_queued(self) -> bool:
         """Whether nothing has begun with it. Raises: OSError when the system is exhausted."""
-        return os.path.isdir(self.path) and self._written_status().state is State.QUEUED
+        return os.path.isdir(self.path) and self.written_status().state is State.QUEUED
 
     def write_spec(self, spec: Spec) -> None:
         """Only until it appears; the two below are for the holder of its lock. Each raises OSError."""
@@ -4253,9 +4253,11 @@ class TaskDir:
                 with locked(self.file("lock"), fcntl.LOCK_SH):
                     return
             except OSError as error:
-                if error.errno not in EXHAUSTED:
+                if error.errno == errno.EROFS and self.written_status().state is State.ENDED:
+                    return
+                if error.errno not in (*EXHAUSTED, errno.EROFS):
                     raise
-            time.sleep(1)                   # no descriptor left: asking again is all there is
+            time.sleep(1)                   # no descriptor left, or no lock: asking again is all there is
 
     def stop(self) -> None:
         """Order the supervisor to stop the task, and ring; without one there is nobody to ring for, so no pid
@@ -4286,6 +4288,17 @@ class TaskDir:
             f.seek(max(0, os.fstat(f.fileno()).st_size - limit))
             return f.read().decode("utf-8", "replace")
         return ""
+
+
+def is_held(task: TaskDir, lock: str) -> bool:
+    """Whether somebody holds this name of a task's lock. Where nothing can be written nobody can tell, and
+    one that has not ended counts as held. Raises: OSError."""
+    try:
+        return held(lock)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return task.written_status().state is not State.ENDED
 
 
 class Ended:
@@ -5855,7 +5868,8 @@ class Watch:
         queued, found = set(self.store.queue.ids()), {}     # type: Set[str], Dict[str, bool]
         for task_id in ids:
             with contextlib.suppress(FileNotFoundError):        # another server has taken it out
-                found[task_id] = task_id in queued or held(os.path.join(self.store.live, task_id))
+                found[task_id] = task_id in queued or is_held(
+                    TaskDir(os.path.join(self.store.tasks, task_id)), os.path.join(self.store.live, task_id))
         lost = self._settle([task_id for task_id, runs in found.items() if not runs])
         # one that is held and has no directory is being made
         found = {task_id: runs for task_id, runs in found.items()
@@ -5865,7 +5879,7 @@ class Watch:
 
     def _settle(self, task_ids: Sequence[str]) -> Set[str]:
         """Take those that have ended from `live` to the other indexes. What was lost stays until somebody was
-        told of it, and is returned."""
+        told of it, as do all where nothing can be written, and is returned."""
         ended: List[Seen] = []
         for task_id in task_ids:
             with contextlib.suppress(ToolError):            # swept, or its server was killed at its birth
@@ -5885,7 +5899,8 @@ class Watch:
                 self.store.ended.add([seen.task for seen in over], unwanted, self.host.now())
             for task_id in threads.keys() - lost - queued.keys():
                 self.store.settle(task_id, threads[task_id])
-        return lost
+            return lost
+        return lost | {seen.task.task_id for seen in over}
 
     def _is_untold_loss(self, seen: Seen) -> bool:
         """Whether it was lost and nobody knows. What a lost one left running is killed."""
@@ -5979,7 +5994,7 @@ class Watch:
             runs = False
             with suppress_unless_exhausted(ToolError, OSError):
                 task = self.store.get(task_id)          # no record is read of one that has a supervisor
-                alive = self.view.is_watched(task_id) or held(task.file("lock"))
+                alive = self.view.is_watched(task_id) or is_held(task, task.file("lock"))
                 status = None if alive else task.status()
                 runs = status is None or status.state is not State.ENDED
                 failed += status is not None and status.outcome in FAILURES

@@ -303,6 +303,25 @@ def test_the_advice_fits_what_kept_a_task_from_being_written(swarm, number, advi
     assert app.store.ids() == []
 
 
+def test_what_tasks_came_to_can_be_read_where_nothing_can_be_written(swarm, root, gate):
+    first, other = swarm(), swarm()
+    over, runs = first.start([{"prompt": "SAY kept"}, {"prompt": gate.wait}])
+    first.wait([over], WAIT_S, cms.Call())
+
+    def refuse(event, args):
+        written = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if (written or event in ("os.mkdir", "os.rename", "os.remove", "os.link")) \
+                and str(args[0]).startswith(str(root)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), args[0])
+    with auditing(refuse):
+        assert other.watch.live() == {over: False, runs: True}
+        assert other.watch.standing([over, runs])[0] == [over]
+        other.wait([over], WAIT_S, cms.Call())
+        assert other.record(over)["content"] == "kept" and other.record(runs)["state"] == "running"
+    gate.open()
+    assert ended(other, [runs])[0]["outcome"] == "succeeded"
+
+
 def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm, root, repo):
     app, launched = swarm(), []
     app.host.forker = None
