@@ -1522,7 +1522,7 @@ def test_the_events_of_a_swept_task_say_that_they_were_removed(swarm):
     assert one(app).removed
     resource, _ = cms.find_resource(cms.SCHEME + "tasks/%s/events" % task_id)
     line = json.loads(resource.read(app, task_id, {}))
-    assert line["type"] == "codex-swarm.removed" and "CODEX_SWARM_TASK_MAX_AGE" in line["why"]
+    assert line["type"] == "codex-swarm.removed" and "its answer is kept" in line["why"]
 
 
 @pytest.mark.parametrize("seconds, words",
