@@ -11571,6 +11571,7 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
             return serve(typed.config, environ)
         own_signals()
         sys.stdout.reconfigure(errors="backslashreplace")     # type: ignore[union-attr]  # names are bytes
+        sys.stderr.reconfigure(line_buffering=True)     # type: ignore[union-attr]  # as from 3.9 on
         code = typed.row.run(typed) if typed.row else welcome()
         sys.stdout.flush()
         return code
