@@ -2261,11 +2261,10 @@ def wake_on(*signals: int) -> int:
     return wake
 
 
-def heard(bell: int) -> bool:
-    """Silence what has rung. Any task may have read it away before us."""
+def silence(bell: int) -> None:
+    """Read what has rung. Any task may have read it away before us."""
     with contextlib.suppress(BlockingIOError):
         os.read(bell, 1 << 16)
-    return True
 
 
 def held(path: str) -> bool:
@@ -5210,7 +5209,9 @@ class Supervisor:
         the bell, too."""
         listen = [self.wake] if self.false_alarm else [self.control, self.wake]
         ready = select.select(listen, [], [], min(timeout_s, LOOK_S))[0]
-        rung = self.control in ready and heard(self.control)
+        rung = self.control in ready
+        if rung:
+            silence(self.control)
         ordered = self._ordered()
         self.false_alarm = rung and not ordered
         signals = set(os.read(self.wake, 4096)) - {signal.SIGCHLD} if self.wake in ready else set()
@@ -10955,6 +10956,8 @@ def event_in_words(line: str) -> Iterator[str]:
         yield from (f"  {text}" for text in output)
         if item.get("exit_code") or item.get("status") == "failed":
             yield f"  failed: exit status {item['exit_code']}" if item.get("exit_code") else "  failed"
+        elif item.get("status") == "declined":
+            yield "  declined: nobody approved it"
     yield from filter(None, (_text(item.get("text")), _text(item.get("message"))))
     if kind == "error":
         yield _text(event.get("message"))

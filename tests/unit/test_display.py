@@ -7,6 +7,7 @@ import pytest
 import wcwidth
 
 import codex_mcp_swarm as cms
+from .helpers import lines_of
 
 EVIL = ["plain", "設定ファイルのパーサーを書く" * 3, "party 🎉👩‍👩‍👧 👍🏽 ✔️ 🇫🇷",
         "e\u0301te\u0301 ไทยที่นี่", "\x1b[2J\x1b]0;t\x07bell\r\n\tend", "right \u202eto left",
@@ -190,3 +191,10 @@ def test_only_lines_that_have_changed_are_written_and_nothing_when_none_has():
     frames = raw.decode().split("\x1b[?2026h")[1:]
     assert [sorted(set(re.findall("one|two|three|deux", frame))) for frame in frames] == \
         [["one", "three", "two"], ["deux"], ["deux", "one"]]
+
+
+def test_the_log_says_what_was_refused_and_what_failed():
+    told = {name: [text for line in lines_of(name) for text in cms.event_in_words(line)]
+            for name in ("approve_for_me_declined", "patchfail")}
+    assert "  declined: nobody approved it" in told["approve_for_me_declined"]
+    assert told["patchfail"].count("  failed") == 2
