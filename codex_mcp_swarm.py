@@ -2585,6 +2585,10 @@ class Means:
         import zlib
         return os.path.join(self.own_directory(), f"{zlib.crc32(os.fsencode(common)):08x}.lock")
 
+    def version(self) -> List[int]:
+        """Its first two numbers. Raises: GitError."""
+        return [*map(int, re.findall(r"\d+", At(self, "/", {})("version"))[:2])]
+
 
 class At:
     """git in one place: a checkout, a repository, a desk. It runs commands with the environment of that
@@ -2810,7 +2814,6 @@ class At:
 
 class Git(Means):
     """git on one machine: leads to the places in which it runs."""
-    merges = False                              # set once it is known to be new enough
 
     def at(self, cwd: str, **env: str) -> At:
         """In the checkout around `cwd`, as git finds it."""
@@ -2835,17 +2838,6 @@ class Git(Means):
         words = ("config", "--name-only", "-z", "--list", "--file")
         rows = "".join(self.at("/")(*words, file) for file in files if os.path.lexists(file))
         return sorted({name for name in rows.split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
-
-    def version(self) -> List[int]:
-        """Its first two numbers. Raises: GitError."""
-        return [*map(int, re.findall(r"\d+", self.at("/")("version"))[:2])]
-
-    def check_merge_tree(self) -> None:
-        """Raises: GitError when this git is older than 2.38, the first that merges without a checkout."""
-        self.merges = self.merges or self.version() >= MERGES_SINCE
-        if not self.merges:
-            raise GitError("Merging needs git 2.38 or newer", f"The server has {self.at('/')('version')}",
-                           "Update git, or see the changes with codex_diff and run `git merge` by hand")
 
 
 class Lying(NamedTuple):
@@ -3323,8 +3315,9 @@ class Snapshot:
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}"
                      for line in dict.fromkeys(found.unread)]
         try:
-            blobs = self._measure(new)
-            warnings += [*self._state(on, parents), *self._markers(new, blobs, clean), *self._submodules()]
+            past = History(at, tree.start, new)
+            rows, state = self._measure(new, past), self._state(on, parents)
+            warnings += [*state, *self._markers(new, past, rows, clean), *self._submodules()]
         except GitError as error:               # the work is safe by now
             warnings.append(f"Committed, but not all could be told about it: {error.what}: {error.why}")
         return self.tree, warnings
@@ -3334,16 +3327,14 @@ class Snapshot:
         at = self.at.beside(aside)
         return lying_in_worktree(at, self.tree, at.commit_of("HEAD") or self.tree.start)
 
-    def _measure(self, head: str) -> Dict[str, str]:
-        """Note what lies between the start and this head. Returns the blobs of those files."""
+    def _measure(self, head: str, past: "History") -> Sequence[Changed]:
+        """Note what lies between the start and this head. Returns the files that differ."""
         start = self.tree.start
         rows = self.at.changed(start, head)
-        commits = int(self.at("rev-list", "--count", f"{start}..{head}"))
-        insertions, deletions = total(rows)
         self.tree = self.tree._replace(
-            files_changed=len(rows), insertions=insertions, deletions=deletions, commits=commits,
+            **counts_of(rows), commits=len(past.since([head], start)),
             files=tuple(legible(row.path) for row in rows[:FILES_KEPT]))
-        return blobs_of(rows)
+        return rows
 
     # What whoever takes over the branch should know of the state that the task left:
     def _state(self, on: str, parents: Sequence[str]) -> Iterator[str]:
@@ -3356,16 +3347,16 @@ class Snapshot:
                    "its changes are not in the files")
         yield from (f"The task left a {word} unfinished" for word in unfinished(self.tree.git_dir))
 
-    def _markers(self, head: str, blobs: Mapping[str, str], clean: bool) -> Iterator[str]:
-        rows = [] if clean else self.at("ls-files", "--unmerged", "-z").split("\0")[:-1]
-        unmerged = sorted({row.partition("\t")[2] for row in rows})
+    def _markers(self, head: str, past: "History", rows: Sequence[Changed], clean: bool) -> Iterator[str]:
+        listed = [] if clean else self.at("ls-files", "--unmerged", "-z").split("\0")[:-1]
+        unmerged = sorted({row.partition("\t")[2] for row in listed})
         if unmerged:
             yield f"Unmerged, with conflict markers as they are: {in_words(some(unmerged))}"
-        left = undecided(self.at, blobs, self.tree.start, [head])
+        left = undecided(self.at, rows, past, self.tree.start, [head])
         if left:
             where = in_words(some(left))
             yield f"Not decided yet, and not merged until it is: what `update_from` left in {where}"
-        marked = sorted(_marked(self.at, blobs, "^<<<<<<< ", "^>>>>>>> ") - {*unmerged, *left})
+        marked = sorted(_marked(self.at, blobs_of(rows), "^<<<<<<< ", "^>>>>>>> ") - {*unmerged, *left})
         if marked:
             yield f"Conflict markers are left in {in_words(some(marked))}"
 
@@ -3380,22 +3371,26 @@ class Snapshot:
 
 
 class History:
-    """How the commits of a merge hang together, read once. What is not in here, all of them stand on."""
+    """How the commits of these tips hang together, read once. What is not in here, all of them stand on."""
 
-    def __init__(self, at: At, tips: Set[str]) -> None:
+    def __init__(self, at: At, *commits: str) -> None:
         """Raises: GitError."""
-        apart = ["...".join(tips)]          # of two: what both have is left out
-        if len(tips) != 2:
+        tips = {*commits}
+        apart = ["...".join([*tips, *tips][:2])]        # of two: what both have is left out
+        if len(tips) > 2:
             shared = at.run("merge-base", "--octopus", "--all", *tips, allowed=(0, 1)).out.split()
             apart = [*tips, "--not", *shared]
-        form = "--format=%H %P%x09%(trailers:key=Codex-Head,valueonly,separator=%x20)"
-        rows = at("rev-list", "--no-commit-header", form, *apart).splitlines()
+        form = "--format=%x00%H %P%x09%(trailers:key=Codex-Head,valueonly,separator=%x20)%n%B"
         self.tips = tips
         self.parents: Dict[str, Sequence[str]] = {}
         self.squashes: Dict[str, Sequence[str]] = {}        # commit -> what it brought; the oldest first
-        for row in reversed(rows):
-            commits, _, heads = row.partition("\t")
-            self.add(commits.split(), heads.split())
+        self.updates: Set[str] = set()                      # those that an update made with conflicts
+        for one in reversed(at("rev-list", form, *apart).split("\0")[1:]):
+            row, _, message = one.partition("\n")
+            hashes, _, heads = row.partition("\t")
+            self.add(hashes.split(), heads.split())
+            if re.search("(?m)^conflict: ", message):
+                self.updates.add(hashes.split()[0])
 
     def add(self, commits: Sequence[str], heads: Sequence[str] = ()) -> None:
         """A commit and its parents, and the heads whose work it brought squashed."""
@@ -3416,9 +3411,13 @@ class History:
     def contains(self, new: str, old: str) -> bool:
         return old not in self.parents or old in self.below(new)
 
+    def since(self, heads: Iterable[str], *beyond: str) -> Set[str]:
+        """What led to these heads and not to the others."""
+        return set().union(*map(self.below, heads)).difference(*map(self.below, beyond))
+
     def squashed(self, within: str, *beyond: str) -> List[str]:
         """The heads whose work came squashed to `within` and not to the others, the newest first."""
-        there = self.below(within).difference(*map(self.below, beyond)) if self.squashes else ()
+        there = self.since([within], *beyond) if self.squashes else ()
         return [head for commit in reversed(list(self.squashes)) if commit in there
                 for head in self.squashes[commit]]
 
@@ -3441,6 +3440,7 @@ class Desk:
         self.history: Optional[History] = None
         self.commit = ""                        # whose .gitattributes lie there; none yet
         self.tried: Dict[Tuple[str, Part], Step] = {}       # what was tried here already
+        self.trees: Dict[str, str] = {}         # commit -> its tree object, where that is known
         self.squashed: Dict[str, Part] = {}     # commit -> of which it has no more than what counts
 
     @classmethod
@@ -3455,7 +3455,7 @@ class Desk:
         """Bring the parts together in their order on top of the commit `onto`; one that conflicts is left
         out. Raises: GitError."""
         commits, done, conflicts = [onto], [], {}  # type: List[str], List[str], Dict[str, Sequence[Conflict]]
-        self._past(onto, parts)
+        self.past(onto, parts)
         for part in parts:
             step = self.steps(commits[-1], [part])[0]
             if step.conflicts:
@@ -3469,7 +3469,7 @@ class Desk:
         """What comes of each of the parts, alone on top of the commit `at`: one process of git's tries them
         all. Raises: GitError."""
         new = [part for part in parts if (at, part) not in self.tried]
-        past, to_try = self._past(at, new), {}       # type: History, Dict[Part, Part]
+        past, to_try = self.past(at, new), {}       # type: History, Dict[Part, Part]
         for part in new:
             ahead = past.contains(part.head, at)
             if past.contains(at, part.head) or self._came_along(past, at, part):
@@ -3483,28 +3483,32 @@ class Desk:
             self.tried[at, part] = Step("", tree, self.squash or theirs.squashed, conflicts)
         return [self.tried[at, part] for part in parts]
 
-    def _past(self, at: str, parts: Sequence[Part]) -> History:
+    def past(self, at: str, parts: Sequence[Part]) -> History:
         tips = {at, *(commit for part in parts for commit in (part.head, part.start))}
         past = self.history
         if past is None or not tips.issubset({*past.tips, *past.parents}):
-            self.history = past = History(self.at, tips.union(past.tips if past else ()))
+            self.history = past = History(self.at, *tips, *(past.tips if past else ()))
         return past
 
     def _made(self, at: str, part: Part, step: Step) -> str:
         """The commit that has `part` on top of `at`."""
-        empty = step.squash and step.tree == self.at.tree_of(at)
-        commit = step.commit or (at if empty else "")
-        if not commit:
+        if step.commit:
+            return step.commit
+        if step.squash and at not in self.trees:
+            self.trees[at] = self.at.tree_of(at)
+        commit = at
+        if not step.squash or step.tree != self.trees[at]:
             message, parents = f"Merge {part.name}: {part.title}\n", [at, part.head]
             if step.squash:
                 message = f"{part.title}\n\nCodex-Task: {part.task_id}\nCodex-Head: {part.head}\n"
                 parents = [at]
             commit = self.at.commit(step.tree, parents, message)
+            self.trees[commit] = step.tree
             if part.squashed:
                 self.squashed[commit] = part
             elif step.squash:                   # then all that led to its head is in there, too
                 parents.append(part.head)
-            self._past(at, [part]).add([commit, *parents], [part.head] * step.squash)
+            self.past(at, [part]).add([commit, *parents], [part.head] * step.squash)
         self.tried[at, part] = step._replace(commit=commit)
         return commit
 
@@ -3518,10 +3522,9 @@ class Desk:
         """`part` without what an earlier squash has brought to `at` already: no parent tells of that, its
         message does."""
         brought = past.squashed(at, part.start, part.head)
-        updates = past.squashed(part.head, part.start) if brought else []
-        own = past.below(part.head) if brought else set()
+        known = past.below(part.head).union(past.squashed(part.head, part.start)) if brought else set()
         for head in brought:
-            if re.fullmatch("[0-9a-f]{40,64}", head) and (head in own or head in updates) \
+            if re.fullmatch("[0-9a-f]{40,64}", head) and head in known \
                     and (head in past.parents or self.at.commit_of(head)):
                 return part._replace(start=head, squashed=True)
         return part
@@ -3569,8 +3572,11 @@ class Desk:
             try:
                 done = self.at.run(*words, *both, allowed=(0, 1))
             except GitError as error:
-                raise GitError(f"git cannot merge {part.name} at all", error.why,
-                               "Leave it out, and see what it did with codex_diff")
+                what, why, version = f"git cannot merge {part.name} at all", error.why, self.at.git.version()
+                if version < MERGES_SINCE:
+                    what, why = "Merging needs git 2.38 or newer", f"The server has git {dotted(version)}"
+                raise GitError(what, why, "See what it did with codex_diff, and leave it out or run "
+                                          "`git merge` by hand")
             found += answers_in(f"{1 - done.code}\0{done.out}\0")
         return found
 
@@ -3642,16 +3648,17 @@ def _conflict(path: str, kind: str, text: str) -> Conflict:
     return Conflict(name, kind, tuple(hunks[:HUNKS_SHOWN]), max(0, len(hunks) - HUNKS_SHOWN))
 
 
-def undecided(at: At, blobs: Mapping[str, str], since: str, heads: Sequence[str]) -> List[str]:
+def undecided(at: At, rows: Sequence[Changed], past: History, since: str, heads: Sequence[str]) -> List[str]:
     """Those of the files in which a conflict still stands that an `update_from` left after the commit
     `since`: with a label that this one has nowhere, or as the update's own commit, in one of `heads`, has it.
-    Raises: GitError."""
+    `past`: of all these. Raises: GitError."""
+    blobs = blobs_of(rows)
     found, marked = {LIST} & set(blobs), sorted(_marked(at, blobs, LEFT))
     before = at.run("grep", "-ahoE", LEFT, since, "--", allowed=(0, 1)).out.split("\n") if marked else []
     for path, text in zip(marked, at.contents([blobs[path] for path in marked])):
         if not set(before).issuperset(re.findall(LEFT, text or "")):
             found.add(path)
-    for update in at("log", "--format=%H", "--grep=^conflict: ", *heads, "--not", since).split():
+    for update in past.updates & past.since(heads, since):
         then = blobs_of(at.changed(update + "^1", update))
         both = sorted((_marked(at, then, LABEL) & set(blobs)) - found)
         wrote, now = (at.contents([side[path] for path in both]) for side in (then, blobs))
@@ -3698,9 +3705,10 @@ def blobs_of(rows: Sequence[Changed]) -> Dict[str, str]:
     return {row.path: row.blob for row in rows if row.mode.startswith("100")}
 
 
-def total(rows: Sequence[Changed]) -> Tuple[int, int]:
-    """(insertions, deletions) of all of them."""
-    return sum(row.insertions or 0 for row in rows), sum(row.deletions or 0 for row in rows)
+def counts_of(rows: Sequence[Changed]) -> Dict[str, int]:
+    """How many they are, and of how many lines."""
+    return {"files_changed": len(rows), "insertions": sum(row.insertions or 0 for row in rows),
+            "deletions": sum(row.deletions or 0 for row in rows)}
 
 
 def fast_forward(at: At, branch: str, commit: str) -> None:
@@ -3717,13 +3725,13 @@ def update_worktree(git: Git, tree: Worktree, part: Part) -> Tuple[str, List[str
     is committed first, and where git fails or we are killed over it, it is taken back. Where both changed the
     same, the files hold both versions between markers, for the task to unite. Returns the commit that is
     there now, and the files with conflicts. Raises: GitError, OSError."""
-    git.check_merge_tree()
     at, stays = git.checkout(tree.git_dir, tree.path), f"{tree.path} cannot be updated"
     head = Snapshot(git, tree).take("What lay in the worktree before an update")[0].head or ""
     if at.branch() != f"refs/heads/{tree.branch}" or not at.nothing_staged():
         raise GitError(stays, f"The task left something else than `{tree.branch}` checked out, or changes"
                        " staged", "Reply without `update_from`, and let the task put that in order")
-    left = undecided(at, blobs_of(at.changed(tree.start, head)), tree.start, [head])
+    past = History(at, tree.start, head)
+    left = undecided(at, at.changed(tree.start, head), past, tree.start, [head])
     if left:
         raise GitError(stays, f"Conflicts of an earlier `update_from` still stand in {in_words(some(left))}",
                        "Reply without one, and let the task unite them")
@@ -3875,7 +3883,6 @@ class Clearing:
         head, tip = at.find("HEAD^{commit}", self.branch + "^{commit}")
         if not head or not tip or os.path.lexists(tree.path) and self._unsaved(tree.path):
             return False
-        self.git.check_merge_tree()
         part = Part((tree.branch,), tree.branch, "", tip, *tree.share)
         with at.aside() as aside, Desk.beside(aside) as desk:
             step = desk.steps(head, [part])[0]
@@ -6838,7 +6845,6 @@ class Merger(Room):
 
         Blocks for some 30 ms a task, for as many for each pair that may conflict, and as long as the verify
         command runs, up to VERIFY_S. Raises: ToolError, OSError."""
-        self.git.check_merge_tree()
         self.proof.check(wish)
         incoming = self.parts(task_ids)
         target = self._target(incoming, wish)
@@ -6886,10 +6892,9 @@ class Merger(Room):
             going = list(itertools.takewhile(fits, parts)) if wish.partial or not merged.conflicts else []
             whole = desk.merge(onto, going)
             rows = desk.at.changed(onto, whole.commit)
-            heads = [part.head for part in going]
-            self._check_united(undecided(desk.at, blobs_of(rows), onto, heads), going, desk.at)
+            self._check_united(desk, onto, rows, going)
             if not wish.dry_run:
-                aside.hand_over(whole.commit, target.at, [onto, *heads])
+                aside.hand_over(whole.commit, target.at, [onto, *(part.head for part in going)])
             return Tried(whole, going, rows, findings)
 
     def parts(self, task_ids: Sequence[str]) -> Incoming:
@@ -7023,19 +7028,19 @@ class Merger(Room):
                       for other, step in zip(others, steps) if step.conflicts]
         return found
 
-    def _check_united(self, files: Sequence[str], parts: Sequence[Part], at: At) -> None:
+    def _check_united(self, desk: Desk, onto: str, rows: Sequence[Changed], parts: Sequence[Part]) -> None:
+        at, past = desk.at, desk.past(onto, parts)
+        files = undecided(at, rows, past, onto, [part.head for part in parts])
         if not files:
             return
-        whose = []
-        for part in parts:
-            blobs = blobs_of(at.changed(part.start, part.head))
-            if set(files) & set(undecided(at, blobs, part.start, [part.head])):
-                whose.append(part.name)
+        left_by = lambda part: undecided(at, at.changed(part.start, part.head), past, part.start, [part.head])
+        whose = [part.name for part in parts if set(files).intersection(left_by(part))]
         raise ToolError(f"Conflicts are not united yet: {in_words(some(files))}",
                         "Of what `update_from` left there, a marker, a separator between both sides, "
                         f"or {LIST} still stands",
                         f"Let {' or '.join(whose or ['the task'])} unite them (codex_reply), "
                         "then merge again")
+
 
 class Planner(Room):
     """Checks a request against everything that can be known before it starts. It makes nothing, but for the
@@ -8229,11 +8234,6 @@ def _order(ids: Sequence[str], conflicts: Sequence[Sequence[str]]) -> List[str]:
         first.append(one)
         left = [i for i in left if i != one and i not in foes[one]]
     return [*first, *(i for i in ids if i not in first and i not in alone), *(i for i in ids if i in alone)]
-
-
-def counts_of(rows: Sequence[Changed]) -> Dict[str, int]:
-    insertions, deletions = total(rows)
-    return {"files_changed": len(rows), "insertions": insertions, "deletions": deletions}
 
 
 def _surprises(task_id: str, outcome: Optional[Outcome], tree: Worktree) -> Iterator[str]:
