@@ -2676,7 +2676,7 @@ class At:
     def find(self, *names: str) -> List[Optional[str]]:
         """The objects of these names, each None when there is none: one process for all of them."""
         asked = "".join(f"{name}\n" for name in names)
-        rows = self("cat-file", "--batch-check=%(objectname)", stdin=asked).split("\n")
+        rows = self("cat-file", "--batch-check=%(objectname)", stdin=asked).split("\n") if names else []
         return [row if re.fullmatch("[0-9a-f]{40,64}", row) else None for row in rows]
 
     def contents(self, names: Sequence[str], *how: str) -> List[Optional[str]]:
@@ -2747,7 +2747,7 @@ class At:
     def changed(self, old: str, new: str, paths: Sequence[str] = ()) -> List[Changed]:
         """The files that differ between two commits or trees, those below `paths` (globs) only."""
         plain = ("--raw", "--numstat", "-z", "--no-renames", "--ignore-submodules=none")
-        out = self._differ(*plain, old, new, "--", *paths)
+        out = self._differ(*plain, old, new, "--", *paths) if old != new else ""
         words, found = iter(out.split("\0")), {}    # type: Iterator[str], Dict[str, Changed]
         for word in filter(None, words):
             if word[0] == ":":
@@ -2858,43 +2858,44 @@ def lying_in_checkout(at: At) -> Lying:
     return _lying(at)
 
 
-def lying_in_worktree(at: At, tree: Worktree, commit: str) -> Lying:
-    """As it lies in a worktree of ours, compared with this commit. The index of `at` is ours, or becomes a
-    copy: it knows the times of the files, so unchanged ones need not be read. The task's own tells no more
-    than what it staged although that is ignored: it may be told to overlook changes. Raises: GitError,
-    OSError."""
+def lying_in_worktree(at: At, tree: Worktree, before: str) -> Lying:
+    """As it lies in a worktree of ours, compared with this tree. The index of `at` is ours or becomes a copy,
+    which knows the times of the files, so unchanged ones need not be read. The task's own, which may be told
+    to overlook changes, tells only what is staged although ignored. Raises: GitError, OSError."""
     ours = os.path.join(tree.git_dir, OWN_INDEX)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(at.index + ".lock")
     if at.index != ours and os.path.exists(ours):
         copy_file(ours, at.index)
-    at("read-tree", "--reset", commit)
-    found = _lying(at, commit)
+    at("read-tree", "--reset", before)
+    found = _lying(at, before)
     hollow = dict.fromkeys(_hollow(at, tree), "a submodule that is not checked out, with files in it")
     return found._replace(left_out={**found.left_out, **hollow})
 
 
-def _lying(at: At, commit: str = "") -> Lying:
-    """What is not in the index of `at` yet comes in. `commit`: it is a worktree of ours, compared with that,
-    and what is ignored there is told."""
+def _lying(at: At, before: str = "") -> Lying:
+    """What is not in the index of `at` yet comes in. `before`: it is a worktree of ours, compared with this
+    tree, which the index holds, and what is ignored there is told."""
     copied = copied_into(at.git_dir)        # where it is a worktree of ours
-    seen, unread = at.changes("--untracked-files=all", *["--ignored=matching"] * bool(commit))
+    seen, unread = at.changes("--untracked-files=all", *["--ignored=matching"] * bool(before))
     names = {change.path for change in seen if change.xy == "!!"}
-    forced = _staged(at, commit, names - copied)
+    forced = _staged(at, before, names - copied)
     changes = [change for change in seen if change.xy != "!!"] + [Change("??", path) for path in forced]
     secret = [change for change in changes if is_secret(at.cwd, change, copied)]    # renamed, not ignored now
     left_out = _take(at, [change for change in changes if change not in secret])
     left_out.update((change.path, "copied from the checkout as an ignored file") for change in secret)
     ignored, more = _ignored(at, names, copied.union(forced))
-    return Lying(at("write-tree", "--missing-ok"), changes, left_out, ignored, [*unread, *more])
+    same = before and all(change.xy[1] == " " or change.path in left_out for change in changes)
+    lies = before if same else at("write-tree", "--missing-ok")
+    return Lying(lies, changes, left_out, ignored, [*unread, *more])
 
 
-def _staged(at: At, commit: str, ignored: Set[str]) -> List[str]:
+def _staged(at: At, before: str, ignored: Set[str]) -> List[str]:
     """What the task staged of these ignored files and directories; nothing where its index is damaged."""
     if not ignored:
         return []
     own = at.also(GIT_INDEX_FILE=os.path.join(at.git_dir, "index"))
-    words = ("diff-index", "--cached", "--name-only", "--no-renames", "--diff-filter=A", "-z", commit)
+    words = ("diff-index", "--cached", "--name-only", "--no-renames", "--diff-filter=A", "-z", before)
     added = own.run(*words, allowed=(0, 128)).out.split("\0")
     inside = lambda path: any(f"{above}/" in ignored for above in directories_above(path))
     return [path for path in added if path in ignored or inside(path)]
@@ -2959,8 +2960,7 @@ def _take_in_halves(at: At, names: Sequence[str]) -> Dict[str, str]:
 
 
 def _hollow(at: At, tree: Worktree) -> List[str]:
-    """The submodules that are not checked out although there are files in their place: git never looks
-    there."""
+    """The submodules that are not checked out and have files in their place, where git never looks."""
     if not os.path.lexists(os.path.join(at.cwd, ".gitmodules")):    # a look costs as much as all the rest
         return []
     listed = at("ls-files", "--stage", "-z")
@@ -2978,8 +2978,7 @@ def mark_of(top: str, name: str) -> str:
 
 
 def is_secret(top: str, change: Change, copied: Set[str]) -> bool:
-    """Whether this is a file that was copied as an ignored one, also under another name. `copied`: names and
-    marks."""
+    """Whether this is a file that was copied as an ignored one, also renamed. `copied`: names and marks."""
     named = change.xy == "??" and change.path in copied
     return bool(copied) and (named or mark_of(top, change.path) in copied)
 
@@ -3285,26 +3284,22 @@ class Snapshot:
         self.branch = f"refs/heads/{tree.branch}"
 
     def take(self, message: str) -> Tuple[Worktree, List[str]]:
-        """Returns the worktree with its facts, and warnings. Nothing to commit is no error. Raises: GitError,
-        OSError."""
+        """The worktree with its facts, and warnings; no change is no error. Raises: GitError, OSError."""
         tree, at = self.tree, self.at
         end_update(self.git, tree)
-        head, tip = at.find("HEAD^{commit}", self.branch + "^{commit}")
-        parents, on = [head or tip or tree.start], at.branch()
-        if tip and not at.contains(parents[0], tip):
-            parents.append(tip)
+        new, tip, before = self.begun_at()
+        on = self.branch if text_in(f"{tree.git_dir}/HEAD") == f"ref: {self.branch}\n" else at.branch()
+        parents = [new] if not tip or at.contains(new, tip) else [new, tip]
         # the look keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
         scratch = at.also(GIT_INDEX_FILE=os.path.join(tree.git_dir, OWN_INDEX), GIT_OPTIONAL_LOCKS="1")
-        found, new = lying_in_worktree(scratch, tree, parents[0]), parents[0]
-        if len(parents) > 1 or found.tree != at.tree_of(new):
+        found = lying_in_worktree(scratch, tree, before)
+        if len(parents) > 1 or found.tree != before:
             new = at.commit(found.tree, parents, message)
-        clean = at.nothing_staged()
+        clean = new == tree.start or at.nothing_staged()
         if new != tip:
-            # from outside the worktree, for in it git would also lock its HEAD, where a git that was killed
-            # may have left a lock
-            reason = ("-m", "codex-mcp-swarm: snapshot")
-            outside = at.also(GIT_DIR=common_of(tree))
-            outside("update-ref", *reason, self.branch, new, tip or "0" * len(new))
+            # from outside: in the worktree git would lock its HEAD, too, which a killed git may have done
+            outside, why = at.also(GIT_DIR=common_of(tree)), "codex-mcp-swarm: snapshot"
+            outside("update-ref", "-m", why, self.branch, new, tip or "0" * len(new))
         if clean and new != parents[0] and on == self.branch:
             # or `git status` there would show the snapshot as undone; an index that is locked is not ours
             with contextlib.suppress(GitError):
@@ -3315,7 +3310,8 @@ class Snapshot:
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}"
                      for line in dict.fromkeys(found.unread)]
         try:
-            past = History(at, tree.start, new)
+            past = History(at, tree.start, *parents)
+            past.parents.setdefault(new, parents)
             rows, state = self._measure(new, past), self._state(on, parents)
             warnings += [*state, *self._markers(new, past, rows, clean), *self._submodules()]
         except GitError as error:               # the work is safe by now
@@ -3324,15 +3320,19 @@ class Snapshot:
 
     def lying(self, aside: At) -> Lying:
         """What a snapshot would take now; writes nothing but to `aside`. Raises: GitError, OSError."""
-        at = self.at.beside(aside)
-        return lying_in_worktree(at, self.tree, at.commit_of("HEAD") or self.tree.start)
+        return lying_in_worktree(self.at.beside(aside), self.tree, self.begun_at()[2])
+
+    def begun_at(self) -> Tuple[str, Optional[str], str]:
+        """(the commit of HEAD, or what comes next to it; the commit of the branch; the tree of the first)."""
+        head, tip, tree = self.at.find("HEAD^{commit}", self.branch + "^{commit}", "HEAD^{tree}")
+        commit = head or tip or self.tree.start
+        return commit, tip, tree or self.at.tree_of(commit)
 
     def _measure(self, head: str, past: "History") -> Sequence[Changed]:
         """Note what lies between the start and this head. Returns the files that differ."""
-        start = self.tree.start
-        rows = self.at.changed(start, head)
+        rows = self.at.changed(self.tree.start, head)
         self.tree = self.tree._replace(
-            **counts_of(rows), commits=len(past.since([head], start)),
+            **counts_of(rows), commits=len(past.since([head], self.tree.start)),
             files=tuple(legible(row.path) for row in rows[:FILES_KEPT]))
         return rows
 
@@ -3352,11 +3352,14 @@ class Snapshot:
         unmerged = sorted({row.partition("\t")[2] for row in listed})
         if unmerged:
             yield f"Unmerged, with conflict markers as they are: {in_words(some(unmerged))}"
+        blobs = blobs_of(rows)
+        if not (past.updates or LIST in blobs or _marked(self.at, blobs, f"^<<<<<<< |{LEFT}")):
+            return
         left = undecided(self.at, rows, past, self.tree.start, [head])
         if left:
             where = in_words(some(left))
             yield f"Not decided yet, and not merged until it is: what `update_from` left in {where}"
-        marked = sorted(_marked(self.at, blobs_of(rows), "^<<<<<<< ", "^>>>>>>> ") - {*unmerged, *left})
+        marked = sorted(_marked(self.at, blobs, "^<<<<<<< ", "^>>>>>>> ") - {*unmerged, *left})
         if marked:
             yield f"Conflict markers are left in {in_words(some(marked))}"
 
@@ -3385,7 +3388,8 @@ class History:
         self.parents: Dict[str, Sequence[str]] = {}
         self.squashes: Dict[str, Sequence[str]] = {}        # commit -> what it brought; the oldest first
         self.updates: Set[str] = set()                      # those that an update made with conflicts
-        for one in reversed(at("rev-list", form, *apart).split("\0")[1:]):
+        listed = at("rev-list", form, *apart) if len(tips) > 1 else ""
+        for one in reversed(listed.split("\0")[1:]):
             row, _, message = one.partition("\n")
             hashes, _, heads = row.partition("\t")
             self.add(hashes.split(), heads.split())
@@ -3855,8 +3859,9 @@ class Clearing:
         self.registered = os.path.isdir(tree.git_dir)
         self.hidden = os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
 
-    def run(self, dry_run: bool = False) -> List[str]:
-        """Returns what becomes of it; a dry run writes nothing. Raises: GitError, OSError, why it stays."""
+    def run(self, dry_run: bool = False, brief: bool = False) -> List[str]:
+        """Returns what becomes of it, in `brief` not of its branch; a dry run writes nothing. Raises:
+        GitError, OSError, why it stays."""
         tree, at = self.tree, self.tree.path
         if os.path.lexists(self.hidden):
             if dry_run:
@@ -3874,7 +3879,7 @@ class Clearing:
         was = "would be" if dry_run else "was"
         files = f"{unsaved} file{'s' * (unsaved != 1)}"
         said = f"What is not committed ({files}) {was} committed onto {tree.branch} first"
-        return [*([said] if unsaved else []), self._branch(unsaved, dry_run)]
+        return [*([said] if unsaved else []), *([] if brief else [self._branch(unsaved, dry_run)])]
 
     def is_in_head(self) -> bool:
         """Whether HEAD of the main checkout has all of it: the commits, or (squashed, picked) what they
@@ -3906,8 +3911,7 @@ class Clearing:
 
     def _doubts(self) -> Iterator[str]:
         """Why somebody may still want the worktree, whatever its files are."""
-        path = self.tree.path
-        lock = locked_for(self.tree.git_dir)
+        path, lock = self.tree.path, locked_for(self.tree.git_dir)
         if lock not in (None, LOCK_REASON):
             yield f"Somebody locked it: {clip(lock, LABEL_CHARS)}" if lock else "Somebody locked it"
         yield from (f"A {word} is unfinished there" for word in unfinished(self.tree.git_dir))
@@ -3933,16 +3937,16 @@ class Clearing:
         """How many files of the worktree, which lies at `path`, a snapshot has yet to take, 1 at least where
         it has to bring home HEAD; writes nothing. Raises: GitError, OSError for what no snapshot takes."""
         tree = self.tree._replace(path=path)
-        at = self.git.checkout(tree.git_dir, path)
-        head, tip = at.find("HEAD^{commit}", self.branch + "^{commit}")
-        on = head or tip or tree.start          # HEAD may be on a branch without a commit
+        to_take = Snapshot(self.git, tree)
+        at, (on, tip, before) = to_take.at, to_take.begun_at()
         with at.aside() as scratch:
-            found = lying_in_worktree(scratch, tree, on)
-            words = ("-r", "-z", "--name-only", "--no-renames", on, found.tree)
-            changed = scratch("diff-tree", *words).split("\0")[:-1]
+            found = lying_in_worktree(scratch, tree, before)
+            words = ("-r", "-z", "--name-only", "--no-renames", before, found.tree)
+            changed = scratch("diff-tree", *words).split("\0")[:-1] if found.tree != before else []
         self._refuse(self._losses(tree, found))
-        if tip and at.contains(tip, on) and (not changed or found.tree == at.tree_of(tip)):
-            self._check_whole(tip)
+        if tip and at.contains(tip, on) and (not changed or on != tip and found.tree == at.tree_of(tip)):
+            if tip != tree.base:
+                self._check_whole(tip)
             return 0
         return max(1, len(changed))
 
@@ -3965,9 +3969,8 @@ class Clearing:
     def _check_whole(self, tip: str) -> None:
         """Read all that is new on the branch: damage passes until somebody does. Raises: GitError."""
         run = functools.partial(self.at.run, allowed=(0, 128))
-        listed = run("rev-list", "--objects", tip, "--not", self.tree.base)
-        names = "".join(row.partition(" ")[0] + "\n" for row in listed.out.splitlines())
-        said = listed.err or run("cat-file", "--batch", stdin=names, keep_out=False).err
+        listed = run("rev-list", "--objects", "--no-object-names", tip, "--not", self.tree.base)
+        said = listed.err or run("cat-file", "--batch", stdin=listed.out, keep_out=False).err
         if said:
             raise GitError("git cannot read all that is on its branch", clip(said, 300),
                            f"The good copy may be in `{self.tree.path}`: take away the damaged object, then "
@@ -4000,13 +4003,14 @@ class Clearing:
         """The trash: a commit whose parents are the branch, what HEAD, both logs and the worktree's own refs
         lead to besides, and an earlier such commit. Raises: GitError, OSError."""
         own, at = self.git.within(self.tree.git_dir), self.at
-        seen = [*logged(self.git.within(self.common), self.branch), *logged(own, "HEAD")]
-        seen += filter(None, self._own_refs().values())
-        tip, before = at("rev-parse", self.branch), at.commit_of(self.trash)
+        tip, at_tip = at("rev-parse", self.branch, self.branch + "^{tree}").split()
+        head, before = own.find("HEAD^{commit}", self.trash + "^{commit}")
+        found = [head, *logged(at, self.branch), *logged(own, "HEAD"), *self._own_refs().values()]
+        seen = [commit for commit in found if commit not in (None, tip)]
         staged = own.run("write-tree", allowed=(0, 128)).out.strip()
-        if staged not in ("", at.tree_of(tip)):
+        if staged not in ("", at_tip):
             seen.append(at.commit(staged, [tip], "What was staged there\n"))
-        apart = at("merge-base", "--independent", tip, *seen).split()
+        apart = at("merge-base", "--independent", tip, *seen).split() if seen else []
         parents = list(dict.fromkeys([tip, *apart, *([before] if before else [])]))
         message = (f"{self.tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch "
                    f"{self.tree.branch} {self.trash}^1\nFurther parents: what the branch did not hold.\n")
@@ -4022,7 +4026,7 @@ class Clearing:
                 self.at("branch", "-D" if proven else "-d", branch)
             elif not proven and (unsaved or not self.at.contains("HEAD", self.branch)):
                 raise GitError("", "it is not merged", "")
-            at = self.at("for-each-ref", "--format=%(worktreepath)", self.branch)
+            at = dry_run and self.at("for-each-ref", "--format=%(worktreepath)", self.branch)
             if at and os.path.realpath(at) != os.path.realpath(self.tree.path):
                 raise GitError("", f"it is checked out in `{at}`", "")
         except GitError as error:
@@ -4038,12 +4042,12 @@ class Clearing:
 
 
 def logged(at: At, ref: str) -> List[str]:
-    """The commits that a ref in this git directory, or its log, leads to, also when it has none itself."""
-    there = at.commit_of(ref)
+    """The commits in the log of a ref in this git directory, also of a gone one; without, that of the ref."""
     log = re.findall("(?m)^[0-9a-f]+ (?!0+ )([0-9a-f]+) ", text_in(os.path.join(at.git_dir, "logs", ref)))
-    if there and not log:                       # in a reftable, if anywhere
-        log = at("rev-list", "-g", ref, "--").split()
-    return list(dict.fromkeys([*([there] if there else []), *log]))
+    there = None if log else at.commit_of(ref)
+    if there:                                   # a log may be in a reftable
+        log = [there, *at("rev-list", "-g", ref, "--").split()]
+    return list(dict.fromkeys(log))
 
 
 def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -> None:
@@ -4052,8 +4056,7 @@ def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -
     whole. Raises: GitError, OSError, why it stays."""
     git_dir, name = leads_to(path, ".git"), os.path.basename(path)
     above, top = os.path.split(os.path.dirname(git_dir))
-    whole = any(file.startswith(OWN_INDEX) for file in names_in(git_dir))
-    may_have_run = whole and not never_ran
+    may_have_run = not never_ran and any(file.startswith(OWN_INDEX) for file in names_in(git_dir))
     inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
     if top != "worktrees" or may_have_run or inside or locked_for(git_dir) != LOCK_REASON:
         raise GitError("Not ours: no task was started in it, so it is never touched")
@@ -7700,7 +7703,8 @@ class Sweep(Room):
         self._measure(act, *{path, *(task.path for task in tasks)})
         age_s = self.host.now() - max(map(self._ended_at, tasks))
         self._tell(age_s=age_s)
-        if not (self.merged and self._is_in_head(path)):
+        early = self._clearing(path) if self.merged else None
+        if not (early and early.is_in_head()):
             self._check_due(tasks, age_s)
         over = self._old(age_s, self.result_age_s)
         until = f"until it is {lasting(self.result_age_s)} old" if self.result_age_s else "for ever"
@@ -7708,7 +7712,7 @@ class Sweep(Room):
         clearing = None if all(task.kept_since() for task in tasks) else self._clearing(path)
         if act:
             return notes + self._put_away(tasks, clearing, over)
-        return notes + (clearing.run(dry_run=True) if clearing else [])
+        return notes + (clearing.run(True, brief=not self.dry_run) if clearing else [])
 
     def _check_due(self, tasks: Sequence[TaskDir], age_s: float) -> None:
         """Raises: ToolError for tasks that are too young to go."""
@@ -7718,10 +7722,6 @@ class Sweep(Room):
         if age_s < TRASH_S and not all(os.path.exists(task.file("collected")) for task in tasks):
             raise ToolError("No client has collected the result yet", "", "codex_wait returns it; when it is "
                             f"{TRASH_S / 86400:.0f} days old it goes all the same")
-
-    def _is_in_head(self, path: str) -> bool:
-        clearing = self._clearing(path)
-        return clearing is not None and clearing.is_in_head()
 
     def _put_away(self, tasks: Sequence[TaskDir], clearing: Optional[Clearing], over: bool) -> List[str]:
         """Raises: ToolError, OSError."""

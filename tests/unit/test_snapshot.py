@@ -11,6 +11,7 @@ import pytest
 
 import codex_mcp_swarm as cms
 from codex_mcp_swarm import GitError
+from .helpers import auditing
 from .on_git import (
     BRANCH, add, counts, files_of, head_of, log_of, ours, put_pipes_and_a_socket, save, sh, snapshot, take)
 
@@ -154,6 +155,22 @@ def test_a_branch_that_cannot_be_moved_is_an_error_and_the_files_stay(repo, tree
     with pytest.raises(GitError) as caught:
         take(tree, "by us")
     assert "update-ref" in str(caught.value) and (place / "x").read_text() == "1\n"
+
+
+def runs_of_git(act):
+    """The words of each git that this starts."""
+    found = []
+    with auditing(lambda name, args: found.append(args[1]) if name == "subprocess.Popen" else None):
+        act()
+    return [next(word for word in argv[1:] if word != "-c" and "=" not in word) for argv in found]
+
+
+def test_a_task_that_changed_nothing_ends_with_three_runs_of_git_and_another_one_with_eleven(tree, place):
+    assert runs_of_git(lambda: save(tree)) == ["cat-file", "read-tree", "status"]
+    (place / "x").write_text("1\n")
+    assert runs_of_git(lambda: save(tree)) == [
+        "cat-file", "read-tree", "status", "update-index", "write-tree", "commit-tree", "diff-index",
+        "update-ref", "read-tree", "diff-tree", "grep"]
 
 
 # -- the index of the task --------------------------------------------------------------------------------
