@@ -5,9 +5,12 @@ After every test no task of its ROOT runs any more: what it leaves running is st
 import contextlib
 import fcntl
 import functools
+import gc
 import hashlib
+import itertools
 import os
 import pathlib
+import re
 import shutil
 import stat
 import struct
@@ -39,7 +42,23 @@ START = ("import sys; sys.path.insert(0, sys.argv.pop(1)); "
 
 # Tests live in the system's temporary directory, which workspace-write may write: so that ROOT is out of a
 # task's reach all the same.
+NUMBERS = itertools.count()
 NO_TMP = "[sandbox_workspace_write]\nexclude_slash_tmp = true\nexclude_tmpdir_env_var = true\n"
+
+
+def pytest_collection_finish():
+    """What there is now stays to the end: neither a collection nor a fork need touch it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def tmp_path(request, tmp_path_factory):
+    """A new directory. pytest's own looks through all that were made before for the number of each."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    path = tmp_path_factory.getbasetemp() / ("%s%d" % (name, next(NUMBERS)))
+    path.mkdir(0o700)
+    return path
 
 
 @pytest.fixture

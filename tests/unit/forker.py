@@ -44,7 +44,10 @@ def main(line, kept):
         os.environ.clear()
         os.environ.update(environment)
         return cms.supervisor_main(words)
-    cms.Forker._serve(None, socket.socket(fileno=int(line)), supervise)
+    try:
+        cms.Forker._serve(None, socket.socket(fileno=int(line)), supervise)
+    finally:
+        os._exit(0)                                     # as that of a server ends, and what it forked
 
 
 if __name__ == "__main__":
