@@ -2834,10 +2834,23 @@ class Git(Means):
     def odd_settings(self, git_dir: str, common: str) -> List[str]:
         """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises:
         GitError."""
-        files = [os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")]
-        words = ("config", "--name-only", "-z", "--list", "--file")
-        rows = "".join(self.at("/")(*words, file) for file in files if os.path.lexists(file))
-        return sorted({name for name in rows.split("\0") if name and not re.fullmatch(PLAIN, name, re.S)})
+        found: Set[str] = set()
+        for file in (os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")):
+            try:
+                with open(os.path.realpath(file), "rb", opener=private) as f:
+                    found |= self._odd_in(f.read())
+            except OSError as error:
+                if os.path.lexists(file):
+                    raise GitError(f"git is not run with {file}", f"It cannot be read: {error.strerror}",
+                                   REMEDIES.get(error.errno, MEND))
+        return sorted(found)
+
+    @functools.lru_cache(8)
+    def _odd_in(self, settings: bytes) -> Set[str]:
+        """The same of a file that says this. What it includes is not looked at: to include is odd."""
+        words = ("config", "--no-includes", "--name-only", "-z", "--list", "--file", "-")
+        names = self.at("/")(*words, stdin=settings.decode("utf-8", "surrogateescape")).split("\0")
+        return {name for name in names if name and not re.fullmatch(PLAIN, name, re.S)}
 
 
 class Lying(NamedTuple):
@@ -3047,12 +3060,13 @@ class Trees:
                     new = branch
                 at("worktree", "add", "--quiet", "--no-checkout", path, branch)
                 mine = path
-                at("worktree", "lock", "--reason", LOCK_REASON, path)
-            there = self.git.at(path)
-            tree = Worktree(path, branch, base, there("rev-parse", "--absolute-git-dir"))
+                tree = Worktree(path, branch, base, leads_to(path, ".git"))
+                if not tree.git_dir:
+                    raise OSError(errno.ENOENT, "Somebody deletes it while it is made", path)
+                lock_for_us(tree.git_dir)
             tree = self._carry(at, tree) if carry else tree
             words = ("reset", "--hard", "--quiet", "--no-recurse-submodules", tree.start)
-            there.run(*words, limit_s=CHECKOUT_S)
+            self.git.at(path).run(*words, limit_s=CHECKOUT_S)
             copy_file(os.path.join(tree.git_dir, "index"), os.path.join(tree.git_dir, OWN_INDEX))
             tree = self._submodules(at, tree)
             return self._include(at, tree)
@@ -3096,17 +3110,6 @@ class Trees:
                     at("worktree", "remove", "--force", "--force", path)
             if branch:
                 at("update-ref", "-d", f"refs/heads/{branch}")
-
-    def hold(self, tree: Worktree) -> None:
-        """Lock the worktree while a task runs in it. A lock of somebody else's serves as well."""
-        with contextlib.suppress(GitError):
-            self.git.at(tree.git_dir)("worktree", "lock", "--reason", LOCK_REASON, tree.path)
-
-    def release(self, tree: Worktree) -> None:
-        """Undo `hold`, and only that."""
-        with contextlib.suppress(GitError, OSError):
-            if locked_for(tree.git_dir) == LOCK_REASON:
-                self.git.at(tree.git_dir)("worktree", "unlock", tree.path)
 
     def _carry(self, at: At, tree: Worktree) -> Worktree:
         """`tree` with a commit of what is not committed in the checkout, as it lies there."""
@@ -3213,6 +3216,26 @@ def locked_for(git_dir: str) -> Optional[str]:
         with open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
             return f.read().strip()
     return None
+
+
+def lock_for_us(git_dir: str) -> None:
+    """What `git worktree lock` does. Raises: OSError, also where it is locked. Source:
+    gitrepository-layout(5)."""
+    with open(os.path.join(git_dir, "locked"), "x", encoding="ascii") as f:
+        f.write(f"{LOCK_REASON}\n")
+
+
+def hold(tree: Worktree) -> None:
+    """Lock the worktree while a task runs in it. A lock of somebody else's serves as well."""
+    with contextlib.suppress(OSError):
+        lock_for_us(tree.git_dir)
+
+
+def release(tree: Worktree) -> None:
+    """Undo `hold`, and only that."""
+    with contextlib.suppress(OSError):
+        if locked_for(tree.git_dir) == LOCK_REASON:
+            os.unlink(os.path.join(tree.git_dir, "locked"))
 
 
 def seal_of(tree: Worktree) -> Optional[str]:
@@ -3855,7 +3878,6 @@ class Clearing:
         self.common, self.branch = common_of(tree), f"refs/heads/{tree.branch}"
         self.trash = TRASH + os.path.basename(tree.branch)
         self.at = git.within(self.common).also(GIT_NO_REPLACE_OBJECTS="1")
-        self.trees = Trees(git)
         self.registered = os.path.isdir(tree.git_dir)
         self.hidden = os.path.join(os.path.dirname(tree.path), REMOVED + os.path.basename(tree.path))
 
@@ -3869,7 +3891,7 @@ class Clearing:
             self._go_on()
         if not os.path.lexists(at):
             if not dry_run:
-                self.trees.release(tree)        # or git would never forget it
+                release(tree)                   # or git would never forget it
             return ["The worktree is gone already; git forgets it with `git worktree prune`"]
         if not self.registered or leads_to(at, ".git") != os.path.realpath(tree.git_dir):
             why = "Its `.git` leads elsewhere" if self.registered else UNKNOWN
@@ -3979,7 +4001,7 @@ class Clearing:
     def _take_down(self) -> int:
         """Returns how many files were committed first. Raises: GitError, OSError; it is in its place then."""
         git, tree = self.git, self.tree
-        self.trees.hold(tree)                   # or `git worktree prune` would find it missing
+        hold(tree)                              # or `git worktree prune` would find it missing
         os.rename(tree.path, self.hidden)
         try:
             followed = git.host.worker_in(self.hidden) is not None      # nobody else can write there any more
@@ -3990,11 +4012,11 @@ class Clearing:
             if followed or unsaved and self._unsaved(self.hidden):
                 raise GitError("It was changed while it was being removed")
             self._remember()
-            self.trees.release(tree)
+            release(tree)
             git.at(self.common)("worktree", "remove", tree.path)
         except (GitError, OSError):
             os.rename(self.hidden, tree.path)
-            self.trees.hold(tree)
+            hold(tree)
             raise
         delete_tree(self.hidden)
         return unsaved
@@ -5184,7 +5206,7 @@ class Supervisor:
                 return made
             self.spec = self.engine.spec = made
         if self.spec.worktree is not None:
-            Trees(Git(self.host, self.environ, UNLOCK_S)).hold(self.spec.worktree)
+            hold(self.spec.worktree)
         return None
 
     def _set_up(self) -> Optional[Failure]:
@@ -5358,7 +5380,7 @@ class Supervisor:
         tree, warnings = committed(git, tree, self.spec, outcome, p.thread_id)
         self.host.called_off = None
         self.warnings = add_warning((), *warnings, *self.warnings)       # there is room for so many only
-        Trees(Git(self.host, self.environ, UNLOCK_S)).release(tree)
+        release(tree)
         return tree
 
     def _called_off(self, limit: float) -> str:

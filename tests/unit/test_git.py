@@ -379,7 +379,8 @@ def test_an_empty_dot_git_above_a_directory_is_no_repository(repo, tmp_path):
 @pytest.mark.parametrize("key, plain", [
     ("core.bare", True), ("core.hookspath", True), ("core.fsmonitor", True), ("branch.a.b.merge", True),
     ("remote.o.url", True), ("user.name", True),
-    ("core.worktree", False), ("core.sshcommand", False), ("includeif.gitdir:/.path", False),
+    ("core.worktree", False), ("core.sshcommand", False), ("include.path", False),
+    ("includeif.gitdir:/.path", False),
     ("filter.remote.o.url.clean", False), ("alias.status", False),
     ("remote.o.promisor", False), ("remote.o.uploadpack", False), ("extensions.partialclone", False),
     ("lfs.customtransfer.x.path", False),
@@ -391,3 +392,30 @@ def test_of_a_repositorys_configuration_only_what_is_known_to_run_nothing_is_pla
         sh(tmp_path, "git", "config", "--file", str(file), key, "x")
         assert ours().odd_settings(str(git_dir), str(common)) == ([] if plain else [key])
         file.unlink()
+
+
+def test_the_same_configuration_is_judged_once_and_another_anew(tmp_path):
+    git, started = ours(), []
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config").write_text("[core]\n\tbare = true\n")
+    with auditing(lambda event, args: event == "subprocess.Popen" and started.append(args)):
+        assert [git.odd_settings(str(tmp_path / name), str(tmp_path / name)) for name in "abc"] == [[]] * 3
+        assert len(started) == 1
+        (tmp_path / "b" / "config").write_text("[core]\n\tsshCommand = x\n")
+        assert git.odd_settings(str(tmp_path / "b"), str(tmp_path / "b")) == ["core.sshcommand"]
+    assert len(started) == 2
+
+
+def test_a_configuration_is_judged_wherever_a_link_leads_and_refused_where_it_is_no_file(tmp_path):
+    config, odd = tmp_path / "config", lambda: ours().odd_settings(str(tmp_path / "own"), str(tmp_path))
+    (tmp_path / "elsewhere").write_text("[alias]\n\tx = !y\n")
+    config.symlink_to(tmp_path / "elsewhere")
+    assert odd() == ["alias.x"]
+    (tmp_path / "elsewhere").unlink()
+    with pytest.raises(GitError, match="cannot be read"):
+        odd()
+    config.unlink()
+    os.mkfifo(str(config))
+    with pytest.raises(GitError, match="cannot be read: No ordinary file"):
+        odd()

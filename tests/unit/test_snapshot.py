@@ -214,7 +214,7 @@ def test_where_nothing_was_staged_nothing_is_afterwards_and_the_worktree_is_clea
     (place / "new").write_text("1\n")
     save(tree)
     assert agent(tree, "status", "--porcelain") == ""
-    cms.Trees(ours()).release(tree)
+    cms.release(tree)
     sh(repo, "git", "worktree", "remove", tree.path)
     assert files_of(repo) == ["README", "new"]
 
@@ -676,18 +676,18 @@ def test_a_worktree_is_locked_until_it_is_released_and_can_be_locked_again(repo,
     locked = lambda: any(line.startswith("locked ")
                          for line in sh(repo, "git", "worktree", "list", "--porcelain").splitlines())
     assert locked()
-    cms.Trees(ours()).release(tree)
+    cms.release(tree)
     assert not locked()
-    cms.Trees(ours()).hold(tree)
-    cms.Trees(ours()).hold(tree)
+    cms.hold(tree)
+    cms.hold(tree)
     assert locked()
 
 
 def test_a_lock_of_the_users_own_is_not_taken_away(repo, tree):
-    cms.Trees(ours()).release(tree)
+    cms.release(tree)
     sh(repo, "git", "worktree", "lock", "--reason", "mine", tree.path)
-    cms.Trees(ours()).hold(tree)
-    cms.Trees(ours()).release(tree)
+    cms.hold(tree)
+    cms.release(tree)
     assert "locked mine" in sh(repo, "git", "worktree", "list", "--porcelain")
 
 
