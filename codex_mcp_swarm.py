@@ -1905,8 +1905,8 @@ class Host:
         """Start codex in a session of its own, to die with us. Only the single-threaded supervisor calls
         this, so preexec_fn is safe. Returns the pid; the caller reaps. Raises: OSError."""
         import subprocess
-        libc = self._libc()
-        dies_with_us = libc and functools.partial(libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl = libc().prctl if self.linux else None
+        dies_with_us = prctl and functools.partial(prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=stdin, stdout=out, stderr=err,
                                  start_new_session=True, preexec_fn=dies_with_us)
         child.returncode = 0        # so that Popen never waits for it: the supervisor is the one reaper
@@ -1914,15 +1914,8 @@ class Host:
 
     def adopt_orphans(self) -> None:
         """From now on every orphaned descendant becomes our child, whatever session it moved to (Linux)."""
-        libc = self._libc()
-        if libc:
-            libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-    def _libc(self) -> Any:
-        if not self.linux:
-            return None
-        import ctypes
-        return ctypes.CDLL(None)
+        if self.linux:
+            libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def signal_group(self, pgid: int, number: int) -> None:
         """A stopped process acts on nothing but SIGKILL and SIGCONT, hence the second signal."""
@@ -2047,6 +2040,12 @@ class Host:
         return None
 
 
+@functools.lru_cache(1)
+def libc() -> Any:
+    import ctypes
+    return ctypes.CDLL(None)
+
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -2091,8 +2090,8 @@ class Forker:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)                       # nobody need reap a supervisor
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))         # it waits until one can act on it
         select.select([line], [], [], 0.2)                  # the first answers of the server come first
-        ctypes, gc, *_ = map(__import__, ("ctypes", "gc", "glob", "subprocess"))
-        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)   # glibc: what the compiler of this file left
+        gc, *_ = map(__import__, ("gc", "glob", "subprocess"))
+        getattr(libc(), "malloc_trim", int)(0)              # glibc: what the compiler of this file left
         codex_argv(Spec("", 0.0, "", ""))                   # here its patterns are compiled once for all,
         [*map(looks_secret, map("=".join, os.environ.items()))]         # and the environment is looked at
         gc.freeze()                                         # a collection would write to every page
@@ -2168,7 +2167,7 @@ def write_atomic(path: str, data: Mapping[str, Any], lasting: bool = True) -> No
     new = path + ".new"
     try:
         with open(new, "w", encoding="utf-8", errors="replace", opener=private) as f:
-            json.dump(data, f, ensure_ascii=False, separators=(",", ":"))
+            f.write(json.dumps(data, ensure_ascii=False, separators=(",", ":")))    # `dump` is not in C
             f.flush()
             if lasting:
                 os.fsync(f.fileno())
@@ -2832,22 +2831,16 @@ class Git(Means):
         return at if alike else at.setting("core.ignoreCase", "false")
 
     def odd_settings(self, git_dir: str, common: str) -> List[str]:
-        """The names of what a repository's own configuration says beyond PLAIN; no program is run. Raises:
-        GitError."""
-        found: Set[str] = set()
-        for file in (os.path.join(common, "config"), os.path.join(git_dir, "config.worktree")):
-            try:
-                with open(os.path.realpath(file), "rb", opener=private) as f:
-                    found |= self._odd_in(f.read())
-            except OSError as error:
-                if os.path.lexists(file):
-                    raise GitError(f"git is not run with {file}", f"It cannot be read: {error.strerror}",
-                                   REMEDIES.get(error.errno, MEND))
-        return sorted(found)
+        """What a repository's own configuration names beyond PLAIN. Raises: GitError, OSError."""
+        files, odd = (f"{common}/config", f"{git_dir}/config.worktree"), set()  # type: Any, Set[str]
+        for file in filter(os.path.lexists, files):
+            with open(os.path.realpath(file), "rb", opener=private) as f:
+                odd |= self._odd_in(f.read())
+        return sorted(odd)
 
     @functools.lru_cache(8)
     def _odd_in(self, settings: bytes) -> Set[str]:
-        """The same of a file that says this. What it includes is not looked at: to include is odd."""
+        """The same of a file that says this; no program is run, and to include another is odd."""
         words = ("config", "--no-includes", "--name-only", "-z", "--list", "--file", "-")
         names = self.at("/")(*words, stdin=settings.decode("utf-8", "surrogateescape")).split("\0")
         return {name for name in names if name and not re.fullmatch(PLAIN, name, re.S)}
@@ -3063,7 +3056,7 @@ class Trees:
                 tree = Worktree(path, branch, base, leads_to(path, ".git"))
                 if not tree.git_dir:
                     raise OSError(errno.ENOENT, "Somebody deletes it while it is made", path)
-                lock_for_us(tree.git_dir)
+                hold(tree)
             tree = self._carry(at, tree) if carry else tree
             words = ("reset", "--hard", "--quiet", "--no-recurse-submodules", tree.start)
             self.git.at(path).run(*words, limit_s=CHECKOUT_S)
@@ -3212,23 +3205,15 @@ def make_inside(tree: Worktree, cwd: str) -> None:
 
 def locked_for(git_dir: str) -> Optional[str]:
     """The reason of the lock of a worktree, None when it is not locked. Raises: OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        with open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace") as f:
-            return f.read().strip()
-    return None
-
-
-def lock_for_us(git_dir: str) -> None:
-    """What `git worktree lock` does. Raises: OSError, also where it is locked. Source:
-    gitrepository-layout(5)."""
-    with open(os.path.join(git_dir, "locked"), "x", encoding="ascii") as f:
-        f.write(f"{LOCK_REASON}\n")
+    lock = os.path.join(git_dir, "locked")
+    return text_in(lock).strip() if os.path.lexists(lock) else None
 
 
 def hold(tree: Worktree) -> None:
-    """Lock the worktree while a task runs in it. A lock of somebody else's serves as well."""
-    with contextlib.suppress(OSError):
-        lock_for_us(tree.git_dir)
+    """Lock the worktree while a task runs in it, as git does. A lock of somebody else's serves as well.
+    Raises: OSError. Source: gitrepository-layout(5)."""
+    with contextlib.suppress(FileExistsError), open(os.path.join(tree.git_dir, "locked"), "x") as lock:
+        lock.write(f"{LOCK_REASON}\n")
 
 
 def release(tree: Worktree) -> None:
@@ -4016,7 +4001,8 @@ class Clearing:
             git.at(self.common)("worktree", "remove", tree.path)
         except (GitError, OSError):
             os.rename(self.hidden, tree.path)
-            hold(tree)
+            with contextlib.suppress(OSError):
+                hold(tree)
             raise
         delete_tree(self.hidden)
         return unsaved
@@ -5112,15 +5098,14 @@ def place_of_work(tree: Optional[Worktree], spec: Spec) -> str:
 class Supervisor:
     """One task from launch to report. `fds`: of its lock and, if it has one, its slot, which may change."""
 
-    def __init__(self, task: TaskDir, host: Host, environ: Mapping[str, str], queue: Queue,
+    def __init__(self, task: TaskDir, host: Host, begun: Status, environ: Mapping[str, str], queue: Queue,
                  fds: List[int]) -> None:
-        self.task, self.host, self.control = task, host, task.listen()
+        self.task, self.host, self.status, self.control = task, host, begun, task.listen()
         self.queue, self.fds = queue, fds
         self.spec = task.spec()
         environ = in_home(elsewhere(environ), self.spec.codex_home)
         self.environ = {**environ, TASK_ENV: self.spec.task_id}             # git's, too: it may outlive us
         self.engine = Exec(host, task, self.spec, self.environ)
-        self.status = from_json(Status, read_json(task.file("status.json")))
         self.began = host.monotonic() - max(0.0, host.now() - self.spec.created_at)     # with the request
         self.deadline = host.monotonic() + (self.spec.timeout_s or float("inf"))
         self.child: Optional[int] = None                # what runs now: the setup command, then codex
@@ -5206,7 +5191,8 @@ class Supervisor:
                 return made
             self.spec = self.engine.spec = made
         if self.spec.worktree is not None:
-            hold(self.spec.worktree)
+            with contextlib.suppress(OSError):
+                hold(self.spec.worktree)
         return None
 
     def _set_up(self) -> Optional[Failure]:
@@ -5442,7 +5428,7 @@ def supervised(host: Host, task: TaskDir, queue: Queue, descriptors: Sequence[st
         task.write_status(begun, lasting=False)     # on a full disk it stays queued
         environ = task.environ(environ)
         queue.drop(task)
-        supervisor = Supervisor(task, host, environ, queue, fds)
+        supervisor = Supervisor(task, host, begun, environ, queue, fds)
         supervisor.run()
     finally:
         close_all(*fds)                     # now, not some milliseconds later when the interpreter has gone
@@ -5495,12 +5481,12 @@ class Call:
 
 
 class Plan(NamedTuple):
-    """A checked request, before anything exists: the spec, its prompt, (top, base) where a worktree is
-    wanted, whether the uncommitted changes there go into it, and what is to be merged into the worktree of a
-    reply."""
+    """A checked request, before anything exists: the spec, its prompt, the commit for a new worktree of its
+    checkout, if one is wanted, whether the uncommitted changes there go into it, and what is to be merged
+    into the worktree of a reply."""
     spec: Spec
     prompt: str
-    worktree_from: Optional[Tuple[str, str]] = None
+    base: str = ""
     carry: bool = False
     update_from: Optional[Part] = None
 
@@ -6197,10 +6183,6 @@ class Bounds(Room):
                             "Pass one that is named, or leave it out for the server's own")
         return homes[name] if name else ""
 
-    def free_mb(self) -> int:
-        """What is free for worktrees. Raises: ToolError where that is too little."""
-        return room_for(self.config.worktree_dir, self.config.min_free_mb)
-
     def check_allowed(self, path: str) -> None:
         """A worktree of ours counts as the checkout that it was made from.
 
@@ -6236,7 +6218,7 @@ class Bounds(Room):
 
     def check_ours(self, cwd: str) -> str:
         """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no
-        task's making. Returns git's directory of that checkout. Raises: GitError."""
+        task's making. Returns git's directory of that checkout. Raises: GitError, OSError."""
         task_id, made = self.made_around(cwd)
         git_dir = self.git.at(cwd)("rev-parse", "--absolute-git-dir")
         if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
@@ -6248,7 +6230,7 @@ class Bounds(Room):
 
     def check_settings(self, git_dir: str, common: str) -> None:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
-        lies at the top of what it may write. Raises: GitError."""
+        lies at the top of what it may write. Raises: GitError, OSError."""
         odd = self.git.odd_settings(git_dir, common)
         for root in self._written_to() if odd else ():
             open_to_it = lambda path: is_inside(path, root) and not is_inside(path, f"{root}/.git")
@@ -6446,12 +6428,11 @@ class Worktrees(Room):
 
     def made_for(self, plan: Plan) -> Plan:
         """Make the worktree; the task runs in the same sub-directory of it. Raises: ToolError."""
-        assert plan.worktree_from is not None
-        (top, base), spec = plan.worktree_from, plan.spec
+        spec = plan.spec
         path, branch, cwd = self.place_for(spec)
-        tree = self._new(top, base, path, branch, carry=plan.carry)
+        tree = self._new(spec.checkout, plan.base, path, branch, carry=plan.carry)
         with contextlib.ExitStack() as undo:
-            undo.callback(Trees(self.git).discard, top, tree.path, tree.branch)
+            undo.callback(Trees(self.git).discard, spec.checkout, path, branch)
             make_inside(tree, cwd)
             # another base may have another `.codex/config.toml` than the checkout
             spec = self.bounds.kept_out(spec._replace(worktree=tree, cwd=cwd), path)
@@ -6505,13 +6486,7 @@ class Worktrees(Room):
     def check_room(self) -> None:
         """Make the directory of worktrees if need be. Raises: ToolError, also where too little is free."""
         self.prepare()
-        self.bounds.free_mb()
-
-    def take_back(self, plan: Plan) -> None:
-        """Remove the worktree, if any, that was made for a task which then never ran."""
-        if plan.worktree_from is not None and plan.spec.worktree is not None:
-            tree = plan.spec.worktree
-            Trees(self.git).discard(plan.worktree_from[0], tree.path, tree.branch)
+        room_for(self.config.worktree_dir, self.config.min_free_mb)
 
     def prepare(self) -> None:
         """Raises: ToolError."""
@@ -7087,7 +7062,7 @@ class Planner(Room):
         cwd, options, owner = self._place(request, thread, wants_tree, options)
         carry, base = options.get("include_changes", False), options.get("base", "HEAD")
         base = "HEAD" if base.startswith(TASK_BASE) else base       # until it is known which task that is
-        source = (source_of or self.worktrees.source)(cwd, base, carry) if wants_tree else None
+        source = (source_of or self.worktrees.source)(cwd, base, carry) if wants_tree else ("", "")
         arguments = self.bounds.with_files(arguments, cwd)
         executable = self.bounds.codex()
         spec = Spec(
@@ -7103,13 +7078,13 @@ class Planner(Room):
         if spec.worktree is not None:
             checkout, setup = (owner.checkout, owner.setup) if owner else ("", "")
             spec = spec._replace(checkout=checkout, since=self._there_now(spec.worktree), setup=setup)
-        if source:
+        if wants_tree:
             setup = config.worktree_setup if options.get("setup", True) else ""
             spec = spec._replace(checkout=source[0], setup=setup)
         new = os.path.join(config.worktree_dir, spec.task_id) if wants_tree else cwd
         spec = self.bounds.kept_out(spec, spec.worktree.path if spec.worktree else new)
         update = self._part_named(spec, request["update_from"]) if "update_from" in request else None
-        return Plan(spec, request["prompt"], source, carry, update)
+        return Plan(spec, request["prompt"], source[1], carry, update)
 
     def _place(self, request: Mapping[str, Any], thread: Thread, wants_tree: bool, options: Mapping[str, Any],
                ) -> Tuple[str, Mapping[str, Any], Optional[Spec]]:
@@ -7384,7 +7359,7 @@ class Starter(Room):
         plans = [warned(plan, lost) if lost else plan for plan, lost in zip(plans, stopped)]
         plans = [self._named(label, i, self._bound, plan, requests[i], plans[:i])
                  for i, plan in enumerate(self._with_twins(plans))]
-        if any(plan.worktree_from or plan.spec.planned for plan in plans):
+        if any(plan.base or plan.spec.planned for plan in plans):
             self.worktrees.check_room()
         return [self._merge_into_worktree(plan, plan.update_from) if plan.update_from else plan
                 for plan in plans]
@@ -7425,7 +7400,7 @@ class Starter(Room):
         planned = Worktree(path, branch, TASK_BASE + task_id, "")
         spec = spec._replace(planned=planned, cwd=cwd, depends_on=() if ended else (task_id,),
                              min_free_mb=self.config.min_free_mb)
-        return plan._replace(worktree_from=None, spec=spec)
+        return plan._replace(base="", spec=spec)
 
     def _result_of(self, name: str, before: Sequence[Plan]) -> str:
         """The task whose result a prompt names. Raises: ToolError."""
@@ -7536,7 +7511,7 @@ class Starter(Room):
     def _begin_all(self, births: Sequence[Birth], call: Call) -> None:
         """After an error nothing more is begun. Raises: ToolError, OSError, RuntimeError."""
         begin = functools.partial(self._begin, call=call, lone=len(births) == 1)
-        if sum(birth.plan.worktree_from is not None for birth in births) < 2:
+        if sum(bool(birth.plan.base) for birth in births) < 2:
             for birth in births:
                 begin(birth)
         else:
@@ -7548,17 +7523,17 @@ class Starter(Room):
         """Make the worktree, if one is wanted, and launch the task. Raises: ToolError, OSError."""
         unwanted = ToolError("Nobody waits for this call any more", "Its client has gone or cancelled it",
                              f"What had begun {'goes on' if self.watch.closing else 'is stopped'}")
-        if self.watch.closing or call.abandoned and birth.plan.worktree_from:   # else it is stopped at once
+        if self.watch.closing or call.abandoned and birth.plan.base:    # else it is stopped at once
             raise unwanted
         try:
-            if birth.plan.worktree_from is not None:
+            if birth.plan.base:
                 birth.plan = self.worktrees.made_for(birth.plan)
                 birth.task.write_spec(birth.plan.spec)
         except ToolError as error:
             if lone:
                 raise
             return self._fail(birth, error)
-        if call.abandoned and birth.plan.worktree_from:     # while it was made, which takes its time
+        if call.abandoned and birth.plan.base:      # while it was made, which takes its time
             raise unwanted
         self._run(birth)
 
@@ -7600,7 +7575,9 @@ class Starter(Room):
             if not birth.runs:
                 birth.task.stop()                           # for want of a descriptor it may have to stay
                 birth.task.discard()
-                self.worktrees.take_back(birth.plan)
+                spec = birth.plan.spec
+                if birth.plan.base and spec.worktree:
+                    Trees(self.git).discard(spec.checkout, *spec.worktree[:2])
 
 
 def _ended(record: TaskRecord, report: Report) -> TaskRecord:
@@ -8054,7 +8031,8 @@ class Doctor(Room):
         return f"locks and FIFOs work in `{there}`", ""
 
     def space(self) -> Tuple[str, str]:
-        return f"{self.bounds.free_mb():,} MiB are free in `{self.config.worktree_dir}`", ""
+        free = room_for(self.config.worktree_dir, self.config.min_free_mb)
+        return f"{free:,} MiB are free in `{self.config.worktree_dir}`", ""
 
     def client(self, name: str) -> Iterator[Finding]:
         """Whether a client can start us, by each of our entries, and how long it waits for a call."""
