@@ -599,12 +599,12 @@ def test_after_one_that_was_killed_half_way_the_next_snapshot_takes_everything(r
 
 
 def test_snapshots_of_many_tasks_of_one_repository_at_once_all_succeed(repo, tmp_path):
-    trees = [add(*head_of(str(repo)), str(tmp_path / str(n)), "codex-swarm/%d" % n) for n in range(12)]
+    trees = [add(*head_of(str(repo)), str(tmp_path / str(n)), "codex-swarm/%d" % n) for n in range(8)]
     for number, tree in enumerate(trees):
         pathlib.Path(tree.path, "x").write_text("%d\n" % number)
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert all(counts(found) == (1, 1, 0) for found in pool.map(save, trees))
-    assert [show(repo, "x", "codex-swarm/%d" % n) for n in range(12)] == [str(n) for n in range(12)]
+    assert [show(repo, "x", "codex-swarm/%d" % n) for n in range(8)] == [str(n) for n in range(8)]
 
 
 def test_the_users_checkout_is_byte_for_byte_what_it_was(repo, tree, place):

@@ -15,6 +15,7 @@ from codex_mcp_swarm import GitError
 from .on_git import (
     BRANCH, add, asking, branches, commit, files_of, head_of, log_of, ours, put, put_pipes_and_a_socket,
     save, sh, snapshot, take)
+from .prepared import prepared
 
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
 
@@ -431,19 +432,21 @@ def test_a_copied_file_may_have_any_name(including, make):
 
 # -- submodules -------------------------------------------------------------------------------------------
 @pytest.fixture
-def with_submodule(repo, tmp_path, monkeypatch):
+def with_submodule(repo, tmp_path):
     """`repo` with the submodule `sub`, cloned from a place that is gone by now."""
-    library = tmp_path / "library"
-    sh(tmp_path, "git", "init", "-q", "-b", "main", str(library))
-    put(library, inside="1\n")
-    sh(library, "git", "add", ".")
-    sh(library, "git", *IDENTITY, "commit", "-q", "-m", "x")
-    sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name", "a/library",
-       str(library), "sub")
-    commit(repo, "adds sub")
-    sh(repo / "sub", "git", "config", "user.name", "Test")
-    sh(repo / "sub", "git", "config", "user.email", "test@example.invalid")
-    library.rename(tmp_path / "gone")
+    def make():
+        library = tmp_path / "library"
+        sh(tmp_path, "git", "init", "-q", "-b", "main", str(library))
+        put(library, inside="1\n")
+        sh(library, "git", "add", ".")
+        sh(library, "git", *IDENTITY, "commit", "-q", "-m", "x")
+        sh(repo, "git", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "--name",
+           "a/library", str(library), "sub")
+        commit(repo, "adds sub")
+        sh(repo / "sub", "git", "config", "user.name", "Test")
+        sh(repo / "sub", "git", "config", "user.email", "test@example.invalid")
+        library.rename(tmp_path / "gone")
+    prepared(tmp_path, "with submodule", make)
     return repo
 
 
@@ -499,7 +502,7 @@ def test_work_inside_a_submodule_is_told_and_the_rest_is_committed(with_submodul
     assert found.left_out["first"] == ["sub (commits in a submodule)"] and "`sub" in warnings[0]
 
 
-@pytest.mark.parametrize("name", ["../../evil", "..", "-x", "a/../../b", ""])
+@pytest.mark.parametrize("name", ["../../evil", "-x", "a/../../b", ""])
 def test_a_submodule_with_a_name_that_leads_elsewhere_is_passed_over(with_submodule, make, tmp_path, name):
     put(with_submodule, _gitmodules="[submodule \"%s\"]\n\tpath = sub\n\turl = x\n" % name)
     commit(with_submodule)
