@@ -73,7 +73,7 @@ def test_a_rename_is_shown_as_one_in_the_patch(swarm, repo):
 def test_a_page_of_a_patch_is_what_stands_there_in_the_whole_and_the_rest_is_only_counted(swarm, repo, end):
     s = swarm()
     write = "import sys; print('é' * 900_000 + '%s', end='')" % end
-    task_id = run(s, "SHELL %s -c \"%s\" > large; echo x >> README" % (sys.executable, write),
+    task_id = run(s, "SHELL %s -Sc \"%s\" > large; echo x >> README" % (sys.executable, write),
                   worktree=True)["task_id"]
     whole = s.diff(task_id, None, "patch", ())
     text = whole["content"]

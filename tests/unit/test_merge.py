@@ -255,10 +255,12 @@ def asked(swarm):
         yield commands
 
 
-def test_one_clean_branch_costs_at_most_eight_git_processes(swarm, worked, lines, asked):
+def test_one_clean_branch_costs_at_most_seven_git_processes_once_the_configuration_is_known(
+        swarm, worked, lines, asked):
     s, ids = swarm(), worked("echo 1 > one")
-    del asked[:]
-    assert merge(s, ids)["merged"] == ids and 0 < len(asked) <= 8
+    for most in (8, 7):
+        del asked[:]
+        assert merge(s, ids)["merged"] == ids and 0 < len(asked) <= most
 
 
 @pytest.mark.parametrize("squash", [False, True])
@@ -1390,7 +1392,7 @@ def test_wherever_an_update_is_killed_it_is_undone_or_whole_before_the_next_snap
         assert snapshot(pathlib.Path(tree.path))[0] == before
     update.communicate(timeout=60)
     assert half == {False, True}
-    assert step > 20
+    assert step > 15
     assert log_of(tree.path, now.head)[:2] == ["Merge `theirs`: theirs", "mine"]
     assert (pathlib.Path(tree.path) / "d" / "new").exists()
     assert (pathlib.Path(tree.path) / "x").read_text() == "kept\n"
