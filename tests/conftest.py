@@ -77,59 +77,75 @@ def repo(tmp_path):
 
 @functools.lru_cache(maxsize=None)
 def template():
-    """A repository with one commit, made once in each process: a copy costs less than five runs of git."""
-    directory = tempfile.TemporaryDirectory()
-    repo = pathlib.Path(directory.name, "repo")
-    git(directory.name, "init", "-q", "-b", "main", "--template=", "repo")      # whose files no test needs
-    (repo / ".git" / "info").mkdir()
-    (repo / ".git" / "hooks").mkdir()
-    git(repo, "config", "user.name", "Test")
-    git(repo, "config", "user.email", "test@example.invalid")
-    (repo / "README").write_text("a repository\n")
-    git(repo, "add", "README")
-    today = "%d +0000" % (time.time() // 86400 * 86400)         # in every process the same commit
-    git(repo, "commit", "-q", "-m", "first", GIT_AUTHOR_DATE=today, GIT_COMMITTER_DATE=today)
-    return repo, directory              # which is removed with its last reference
+    """What a repository with one commit consists of, made once in each process: to write it again costs less
+    than five runs of git."""
+    with tempfile.TemporaryDirectory() as directory:
+        repo = pathlib.Path(directory, "repo")
+        git(directory, "init", "-q", "-b", "main", "--template=", "repo")       # whose files no test needs
+        (repo / ".git" / "info").mkdir()
+        (repo / ".git" / "hooks").mkdir()
+        git(repo, "config", "user.name", "Test")
+        git(repo, "config", "user.email", "test@example.invalid")
+        (repo / "README").write_text("a repository\n")
+        git(repo, "add", "README")
+        today = "%d +0000" % (time.time() // 86400 * 86400)         # in every process the same commit
+        git(repo, "commit", "-q", "-m", "first", GIT_AUTHOR_DATE=today, GIT_COMMITTER_DATE=today)
+        return read_tree(str(repo))
 
 
 def new_repository(repo):
-    copy(str(template()[0]), str(repo))
+    write_tree(template(), str(repo))
     return repo
 
 
-def copy(source, target, old=b"", new=b""):
-    """Copy all that is below `source`, with another path in the files. git finds the checkouts among the
-    copies as it left them."""
-    indexes = []
-    for folder, folders, names in os.walk(source):
-        there = target + folder[len(source):]
-        os.makedirs(there, exist_ok=True)
-        os.chmod(there, stat.S_IMODE(os.lstat(folder).st_mode))
+def read_tree(top):
+    """All that is below `top`, for `write_tree`: of each its path, mode, time and content."""
+    tree = []
+    for folder, folders, names in os.walk(top):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        for name in names + links:
-            copy_file(os.path.join(folder, name), os.path.join(there, name), old, new)
-        if "HEAD" in names and "index" in names:
-            indexes.append(there)
-    for git_dir in indexes:
-        restat(git_dir)
+        for path in [folder, *(os.path.join(folder, name) for name in names + links)]:
+            about, content = os.lstat(path), None
+            if stat.S_ISLNK(about.st_mode):
+                content = os.readlink(path)
+            elif stat.S_ISREG(about.st_mode):
+                with open(path, "rb") as f:
+                    content = f.read()
+            tree.append((path[len(top):], about.st_mode, about.st_mtime_ns, content))
+    return tree
 
 
-def copy_file(path, copied, old, new):
-    about = os.lstat(path)
-    if os.path.lexists(copied):
-        there = os.lstat(copied)
-        if all(getattr(there, key) == getattr(about, key) for key in ("st_mode", "st_size", "st_mtime_ns")):
-            return                      # copied already, with what this one was made upon
-        os.unlink(copied)
-    if stat.S_ISFIFO(about.st_mode):
-        os.mkfifo(copied, stat.S_IMODE(about.st_mode))
-    elif stat.S_ISLNK(about.st_mode):
-        os.symlink(os.readlink(path), copied)
+def write_tree(tree, top, old=b"", new=b""):
+    """Make what was read, with another path in the files. git finds the checkouts as it left them."""
+    os.makedirs(top, exist_ok=True)
+    for path, mode, mtime, content in tree:
+        if stat.S_ISDIR(mode):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(top + path)
+            os.chmod(top + path, stat.S_IMODE(mode))
+        else:
+            content = content.replace(old, new) if isinstance(content, bytes) else content
+            write_file(top + path, mode, mtime, content)
+    there = {path for path, *_ in tree}
+    for path in there:
+        if path.endswith("/index") and path[:-len("index")] + "HEAD" in there:
+            restat(os.path.dirname(top + path))
+
+
+def write_file(path, mode, mtime, content):
+    with contextlib.suppress(FileNotFoundError):
+        there = os.lstat(path)
+        if (there.st_mode, there.st_mtime_ns) == (mode, mtime) and there.st_size == len(content or ""):
+            return                      # written already, with what this one was made upon
+        os.unlink(path)
+    if content is None:
+        os.mkfifo(path, stat.S_IMODE(mode))
+    elif stat.S_ISLNK(mode):
+        os.symlink(content, path)
     else:
-        with open(path, "rb") as source, open(copied, "wb") as target:
-            target.write(source.read().replace(old, new))
-        os.chmod(copied, stat.S_IMODE(about.st_mode))
-        os.utime(copied, ns=(about.st_atime_ns, about.st_mtime_ns))
+        with open(path, "xb", 0) as f:
+            f.write(content)
+            os.fchmod(f.fileno(), stat.S_IMODE(mode))
+            os.utime(f.fileno(), ns=(mtime, mtime))
 
 
 def restat(git_dir):

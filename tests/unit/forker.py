@@ -44,10 +44,7 @@ def main(line, kept):
         os.environ.clear()
         os.environ.update(environment)
         return cms.supervisor_main(words)
-    try:
-        cms.Forker._serve(None, socket.socket(fileno=int(line)), supervise)
-    finally:
-        os._exit(0)                                     # as that of a server ends, and what it forked
+    cms.Forker._serve(None, socket.socket(fileno=int(line)), supervise)
 
 
 if __name__ == "__main__":

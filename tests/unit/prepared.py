@@ -5,7 +5,7 @@ import os
 import pickle
 import threading
 
-from conftest import copy
+from conftest import read_tree, write_tree
 from .helpers import WAIT_S
 
 
@@ -17,19 +17,18 @@ def prepared(place, name, make):
     os.makedirs(os.path.dirname(kept), exist_ok=True)
     with open(kept + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.exists(kept + ".value"):
+        if not os.path.exists(kept):
             value = make()
             for thread in threading.enumerate():
                 if thread.name == "sweep":              # which a start began by itself
                     thread.join(WAIT_S)
                     assert not thread.is_alive()
-            copy(place, kept)
-            with open(kept + ".value", "wb") as f:
-                pickle.dump((place, value), f)
+            with open(kept, "wb") as f:
+                pickle.dump((place, value, read_tree(place)), f)
             return value
-    with open(kept + ".value", "rb") as f:
-        made_at, value = pickle.load(f)
-    copy(kept, place, os.fsencode(made_at), os.fsencode(place))
+    with open(kept, "rb") as f:
+        made_at, value, tree = pickle.load(f)
+    write_tree(tree, place, os.fsencode(made_at), os.fsencode(place))
     return moved(value, made_at, place)
 
 

@@ -45,10 +45,10 @@ def test_a_worktree_begins_with_the_snapshot_of_a_task_that_runs_and_is_made_the
     app = swarm()
     first, second = app.start([{"prompt": gate.wait + "\nWRITE new one", "worktree": True},
                                {"prompt": "SHELL cat new; echo two >>new", **AFTER}])
+    eventually(lambda: app.record(second)["progress"]["detail"] == "1st of 1, after " + first)
     record = app.record(second)
     tree = record["worktree"]
     assert (record["state"], tree["base"]) == ("queued", "task:" + first)
-    assert record["progress"]["detail"] == "1st of 1, after " + first
     assert not os.path.exists(tree["path"]) and tree["branch"] not in branches(repo)
     with pytest.raises(cms.ToolError, match="Its worktree is made when it begins"):
         app.diff(second, None, "stat", ())
