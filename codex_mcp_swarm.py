@@ -2864,7 +2864,7 @@ def lying_in_checkout(at: At) -> Lying:
     return _lying(at)
 
 
-def lying_in_worktree(at: At, tree: Worktree, before: str) -> Lying:
+def lying_in_worktree(at: At, tree: Worktree, from_tree: str) -> Lying:
     """As it lies in a worktree of ours, compared with this tree. The index of `at` is ours or becomes a copy,
     which knows the times of the files, so unchanged ones need not be read. The task's own, which may be told
     to overlook changes, tells only what is staged although ignored. Raises: GitError, OSError."""
@@ -2873,35 +2873,35 @@ def lying_in_worktree(at: At, tree: Worktree, before: str) -> Lying:
         os.unlink(at.index + ".lock")
     if at.index != ours and os.path.exists(ours):
         copy_file(ours, at.index)
-    at("read-tree", "--reset", before)
-    found = _lying(at, before)
+    at("read-tree", "--reset", from_tree)
+    found = _lying(at, from_tree)
     hollow = dict.fromkeys(_hollow(at, tree), "a submodule that is not checked out, with files in it")
     return found._replace(left_out={**found.left_out, **hollow})
 
 
-def _lying(at: At, before: str = "") -> Lying:
-    """What is not in the index of `at` yet comes in. `before`: it is a worktree of ours, compared with this
+def _lying(at: At, from_tree: str = "") -> Lying:
+    """What is not in the index of `at` yet comes in. `from_tree`: it is a worktree of ours, compared with this
     tree, which the index holds, and what is ignored there is told."""
     copied = copied_into(at.git_dir)        # where it is a worktree of ours
-    seen, unread = at.changes("--untracked-files=all", *["--ignored=matching"] * bool(before))
+    seen, unread = at.changes("--untracked-files=all", *["--ignored=matching"] * bool(from_tree))
     names = {change.path for change in seen if change.xy == "!!"}
-    forced = _staged(at, before, names - copied)
+    forced = _staged(at, from_tree, names - copied)
     changes = [change for change in seen if change.xy != "!!"] + [Change("??", path) for path in forced]
     secret = [change for change in changes if is_secret(at.cwd, change, copied)]    # renamed, not ignored now
     left_out = _take(at, [change for change in changes if change not in secret])
     left_out.update((change.path, "copied from the checkout as an ignored file") for change in secret)
     ignored, more = _ignored(at, names, copied.union(forced))
-    same = before and all(change.xy[1] == " " or change.path in left_out for change in changes)
-    lies = before if same else at("write-tree", "--missing-ok")
-    return Lying(lies, changes, left_out, ignored, [*unread, *more])
+    unchanged = bool(from_tree) and all(c.xy[1] == " " or c.path in left_out for c in changes)
+    tree = from_tree if unchanged else at("write-tree", "--missing-ok")     # which the index then still holds
+    return Lying(tree, changes, left_out, ignored, [*unread, *more])
 
 
-def _staged(at: At, before: str, ignored: Set[str]) -> List[str]:
+def _staged(at: At, from_tree: str, ignored: Set[str]) -> List[str]:
     """What the task staged of these ignored files and directories; nothing where its index is damaged."""
     if not ignored:
         return []
     own = at.also(GIT_INDEX_FILE=os.path.join(at.git_dir, "index"))
-    words = ("diff-index", "--cached", "--name-only", "--no-renames", "--diff-filter=A", "-z", before)
+    words = ("diff-index", "--cached", "--name-only", "--no-renames", "--diff-filter=A", "-z", from_tree)
     added = own.run(*words, allowed=(0, 128)).out.split("\0")
     inside = lambda path: any(f"{above}/" in ignored for above in directories_above(path))
     return [path for path in added if path in ignored or inside(path)]
@@ -3205,8 +3205,10 @@ def make_inside(tree: Worktree, cwd: str) -> None:
 
 def locked_for(git_dir: str) -> Optional[str]:
     """The reason of the lock of a worktree, None when it is not locked. Raises: OSError."""
-    lock = os.path.join(git_dir, "locked")
-    return text_in(lock).strip() if os.path.lexists(lock) else None
+    with contextlib.suppress(FileNotFoundError):
+        with open(os.path.join(git_dir, "locked"), encoding="utf-8", errors="replace", opener=private) as f:
+            return f.read().strip()
+    return None
 
 
 def hold(tree: Worktree) -> None:
@@ -3279,6 +3281,13 @@ def _take_back(at: At, old: str, new: str) -> None:
     at.run(*unlinked, allowed=(0, 1), limit_s=CHECKOUT_S)
 
 
+class Standing(NamedTuple):
+    """Where a worktree stands."""
+    commit: str                             # of its HEAD, or what comes next to that
+    tip: Optional[str]                      # the commit of its branch
+    tree: str                               # the tree object of `commit`
+
+
 class Snapshot:
     """Commits everything that is not ignored in a worktree of ours onto the task's branch, on top of wherever
     the task left its HEAD. The task's own index, commits and branches stay as they are.
@@ -3295,15 +3304,17 @@ class Snapshot:
         """The worktree with its facts, and warnings; no change is no error. Raises: GitError, OSError."""
         tree, at = self.tree, self.at
         end_update(self.git, tree)
-        new, tip, before = self.begun_at()
+        head, tip, from_tree = self.standing()
         on = self.branch if text_in(f"{tree.git_dir}/HEAD") == f"ref: {self.branch}\n" else at.branch()
-        parents = [new] if not tip or at.contains(new, tip) else [new, tip]
+        parents = [head]
+        if tip and not at.contains(head, tip):
+            parents.append(tip)
         # the look keeps what it compared (GIT_OPTIONAL_LOCKS), or the next command would again
         scratch = at.also(GIT_INDEX_FILE=os.path.join(tree.git_dir, OWN_INDEX), GIT_OPTIONAL_LOCKS="1")
-        found = lying_in_worktree(scratch, tree, before)
-        if len(parents) > 1 or found.tree != before:
+        found, new = lying_in_worktree(scratch, tree, from_tree), head
+        if len(parents) > 1 or found.tree != from_tree:
             new = at.commit(found.tree, parents, message)
-        clean = new == tree.start or at.nothing_staged()
+        clean = at.nothing_staged()
         if new != tip:
             # from outside: in the worktree git would lock its HEAD, too, which a killed git may have done
             outside, why = at.also(GIT_DIR=common_of(tree)), "codex-mcp-swarm: snapshot"
@@ -3318,8 +3329,9 @@ class Snapshot:
         warnings += [f"git passed over something in `{tree.path}`: {clip(line, 200)}"
                      for line in dict.fromkeys(found.unread)]
         try:
-            past = History(at, tree.start, *parents)
-            past.parents.setdefault(new, parents)
+            past = History(at, *parents, since=tree.start)
+            if new not in parents:
+                past.add([new, *parents])
             rows, state = self._measure(new, past), self._state(on, parents)
             warnings += [*state, *self._markers(new, past, rows, clean), *self._submodules()]
         except GitError as error:               # the work is safe by now
@@ -3328,13 +3340,16 @@ class Snapshot:
 
     def lying(self, aside: At) -> Lying:
         """What a snapshot would take now; writes nothing but to `aside`. Raises: GitError, OSError."""
-        return lying_in_worktree(self.at.beside(aside), self.tree, self.begun_at()[2])
+        return lying_in_worktree(self.at.beside(aside), self.tree, self.standing().tree)
 
-    def begun_at(self) -> Tuple[str, Optional[str], str]:
-        """(the commit of HEAD, or what comes next to it; the commit of the branch; the tree of the first)."""
-        head, tip, tree = self.at.find("HEAD^{commit}", self.branch + "^{commit}", "HEAD^{tree}")
+    def standing(self) -> Standing:
+        """Raises: GitError."""
+        names = ("HEAD^{commit}", self.branch + "^{commit}", "HEAD^{tree}", "HEAD^{commit}")
+        head, tip, tree, still = self.at.find(*names)
         commit = head or tip or self.tree.start
-        return commit, tip, tree or self.at.tree_of(commit)
+        if not tree or not head or still != head:   # HEAD names a tree, or moved between two answers
+            tree = self.at.tree_of(commit)
+        return Standing(commit, tip, tree)
 
     def _measure(self, head: str, past: "History") -> Sequence[Changed]:
         """Note what lies between the start and this head. Returns the files that differ."""
@@ -3384,11 +3399,13 @@ class Snapshot:
 class History:
     """How the commits of these tips hang together, read once. What is not in here, all of them stand on."""
 
-    def __init__(self, at: At, *commits: str) -> None:
-        """Raises: GitError."""
-        tips = {*commits}
-        apart = ["...".join([*tips, *tips][:2])]        # of two: what both have is left out
-        if len(tips) > 2:
+    def __init__(self, at: At, *commits: str, since: str = "") -> None:
+        """`since`: only what came after this commit. Raises: GitError."""
+        tips = {*commits, since} - {""}
+        apart = ["...".join(tips)]              # of two: what both have is left out
+        if since:
+            apart = [*commits, "--not", since]
+        elif len(tips) > 2:
             shared = at.run("merge-base", "--octopus", "--all", *tips, allowed=(0, 1)).out.split()
             apart = [*tips, "--not", *shared]
         form = "--format=%x00%H %P%x09%(trailers:key=Codex-Head,valueonly,separator=%x20)%n%B"
@@ -3742,7 +3759,7 @@ def update_worktree(git: Git, tree: Worktree, part: Part) -> Tuple[str, List[str
     if at.branch() != f"refs/heads/{tree.branch}" or not at.nothing_staged():
         raise GitError(stays, f"The task left something else than `{tree.branch}` checked out, or changes"
                        " staged", "Reply without `update_from`, and let the task put that in order")
-    past = History(at, tree.start, head)
+    past = History(at, head, since=tree.start)
     left = undecided(at, at.changed(tree.start, head), past, tree.start, [head])
     if left:
         raise GitError(stays, f"Conflicts of an earlier `update_from` still stand in {in_words(some(left))}",
@@ -3944,16 +3961,16 @@ class Clearing:
         """How many files of the worktree, which lies at `path`, a snapshot has yet to take, 1 at least where
         it has to bring home HEAD; writes nothing. Raises: GitError, OSError for what no snapshot takes."""
         tree = self.tree._replace(path=path)
-        to_take = Snapshot(self.git, tree)
-        at, (on, tip, before) = to_take.at, to_take.begun_at()
+        snapshot = Snapshot(self.git, tree)
+        at = snapshot.at
+        on, tip, from_tree = snapshot.standing()
         with at.aside() as scratch:
-            found = lying_in_worktree(scratch, tree, before)
-            words = ("-r", "-z", "--name-only", "--no-renames", before, found.tree)
-            changed = scratch("diff-tree", *words).split("\0")[:-1] if found.tree != before else []
+            found = lying_in_worktree(scratch, tree, from_tree)
+            words = ("-r", "-z", "--name-only", "--no-renames", from_tree, found.tree)
+            changed = scratch("diff-tree", *words).split("\0")[:-1] if found.tree != from_tree else []
         self._refuse(self._losses(tree, found))
         if tip and at.contains(tip, on) and (not changed or on != tip and found.tree == at.tree_of(tip)):
-            if tip != tree.base:
-                self._check_whole(tip)
+            self._check_whole(tip)
             return 0
         return max(1, len(changed))
 
@@ -3975,6 +3992,8 @@ class Clearing:
 
     def _check_whole(self, tip: str) -> None:
         """Read all that is new on the branch: damage passes until somebody does. Raises: GitError."""
+        if tip == self.tree.base:
+            return
         run = functools.partial(self.at.run, allowed=(0, 128))
         listed = run("rev-list", "--objects", "--no-object-names", tip, "--not", self.tree.base)
         said = listed.err or run("cat-file", "--batch", stdin=listed.out, keep_out=False).err
@@ -4011,15 +4030,15 @@ class Clearing:
         """The trash: a commit whose parents are the branch, what HEAD, both logs and the worktree's own refs
         lead to besides, and an earlier such commit. Raises: GitError, OSError."""
         own, at = self.git.within(self.tree.git_dir), self.at
-        tip, at_tip = at("rev-parse", self.branch, self.branch + "^{tree}").split()
-        head, before = own.find("HEAD^{commit}", self.trash + "^{commit}")
+        tip, tip_tree = at("rev-parse", self.branch, self.branch + "^{tree}").split()
+        head, earlier = own.find("HEAD^{commit}", self.trash + "^{commit}")
         found = [head, *logged(at, self.branch), *logged(own, "HEAD"), *self._own_refs().values()]
         seen = [commit for commit in found if commit not in (None, tip)]
         staged = own.run("write-tree", allowed=(0, 128)).out.strip()
-        if staged not in ("", at_tip):
+        if staged not in ("", tip_tree):
             seen.append(at.commit(staged, [tip], "What was staged there\n"))
         apart = at("merge-base", "--independent", tip, *seen).split() if seen else []
-        parents = list(dict.fromkeys([tip, *apart, *([before] if before else [])]))
+        parents = list(dict.fromkeys([tip, *apart, *([earlier] if earlier else [])]))
         message = (f"{self.tree.branch}, as its worktree was removed\n\nTo get the branch back: git branch "
                    f"{self.tree.branch} {self.trash}^1\nFurther parents: what the branch did not hold.\n")
         dated = at.also(GIT_COMMITTER_DATE=f"{int(self.git.host.now())} +0000")
@@ -4034,9 +4053,9 @@ class Clearing:
                 self.at("branch", "-D" if proven else "-d", branch)
             elif not proven and (unsaved or not self.at.contains("HEAD", self.branch)):
                 raise GitError("", "it is not merged", "")
-            at = dry_run and self.at("for-each-ref", "--format=%(worktreepath)", self.branch)
-            if at and os.path.realpath(at) != os.path.realpath(self.tree.path):
-                raise GitError("", f"it is checked out in `{at}`", "")
+            there = self.at("for-each-ref", "--format=%(worktreepath)", self.branch) if dry_run else ""
+            if there and os.path.realpath(there) != os.path.realpath(self.tree.path):
+                raise GitError("", f"it is checked out in `{there}`", "")
         except GitError as error:
             return f"{branch} stays: {error.why}"
         days = f"{TRASH_S / 86400:.0f} days"
@@ -4058,6 +4077,11 @@ def logged(at: At, ref: str) -> List[str]:
     return list(dict.fromkeys(log))
 
 
+def reached(at: At, ref: str) -> Set[str]:
+    """The commits that a ref is at, or was: not every tool writes a log."""
+    return {*logged(at, ref), at.commit_of(ref) or ""} - {""}
+
+
 def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -> None:
     """Remove by force a worktree over which a server was killed `after_s` ago or earlier: no task ran there
     yet, or a merge was tried, of which nothing is meant to stay. `never_ran`: no task did, even if it is
@@ -4068,7 +4092,7 @@ def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -
     inside = os.path.islink(path) or is_inside(git_dir, os.path.dirname(path))      # some task's making
     if top != "worktrees" or may_have_run or inside or locked_for(git_dir) != LOCK_REASON:
         raise GitError("Not ours: no task was started in it, so it is never touched")
-    if mounted_in(path) or git.host.worker_in(path) or len(logged(git.within(git_dir), "HEAD")) > 1:
+    if mounted_in(path) or git.host.worker_in(path) or len(reached(git.within(git_dir), "HEAD")) > 1:
         raise GitError("Somebody works there, mounted or committed something")
     if git.host.now() - modified_at(os.path.join(git_dir, "locked")) < after_s:
         raise GitError("A server makes this or tries a merge there, or was killed over that not long ago")
@@ -4076,7 +4100,7 @@ def scrap(git: Git, path: str, after_s: float, dry_run: bool, never_ran: bool) -
         at = git.at(above)
         at("worktree", "remove", "--force", "--force", path)
         branch = f"codex-swarm/{name}"
-        as_made = never_ran and len(logged(git.within(above), f"refs/heads/{branch}")) == 1
+        as_made = never_ran and len(reached(git.within(above), f"refs/heads/{branch}")) == 1
         with contextlib.suppress(GitError):
             at("branch", "-D" if as_made else "-d", branch)
 
@@ -5100,7 +5124,8 @@ class Supervisor:
 
     def __init__(self, task: TaskDir, host: Host, begun: Status, environ: Mapping[str, str], queue: Queue,
                  fds: List[int]) -> None:
-        self.task, self.host, self.status, self.control = task, host, begun, task.listen()
+        self.task, self.host, self.status = task, host, begun
+        self.control = task.listen()
         self.queue, self.fds = queue, fds
         self.spec = task.spec()
         environ = in_home(elsewhere(environ), self.spec.codex_home)
@@ -7577,7 +7602,7 @@ class Starter(Room):
                 birth.task.discard()
                 spec = birth.plan.spec
                 if birth.plan.base and spec.worktree:
-                    Trees(self.git).discard(spec.checkout, *spec.worktree[:2])
+                    Trees(self.git).discard(spec.checkout, spec.worktree.path, spec.worktree.branch)
 
 
 def _ended(record: TaskRecord, report: Report) -> TaskRecord:
@@ -7708,7 +7733,7 @@ class Sweep(Room):
         over = self._old(age_s, self.result_age_s)
         until = f"until it is {lasting(self.result_age_s)} old" if self.result_age_s else "for ever"
         notes = [] if over else [f"All but the answer, which stays {until}"]
-        clearing = None if all(task.kept_since() for task in tasks) else self._clearing(path)
+        clearing = None if all(task.kept_since() for task in tasks) else early or self._clearing(path)
         if act:
             return notes + self._put_away(tasks, clearing, over)
         return notes + (clearing.run(True, brief=not self.dry_run) if clearing else [])

@@ -147,6 +147,32 @@ def test_a_branch_that_moves_in_the_middle_is_not_moved_back(repo, tree, place):
     assert files_of(repo) == [".gitattributes", "README", "x"]
 
 
+def test_what_lies_under_a_head_that_names_no_commit_but_a_tree_is_committed(repo, tree, place):
+    (place / "x").write_text("1\n")
+    agent(tree, "add", "x")
+    pathlib.Path(tree.git_dir, "HEAD").write_text(agent(tree, "write-tree") + "\n")
+    take(tree, "by us")
+    assert log_of(repo) == ["by us", "first"] and files_of(repo) == ["README", "x"]
+
+
+def test_an_unmerged_index_is_told_of_though_the_files_are_as_at_the_start(tree):
+    rows = "".join("100644 %s %d\tREADME\n" % (agent(tree, "rev-parse", "HEAD:README"), n) for n in (1, 2, 3))
+    subprocess.run(["git", "update-index", "--index-info"], cwd=tree.path, input=rows.encode(), check=True)
+    assert "Unmerged" in take(tree, "by us")[1][0]
+
+
+def test_of_the_commits_behind_the_start_none_is_read(repo, place):
+    for name in ("second", "third"):
+        sh(repo, "git", "commit", "-q", "--allow-empty", "-m", name)
+    tree = add(str(repo), head_of(repo)[1], str(place.parent / "later"), "codex-swarm/later")
+    agent(tree, "checkout", "-q", "HEAD~2")
+    ran = []
+    with auditing(lambda name, args: ran.append(args[1]) if name == "subprocess.Popen" else None):
+        assert take(tree, "by us")[0].commits == 1
+    [read] = [argv for argv in ran if "rev-list" in argv]
+    assert list(read[-2:]) == ["--not", tree.start]
+
+
 def test_a_branch_that_cannot_be_moved_is_an_error_and_the_files_stay(repo, tree, place):
     agent(tree, "checkout", "-q", "--detach")
     agent(tree, "branch", "-q", "-D", BRANCH)
@@ -165,8 +191,8 @@ def runs_of_git(act):
     return [next(word for word in argv[1:] if word != "-c" and "=" not in word) for argv in found]
 
 
-def test_a_task_that_changed_nothing_ends_with_three_runs_of_git_and_another_one_with_eleven(tree, place):
-    assert runs_of_git(lambda: save(tree)) == ["cat-file", "read-tree", "status"]
+def test_a_task_that_changed_nothing_ends_with_four_runs_of_git_and_another_one_with_eleven(tree, place):
+    assert runs_of_git(lambda: save(tree)) == ["cat-file", "read-tree", "status", "diff-index"]
     (place / "x").write_text("1\n")
     assert runs_of_git(lambda: save(tree)) == [
         "cat-file", "read-tree", "status", "update-index", "write-tree", "commit-tree", "diff-index",

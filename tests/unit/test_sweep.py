@@ -21,7 +21,7 @@ from client import eventually
 from conftest import GIT
 from . import helpers
 from .helpers import WAIT_S, begin
-from .on_git import commit, head_of, put, sh
+from .on_git import commit, files_of, head_of, put, sh
 from .prepared import prepared
 
 DAY_S = 86400.0
@@ -1539,7 +1539,9 @@ def test_ages_are_told_in_human_units(seconds, words):
     assert cms.lasting(seconds) == words
 
 
-def test_a_worktree_that_was_made_for_a_task_which_never_appeared_is_removed(swarm, root, monkeypatch):
+@pytest.fixture
+def nobodys(swarm, root, monkeypatch):
+    """A worktree that was made long ago, and for a task which never appeared."""
     app = swarm()
     monkeypatch.setattr(app.starter, "_run", lambda birth: os._exit(9))
     pid = os.fork()
@@ -1547,9 +1549,34 @@ def test_a_worktree_that_was_made_for_a_task_which_never_appeared_is_removed(swa
         app.start([{"prompt": "x", "worktree": True}])
     assert os.waitpid(pid, 0)[1] == 9 << 8
     [made] = (root / "worktrees").glob("[0-9a-f]*")
-    git_dir = pathlib.Path((made / ".git").read_text().split(": ")[1].strip())
-    for path in (git_dir / "locked", *(root / "tasks").glob(".*")):
+    for path in (git_dir_of(made) / "locked", *(root / "tasks").glob(".*")):
         os.utime(str(path), (1, 1))
+    return made
+
+
+def git_dir_of(top):
+    return pathlib.Path((top / ".git").read_text().split(": ")[1].strip())
+
+
+def test_a_worktree_that_was_made_for_a_task_which_never_appeared_is_removed(nobodys, swarm, root):
+    git_dir = git_dir_of(nobodys)
     list(swarm().sweep())               # the worktree goes first, then what tells that no task ran there
     list(swarm().sweep())
-    assert not made.exists() and not git_dir.exists() and not list((root / "tasks").glob(".*"))
+    assert not nobodys.exists() and not git_dir.exists() and not list((root / "tasks").glob(".*"))
+
+
+def test_what_somebody_committed_there_without_a_log_keeps_it(nobodys, swarm, repo):
+    work = sh(nobodys, "git", "commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "work")
+    branch = sh(nobodys, "git", "symbolic-ref", "HEAD")
+    (repo / ".git" / branch).write_text(work + "\n")
+    list(swarm().sweep())
+    assert nobodys.exists() and sh(repo, "git", "rev-parse", branch) == work
+
+
+def test_a_worktree_whose_head_names_a_tree_goes_with_nothing_lost(made, repo):
+    app, top, branch = made
+    put(top, more="1\n")
+    sh(top, "git", "add", "more")
+    (git_dir_of(top) / "HEAD").write_text(sh(top, "git", "write-tree") + "\n")
+    one(app)
+    assert top.exists() or "more" in files_of(repo, branch)
