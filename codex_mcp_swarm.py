@@ -2880,8 +2880,8 @@ def lying_in_worktree(at: At, tree: Worktree, from_tree: str) -> Lying:
 
 
 def _lying(at: At, from_tree: str = "") -> Lying:
-    """What is not in the index of `at` yet comes in. `from_tree`: it is a worktree of ours, compared with this
-    tree, which the index holds, and what is ignored there is told."""
+    """What is not in the index of `at` yet comes in. `from_tree`: it is a worktree of ours, compared with
+    this tree, which the index holds, and what is ignored there is told."""
     copied = copied_into(at.git_dir)        # where it is a worktree of ours
     seen, unread = at.changes("--untracked-files=all", *["--ignored=matching"] * bool(from_tree))
     names = {change.path for change in seen if change.xy == "!!"}
