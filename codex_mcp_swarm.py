@@ -1749,6 +1749,13 @@ class Done(NamedTuple):
     err: str
 
 
+@functools.lru_cache(1)
+def libc() -> Any:
+    """The C library of this process, opened once."""
+    import ctypes
+    return ctypes.CDLL(None)
+
+
 class Host:
     """The operating system, as far as we need it. One per process."""
 
@@ -2038,12 +2045,6 @@ class Host:
                         if at == within or at.startswith(within + os.sep):
                             return int(name)
         return None
-
-
-@functools.lru_cache(1)
-def libc() -> Any:
-    import ctypes
-    return ctypes.CDLL(None)
 
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -2454,6 +2455,7 @@ LOCAL_ENV = frozenset({
     "GIT_OBJECT_DIRECTORY", "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE",
     "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE",
     "GIT_COMMON_DIR", "GIT_INTERNAL_SUPER_PREFIX"})
+SETTINGS_BYTES = 1 << 20                    # of a repository's configuration, whose files are judged whole
 MERGES_SINCE = [2, 38]                      # the first git that merges without a checkout
 OWN_INDEX = "codex-swarm-index"             # the index of ours in a worktree, which knows the times of files
 COPIED = "codex-swarm-copied"               # the copied files and what `mark_of` says of each, NUL after each
@@ -2583,10 +2585,6 @@ class Means:
         can read would stop. Two repositories may share one."""
         import zlib
         return os.path.join(self.own_directory(), f"{zlib.crc32(os.fsencode(common)):08x}.lock")
-
-    def version(self) -> List[int]:
-        """Its first two numbers. Raises: GitError."""
-        return [*map(int, re.findall(r"\d+", At(self, "/", {})("version"))[:2])]
 
 
 class At:
@@ -2811,6 +2809,11 @@ class At:
             at("unpack-objects", "-q", stdin=pack)
 
 
+def version_of(at: At) -> List[int]:
+    """The first two numbers of git's version. Raises: GitError."""
+    return [*map(int, re.findall(r"\d+", at("version"))[:2])]
+
+
 class Git(Means):
     """git on one machine: leads to the places in which it runs."""
 
@@ -2831,16 +2834,29 @@ class Git(Means):
         return at if alike else at.setting("core.ignoreCase", "false")
 
     def odd_settings(self, git_dir: str, common: str) -> List[str]:
-        """What a repository's own configuration names beyond PLAIN. Raises: GitError, OSError."""
-        files, odd = (f"{common}/config", f"{git_dir}/config.worktree"), set()  # type: Any, Set[str]
-        for file in filter(os.path.lexists, files):
-            with open(os.path.realpath(file), "rb", opener=private) as f:
-                odd |= self._odd_in(f.read())
+        """The names of what a repository's own configuration says beyond PLAIN. Raises: GitError; OSError
+        when the system is exhausted."""
+        odd: Set[str] = set()
+        for file in (f"{common}/config", f"{git_dir}/config.worktree"):
+            if os.path.lexists(file):
+                odd |= self._odd_in(self._settings_in(file))
         return sorted(odd)
+
+    @staticmethod
+    def _settings_in(file: str) -> bytes:
+        try:
+            with open(os.path.realpath(file), "rb", opener=private) as f:
+                settings = f.read(SETTINGS_BYTES + 1)
+            if len(settings) > SETTINGS_BYTES:
+                raise OSError(errno.EFBIG, "It is too large", file)
+            return settings
+        except OSError as error:
+            raise_if_exhausted(error)
+            raise GitError(f"{file} cannot be read", reason_of(error), "Look at it: git obeys what it says")
 
     @functools.lru_cache(8)
     def _odd_in(self, settings: bytes) -> Set[str]:
-        """The same of a file that says this; no program is run, and to include another is odd."""
+        """Those in the text of one file; one that includes another is among them, and no program is run."""
         words = ("config", "--no-includes", "--name-only", "-z", "--list", "--file", "-")
         names = self.at("/")(*words, stdin=settings.decode("utf-8", "surrogateescape")).split("\0")
         return {name for name in names if name and not re.fullmatch(PLAIN, name, re.S)}
@@ -3212,10 +3228,21 @@ def locked_for(git_dir: str) -> Optional[str]:
 
 
 def hold(tree: Worktree) -> None:
-    """Lock the worktree while a task runs in it, as git does. A lock of somebody else's serves as well.
-    Raises: OSError. Source: gitrepository-layout(5)."""
-    with contextlib.suppress(FileExistsError), open(os.path.join(tree.git_dir, "locked"), "x") as lock:
-        lock.write(f"{LOCK_REASON}\n")
+    """Lock the worktree while a task runs in it, as git does; the lock appears whole. One of somebody else's
+    serves as well. Raises: OSError. Source: gitrepository-layout(5)."""
+    lock = os.path.join(tree.git_dir, "locked")
+    whole = f"{lock}.{os.urandom(4).hex()}"
+    try:
+        with open(whole, "x") as f:
+            f.write(f"{LOCK_REASON}\n")
+        try:
+            os.link(whole, lock)                # unlike rename it fails where there is one already
+        except OSError:
+            if not os.path.lexists(lock):       # a file system without links
+                os.rename(whole, lock)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(whole)
 
 
 def release(tree: Worktree) -> None:
@@ -3601,13 +3628,18 @@ class Desk:
             try:
                 done = self.at.run(*words, *both, allowed=(0, 1))
             except GitError as error:
-                what, why, version = f"git cannot merge {part.name} at all", error.why, self.at.git.version()
-                if version < MERGES_SINCE:
-                    what, why = "Merging needs git 2.38 or newer", f"The server has git {dotted(version)}"
-                raise GitError(what, why, "See what it did with codex_diff, and leave it out or run "
-                                          "`git merge` by hand")
+                raise self._not_merged(part, error)
             found += answers_in(f"{1 - done.code}\0{done.out}\0")
         return found
+
+    def _not_merged(self, part: Part, error: GitError) -> GitError:
+        with contextlib.suppress(GitError):             # git's time may be up
+            version = version_of(self.at)
+            if version < MERGES_SINCE:
+                return GitError("Merging needs git 2.38 or newer", f"The server has git {dotted(version)}",
+                                "Update git, or see the changes with codex_diff and run `git merge` by hand")
+        return GitError(f"git cannot merge {part.name} at all", error.why,
+                        "Leave it out, and see what it did with codex_diff")
 
     def _lay_out(self, commit: str) -> None:
         """Bring the .gitattributes on the desk to those of the commit. Raises: GitError."""
@@ -6243,7 +6275,7 @@ class Bounds(Room):
 
     def check_ours(self, cwd: str) -> str:
         """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no
-        task's making. Returns git's directory of that checkout. Raises: GitError, OSError."""
+        task's making. Returns git's directory of that checkout. Raises: as check_settings."""
         task_id, made = self.made_around(cwd)
         git_dir = self.git.at(cwd)("rev-parse", "--absolute-git-dir")
         if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
@@ -6255,7 +6287,7 @@ class Bounds(Room):
 
     def check_settings(self, git_dir: str, common: str) -> None:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
-        lies at the top of what it may write. Raises: GitError, OSError."""
+        lies at the top of what it may write. Raises: GitError; OSError when the system is exhausted."""
         odd = self.git.odd_settings(git_dir, common)
         for root in self._written_to() if odd else ():
             open_to_it = lambda path: is_inside(path, root) and not is_inside(path, f"{root}/.git")
@@ -8024,7 +8056,7 @@ class Doctor(Room):
         return f"{shown} starts codex", trouble
 
     def git_version(self) -> Tuple[str, str]:
-        version = self.git.version()
+        version = version_of(self.git.at("/"))
         what = f"git {dotted(version)}"
         if version < [2, 18]:
             raise ToolError(f"{what} is too old", "Worktrees need 2.18, merges 2.38", "Update git")

@@ -40,9 +40,9 @@ START = ("import sys; sys.path.insert(0, sys.argv.pop(1)); "
          "import codex_mcp_swarm; sys.exit(codex_mcp_swarm.main())")
 
 
+NUMBERS = itertools.count()
 # Tests live in the system's temporary directory, which workspace-write may write: so that ROOT is out of a
 # task's reach all the same.
-NUMBERS = itertools.count()
 NO_TMP = "[sandbox_workspace_write]\nexclude_slash_tmp = true\nexclude_tmpdir_env_var = true\n"
 
 
@@ -54,7 +54,8 @@ def pytest_collection_finish():
 
 @pytest.fixture
 def tmp_path(request, tmp_path_factory):
-    """A new directory. pytest's own looks through all that were made before for the number of each."""
+    """A new directory. pytest's own looks through all that were made before for the number of each; this one
+    stays after every test, whatever `tmp_path_retention_policy` says."""
     name = re.sub(r"\W", "_", request.node.name)[:30]
     path = tmp_path_factory.getbasetemp() / ("%s%d" % (name, next(NUMBERS)))
     path.mkdir(0o700)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import codex_mcp_swarm as cms  # noqa: E402
@@ -50,5 +51,7 @@ def main(line, kept):
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    finally:
-        os._exit(0)                 # as the other one: to take an interpreter apart takes its time
+    except BaseException:
+        print(traceback.format_exc(), file=sys.stderr, flush=True)      # of a supervisor into its log
+        os._exit(1)
+    os._exit(0)                     # as the other one: to take an interpreter apart takes its time

@@ -407,15 +407,17 @@ def test_the_same_configuration_is_judged_once_and_another_anew(tmp_path):
     assert len(started) == 2
 
 
-def test_a_configuration_is_judged_wherever_a_link_leads_and_refused_where_it_is_no_file(tmp_path):
-    config, odd = tmp_path / "config", lambda: ours().odd_settings(str(tmp_path / "own"), str(tmp_path))
-    (tmp_path / "elsewhere").write_text("[alias]\n\tx = !y\n")
-    config.symlink_to(tmp_path / "elsewhere")
+def test_a_configuration_is_judged_wherever_a_link_leads_and_refused_where_it_cannot_be_read(tmp_path):
+    config, elsewhere = tmp_path / "config", tmp_path / "elsewhere"
+    odd = lambda: ours().odd_settings(str(tmp_path / "own"), str(tmp_path))
+    elsewhere.write_text("[alias]\n\tx = !y\n")
+    config.symlink_to(elsewhere)
     assert odd() == ["alias.x"]
-    (tmp_path / "elsewhere").unlink()
-    with pytest.raises(FileNotFoundError):
-        odd()
-    config.unlink()
-    os.mkfifo(str(config))
-    with pytest.raises(OSError, match="No ordinary file"):
-        odd()
+    for make, why in ((lambda path: None, "No such file"), (os.mkfifo, "No ordinary file"),
+                      (lambda path: pathlib.Path(path).write_bytes(b"\n" * (2 << 20)), "too large")):
+        elsewhere.unlink()
+        make(str(elsewhere))
+        with pytest.raises(GitError, match=why) as caught:
+            odd()
+        assert "%s cannot be read" % config in str(caught.value)
+        elsewhere.touch()

@@ -344,7 +344,7 @@ def merged_by_git(lines, place, onto, names):
 
 
 @pytest.mark.parametrize("how", ["added", "dropped", "in a directory", "overridden", "by a link"])
-@pytest.mark.parametrize("attribute", ["merge=union", "-merge"])
+@pytest.mark.parametrize("attribute", ["merge=union", "-merge", "binary"])
 def test_after_each_part_the_attributes_are_those_that_git_itself_would_use(lines, tmp_path, attribute, how):
     def branched(name, command, onto):
         sh(lines, "git", "checkout", "-q", "-b", name, onto)
@@ -1061,6 +1061,25 @@ def test_an_older_git_is_told_and_what_to_do_instead(swarm, worked, lines, git_t
     with pytest.raises(cms.ToolError) as caught:
         merge(swarm(), ids)
     assert "2.38" in str(caught.value) and "codex_diff" in str(caught.value) and "2.37" in str(caught.value)
+    assert "Update git" in str(caught.value)
+
+
+def test_why_git_cannot_merge_is_told_although_its_version_cannot_be_asked(worked, swarm, git_that_refuses):
+    ids = worked("echo 1 > a", "echo 2 > b")
+    git_that_refuses('merge-tree"*|*"version')
+    with pytest.raises(cms.ToolError) as caught:
+        merge(swarm(), ids)
+    assert "git cannot merge task %s at all. exit status 129" % ids[1] in str(caught.value)
+
+
+def test_an_update_with_an_older_git_changes_nothing(four, swarm, git_that_refuses):
+    s, (one, two, *_) = four
+    tree = s.store.get(one).spec().worktree
+    before = snapshot(pathlib.Path(tree.path))[0], pathlib.Path(tree.git_dir, "index").read_bytes()
+    git_that_refuses("merge-tree", says="git version 2.37.9")
+    with pytest.raises(cms.ToolError, match="Update git"):
+        swarm().start([{"prompt": "x", "task_id": one, "update_from": two}])
+    assert (snapshot(pathlib.Path(tree.path))[0], pathlib.Path(tree.git_dir, "index").read_bytes()) == before
 
 
 def test_a_merge_that_is_killed_half_way_leaves_every_ref_where_it_was(swarm, worked, lines, tmp_path):
@@ -1096,11 +1115,11 @@ def test_markers_that_the_task_leaves_are_told_and_never_merged(four, updated, l
     assert any("Not decided yet" in w and "`text`" in w for w in reply["warnings"])
     assert not any("markers are left" in w for w in reply["warnings"])
     before = snapshot(lines), refs(lines)
-    for ids, wish in (([reply["task_id"]], {}), ([one, three], {}), ([one, three], {"into": "HEAD"}),
-                      ([one, three], {"dry_run": True})):
-        with pytest.raises(cms.ToolError) as caught:
-            merge(s, ids, **wish)
-        assert "not united yet: `text`" in str(caught.value)
+    for ids in ([reply["task_id"]], [one, three]):
+        for wish in ({}, {"into": "HEAD"}, {"dry_run": True}):
+            with pytest.raises(cms.ToolError) as caught:
+                merge(s, ids, **wish)
+            assert "not united yet: `text`" in str(caught.value)
     assert (snapshot(lines), refs(lines)) == before
 
 

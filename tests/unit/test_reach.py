@@ -41,7 +41,16 @@ def test_settings_that_cannot_be_read_for_want_of_a_descriptor_are_not_taken_for
     app = swarm()
     with exhausted("config.toml"), pytest.raises(OSError):
         app.start([WRITE])
+    with exhausted("config"), pytest.raises(OSError):       # of the repository
+        app.start([{**WRITE, "worktree": True}])
     assert app.store.ids() == []
+
+
+def test_a_worktree_of_a_repository_whose_configuration_cannot_be_read_is_refused_with_advice(swarm, repo):
+    (repo / ".git" / "config").unlink()
+    (repo / ".git" / "config").symlink_to("nowhere")
+    with pytest.raises(ToolError, match="config cannot be read.*No such file.*Look at it"):
+        swarm().start([{**WRITE, "worktree": True}])
 
 
 def test_elsewhere_the_sandbox_stays_as_it_is(swarm, tmp_path):

@@ -1,8 +1,10 @@
 """The snapshot at the end of a task: everything that changed is on its branch, whatever the task did to its
 worktree."""
 import concurrent.futures
+import errno
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import time
@@ -707,6 +709,30 @@ def test_a_worktree_is_locked_until_it_is_released_and_can_be_locked_again(repo,
     cms.hold(tree)
     cms.hold(tree)
     assert locked()
+
+
+def test_a_lock_that_cannot_be_written_is_not_there(tree):
+    """As on a full disk, or when the server is killed: of an empty one nobody could say whose it is."""
+    cms.release(tree)
+    before = sorted(os.listdir(tree.git_dir))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            cms.hold(tree)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(os.listdir(tree.git_dir)) == before
+
+
+def test_a_worktree_is_locked_where_the_file_system_has_no_links(tree):
+    def refuse(event, args):
+        if event == "os.link":
+            raise OSError(errno.EPERM, "Operation not permitted")
+    cms.release(tree)
+    with auditing(refuse):
+        cms.hold(tree)
+    assert cms.locked_for(tree.git_dir) == cms.LOCK_REASON
 
 
 def test_a_lock_of_the_users_own_is_not_taken_away(repo, tree):
