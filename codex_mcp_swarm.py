@@ -3435,18 +3435,16 @@ class History:
         elif len(tips) > 2:
             shared = at.run("merge-base", "--octopus", "--all", *tips, allowed=(0, 1)).out.split()
             apart = [*tips, "--not", *shared]
-        form = "--format=%x00%H %P%x09%(trailers:key=Codex-Head,valueonly,separator=%x20)%n%B"
+        form = "--format=%x00%H %P%x09%(trailers:key=Codex-Head,valueonly,separator=%x20)"
         self.tips = tips
         self.parents: Dict[str, Sequence[str]] = {}
         self.squashes: Dict[str, Sequence[str]] = {}        # commit -> what it brought; the oldest first
-        self.updates: Set[str] = set()                      # those that an update made with conflicts
         listed = at("rev-list", form, *apart) if len(tips) > 1 else ""
         for one in reversed(listed.split("\0")[1:]):
-            row, _, message = one.partition("\n")
-            hashes, _, heads = row.partition("\t")
+            hashes, _, heads = one.partition("\n")[0].partition("\t")
             self.add(hashes.split(), heads.split())
-            if re.search("(?m)^conflict: ", message):
-                self.updates.add(hashes.split()[0])
+        brought, words = "\n".join(self.squashes), ("rev-list", "--no-walk", "--grep=^conflict: ", "--stdin")
+        self.updates = {*at(*words, stdin=brought).split()} if brought else set()   # made with conflicts
 
     def add(self, commits: Sequence[str], heads: Sequence[str] = ()) -> None:
         """A commit and its parents, and the heads whose work it brought squashed."""
