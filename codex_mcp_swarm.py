@@ -6423,8 +6423,8 @@ class Bounds(Room):
     def _projects(self, home: str, *places: str) -> List[str]:
         """The `.codex` of projects around these places."""
         around = {directory for path in places for directory in (path, *directories_above(path))}
-        return [path for path in (f"{directory}/.codex" for directory in around)
-                if os.path.realpath(path) != os.path.realpath(home)]
+        there = [path for path in (f"{directory}/.codex" for directory in around) if os.path.lexists(path)]
+        return [path for path in there if os.path.realpath(path) != os.path.realpath(home)]
 
     def codex(self) -> str:
         """The path of the executable that runs tasks. Raises: ToolError."""
