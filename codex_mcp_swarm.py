@@ -4025,8 +4025,9 @@ class Clearing:
         if tip == self.tree.base:
             return
         run = functools.partial(self.at.run, allowed=(0, 128))
-        listed = run("rev-list", "--objects", "--no-object-names", tip, "--not", self.tree.base)
-        said = listed.err or run("cat-file", "--batch", stdin=listed.out, keep_out=False).err
+        listed = run("rev-list", "--objects", tip, "--not", self.tree.base)
+        names = "".join(row.partition(" ")[0] + "\n" for row in listed.out.splitlines())
+        said = listed.err or run("cat-file", "--batch", stdin=names, keep_out=False).err
         if said:
             raise GitError("git cannot read all that is on its branch", clip(said, 300),
                            f"The good copy may be in `{self.tree.path}`: take away the damaged object, then "
