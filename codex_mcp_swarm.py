@@ -51,7 +51,8 @@ import sys
 import threading
 import time
 from typing import (IO, Any, Callable, Container, ContextManager, Counter, Deque, Dict, FrozenSet, Iterable,
-                    Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TextIO, Tuple, Union)
+                    Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Set, TextIO, Tuple,
+                    Union)
 
 try:
     import fcntl
@@ -11619,9 +11620,18 @@ def command_help(typed: Typed) -> int:
     return 0
 
 
-def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, str]] = None) -> int:
-    """The program. Returns its exit status, one of EXIT_STATUSES."""
-    argv, environ = sys.argv[1:] if argv is None else argv, os.environ if environ is None else environ
+def main() -> NoReturn:
+    """The program. The process ends with it, wherever its threads are: one that wakes while the interpreter
+    is taken down has aborted a command that was done (Python 3.8)."""
+    status = run_typed(sys.argv[1:], os.environ)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
+
+
+def run_typed(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Do what was typed. Returns the exit status, one of EXIT_STATUSES. Raises: SystemExit for --help."""
     typed = None
     claim_standard_descriptors()
     try:
@@ -11631,9 +11641,9 @@ def main(argv: Optional[Sequence[str]] = None, environ: Optional[Mapping[str, st
         own_signals()
         sys.stdout.reconfigure(errors="backslashreplace")     # type: ignore[union-attr]  # names are bytes
         sys.stderr.reconfigure(line_buffering=True)     # type: ignore[union-attr]  # as from 3.9 on
-        code = typed.row.run(typed) if typed.row else welcome()
+        status = typed.row.run(typed) if typed.row else welcome()
         sys.stdout.flush()
-        return code
+        return status
     except UsageError as error:
         sys.stderr.write(f"codex-mcp-swarm: {visible(for_people(clip(error.what, 500)))}\n")
         return 2
@@ -11661,4 +11671,4 @@ def welcome() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -37,7 +37,7 @@ for name in [name for name in os.environ if name.startswith("GIT_")]:
     del os.environ[name]
 # As the installed command does it: a script is compiled anew at each start, an imported module is not.
 START = ("import sys; sys.path.insert(0, sys.argv.pop(1)); "
-         "import codex_mcp_swarm; sys.exit(codex_mcp_swarm.main())")
+         "import codex_mcp_swarm; codex_mcp_swarm.main()")
 
 
 NUMBERS = itertools.count()

@@ -114,7 +114,7 @@ def become_the_program(tell, streams):
     os.environ.clear()
     os.environ.update(env)
     sys.argv = ["-c", *words]
-    sys.exit(codex_mcp_swarm.main())
+    codex_mcp_swarm.main()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ LIMIT_S = 120
 PROGRAM = """import sys
 sys.path[0] = %r
 import codex_mcp_swarm
-sys.exit(codex_mcp_swarm.main())
+codex_mcp_swarm.main()
 """
 
 

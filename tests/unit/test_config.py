@@ -74,10 +74,17 @@ BAD = [
 @pytest.mark.parametrize("argv, env, names", BAD, ids=lambda value: repr(value)[:40])
 def test_a_bad_value_is_one_line_that_names_it_and_exit_2(home, argv, env, names, monkeypatch, capfd):
     monkeypatch.chdir(home)
-    status, said = cms.main(argv, {"PATH": os.environ["PATH"], "HOME": str(home), **env}), capfd.readouterr()
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), **env}
+    status, said = cms.run_typed(argv, environ), capfd.readouterr()
     assert (status, said.out) == (2, "")
     lines = said.err.splitlines()
     assert len(lines) == 1 and names in lines[0], said.err
+
+
+def test_a_command_ends_with_its_own_status_wherever_its_threads_are(home):
+    stays = "import threading; threading.Thread(target=threading.Event().wait).start()"
+    done = program(home, "config", "claude", prelude=stays)
+    assert (done.returncode, done.stderr) == (0, "") and "claude mcp add" in done.stdout
 
 
 @pytest.mark.parametrize("given, why", [

@@ -183,13 +183,13 @@ def test_a_file_system_that_locks_nothing_is_found(doctor, monkeypatch):
 def test_the_command_says_the_same_to_people_and_programs(doctor, capsys, tmp_path):
     doctor()
     words = ["doctor", "--codex-bin", str(tmp_path / "codex")]
-    assert cms.main(words) == 0
+    assert cms.run_typed(words, os.environ) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["ok", "codex", str(tmp_path / "codex") + ",", "version", "0.169.0"]
-    assert cms.main([*words, "--json"]) == 0
+    assert cms.run_typed([*words, "--json"], os.environ) == 0
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert [one["name"] for one in findings] == [line.split()[1] for line in lines if line[0] != " "]
-    assert cms.main(["doctor", "--codex-bin", "/no/codex"]) == 1
+    assert cms.run_typed(["doctor", "--codex-bin", "/no/codex"], os.environ) == 1
 
 
 def test_a_doctor_whose_directory_is_gone_says_all_the_same_what_it_can(doctor, tmp_path, monkeypatch):

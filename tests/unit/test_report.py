@@ -1,6 +1,7 @@
 """The report: what became of tasks, on one page that loads nothing, whatever they wrote."""
 import html.parser
 import json
+import os
 import re
 import xml.etree.ElementTree
 
@@ -129,19 +130,19 @@ def test_a_task_that_runs_and_one_whose_record_is_damaged_are_on_the_page(swarm,
 
 def test_the_command_sums_up_the_last_24_hours_and_writes_the_page_where_it_is_told(three, tmp_path, capsys,
                                                                                   fake):
-    assert cms.main(["report"]) == 0
+    assert cms.run_typed(["report"], os.environ) == 0
     first, *rows = capsys.readouterr().out.splitlines()
     assert first.startswith("3 tasks: 2 succeeded, 1 failed") and [row[:12] for row in rows] == three[1]
-    assert cms.main(["report", "--json"]) == 0
+    assert cms.run_typed(["report", "--json"], os.environ) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["summary"] == first and [task["task_id"] for task in data["tasks"]] == three[1]
     path = tmp_path / "report.html"
-    assert cms.main(["report", "--html", str(path), three[1][0][:6]]) == 0
+    assert cms.run_typed(["report", "--html", str(path), three[1][0][:6]], os.environ) == 0
     assert capsys.readouterr().out.splitlines()[1] == f"The page is {path}"
     assert "1 task: 1 succeeded" in Page(path.read_text(encoding="utf-8")).text
 
 
 def test_without_a_task_the_command_says_how_to_name_older_ones(environment, capsys):
-    assert cms.main(["report"]) == 1
+    assert cms.run_typed(["report"], os.environ) == 1
     said = capsys.readouterr()
     assert said.out == "" and "ls --all" in said.err
