@@ -306,12 +306,12 @@ RESOURCE_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32002, -32021, -3
 # at every start of a server and of a supervisor. A new field gets a default, so that an older
 # record on disk can still be read; an unknown field in a newer record is ignored.
 def to_json(record: Any) -> Dict[str, Any]:
-    """The record as JSON data, with the records in it; what is None or empty is left out."""
+    """The record as JSON data, with the records in it; what is None or empty, but for lists, is left out."""
     def plain(value: Any) -> Any:
-        if isinstance(value, tuple):
+        if isinstance(value, (tuple, list)):
             return to_json(value) if hasattr(value, "_fields") else [*map(plain, value)]
         return value.value if isinstance(value, enum.Enum) else value
-    return {name: plain(value) for name, value in zip(record._fields, record)
+    return {name.rstrip("_"): plain(value) for name, value in zip(record._fields, record)
             if value is not None and value != () and value != {}}
 
 
@@ -6172,6 +6172,52 @@ class Tried(NamedTuple):
     findings: Mapping[str, Any]         # who conflicts, and what to do
 
 
+class Verified(NamedTuple):
+    """How the verify command ended on a merge."""
+    command: str
+    output: Optional[str]               # the end of what it said
+    exit_status: int
+    tried: Sequence[Mapping[str, int]] = ()     # {branches, exit_status}: how it ended on the first of them
+    note: Optional[str] = None
+    fault: Optional[str] = None         # the task with which it begins to fail
+    passed: Optional[str] = None        # the commit before that, where the task does not have it
+
+
+class Clash(NamedTuple):
+    """A task that conflicts with others, or with what is merged into."""
+    tasks: Sequence[str]                # it is the last one
+    sides: Mapping[str, str]            # the name of a side between the markers -> whose that is
+    with_: Optional[str] = None         # the commit, where there are no others
+    files: Sequence[Conflict] = ()
+    reply: Mapping[str, str] = {}       # the arguments of the codex_reply that has it united
+    note: Optional[str] = None          # what comes before that
+    files_left_out: Optional[int] = None
+
+
+class MergeRecord(NamedTuple):
+    """What codex_merge says, under these names; what does not apply is absent."""
+    dry_run: bool
+    onto: str                           # the commit
+    merged: List[str]
+    not_merged: List[str]
+    conflicts: List[Clash]
+    suggested_order: Optional[List[str]] = None     # in which most go in before the first conflict
+    fitting: Optional[List[str]] = None     # ... and these do
+    files_changed: int = 0
+    insertions: int = 0
+    deletions: int = 0
+    warnings: Sequence[str] = ()
+    already_in: Optional[List[str]] = None
+    blocked: Optional[str] = None       # why the checkout could not be moved
+    verify: Optional[Verified] = None
+    branch: Optional[str] = None
+    commit: Optional[str] = None
+    undo: Optional[str] = None
+    reply: Mapping[str, str] = {}       # the arguments of the codex_reply that has the fault mended
+    advice: Optional[str] = None
+    left_out: Optional[int] = None      # conflicts for which there was no room
+
+
 class Room:
     """What all rooms below stand on."""
 
@@ -6812,29 +6858,29 @@ class Proof(Room):
             raise ToolError("The verify command cannot be left out", "Whoever started this server wants "
                             f"`{clip(command, 60)}` to pass on all that is merged", "Leave `verify` out")
 
-    def of(self, target: Target, made: Merged, going: Sequence[Part], call: Call) -> Dict[str, Any]:
+    def of(self, target: Target, made: Merged, going: Sequence[Part], call: Call) -> Verified:
         """How the verify command ended on the merge. Where it failed, also on less of it, by halves, within
         VERIFY_S more: with which task it begins to fail. Raises: ToolError, OSError."""
         last = self._run(target, made.commit, VERIFY_S, call)
-        if last["exit_status"] == 0 or "note" in last:
+        if last.exit_status == 0 or last.note:
             return last
-        good, bad, tried = -1, len(going), []    # type: int, int, List[Dict[str, int]]
+        good, bad, tried = -1, len(going), []    # type: int, int, List[Mapping[str, int]]
         until = self.host.monotonic() + VERIFY_S
         while bad - good > 1:
             count = (good + bad) // 2 if tried else 0           # at first without any of them
             one = self._run(target, made.commits[count], until - self.host.monotonic(), call)
-            if "note" in one:
-                return {**last, "tried": tried, "note": "There was no time to tell which task is at fault"}
-            tried.append({"branches": count, "exit_status": one["exit_status"]})
-            if one["exit_status"] == 0:
+            if one.note:
+                return last._replace(tried=tried, note="There was no time to tell which task is at fault")
+            tried.append({"branches": count, "exit_status": one.exit_status})
+            if one.exit_status == 0:
                 good = count
             else:
                 bad, last = count, one if count else last
         if bad == 0:
-            return {**last, "tried": tried, "note": "It fails without these tasks, too: none is at fault"}
+            return last._replace(tried=tried, note="It fails without these tasks, too: none is at fault")
         fault, passed = going[bad - 1], made.commits[good]
         more = {} if target.at.contains(fault.head, passed) else {"passed": passed}
-        return {**last, "tried": tried, "fault": fault.task_id, **more}
+        return last._replace(tried=tried, fault=fault.task_id, **more)
 
     def check_wanted(self, call: Call) -> None:
         """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge
@@ -6842,7 +6888,7 @@ class Proof(Room):
         if call.abandoned or self.watch.closing:
             raise ToolError("The merge was cancelled", "Nothing was moved", "Call again")
 
-    def _run(self, target: Target, commit: str, limit_s: float, call: Call) -> Dict[str, Any]:
+    def _run(self, target: Target, commit: str, limit_s: float, call: Call) -> Verified:
         """How the server's verify command ended on this commit, in a worktree that is gone afterwards.
         What it started is killed at its end, and when the call is abandoned or the server ends: its process
         group and, on Linux, all that has our mark in its environment. Should the server be killed, the group
@@ -6871,11 +6917,12 @@ class Proof(Room):
                 guard.wait()
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             tail = log.read().decode("utf-8", "replace").strip()[-2_000:]
-        if status is None:
-            self.check_wanted(call)
-        said = {"command": clip(command, LABEL_CHARS), "output": tail, "exit_status": status}
+        label = clip(command, LABEL_CHARS)
+        if status is not None:
+            return Verified(label, tail, status)
+        self.check_wanted(call)
         late = f"It was killed: it had not ended within {limit_s:.0f} s"
-        return {**said, "exit_status": -signal.SIGKILL, "note": late} if status is None else said
+        return Verified(label, tail, -signal.SIGKILL, note=late)
 
     def _keep_telling(self, done: Callable[[], bool], limit_s: float, call: Call, doing: str) -> None:
         """Sleep until `done`, which `wake` makes look again, at most `limit_s`, and tell the client every
@@ -6895,7 +6942,7 @@ class Merger(Room):
         super().__init__(*worktrees.ground)
         self.worktrees, self.bounds, self.proof = worktrees, worktrees.bounds, Proof(worktrees)
 
-    def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
+    def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> MergeRecord:
         """Bring the branches of ended tasks together on top of `wish.base`, in this order, all or none of
         them; where `wish.partial`, those before the first conflict. All is tried aside first; then one ref is
         moved, after the server's verify command has passed.
@@ -6907,23 +6954,23 @@ class Merger(Room):
         target = self._target(incoming, wish)
         tried = self._try(target, incoming.parts, wish, call)
         going, rows = tried.going, tried.rows
-        answer: Dict[str, Any] = {
-            "dry_run": wish.dry_run, "onto": target.onto, **_those(going, incoming.parts), **tried.findings,
-            **counts_of(rows), "warnings": incoming.warnings}
+        answer = MergeRecord(wish.dry_run, target.onto, **_those(going, incoming.parts), **tried.findings,
+                             **counts_of(rows), warnings=incoming.warnings)
         if tried.merged.commit == target.onto and going:
-            return {**answer, "merged": [], "already_in": answer["merged"]}
+            return answer._replace(merged=[], already_in=answer.merged)
         forward, verify = Forward(target.at, target.onto), self.config.merge_verify
         looks = going and not target.branch and (wish.dry_run or verify)        # else it looks as it moves
         blocked = forward.blocked(rows) if looks else None
         if blocked is not None and not wish.dry_run:
             raise blocked
         if wish.dry_run or not going:
-            return {**answer, "blocked": str(blocked or "")}
-        answer["verify"] = self.proof.of(target, tried.merged, going, call) if verify else {}
-        if answer["verify"].get("exit_status", 0) != 0:
-            return {**answer, **_those([], incoming.parts), **counts_of([])}
+            return answer._replace(blocked=str(blocked or ""))
+        verified = self.proof.of(target, tried.merged, going, call) if verify else None
+        answer = answer._replace(verify=verified)
+        if verified and verified.exit_status != 0:
+            return answer._replace(**_those([], incoming.parts), **counts_of([]))
         self.proof.check_wanted(call)
-        return {**answer, **self._move(target, forward, tried)}
+        return answer._replace(**self._move(target, forward, tried))
 
     def _move(self, target: Target, forward: Forward, tried: Tried) -> Dict[str, str]:
         """Move the ref; what to say of it. Raises: ToolError."""
@@ -7058,22 +7105,22 @@ class Merger(Room):
             return {"conflicts": []}
         steps = dict(zip(parts, desk.steps(onto, parts)))
         clean = [part for part in parts if not steps[part].conflicts]
-        found = [_finding([], part, step.conflicts, onto) for part, step in steps.items() if step.conflicts]
+        found = [_clash([], part, step.conflicts, onto) for part, step in steps.items() if step.conflicts]
         found += self._pairs(onto, clean, set(merged.conflicts), desk, call)
-        named = {task_id for finding in found for task_id in finding["tasks"]}
+        named = {task_id for clash in found for task_id in clash.tasks}
         for part in parts:                              # no single one, only several together
             if part.task_id in merged.conflicts and part.task_id not in named:
                 before = [other for other in parts[:parts.index(part)] if other.task_id in merged.task_ids]
-                found.append(_finding(before, part, merged.conflicts[part.task_id], onto))
-        order = _order([part.task_id for part in parts], [finding["tasks"] for finding in found])
+                found.append(_clash(before, part, merged.conflicts[part.task_id], onto))
+        order = _order([part.task_id for part in parts], [clash.tasks for clash in found])
         tried = desk.merge(onto, sorted(parts, key=lambda part: order.index(part.task_id)))
         return {"conflicts": found, "suggested_order": [*tried.task_ids, *tried.conflicts],
                 "fitting": list(tried.task_ids)}
 
     def _pairs(self, onto: str, parts: Sequence[Part], suspects: Set[str], desk: Desk,
-               call: Call) -> List[Dict[str, Any]]:
+               call: Call) -> List[Clash]:
         """The conflicts between two, one of them suspect, of the first PAIRS_TRIED."""
-        found, left = [], PAIRS_TRIED
+        found, left = [], PAIRS_TRIED   # type: List[Clash], int
         for number, one in enumerate(parts):
             self.proof.check_wanted(call)
             if call.tell is not None and number:
@@ -7081,7 +7128,7 @@ class Merger(Room):
             others = [other for other in parts[number + 1:] if suspects & {one.task_id, other.task_id}][:left]
             left -= len(others)
             steps = desk.steps(desk.merge(onto, [one]).commit, others) if others else []
-            found += [_finding([one], other, step.conflicts, onto)
+            found += [_clash([one], other, step.conflicts, onto)
                       for other, step in zip(others, steps) if step.conflicts]
         return found
 
@@ -8160,7 +8207,7 @@ class Swarm:
         self.planner = Planner(self.merger)
         self.starter = Starter(self.planner)
         # what needs nothing more than a room has
-        self.plan, self.merge = self.planner.plan, self.merger.merge
+        self.plan = self.planner.plan
         self.wait, self.stop = self.watch.wait, self.watch.stop
         self.doctor = Doctor(self.bounds).findings
         self.overlaps, self.diff = self.compare.overlaps, self.compare.diff
@@ -8236,6 +8283,10 @@ class Swarm:
             record = record._replace(findings=tuple(comments_in(report.content or "")), usage=None)
         return to_json(record)
 
+    def merge(self, task_ids: Sequence[str], call: Call, wish: Wish) -> Dict[str, Any]:
+        """`Merger.merge`, with its answer as JSON data."""
+        return to_json(self.merger.merge(task_ids, call, wish))
+
     def sweep(self, dry_run: bool = False, ignored: bool = False, merged: bool = False,
               by_itself: bool = False) -> Iterator[Swept]:
         """Remove what ended more than CODEX_SWARM_TASK_MAX_AGE ago, one thing at a time, and tell of each
@@ -8302,14 +8353,13 @@ def _surprises(task_id: str, outcome: Optional[Outcome], tree: Worktree) -> Iter
             yield f"Not on the branch of task {task_id}, only in `{tree.path}`{why}: {in_words(files)}"
 
 
-def _finding(before: Sequence[Part], part: Part, files: Sequence[Conflict], onto: str) -> Dict[str, Any]:
+def _clash(before: Sequence[Part], part: Part, files: Sequence[Conflict], onto: str) -> Clash:
     """Where `part` conflicts with these others, or, where there are none, with the commit `onto`."""
     title = lambda one: f"{one.name}: {one.title}"
-    found: Dict[str, Any] = {"tasks": [one.task_id for one in (*before, part)], "sides": {
-        "before": " and ".join(map(title, before)) or f"commit {onto}", label_of(part): title(part)}}
-    if not before:
-        found.update({"with": onto}, **{"note": UNCOMMITTED_BELOW} if part.squashed else {})
-    return {**found, "files": [to_json(file) for file in files]}
+    sides = {"before": " and ".join(map(title, before)) or f"commit {onto}", label_of(part): title(part)}
+    clash = Clash([one.task_id for one in (*before, part)], sides, files=files)
+    note = UNCOMMITTED_BELOW if part.squashed else None
+    return clash if before else clash._replace(with_=onto, note=note)
 
 
 def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]:
@@ -8648,93 +8698,84 @@ def codex_diff(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
            "base": string("Default: HEAD", minLength=1), "squash": boolean("One commit per task"),
            "partial": boolean(), "verify": boolean("Only if the server's verify command passes"),
            "cwd": string(minLength=1)}, ["task_ids"]),
-      holding("dry_run", "onto", "merged", "not_merged", "conflicts", "suggested_order", "fitting",
-            "files_changed", "insertions", "deletions", "warnings", "already_in", "blocked", "verify",
-            "branch", "commit", "undo", "reply", "advice", "left_out"))
+      holding(*MergeRecord._fields))
 def codex_merge(swarm: Swarm, args: Dict[str, Any], call: Call) -> Answer:
     wish = Wish(**{name: value for name, value in args.items() if name != "task_ids"})
-    data = swarm.merge(all_named(swarm, args["task_ids"]), call, wish)
-    for conflict in data["conflicts"]:
-        conflict.update(_uniting(conflict))
-    data.update(_mending(data.get("verify", {})))
-    data["advice"] = _next_step(data)
-    failed = not data["dry_run"] and bool(data["not_merged"]) and "commit" not in data
-    shown, room = list(data["conflicts"]), call.client.result_chars // 3
-    data["conflicts"] = _brief(shown, room)
-    while size(data["conflicts"]) > 2 * room and len(shown) > 1:
-        data["left_out"] = data.get("left_out", 0) + 1
-        data["conflicts"] = _brief(shown[:-data["left_out"]], room)
-    return Answer({key: value for key, value in data.items() if value not in ([], {}, "")}, failed)
+    made = swarm.merger.merge(all_named(swarm, args["task_ids"]), call, wish)
+    shown, room = [*map(_uniting, made.conflicts)], call.client.result_chars // 3
+    made = _mending(made._replace(conflicts=shown))
+    made = made._replace(conflicts=_brief(shown, room), advice=_next_step(made))
+    failed = not made.dry_run and bool(made.not_merged) and not made.commit
+    while size([*map(to_json, made.conflicts)]) > 2 * room and len(shown) > 1:
+        left_out = (made.left_out or 0) + 1
+        made = made._replace(conflicts=_brief(shown[:-left_out], room), left_out=left_out)
+    return Answer({key: value for key, value in to_json(made).items() if value not in ([], "")}, failed)
 
 
-def _brief(conflicts: Sequence[Dict[str, Any]], budget: int) -> List[Dict[str, Any]]:
+def _brief(conflicts: Sequence[Clash], budget: int) -> List[Clash]:
     """The conflicts with their hunks cut to fair shares of the budget."""
-    few = [{**conflict, "files": conflict["files"][:FILES_SHOWN]} for conflict in conflicts]
-    for short, conflict in zip(few, conflicts):
-        if len(conflict["files"]) > FILES_SHOWN:
-            short["files_left_out"] = len(conflict["files"]) - FILES_SHOWN
-    texts = [hunk["text"] for conflict in few for file in conflict["files"] for hunk in file.get("hunks", ())]
+    few = [clash._replace(files=clash.files[:FILES_SHOWN],
+                          files_left_out=len(clash.files[FILES_SHOWN:]) or None) for clash in conflicts]
+    texts = [hunk["text"] for clash in few for file in clash.files for hunk in file.hunks]
     cut = iter([text if share >= size(text) else clip_middle(text, share) if share >= 120 else ""
                 for text, share in zip(texts, shares([size(text) for text in texts], budget))])
-    for conflict in few:
-        conflict["files"] = [
-            {**file, "hunks": [{**hunk, "text": next(cut)} for hunk in file.get("hunks", ())]}
-            for file in conflict["files"]]
-    return few
+    brief = lambda file: file._replace(hunks=[{**hunk, "text": next(cut)} for hunk in file.hunks])
+    return [clash._replace(files=[*map(brief, clash.files)]) for clash in few]
 
 
-def _uniting(conflict: Mapping[str, Any]) -> Dict[str, Any]:
-    """What to do about it: the arguments of the codex_reply, or what comes first."""
-    *others, mine = conflict["tasks"]
-    if "note" in conflict:
-        return {}
+def _uniting(clash: Clash) -> Clash:
+    """With what to do about it: the arguments of the codex_reply, or what comes first."""
+    *others, mine = clash.tasks
+    if clash.note:
+        return clash
     if len(others) > 1:
-        return {"note": f"Merge {', '.join(others)} into a branch; then codex_reply to {mine} with "
-                        "`update_from` that branch"}
-    return {"reply": {"task_id": mine, "update_from": (others or [conflict["with"]])[0],
-                      "prompt": "Unite both versions"}}
+        return clash._replace(note=f"Merge {', '.join(others)} into a branch; then codex_reply to {mine} "
+                                   "with `update_from` that branch")
+    return clash._replace(reply={"task_id": mine, "update_from": (others or [clash.with_])[0],
+                                 "prompt": "Unite both versions"})
 
 
-def _mending(verify: Mapping[str, Any]) -> Dict[str, Any]:
+def _mending(made: MergeRecord) -> MergeRecord:
     """The same for the task with which the verify command begins to fail; what it said is in the prompt."""
-    if "fault" not in verify:
-        return {}
-    told_of = {key: value for key, value in verify.items() if key not in ("output", "passed")}
-    prompt = (f"`{verify['command']}` passes without your work and fails with it (exit status "
-              f"{verify['exit_status']}). Mend that. It ends with:\n{verify['output']}")
-    update = {"update_from": verify["passed"]} if "passed" in verify else {}
-    return {"verify": told_of, "reply": {"task_id": verify["fault"], **update, "prompt": prompt}}
+    verify = made.verify
+    if verify is None or verify.fault is None:
+        return made
+    prompt = (f"`{verify.command}` passes without your work and fails with it (exit status "
+              f"{verify.exit_status}). Mend that. It ends with:\n{verify.output}")
+    update = {"update_from": verify.passed} if verify.passed else {}
+    return made._replace(verify=verify._replace(output=None, passed=None),
+                         reply={"task_id": verify.fault, **update, "prompt": prompt})
 
 
-def _next_step(data: Mapping[str, Any]) -> str:
+def _next_step(made: MergeRecord) -> str:
     """What to do with the answer to a merge."""
-    if data.get("verify", {}).get("exit_status", 0) != 0:
-        blameless = any(not one["branches"] and one["exit_status"] for one in data["verify"].get("tried", ()))
+    if made.verify and made.verify.exit_status != 0:
+        blameless = any(not one["branches"] and one["exit_status"] for one in made.verify.tried)
         return "The verify command did not pass, so nothing was moved. " + (
-            f"It begins to fail with task {data['reply']['task_id']}: codex_reply with the arguments in "
-            "`reply` has that mended; then merge again, or leave the task out" if "reply" in data else
+            f"It begins to fail with task {made.verify.fault}: codex_reply with the arguments in "
+            "`reply` has that mended; then merge again, or leave the task out" if made.reply else
             "Mend the command, or what the tasks are merged into; then merge again" if blameless else
             "Let codex_reply mend the task at fault, or leave that task out")
-    holds = "The branch holds what was merged. " if "commit" in data else ""
-    if data["conflicts"]:
-        return holds + _unite(data, bool(holds))
+    holds = "The branch holds what was merged. " if made.commit else ""
+    if made.conflicts:
+        return holds + _unite(made, bool(holds))
     if holds:
         return holds.strip()
-    if data.get("blocked"):
+    if made.blocked:
         return "There are no conflicts, but the checkout cannot be moved now"
-    if data["dry_run"] and data["files_changed"]:
+    if made.dry_run and made.files_changed:
         return "No conflicts: call again without `dry_run` (a verify command of the server runs then)"
     return "There is nothing to merge: all of it is in there already"
 
 
-def _unite(data: Mapping[str, Any], merged_some: bool) -> str:
+def _unite(made: MergeRecord, merged_some: bool) -> str:
     """How to unite the first conflict."""
-    first = data["conflicts"][0]
-    if "reply" not in first:
-        return str(first["note"])
-    instead = data["fitting"] and not merged_some
+    first = made.conflicts[0]
+    if first.note:
+        return first.note
+    instead = made.fitting and not merged_some
     return ("To unite both, codex_reply with the arguments in `reply` brings them into the worktree of task "
-            f"{first['reply']['task_id']}, conflicts marked in the files; then merge again"
+            f"{first.tasks[-1]}, conflicts marked in the files; then merge again"
             + (". Or merge those that fit together (`fitting`)" if instead else ""))
 
 
