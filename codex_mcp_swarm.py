@@ -2052,9 +2052,9 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class Forker:
-    """A child of ours without a thread that forks supervisors: no interpreter starts, and all share its
-    pages. It has no lock and nothing of the client's, and ends when we do. Where it has ended before, a
-    supervisor is an interpreter; so it always is on macOS, whose own libraries may have threads."""
+    """A child of ours without a thread that forks supervisors, each before its task: no interpreter starts,
+    all share its pages. It has no lock and nothing of the client's, and ends when we do. Where it has ended,
+    a supervisor is an interpreter; so it always is on macOS, whose own libraries may have threads."""
 
     def __init__(self, supervise: Callable[[Sequence[str]], int]) -> None:
         """Before the first thread. `supervise` is what a supervisor does, with its words. Raises: OSError."""
@@ -2079,8 +2079,10 @@ class Forker:
                 self.line.sendmsg([os.fsencode(task)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
             answers = select.poll()                         # unlike select(2) for a descriptor of any number
             answers.register(answer, select.POLLIN)
-            if not answers.poll(1000 * FORK_S):
-                os.kill(self.pid, signal.SIGKILL)           # somebody stopped it; dead, it holds no pipe
+            if not answers.poll(1000 * FORK_S):             # somebody stopped it, or the next supervisor;
+                for kill in (os.killpg, os.kill):           # dead, they hold no pipe
+                    with contextlib.suppress(ProcessLookupError):
+                        kill(self.pid, signal.SIGKILL)
             return bool(answer.read(1))
 
     def _serve(self, line: Any, supervise: Callable[[Sequence[str]], int]) -> Any:
@@ -2094,21 +2096,29 @@ class Forker:
         select.select([line], [], [], 0.2)                  # the first answers of the server come first
         gc, *_ = map(__import__, ("gc", "glob", "subprocess"))
         getattr(libc(), "malloc_trim", int)(0)              # glibc: what the compiler of this file left
-        codex_argv(Spec("", 0.0, "", ""))                   # here its patterns are compiled once for all,
-        [*map(looks_secret, map("=".join, os.environ.items()))]         # and the environment is looked at
+        rehearse = lambda: [codex_argv(from_json(Spec, to_json(Spec("", 0.0, "", "")))),
+                            *map(looks_secret, map("=".join, os.environ.items()))]
+        rehearse()                                          # here its patterns are compiled once for all
         gc.freeze()                                         # a collection would write to every page
         while True:
-            task, passed, _, _ = line.recvmsg(1 << 16, 256)
-            if not task:
-                return
-            answer, log, *inherited = fds = memoryview(passed[0][2]).cast("i")
+            select.select([line], [], [], 0.05)             # ... and so does the task that begins just now
+            begun, begins = os.pipe()
             if os.fork() == 0:
+                rehearse()                                  # so what it writes to are its own pages already
+                task, passed, _, _ = line.recvmsg(1 << 16, 256)
+                if not task:
+                    return
                 line.close()
+                os.write(begins, b"1")
+                answer, log, *inherited = memoryview(passed[0][2]).cast("i")
                 settle_in(os.fsdecode(task), log)
                 os.write(answer, b"1")
-                close_all(answer, log)
+                close_all(begun, begins, answer, log)
                 return supervise([os.fsdecode(task), *map(str, inherited)])
-            close_all(*fds)
+            os.close(begins)
+            if not os.read(begun, 1):                       # it ended without a task
+                return
+            os.close(begun)
 
 
 def settle_in(task: str, log: int) -> None:

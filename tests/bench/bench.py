@@ -380,7 +380,9 @@ class Interpreters:
 
     def __new__(cls, side, codex_dir, **env):
         server = Server(side, codex_dir, **env)
-        os.kill(until(server.forker, "what forks supervisors").pid, signal.SIGKILL)
+        forker = until(server.forker, "what forks supervisors").pid
+        until(lambda: os.getpgid(forker) == forker, "that it leads its group")
+        os.killpg(forker, signal.SIGKILL)
         return server
 
 

@@ -286,8 +286,8 @@ class Server:
 
     def at_rest(self):
         """Whether no process of a task is left."""
-        resting = {self.process.pid, self.forker() and self.forker().pid}
-        return all(each.pid in resting for each in self.processes())
+        own = Process(self.process.pid).argv
+        return not self.supervisors() and all(each.argv == own for each in self.processes())
 
     def supervisors(self):
         return [each for each in self.processes() if each.cwd().startswith(self.env["CODEX_SWARM_TASK_DIR"])]
@@ -320,7 +320,10 @@ class Process:
         return os.path.basename(self.argv[0]) == "node"
 
     def cwd(self):
-        return os.readlink(f"/proc/{self.pid}/cwd")
+        try:
+            return os.readlink(f"/proc/{self.pid}/cwd")
+        except FileNotFoundError:
+            return ""  # it ended while we looked
 
     def cpu_s(self):
         fields = self.stat()

@@ -27,6 +27,15 @@ def forker_of(c):
     return pid
 
 
+def next_of(forker):
+    """The supervisor-to-be that waits for its task."""
+    def waits():
+        found = [pid for pid in children(forker) if alive(pid) and os.getsid(pid) == forker]
+        return found if len(found) == 1 else None
+    (pid,) = eventually(waits, what="the next supervisor")
+    return pid
+
+
 def supervisor_of(task):
     """The process that works in the directory of a task."""
     def look():
@@ -54,6 +63,10 @@ def descriptors(pid):
     return there
 
 
+def kinds_of(pid):
+    return sorted(what.partition(":")[0] for what in descriptors(pid).values())
+
+
 @pytest.fixture
 def working(root, gate):
     """`working(c)` starts a task that works until the gate opens; (its id, its directory)."""
@@ -76,19 +89,21 @@ def test_neither_a_supervisor_nor_who_forks_it_has_anything_of_the_client_or_the
     slot = str(directory.parent.parent / "slots" / "1")
     # the pipe is the one by which signals wake it
     assert kinds == [slot, str(directory / "control"), str(directory / "lock"), "pipe", "pipe"]
-    of_forker = descriptors(forker)
-    assert [of_forker.pop(fd) for fd in range(3)] == [os.devnull] * 3
-    assert [what.partition(":")[0] for what in of_forker.values() if what != os.devnull] == ["socket"]
-    assert supervisor_of(other) != supervisor_of(directory)
+    # ... and this one says that the next supervisor has a task
+    next_one = next_of(forker)
+    for pid, pipes in (forker, 1), (next_one, 2):
+        eventually(lambda: kinds_of(pid) == [os.devnull] * 3 + ["pipe"] * pipes + ["socket"],
+                   what="no more than that in %d" % pid)
+    assert len({supervisor_of(other), supervisor_of(directory), next_one}) == 3
 
 
 def test_a_killed_server_leaves_its_tasks_at_work_and_nothing_else(client, working, gate):
     c = client()
     forker, (task_id, directory) = forker_of(c), working(c)
-    supervisor = supervisor_of(directory)
+    supervisor, next_one = supervisor_of(directory), next_of(forker)
     # ... and the client sees the end of its output, or this would not return
     c.kill()
-    eventually(lambda: not alive(forker), what="the end of what forked the supervisor")
+    eventually(lambda: not alive(forker) and not alive(next_one), what="the end of what forked it")
     assert alive(supervisor) and is_supervised(directory)
     gate.open()
     assert client().collect(task_id)[0]["outcome"] == "succeeded"
@@ -98,23 +113,25 @@ def test_the_end_of_supervisors_leaves_no_zombie(client):
     c = client()
     forker = forker_of(c)
     assert [c.ok("codex", prompt="SAY x")["outcome"] for _ in range(3)] == ["succeeded"] * 3
-    eventually(lambda: not children(forker), what="the end of the supervisors")
+    eventually(lambda: children(forker) == [next_of(forker)], what="the end of the supervisors")
     assert alive(forker) and children(c.process.pid) == [forker]
 
 
 @pytest.mark.parametrize("moment", ["before a launch", "when a launch has begun"])
-def test_tasks_start_also_when_what_forks_supervisors_was_killed(client, root, moment):
+@pytest.mark.parametrize("which", ["it", "the next supervisor", "both"])
+def test_tasks_start_also_when_what_forks_supervisors_was_killed(client, root, moment, which):
     c = client()
     forker = forker_of(c)
-    if moment == "when a launch has begun":
-        os.kill(forker, signal.SIGSTOP)
-    else:
-        os.kill(forker, signal.SIGKILL)
+    next_one = next_of(forker)
+    killed = {"it": [forker], "the next supervisor": [next_one], "both": [next_one, forker]}[which]
+    for pid in killed:
+        os.kill(pid, signal.SIGSTOP if moment == "when a launch has begun" else signal.SIGKILL)
     call = c.start_call("codex_batch", {"tasks": [{"prompt": "SAY one"}, {"prompt": "SAY two"}]})
     if moment == "when a launch has begun":
         eventually(lambda: any(map(is_supervised, task_dirs(root))),
                    what="a task that is about to be launched")
-        os.kill(forker, signal.SIGKILL)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
     tasks = c.good(c.tool_result(call))["tasks"]
     assert [task["outcome"] for task in tasks] == ["succeeded"] * 2
     assert [task["content"] for task in tasks] == ["one", "two"]
@@ -126,15 +143,22 @@ STOPPED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import codex_mcp_swarm as cms
+def next_one():
+    while True:
+        with open("/proc/%d/task/%d/children" % (forker.pid, forker.pid)) as f:
+            for pid in f.read().split():
+                return int(pid)
 cms.FORK_S = 0.3
 forker = cms.Forker(lambda words: 0)
-os.kill(forker.pid, signal.SIGSTOP)
+stopped = next_one() if sys.argv[3] == "the next supervisor" else forker.pid
+os.kill(stopped, signal.SIGSTOP)
 print(forker.fork(sys.argv[2], [2]), os.waitpid(forker.pid, 0)[1])
 """
 
 
-def test_a_forker_that_somebody_stopped_is_ended_and_counts_as_none(tmp_path):
-    words = [sys.executable, "-c", STOPPED, os.path.dirname(cms.__file__), str(tmp_path)]
+@pytest.mark.parametrize("who", ["it", "the next supervisor"])
+def test_a_forker_that_somebody_stopped_is_ended_and_counts_as_none(tmp_path, who):
+    words = [sys.executable, "-c", STOPPED, os.path.dirname(cms.__file__), str(tmp_path), who]
     assert subprocess.run(words, stdout=subprocess.PIPE, timeout=60).stdout.split() == [b"False", b"9"]
 
 

@@ -462,12 +462,14 @@ host.forker = cms.Forker(supervise)
 assert not host.forker.fork("/nonexistent", (2, 2, 2))
 app = cms.Swarm(cms.Config(**json.loads(sys.argv[1])), host, os.environ)
 (task_id,) = app.start([{"prompt": "SAY done"}])
-def child_of(pid):
+def children_of(pid):
     with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
-        return int(f.read())
-supervisor = child_of(child_of(os.getpid()))
-with open("/proc/%d/comm" % supervisor) as f:
-    assert f.read().strip() == ("swarm-" + task_id)[:15]
+        return [int(word) for word in f.read().split()]
+def name_of(pid):
+    with open("/proc/%d/comm" % pid) as f:
+        return f.read().strip()
+(forker,) = children_of(os.getpid())
+(supervisor,) = [pid for pid in children_of(forker) if name_of(pid) == ("swarm-" + task_id)[:15]]
 if sys.argv[2] == "asked to end":
     os.kill(supervisor, signal.SIGTERM)
 open(app.store.get(task_id).file("go"), "w").close()
