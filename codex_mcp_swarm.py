@@ -3775,7 +3775,7 @@ def blobs_of(rows: Sequence[Changed]) -> Dict[str, str]:
     return {row.path: row.blob for row in rows if row.mode.startswith("100")}
 
 
-def counts_of(rows: Sequence[Changed]) -> Dict[str, int]:
+def counts_of(rows: Sequence[Changed]) -> Dict[str, Any]:
     """How many they are, and of how many lines."""
     return {"files_changed": len(rows), "insertions": sum(row.insertions or 0 for row in rows),
             "deletions": sum(row.deletions or 0 for row in rows)}
@@ -6888,9 +6888,9 @@ class Proof(Room):
                 bad, last = count, one if count else last
         if bad == 0:
             return last._replace(tried=tried, note="It fails without these tasks, too: none is at fault")
-        fault, passed = going[bad - 1], made.commits[good]
-        more = {} if target.at.contains(fault.head, passed) else {"passed": passed}
-        return last._replace(tried=tried, fault=fault.task_id, **more)
+        fault, before = going[bad - 1], made.commits[good]
+        passed = None if target.at.contains(fault.head, before) else before
+        return last._replace(tried=tried, fault=fault.task_id, passed=passed)
 
     def check_wanted(self, call: Call) -> None:
         """Raises: ToolError when the call was cancelled (a client whose time ran out is no reason: the merge
@@ -6982,7 +6982,7 @@ class Merger(Room):
         self.proof.check_wanted(call)
         return answer._replace(**self._move(target, forward, tried))
 
-    def _move(self, target: Target, forward: Forward, tried: Tried) -> Dict[str, str]:
+    def _move(self, target: Target, forward: Forward, tried: Tried) -> Dict[str, Any]:
         """Move the ref; what to say of it. Raises: ToolError."""
         commit = tried.merged.commit
         if target.branch:
@@ -8372,7 +8372,7 @@ def _clash(before: Sequence[Part], part: Part, files: Sequence[Conflict], onto: 
     return clash if before else clash._replace(with_=onto, note=note)
 
 
-def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, List[str]]:
+def _those(going: Sequence[Part], parts: Sequence[Part]) -> Dict[str, Any]:
     """The tasks that go into a merge, and those that do not."""
     ids = lambda some_parts: [task_id for part in some_parts for task_id in part.task_ids]
     return {"merged": ids(going), "not_merged": ids(part for part in parts if part not in going)}
@@ -8741,7 +8741,7 @@ def _uniting(clash: Clash) -> Clash:
     if len(others) > 1:
         return clash._replace(note=f"Merge {', '.join(others)} into a branch; then codex_reply to {mine} "
                                    "with `update_from` that branch")
-    return clash._replace(reply={"task_id": mine, "update_from": (others or [clash.with_])[0],
+    return clash._replace(reply={"task_id": mine, "update_from": clash.with_ or others[0],
                                  "prompt": "Unite both versions"})
 
 
