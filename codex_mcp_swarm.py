@@ -6197,7 +6197,7 @@ class Clash(NamedTuple):
     """A task that conflicts with others, or with what is merged into."""
     tasks: Sequence[str]                # it is the last one
     sides: Mapping[str, str]            # the name of a side between the markers -> whose that is
-    with_: Optional[str] = None         # the commit, where there are no others
+    with_: Optional[str] = None         # in JSON `with`: the commit, where there are no others
     files: Sequence[Conflict] = ()
     reply: Mapping[str, str] = {}       # the arguments of the codex_reply that has it united
     note: Optional[str] = None          # what comes before that
