@@ -7020,6 +7020,7 @@ class Merger(Room):
                 raise ToolError(f"Task {task_id} cannot be merged",
                                 f"It belongs to the repository {common_of(tree)}, the others to {common}",
                                 "Merge the tasks of one repository at a time")
+        self.bounds.check_settings(common, common)      # to look for a commit may be to fetch it
         tips = self._newest(common, [tree for _, _, tree in ended.values()])
         parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
         for (task_id, (spec, outcome, tree)), tip in zip(ended.items(), tips):

@@ -274,6 +274,19 @@ def test_another_clean_branch_costs_at_most_three_git_processes(swarm, worked, l
     assert 0 < cost[1] - cost[0] <= 3 * 2
 
 
+def test_nothing_that_a_task_wrote_into_the_configuration_is_run_by_a_merge(swarm, worked, lines, tmp_path):
+    """A commit that is not there would be fetched, by the program that the configuration names."""
+    ids, mark = worked("echo 1 > one"), tmp_path / "ran"
+    run(swarm(skip_git_repo_check=True), "SAY done", cwd=str(lines.parent), sandbox="workspace-write")
+    ref = lines / ".git" / "refs" / "heads" / "codex-swarm" / ids[0]
+    for key, value in ("promisor", "true"), ("url", "/nowhere"), ("uploadpack", "touch '%s'; false" % mark):
+        sh(lines, "git", "config", "remote.o." + key, value)
+    ref.write_text("1" * 40 + "\n")
+    with pytest.raises(cms.GitError, match="git is not run with the configuration in"):
+        merge(swarm(), ids)
+    assert not mark.exists()
+
+
 @pytest.fixture
 def git_that_refuses(lines, tmp_path, monkeypatch):
     def make(words, says=""):
