@@ -1724,7 +1724,7 @@ def rejections(stderr: str) -> List[str]:
 # ======================================================================================
 # 7. HOST  (clocks, processes, signals, files; only the supervisor reaps and sleeps by itself)
 # ======================================================================================
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36        # Source: linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36       # Source: linux/prctl.h
 FICLONE = 0x40049409                                    # Source: linux/fs.h; elsewhere nothing answers to it
 LINUX = sys.platform.startswith("linux")
 # What a supervisor runs that is not forked: the code of this module as we have it, from a file without a
@@ -2125,8 +2125,7 @@ def settle_in(task: str, log: int) -> None:
     """Let what was forked be the supervisor of a task, for all who look at it (Linux). Raises: OSError."""
     os.setsid()
     os.chdir(task)
-    with contextlib.suppress(OSError), open("/proc/self/comm", "wb", 0) as f:
-        f.write(b"swarm-" + os.fsencode(os.path.basename(task)))        # `top` shows 15 bytes of it
+    libc().prctl(PR_SET_NAME, b"swarm-" + os.fsencode(os.path.basename(task)))      # `top` shows 15 bytes
     os.dup2(log, 2)
 
 
