@@ -952,7 +952,7 @@ def compact(data: Any) -> str:
 
 def escaped(text: str) -> str:
     """JSON with those marks escaped that others obey: Unicode's line separators, DEL, C1."""
-    for mark in set(re.findall("[\x7f-\x9f\u2028\u2029]", text)):
+    for mark in "\x7f" if text.isascii() else set(re.findall("[\x7f-\x9f\u2028\u2029]", text)):
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return text
 
@@ -8961,12 +8961,12 @@ def fit(data: Dict[str, Any], budget: int) -> Dict[str, Any]:
         if sum(min(chars, least) for chars in wanted[:count]) <= room:
             break
     why = None if keys is TERSE else f": there is room for {budget:,} characters in all"
-    fair = shares(wanted[:count], room)
-    cut = [_shorten(r, share, why) for r, share in zip(records_of(slim), fair)]
+    cut = [_shorten(r, share, why) for r, share in zip(records_of(slim), shares(wanted[:count], room))]
     left = budget - size(with_records(slim, cut))
     for i, more in enumerate([{**record, **short} for record, short in zip(records, cut)]):
-        if size(more) - size(cut[i]) <= left:
-            left -= size(more) - size(cut[i])
+        growth = size(more) - size(cut[i])
+        if growth <= left:
+            left -= growth
             cut[i] = more
     return with_records(slim, cut)
 
