@@ -10,6 +10,7 @@ from client import eventually
 
 from .helpers import begin, ended, processes
 from .on_git import branches, files_of, sh
+from .prepared import prepared
 
 AFTER = {"worktree": {"base": "task:0"}}
 
@@ -296,10 +297,11 @@ def test_a_task_of_another_repository_is_nothing_to_begin_with(swarm, repo, tmp_
 # -- merged -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("squash", [False, True])
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (2,), (1,), (0, 2)])
-def test_a_chain_merges_as_a_whole_in_any_order_and_from_its_end_alone(swarm, repo, order, squash):
+def test_a_chain_merges_as_a_whole_in_any_order_and_from_its_end_alone(swarm, repo, tmp_path, order, squash):
     app = swarm()
-    ids = chain(app, "echo one >new", "sed -i.b s/one/two/ new; rm new.b; echo 2 >second",
-                "echo three >>new; git mv -k second third; mv second third")
+    ids = prepared(tmp_path, "chain", lambda: chain(
+        app, "echo one >new", "sed -i.b s/one/two/ new; rm new.b; echo 2 >second",
+        "echo three >>new; git mv -k second third; mv second third"))
     answer = merge(app, [ids[number] for number in order], squash=squash)
     assert answer["conflicts"] == [] and sorted(answer["merged"]) == sorted(ids[number] for number in order)
     new = sh(repo, "git", "show", answer["branch"] + ":new")
@@ -308,16 +310,19 @@ def test_a_chain_merges_as_a_whole_in_any_order_and_from_its_end_alone(swarm, re
 
 
 @pytest.fixture
-def carried(swarm, repo):
+def carried(swarm, repo, tmp_path):
     """The swarm, and a chain of tasks whose first one carried changes from the checkout."""
-    (repo / "mine").write_text("not committed\n")
     app = swarm()
-    first, *others = ("SHELL cat mine && echo %s >>new" % word for word in ("one", "two", "three"))
-    ids = app.start([{"prompt": first, "worktree": {"include_changes": True}},
-                     *({"prompt": prompt, "worktree": {"base": "task:%d" % number}}
-                       for number, prompt in enumerate(others))])
-    assert [record["outcome"] for record in ended(app, ids)] == ["succeeded"] * 3
-    return app, ids
+
+    def make():
+        (repo / "mine").write_text("not committed\n")
+        first, *others = ("SHELL cat mine && echo %s >>new" % word for word in ("one", "two", "three"))
+        ids = app.start([{"prompt": first, "worktree": {"include_changes": True}},
+                         *({"prompt": prompt, "worktree": {"base": "task:%d" % number}}
+                           for number, prompt in enumerate(others))])
+        assert [record["outcome"] for record in ended(app, ids)] == ["succeeded"] * 3
+        return ids
+    return app, prepared(tmp_path, "carried", make)
 
 
 @pytest.mark.parametrize("squash", [False, True])
