@@ -90,7 +90,7 @@ CHECKOUTS = 3                       # so many worktrees of one call are made sid
 VERIFY_S = 1800.0                   # for the command that verifies a merge
 SNAPSHOT_S = 60.0                   # for all git commands at the end of a task together
 UNLOCK_S = 5.0
-FORK_S = 10.0                       # how long a supervisor may take to be forked
+FORK_S = 10.0                       # how long a supervisor may take to be there
 SNAPSHOT_FILE_BYTES = 100 * 1024 * 1024     # a larger file is not committed (GitHub refuses it), but named
 SWEEP_EVERY_S = 3600.0              # how often the servers of a ROOT together look for what may be removed
 TRASH_S = 30 * 86400.0              # how long the commits of a removed branch or worktree are remembered
@@ -306,7 +306,8 @@ RESOURCE_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32002, -32021, -3
 # at every start of a server and of a supervisor. A new field gets a default, so that an older
 # record on disk can still be read; an unknown field in a newer record is ignored.
 def to_json(record: Any) -> Dict[str, Any]:
-    """The record as JSON data, with the records in it; what is None or empty, but for lists, is left out."""
+    """The record as JSON data, with the records in it. What is None or empty is left out; a list stays, so
+    that a record says by it what is always told. A name that Python keeps for itself has a `_` behind it."""
     def plain(value: Any) -> Any:
         if isinstance(value, (tuple, list)):
             return to_json(value) if hasattr(value, "_fields") else [*map(plain, value)]
@@ -952,7 +953,8 @@ def compact(data: Any) -> str:
 
 def escaped(text: str) -> str:
     """JSON with those marks escaped that others obey: Unicode's line separators, DEL, C1."""
-    for mark in "\x7f" if text.isascii() else set(re.findall("[\x7f-\x9f\u2028\u2029]", text)):
+    marks = "\x7f" if text.isascii() else set(re.findall("[\x7f-\x9f\u2028\u2029]", text))
+    for mark in marks:
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return text
 
@@ -2053,8 +2055,9 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 class Forker:
     """A child of ours without a thread that forks supervisors, each before its task: no interpreter starts,
-    all share its pages. It has no lock and nothing of the client's, and ends when we do. Where it has ended,
-    a supervisor is an interpreter; so it always is on macOS, whose own libraries may have threads."""
+    all share its pages. It has no lock and nothing of the client's, and ends when we do. Where it has ended
+    (killed, as the supervisor that waits, or by a system that forks no more), a supervisor is an interpreter;
+    so it always is on macOS, whose own libraries may have threads."""
 
     def __init__(self, supervise: Callable[[Sequence[str]], int]) -> None:
         """Before the first thread. `supervise` is what a supervisor does, with its words. Raises: OSError."""
@@ -2069,7 +2072,8 @@ class Forker:
 
     def fork(self, task: str, fds: Sequence[int]) -> bool:
         """Start a supervisor in the directory of its task. `fds`: its log, and what it inherits. False: there
-        is none and will be none, as whoever is it, or could become it, holds the pipe. Raises: OSError."""
+        is none and will be none, as whoever is it, or could become it, holds the pipe. Blocks for FORK_S at
+        most, unless somebody stops it in its first moment on its own. Raises: OSError."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)                # killed, it would stay behind as a zombie
         here, there = os.pipe()
@@ -2086,6 +2090,7 @@ class Forker:
             return bool(answer.read(1))
 
     def _serve(self, line: Any, supervise: Callable[[Sequence[str]], int]) -> Any:
+        """Keep one supervisor ahead, until the line ends or one has ended without a task."""
         for fd in range(3):
             os.dup2(os.open(os.devnull, os.O_RDWR), fd)
         os.closerange(3, line.fileno())
@@ -2101,24 +2106,31 @@ class Forker:
         rehearse()                                          # here its patterns are compiled once for all
         gc.freeze()                                         # a collection would write to every page
         while True:
-            select.select([line], [], [], 0.05)             # ... and so does the task that begins just now
-            begun, begins = os.pipe()
+            select.select([line], [], [], 0.05)             # a task that has just begun comes first, too
+            taken, takes = os.pipe()                        # through which it says that it has a task
             if os.fork() == 0:
-                rehearse()                                  # so what it writes to are its own pages already
-                task, passed, _, _ = line.recvmsg(1 << 16, 256)
-                if not task:
-                    return
-                line.close()
-                os.write(begins, b"1")
-                answer, log, *inherited = memoryview(passed[0][2]).cast("i")
-                settle_in(os.fsdecode(task), log)
-                os.write(answer, b"1")
-                close_all(begun, begins, answer, log)
-                return supervise([os.fsdecode(task), *map(str, inherited)])
-            os.close(begins)
-            if not os.read(begun, 1):                       # it ended without a task
+                if not select.select([line], [], [], 0)[0]:
+                    rehearse()                              # what it writes to are its own pages then
+                return Forker._supervise(line, supervise, taken, takes)
+            os.close(takes)
+            if not os.read(taken, 1):
                 return
-            os.close(begun)
+            os.close(taken)
+
+    @staticmethod
+    def _supervise(line: Any, supervise: Callable[[Sequence[str]], int], taken: int, takes: int) -> Any:
+        """Wait for a task, and be its supervisor."""
+        task, passed, _, _ = line.recvmsg(1 << 16, 256)
+        if not task:
+            return
+        signal.sigtimedwait((signal.SIGTERM,), 0)           # what came before the task is not about it
+        line.close()
+        os.write(takes, b"1")
+        answer, log, *inherited = memoryview(passed[0][2]).cast("i")
+        settle_in(os.fsdecode(task), log)
+        os.write(answer, b"1")
+        close_all(taken, takes, answer, log)
+        return supervise([os.fsdecode(task), *map(str, inherited)])
 
 
 def settle_in(task: str, log: int) -> None:
@@ -6209,7 +6221,7 @@ class MergeRecord(NamedTuple):
     onto: str                           # the commit
     merged: List[str]
     not_merged: List[str]
-    conflicts: List[Clash]
+    conflicts: List[Clash]              # a Conflict is one file of one
     suggested_order: Optional[List[str]] = None     # in which most go in before the first conflict
     fitting: Optional[List[str]] = None     # ... and these do
     files_changed: int = 0
@@ -6342,7 +6354,9 @@ class Bounds(Room):
 
     def check_settings(self, git_dir: str, common: str) -> None:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
-        lies at the top of what it may write. Raises: GitError; OSError when the system is exhausted."""
+        lies at the top of what it may write. To be asked before git looks for any commit: one that is missing
+        may be fetched, by a program that is named there. Raises: GitError; OSError when the system is
+        exhausted."""
         odd = self.git.odd_settings(git_dir, common)
         for root in self._written_to() if odd else ():
             open_to_it = lambda path: is_inside(path, root) and not is_inside(path, f"{root}/.git")
@@ -6580,6 +6594,7 @@ class Worktrees(Room):
             raise ToolError(f"`cwd`: {tree.path} does not exist",
                             "It was moved or deleted by hand, and git still counts on it",
                             "Put it back; if it is gone for good, run `git worktree prune`. Then reply again")
+        self.bounds.check_settings(common_of(tree), common_of(tree))
         tip = Clearing(self.git, self.view.of(owner.task_id).worktree or tree).tip()
         if tip is None:
             raise ToolError(f"The worktree of that thread was removed, and `{tree.branch}` is gone",
@@ -6807,6 +6822,7 @@ class Compare(Room):
         cwd = seen.spec.cwd
         self.bounds.check_allowed(cwd)
         if seen.worktree:
+            self.bounds.check_settings(seen.worktree.git_dir, common_of(seen.worktree))
             return seen, common_of(seen.worktree)
         if not os.path.isdir(cwd) or not top_of(cwd):
             said = f". Codex said that it edited {in_words(some(seen.files))}" if seen.files else ""
@@ -6830,7 +6846,6 @@ class Compare(Room):
             raise ToolError(f"There is nothing to compare of task {seen.task.task_id}",
                             f"Its work was never committed, and `{tree.path}` is gone",
                             "See `warnings` of its record")
-        self.bounds.check_settings(tree.git_dir, aside.git_dir)
         found = Snapshot(self.git, tree).lying(aside)
         return Side(start, found.tree, True, seen.files, left_out=with_reasons(found.left_out),
                     ignored=some(found.ignored))
@@ -7019,7 +7034,7 @@ class Merger(Room):
                 raise ToolError(f"Task {task_id} cannot be merged",
                                 f"It belongs to the repository {common_of(tree)}, the others to {common}",
                                 "Merge the tasks of one repository at a time")
-        self.bounds.check_settings(common, common)      # to look for a commit may be to fetch it
+        self.bounds.check_settings(common, common)
         tips = self._newest(common, [tree for _, _, tree in ended.values()])
         parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
         for (task_id, (spec, outcome, tree)), tip in zip(ended.items(), tips):
@@ -7238,6 +7253,7 @@ class Planner(Room):
                             "The thread itself works there",
                             "Pass `worktree` true: the copy gets its own, from what is committed there")
         seen = self.view.of(owner.task_id)
+        self.bounds.check_settings(tree.git_dir, common_of(tree))
         tip = Clearing(self.git, seen.worktree or tree).tip()
         if tip is None:
             raise ToolError(f"`{tree.branch}` is gone", "There is nothing that a copy could begin with",
@@ -7751,6 +7767,7 @@ class Sweep(Room):
         yield from self._one(self._clear_traces, self.store.root)
         for common in {common_of(tree) for tree in self.made.values() if not self.dry_run}:
             with contextlib.suppress(GitError):
+                self.bounds.check_settings(common, common)
                 empty_trash(self._git(), common)
         if not self.dry_run:
             self.store.ended.forget(lambda task_id: not self.store.has(task_id))
@@ -7904,6 +7921,9 @@ class Sweep(Room):
         if theirs or not os.path.lexists(path):
             return None
         self._measure(act, path)
+        git_dir = leads_to(path, ".git")
+        if git_dir:
+            self.bounds.check_settings(git_dir, os.path.dirname(os.path.dirname(git_dir)))
         scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act, never_ran)
         return ["A server was killed while it made this, or tried a merge here"]
 

@@ -97,6 +97,18 @@ def test_neither_a_supervisor_nor_who_forks_it_has_anything_of_the_client_or_the
     assert len({supervisor_of(other), supervisor_of(directory), next_one}) == 3
 
 
+def test_who_waits_before_there_is_a_task_becomes_its_supervisor(client, working):
+    c = client()
+    next_one = next_of(forker_of(c))
+    assert supervisor_of(working(c)[1]) == next_one
+
+
+def test_a_signal_that_came_before_the_task_does_not_stop_it(client):
+    c = client()
+    os.kill(next_of(forker_of(c)), signal.SIGTERM)
+    assert c.ok("codex", prompt="SAY x")["outcome"] == "succeeded"
+
+
 def test_a_killed_server_leaves_its_tasks_at_work_and_nothing_else(client, working, gate):
     c = client()
     forker, (task_id, directory) = forker_of(c), working(c)
