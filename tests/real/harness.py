@@ -159,6 +159,12 @@ class Lab:
         """Every process that works for this world."""
         return processes_of(str(self.directory), self.nap)
 
+    def at_work(self) -> List[Process]:
+        """Every process of a task, its supervisor by its words or where it works; no server, nor
+        what it has forked for tasks to come."""
+        return [process for process in self.living() if "codex_mcp_swarm" not in process.args
+                or str(self.root) in process.args + process.cwd]
+
     def sleepers(self) -> List[Process]:
         """The living `sleep` commands that a task of this test started."""
         return [process for process in processes() if process.args == "sleep " + self.nap]

@@ -21,7 +21,7 @@ from mcp.client import stdio
 from pydantic import ConfigDict
 
 from .harness import LIMIT_S, text_of, until
-from .test_stop import family_of_sleepers, pids
+from .test_stop import family_of_sleepers, supervisor_at_work
 
 pytestmark = pytest.mark.anyio
 
@@ -436,7 +436,6 @@ async def test_a_task_that_ended_while_no_server_lived_is_resolved_by_the_next_o
 
 async def test_cancelling_the_handle_of_a_batch_stops_its_tasks_and_all_below(lab):
     async with with_tasks(lab) as starter, with_tasks(lab) as other:
-        idle = pids(lab)
         request = {"prompt": "@shell " + family_of_sleepers(lab.nap), "sandbox": "danger-full-access"}
         handle = await handle_of(starter, "codex_batch", tasks=[request, request])
         task_ids = await running(starter, 2)
@@ -446,7 +445,7 @@ async def test_cancelling_the_handle_of_a_batch_stops_its_tasks_and_all_below(la
         assert lab.sleepers() == []
         assert (end.status, end.result) == ("cancelled", None)
         assert [record["outcome"] for record in await starter.wait(*task_ids)] == ["cancelled", "cancelled"]
-        await until(lambda: pids(lab) == idle, "only the servers are left")
+        await until(lambda: not lab.at_work(), "only the servers are left")
 
 
 async def test_cancelling_the_handle_of_a_wait_leaves_its_tasks_running(lab):
@@ -465,19 +464,14 @@ async def test_cancelling_the_handle_of_a_wait_leaves_its_tasks_running(lab):
 
 async def test_an_mcp_task_whose_supervisor_was_killed_is_completed_and_its_result_an_error(lab):
     async with with_tasks(lab) as swarm:
-        idle = pids(lab)
         handle = await handle_of(swarm, "codex", prompt="@hold gate")
         await until(lambda: lab.model.held("gate"), "the task waits for the model")
-        [supervisor] = [
-            process for process in lab.living() if "codex_mcp_swarm" in process.args
-            and process.pid not in idle
-        ]
-        os.kill(supervisor.pid, signal.SIGKILL)
+        os.kill(supervisor_at_work(lab).pid, signal.SIGKILL)
         end = await end_of(swarm.client.session, handle.task_id)
         assert (end.status, end.result.is_error) == ("completed", True)
         assert end.result.structured_content["outcome"] == "lost"
         assert "lost" in text_of(end.result)
-        await until(lambda: pids(lab) == idle, "only the server is left")
+        await until(lambda: not lab.at_work(), "only the server is left")
 
 
 async def test_a_call_that_does_not_wait_is_answered_at_once_where_handles_are_understood_too(lab):
@@ -496,9 +490,8 @@ async def test_a_call_that_does_not_wait_is_answered_at_once_where_handles_are_u
 
 async def test_a_handle_that_is_cancelled_at_once_leaves_nothing_running(lab):
     async with with_tasks(lab) as swarm:
-        idle = pids(lab)
         for tool in ("codex", "codex_batch"):
             handle = await handle_of(swarm, tool, **await arguments_for(swarm, tool, "@hold gate"))
             await cancel(swarm.client.session, handle.task_id)
             assert (await end_of(swarm.client.session, handle.task_id)).status == "cancelled"
-        await until(lambda: pids(lab) == idle, "only the server is left")
+        await until(lambda: not lab.at_work(), "only the server is left")

@@ -70,29 +70,27 @@ async def test_what_a_successful_task_left_behind_is_gone_when_it_has_ended(lab)
     assert record["outcome"] == "succeeded"
 
 
-def pids(lab):
-    """The processes of the lab: those of a server that does nothing, and of what it started."""
-    return [process.pid for process in lab.living()]
+def supervisor_at_work(lab):
+    [supervisor] = [process for process in lab.at_work() if "codex_mcp_swarm" in process.args]
+    return supervisor
 
 
 async def test_cancel_leaves_only_the_server(lab):
     async with lab.connect() as swarm:
-        idle = pids(lab)
         task_id = await swarm.start("@hold gate")
         await until(lambda: lab.model.held("gate"), "the task waits for the model")
-        assert swarm.pid in idle and len(pids(lab)) > len(idle)
+        assert lab.at_work()
         assert (await swarm.cancel(task_id))["outcome"] == "cancelled"
-        await until(lambda: pids(lab) == idle, "only the server is left")
+        await until(lambda: not lab.at_work(), "only the server is left")
 
 
 async def test_cancel_right_after_the_start_works_too(lab):
     """codex 0.169.0 loses a SIGINT that comes in the first tenths of a second."""
     async with lab.connect() as swarm:
-        idle = pids(lab)
         for _ in range(5):
             task_id = await swarm.start("@hold gate")
             assert (await swarm.cancel(task_id))["outcome"] == "cancelled"
-        await until(lambda: pids(lab) == idle, "only the server is left")
+        await until(lambda: not lab.at_work(), "only the server is left")
 
 
 async def test_cancelling_an_ended_task_changes_nothing(lab):
@@ -138,18 +136,13 @@ async def test_a_codex_that_was_killed_from_outside_is_told_as_such(lab):
 
 async def test_a_task_whose_supervisor_was_killed_is_lost_and_its_codex_does_not_go_on(lab):
     async with lab.connect() as swarm:
-        idle = pids(lab)
         task_id = await swarm.start("@hold gate")
         await until(lambda: lab.model.held("gate"), "the task waits for the model")
-        [supervisor] = [
-            process for process in lab.living() if "codex_mcp_swarm" in process.args
-            and process.pid not in idle
-        ]
-        os.kill(supervisor.pid, signal.SIGKILL)
+        os.kill(supervisor_at_work(lab).pid, signal.SIGKILL)
         [record] = await swarm.wait(task_id)
         assert (record["state"], record["outcome"]) == ("ended", "lost")
         assert record["failure"]["kind"] == "lost"
-        await until(lambda: pids(lab) == idle, "only the server is left")
+        await until(lambda: not lab.at_work(), "only the server is left")
 
 
 async def test_codex_runs_without_the_npm_launcher_that_could_be_killed_away_above_it(lab):
