@@ -109,6 +109,7 @@ async def test_what_a_lost_task_left_running_is_killed_by_the_server_that_comes_
             [supervisor] = [p.pid for p in processes() if p.cwd == str(lab.root / "tasks" / task_id)]
             os.kill(swarm.pid, signal.SIGKILL)
             os.kill(supervisor, signal.SIGKILL)
+            await until(lambda: supervisor not in [p.pid for p in processes()], "the supervisor is dead")
         if order == "a server is asked":
             [lost] = (await other.call("codex_status"))["tasks"]
         else:
