@@ -7026,7 +7026,7 @@ class Merger(Room):
             return Tried(whole, going, rows, findings)
 
     def parts(self, task_ids: Sequence[str]) -> Incoming:
-        """Raises: ToolError."""
+        """Raises: ToolError; OSError when the system is exhausted."""
         ended = {task_id: self._ended_tree(task_id) for task_id in dict.fromkeys(task_ids)}
         common, warnings = common_of(next(iter(ended.values()))[2]), []    # type: str, List[str]
         for task_id, (_, _, tree) in ended.items():
