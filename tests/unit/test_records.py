@@ -19,6 +19,12 @@ def text(chance):
     return chance.choice(TEXTS)
 
 
+def test_a_field_without_a_default_stands_before_those_that_have_one():
+    with pytest.raises(KeyError, match="behind"):
+        cms.Maker("Odd", (cms.NamedTuple,), {
+            "__module__": "x", "__annotations__": {"before": "int", "behind": "int"}, "before": 1})
+
+
 def maybe(chance, make, default=None):
     return make(chance) if chance.random() < 0.7 else default
 
