@@ -4529,9 +4529,12 @@ class Queue:
     @staticmethod
     def place(task_id: str, names: Sequence[str]) -> str:
         """`3rd of 12`; empty for a task that is not queued."""
-        number = next((at for at, name in enumerate(names, 1) if name.endswith(task_id)), 0)
-        ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
-        return f"{number}{ending} of {len(names)}" if number else ""
+        for number, name in enumerate(names, 1):
+            if name.endswith(task_id):
+                teens = number % 100 in (11, 12, 13)
+                ending = "th" if teens else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+                return f"{number}{ending} of {len(names)}"
+        return ""
 
     @staticmethod
     def bound(task_id: str, names: Sequence[str]) -> float:
@@ -5713,15 +5716,26 @@ class View:
                 self._known[task.task_id] = Known(task)
             return self._known[task.task_id]
 
-    def is_watched(self, task_id: str) -> bool:
-        """Whether a thread of this process waits for its end, which has not come."""
+    def running(self, task_id: str) -> Tuple[Optional[Known], bool]:
+        """(what is known of a task unless it has ended or is gone, whether it failed). No file is looked at
+        while a thread of this process waits for its end, no record is read of one that has a supervisor.
+        Raises: OSError when the system is exhausted."""
         known = self._known.get(task_id)
-        return known is not None and known.watched and not known.ended
+        if known is not None and known.watched and not known.ended:
+            return known, False
+        with suppress_unless_exhausted(ToolError, OSError):
+            task = self.store.get(task_id)
+            status = None if is_held(task, task.file("lock")) else task.status()
+            if status is None or status.state is not State.ENDED:
+                return self.known(task), False
+            return None, status.outcome in FAILURES
+        return None, False
 
     def forget(self, but: Container[str]) -> None:
-        """Forget all tasks but these."""
+        """Forget all tasks but these, and those that are watched: one may be younger than the list."""
         with self._lock:
-            self._known = {task_id: known for task_id, known in self._known.items() if task_id in but}
+            self._known = {task_id: known for task_id, known in self._known.items()
+                           if task_id in but or known.watched and not known.ended}
 
     def of(self, task_id: str) -> Seen:
         """Raises: ToolError when there is no such task; OSError when the system is exhausted."""
@@ -6106,24 +6120,19 @@ class Watch:
 
     def standing(self, task_ids: Sequence[str]) -> Tuple[List[str], str, float]:
         """(those that have ended, a summary of all, when the last event or end came), also for tasks of other
-        servers. A task that is not there any more counts as ended. Raises: OSError when the system is
-        exhausted."""
+        servers. One that is not there any more counts as ended, unless its end is watched. Raises: OSError
+        when the system is exhausted."""
         running, ended, failed, last = [], [], 0, 0.0
         self.move()
         queue = self.store.queue.names()
         for task_id in task_ids:
-            runs = False
-            with suppress_unless_exhausted(ToolError, OSError):
-                task = self.store.get(task_id)          # no record is read of one that has a supervisor
-                alive = self.view.is_watched(task_id) or is_held(task, task.file("lock"))
-                status = None if alive else task.status()
-                runs = status is None or status.state is not State.ENDED
-                failed += status is not None and status.outcome in FAILURES
-            if runs:
-                running.append(self.view.known(task).read(self.host.monotonic(), queue))
-                last = max(last, running[-1].tail.changed_at)
+            known, has_failed = self.view.running(task_id)
+            if known is not None:
+                running.append(known.read(self.host.monotonic(), queue))
+                last = max(last, known.tail.changed_at)
             else:
                 ended.append(task_id)
+                failed += has_failed
                 last = max(last, modified_at(os.path.join(self.store.tasks, task_id, "status.json")))
         return ended, summary(running, len(task_ids), failed, self.host.now()), last
 

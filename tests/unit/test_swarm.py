@@ -322,6 +322,35 @@ def test_what_tasks_came_to_can_be_read_where_nothing_can_be_written(swarm, root
     assert ended(other, [runs])[0]["outcome"] == "succeeded"
 
 
+def test_a_look_that_began_before_a_task_was_born_does_not_forget_that_its_end_is_waited_for(swarm, gate):
+    app = swarm()
+    runs, = app.start([{"prompt": gate.wait}])
+    watched, _ = app.view.running(runs)
+    app.view.forget(but=())                             # what a look found that listed nothing yet
+    assert watched.watched and app.view.running(runs)[0] is watched
+    gate.open()
+    ended(app, [runs])
+    app.view.forget(but=())
+    assert app.view.running(runs) == (None, False) and app.view.known(app.store.get(runs)) is not watched
+
+
+def test_a_poll_opens_neither_lock_nor_record_of_a_task_whose_end_its_server_waits_for(swarm, gate):
+    app, here, opened = swarm(), threading.get_ident(), []
+    runs, = app.start([{"prompt": gate.wait}])
+    eventually(lambda: app.store.queue.names() == [], what="its supervisor")    # else a poll moves the queue
+
+    def hear(event, args):
+        if event == "open" and runs in str(args[0]) and threading.get_ident() == here:      # not of a sweep
+            opened.append(os.path.basename(args[0]))
+    with auditing(hear):
+        assert swarm().watch.standing([runs])[0] == [] and "lock" in opened
+        app.watch.standing([runs])                      # the first one reads what it is called
+        opened.clear()
+        assert app.watch.standing([runs])[0] == [] and set(opened) <= {"events.jsonl"}
+    gate.open()
+    ended(app, [runs])
+
+
 def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm, root, repo):
     app, launched = swarm(), []
     app.host.forker = None
