@@ -2753,31 +2753,20 @@ class At:
         """Whether the index holds just what HEAD does."""
         return self.run("diff-index", "--cached", "--quiet", "HEAD", allowed=(0, 1, 128)).code == 0
 
-    def head(self, base: str = "HEAD") -> Tuple[str, str]:
-        """(top directory of the checkout, the commit that `base` names there).
-
-        Raises: GitError, also when the repository is bare, has no commit, or `base` names none or two
-        things."""
-        name, named = clip(base, 100), base if not base.startswith("-") else f"refs/{base}"
-        words = ("rev-parse", "--is-inside-work-tree", "--show-toplevel", "--verify", named + "^{commit}")
-        found = self.run(*words, allowed=(0, 128))
-        if not found.out:
-            raise self._refused(words, found)
-        inside, _, rest = found.out.partition("\n")
-        if inside != "true":
-            raise GitError("The repository is bare, or `cwd` is git's own directory",
-                           "There are no files to work with", "Pass the directory of a checkout as `cwd`")
+    def base_commit(self, base: str = "HEAD") -> str:
+        """The commit that `base` names. Raises: GitError, also when it names none or two things."""
+        name, named = clip(base, 100), f"refs/{base}" if base.startswith(("-", "^")) else base
+        found = self.run("rev-parse", "--verify", named + "^{commit}", allowed=(0, 128))
         if found.code != 0 and base == "HEAD":
             raise GitError("The repository has no commit yet", "A worktree starts from HEAD",
                            "Make a first commit, or leave `worktree` out")
         if found.code != 0:
             raise GitError(f"`base`: `{name}` names no commit", clip(found.err, 300), "Pass a branch, tag or "
                            "commit that `git rev-parse` finds there; fetch it first if it is remote")
-        if "is ambiguous" in found.err:
+        if "is ambiguous" in found.err and base != "HEAD":
             raise GitError(f"`base`: `{name}` is ambiguous", clip(found.err, 300),
                            f"Write it in full, such as refs/heads/{name}")
-        top, _, commit = rest[:-1].rpartition("\n")
-        return top, commit
+        return found.out.strip()
 
     # -- what differs --------------------------------------------------------------
     def changes(self, *words: str) -> Tuple[List[Change], List[str]]:
@@ -2867,6 +2856,21 @@ class Git(Means):
         """In the checkout around `cwd`, as git finds it."""
         return At(self, cwd, env)
 
+    def around(self, cwd: str, bare: bool = False) -> At:
+        """The checkout around `cwd`; git sees to it that its owner may be trusted, and looks for no commit.
+
+        Raises: GitError, also where there are no files, unless the `bare` repository will do."""
+        cwd = os.path.realpath(cwd)
+        words = ("rev-parse", "--is-inside-work-tree", "--show-cdup", "--absolute-git-dir")
+        inside, _, rest = self.at(cwd)(*words).partition("\n")
+        if inside != "true" and bare:
+            return self.within(self.at(cwd)("rev-parse", "--absolute-git-dir"))
+        if inside != "true":
+            raise GitError("The repository is bare, or `cwd` is git's own directory",
+                           "There are no files to work with", "Pass the directory of a checkout as `cwd`")
+        up, _, git_dir = rest.partition("\n")
+        return self.checkout(git_dir, os.path.normpath(os.path.join(cwd, up)))
+
     def within(self, git_dir: str) -> At:
         """In git's directory itself: of a checkout, or what all have in common."""
         return At(self, git_dir, {"GIT_DIR": git_dir})
@@ -2883,7 +2887,7 @@ class Git(Means):
         """The names of what a repository's own configuration says beyond PLAIN. Raises: GitError; OSError
         when the system is exhausted."""
         odd: Set[str] = set()
-        for file in (f"{common}/config", f"{git_dir}/config.worktree"):
+        for file in (f"{common}/config", f"{common}/config.worktree", f"{git_dir}/config.worktree"):
             if os.path.lexists(file):
                 odd |= self._odd_in(self._settings_in(file))
         return sorted(odd)
@@ -6210,11 +6214,17 @@ class Thread(NamedTuple):
     usage: Optional[Usage] = None       # at the end of the last turn that told
 
 
+class Mergeable(NamedTuple):
+    """Ended tasks of one repository."""
+    tasks: Dict[str, Tuple[Spec, Optional[Outcome], Worktree]]
+    common: str                         # git's directory that all have in common
+    checkout: str                       # that they came from; empty where nothing tells
+
+
 class Incoming(NamedTuple):
     """What tasks bring to a merge."""
     parts: List[Part]
-    checkout: str                       # that they came from; empty where nothing tells
-    common: str                         # git's directory that all have in common
+    head: Optional[str]                 # where they were looked for; None while there is no commit
     warnings: List[str]
 
 
@@ -6373,17 +6383,21 @@ class Bounds(Room):
                                     "Correct it and call again")
         return found
 
-    def check_ours(self, cwd: str) -> str:
-        """git obeys what the repository around `cwd` configures, with the rights of the server: it must be no
-        task's making. Returns git's directory of that checkout. Raises: as check_settings."""
+    def checkout(self, cwd: str, bare: bool = False) -> At:
+        """As Git.around. git obeys what is configured there, with the rights of the server: it must be no
+        task's making. Raises: as Git.around and check_settings."""
         task_id, made = self.made_around(cwd)
-        git_dir = self.git.at(cwd)("rev-parse", "--absolute-git-dir")
-        if task_id and not (made and os.path.realpath(git_dir) == os.path.realpath(made.git_dir)):
+        at = self.git.around(cwd, bare)
+        if task_id and not (made and os.path.realpath(at.git_dir) == os.path.realpath(made.git_dir)):
             raise GitError(f"{cwd} does not belong to the worktree of task {task_id} any more",
                            "Its `.git` leads elsewhere, and git would do what that says",
                            "Pass the user's own checkout as `cwd`, with the task's branch as `base`")
-        self.check_settings(git_dir, leads_to(git_dir, "commondir") or git_dir)
-        return git_dir
+        self.check_settings(at.git_dir, at.common)
+        return at
+
+    def check_worktree(self, tree: Worktree) -> None:
+        """Raises: as check_settings, for the worktree of a task."""
+        self.check_settings(tree.git_dir, common_of(tree))
 
     def check_settings(self, git_dir: str, common: str) -> None:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
@@ -6568,14 +6582,14 @@ class Worktrees(Room):
     def source(self, cwd: str, base: str = "HEAD", carry: bool = False) -> Tuple[str, str]:
         """(top, base commit) for a worktree. Raises: ToolError."""
         try:
-            self.bounds.check_ours(cwd)
-            source = self.git.at(cwd).head(base)
-            self.bounds.check_allowed(source[0])
-            if carry and source != self.git.at(cwd).head():
+            at = self.bounds.checkout(cwd)
+            commit = at.base_commit(base)
+            self.bounds.check_allowed(at.cwd)
+            if carry and commit != at.base_commit():
                 raise GitError("`include_changes` does not go with that `base`",
                                "The changes were made on top of HEAD, which is another commit",
                                "Leave one of the two out")
-            return source
+            return at.cwd, commit
         except GitError as error:
             raise ToolError(f"`worktree` is not possible: {error.what}", error.why, error.fix)
 
@@ -6655,6 +6669,7 @@ class Worktrees(Room):
             os.close(private(os.path.join(self.config.worktree_dir, OURS), os.O_WRONLY | os.O_CREAT))
 
     def first_checkout(self, common: str) -> str:
+        self.bounds.check_settings(common, common)
         rows = self.git.within(common)("worktree", "list", "--porcelain")
         return rows.split("\n")[0][len("worktree "):]
 
@@ -6797,12 +6812,10 @@ class Compare(Room):
                     writers.setdefault(repository_of(spec.cwd)[1], []).append((spec, began_at))
         for top, ((spec, began_at), *others) in writers.items():
             with contextlib.suppress(ToolError, *UNREADABLE):
-                tree, at = spec.worktree, git.at(top)
+                tree = spec.worktree
                 if tree:
-                    bounds.check_settings(tree.git_dir, common_of(tree))
-                    at = git.checkout(tree.git_dir, tree.path)
-                else:
-                    bounds.check_ours(top)
+                    bounds.check_worktree(tree)
+                at = git.checkout(tree.git_dir, tree.path) if tree else bounds.checkout(top)
                 changes = at.changes("--untracked-files=all")[0] if not others else ()
                 found[spec.task_id] = frozenset(
                     change.path for change in changes
@@ -6818,11 +6831,11 @@ class Compare(Room):
         Reads only.
 
         Raises: ToolError, OSError."""
-        seen, repository = self._comparable(task_id)
+        seen, at = self._comparable(task_id)
         owned = seen.spec.arguments.get("write_paths")
         globs = None if owned is None else Globs(owned)
-        with self.git.within(repository).aside() as aside:
-            side = self._side(seen, aside)
+        with self.git.within(at.common).aside() as aside:
+            side = self._side(seen, at, aside)
             old = self._compared_with(against, aside) if against else side.start
             rows = aside.changed(old, side.end, paths or side.within)
             if view == "patch":
@@ -6841,36 +6854,35 @@ class Compare(Room):
         task_id = self.watch.task_or_ref(name, aside)
         if not task_id:
             return commit_named(aside, "against", name)
-        other, repository = self._comparable(task_id)
-        if repository != aside.git_dir:
+        other, at = self._comparable(task_id)
+        if at.common != aside.git_dir:
             raise ToolError(f"Task {name} cannot be compared with this one",
-                            f"It worked in {repository}, this one in {aside.git_dir}",
+                            f"It worked in {at.common}, this one in {aside.git_dir}",
                             "Compare tasks of the same repository")
-        return self._side(other, aside).end
+        return self._side(other, at, aside).end
 
-    def _comparable(self, task_id: str) -> Tuple[Seen, str]:
-        """(the task, git's directory that all checkouts of its repository have in common). Raises:
+    def _comparable(self, task_id: str) -> Tuple[Seen, At]:
+        """(the task, git in its checkout; in the repository of one that has a worktree). Raises:
         ToolError."""
         seen = self.view.of(task_id).whole(f"Task {task_id} cannot be compared")
         cwd = seen.spec.cwd
         self.bounds.check_allowed(cwd)
         if seen.worktree:
-            self.bounds.check_settings(seen.worktree.git_dir, common_of(seen.worktree))
-            return seen, common_of(seen.worktree)
+            self.bounds.check_worktree(seen.worktree)
+            return seen, self.git.within(common_of(seen.worktree))
         if not os.path.isdir(cwd) or not top_of(cwd):
             said = f". Codex said that it edited {in_words(some(seen.files))}" if seen.files else ""
             why = f"It had no worktree, and {cwd} is not in a git repository{said}"
             raise ToolError(f"There is nothing to compare of task {task_id}",
                             "Its worktree is made when it begins" if seen.spec.planned else why,
                             "Run tasks with `worktree: true`, and wait until they have begun")
-        self.bounds.check_ours(cwd)
-        return seen, repository_of(cwd)[0]
+        return seen, self.bounds.checkout(cwd)
 
-    def _side(self, seen: Seen, aside: At) -> Side:
+    def _side(self, seen: Seen, at: At, aside: At) -> Side:
         """Raises: ToolError, OSError."""
         tree = seen.worktree
         if tree is None:
-            return self._side_of_checkout(seen, aside)
+            return self._side_of_checkout(seen, at.beside(aside))
         start = seen.spec.since or tree.start
         head = tree.head or self.watch.last_home(seen, tree.branch)[0]
         if head:
@@ -6883,14 +6895,12 @@ class Compare(Room):
         return Side(start, found.tree, True, seen.files, left_out=with_reasons(found.left_out),
                     ignored=some(found.ignored))
 
-    def _side_of_checkout(self, seen: Seen, aside: At) -> Side:
+    @staticmethod
+    def _side_of_checkout(seen: Seen, at: At) -> Side:
         """All that is not committed in the directory of a task without a worktree. Raises: ToolError,
         OSError."""
-        cwd, top = seen.spec.cwd, repository_of(seen.spec.cwd)[1]
-        git_dir = self.git.at(top)("rev-parse", "--absolute-git-dir")
-        at = self.git.checkout(git_dir, top).beside(aside)
-        found = lying_in_checkout(at)
-        below = lambda path: os.path.relpath(os.path.realpath(path), top)
+        cwd, found = seen.spec.cwd, lying_in_checkout(at)
+        below = lambda path: os.path.relpath(os.path.realpath(path), at.cwd)
         within = () if below(cwd) == "." else (f":(literal){below(cwd)}",)
         note = f"This task had no worktree: shown is all that is not committed in {cwd}, whoever changed it"
         start = at.commit_of("HEAD") or at("hash-object", "-t", "tree", "--stdin")      # the empty one
@@ -7007,8 +7017,10 @@ class Merger(Room):
         Blocks for some 30 ms a task, for as many for each pair that may conflict, and as long as the verify
         command runs, up to VERIFY_S. Raises: ToolError, OSError."""
         self.proof.check(wish)
-        incoming = self.parts(task_ids)
-        target = self._target(incoming, wish)
+        ended = self.mergeable(task_ids)
+        at = self._checkout(ended, wish)
+        incoming = self.incoming(ended, at)
+        target = self._target(at, incoming.head, wish)
         tried = self._try(target, incoming.parts, wish, call)
         going, rows = tried.going, tried.rows
         answer = MergeRecord(wish.dry_run, target.onto, **_those(going, incoming.parts), **tried.findings,
@@ -7058,30 +7070,34 @@ class Merger(Room):
                 aside.hand_over(whole.commit, target.at, [onto, *(part.head for part in going)])
             return Tried(whole, going, rows, findings)
 
-    def parts(self, task_ids: Sequence[str]) -> Incoming:
+    def mergeable(self, task_ids: Sequence[str]) -> Mergeable:
         """Raises: ToolError; OSError when the system is exhausted."""
-        ended = {task_id: self._ended_tree(task_id) for task_id in dict.fromkeys(task_ids)}
-        common, warnings = common_of(next(iter(ended.values()))[2]), []    # type: str, List[str]
-        for task_id, (_, _, tree) in ended.items():
+        tasks = {task_id: self._ended_tree(task_id) for task_id in dict.fromkeys(task_ids)}
+        common = common_of(next(iter(tasks.values()))[2])
+        for task_id, (_, _, tree) in tasks.items():
             if common_of(tree) != common:
                 raise ToolError(f"Task {task_id} cannot be merged",
                                 f"It belongs to the repository {common_of(tree)}, the others to {common}",
                                 "Merge the tasks of one repository at a time")
-        self.bounds.check_settings(common, common)
-        tips = self._newest(common, [tree for _, _, tree in ended.values()])
-        parts: Dict[str, Part] = {}         # by branch: the tasks of one thread have one in common
-        for (task_id, (spec, outcome, tree)), tip in zip(ended.items(), tips):
-            before = parts[tree.branch].task_ids if tree.branch in parts else ()
+        checkouts = (spec.checkout for spec, _, _ in tasks.values() if spec.checkout)
+        return Mergeable(tasks, common, next(checkouts, ""))
+
+    def incoming(self, ended: Mergeable, at: At) -> Incoming:
+        """What the tasks have on their branches now, looked for from `at` in their repository. Raises: as
+        `mergeable`."""
+        head, tips = self._newest(at, [tree for _, _, tree in ended.tasks.values()])
+        parts, warnings = {}, []            # type: Dict[str, Part], List[str]
+        for (task_id, (spec, outcome, tree)), tip in zip(ended.tasks.items(), tips):
+            before = parts[tree.branch].task_ids if tree.branch in parts else ()    # of the same thread
             parts[tree.branch] = Part((*before, task_id), f"task {task_id}", spec.title or "Codex task",
                                       tip, *tree.share)
             warnings += _surprises(task_id, outcome, tree)
         for branch, part in parts.items():
-            results = {ended[task_id][2].head for task_id in part.task_ids}
+            results = {ended.tasks[task_id][2].head for task_id in part.task_ids}
             reply = part.head, Outcome.SUCCEEDED
             if part.head not in results and self.watch.last_home(self.view.of(part.task_id), branch) != reply:
                 warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
-        checkout = next((spec.checkout for spec, _, _ in ended.values() if spec.checkout), "")
-        return Incoming(list(parts.values()), checkout, common, warnings)
+        return Incoming(list(parts.values()), head, warnings)
 
     def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
         """A task whose work can be merged. Raises: ToolError."""
@@ -7102,40 +7118,44 @@ class Merger(Room):
         self.watch.check_idle(tree.path, what)
         return seen.spec, seen.status.outcome, tree._replace(head=head)
 
-    def _newest(self, common: str, trees: Sequence[Worktree]) -> List[str]:
-        """What is on each task's branch now, where that goes on from its result; the result, where there is
-        no branch. Raises: ToolError."""
+    @staticmethod
+    def _newest(at: At, trees: Sequence[Worktree]) -> Tuple[Optional[str], List[str]]:
+        """(HEAD, what is on each task's branch now, where that goes on from its result; the result, where
+        there is no branch). Raises: ToolError."""
         names = ((f"{tree.head}^{{commit}}", f"refs/heads/{tree.branch}^{{commit}}") for tree in trees)
-        at = self.git.within(common)
-        found = at.find(*itertools.chain.from_iterable(names))
+        head, *found = at.find("HEAD^{commit}", *itertools.chain.from_iterable(names))
         tips = []
-        for tree, head, on_branch in zip(trees, found[::2], found[1::2]):
-            what, tip = f"The work of `{tree.branch}` cannot be merged", on_branch or head
-            if head is None or tip is None:
-                raise ToolError(what, f"Its commit {tree.head} is not in {common}", "Restore that repository")
-            if not at.contains(tip, head):
-                raise ToolError(what, f"The branch does not hold the task's result {head[:12]} any more: "
+        for tree, result, on_branch in zip(trees, found[::2], found[1::2]):
+            what, tip = f"The work of `{tree.branch}` cannot be merged", on_branch or result
+            if result is None or tip is None:
+                raise ToolError(what, f"Its commit {tree.head} is not in {at.common}",
+                                "Restore that repository")
+            if not at.contains(tip, result):
+                raise ToolError(what, f"The branch does not hold the task's result {result[:12]} any more: "
                                       f"somebody amended or moved it to {tip[:12]}",
                                 "Merge that with `git merge`, or go back with "
-                                f"`git branch -f {tree.branch} {head[:12]}`")
+                                f"`git branch -f {tree.branch} {result[:12]}`")
             tips.append(tip)
-        return tips
+        return head, tips
 
-    def _target(self, incoming: Incoming, wish: Wish) -> Target:
-        """Raises: ToolError."""
-        checkout = self.bounds.directory(wish.cwd) if wish.cwd else incoming.checkout
-        checkout = checkout or self.worktrees.first_checkout(incoming.common)
+    def _checkout(self, ended: Mergeable, wish: Wish) -> At:
+        """Where the merge goes: `wish.cwd`, or where the tasks came from. Raises: ToolError."""
+        checkout = self.bounds.directory(wish.cwd) if wish.cwd else ended.checkout
+        checkout = checkout or self.worktrees.first_checkout(ended.common)
         if not os.path.isdir(checkout):
             raise ToolError("The checkout that the tasks came from is not there any more",
                             f"It was {checkout}", "Pass another checkout of the repository as `cwd`")
-        git_dir = self.bounds.check_ours(checkout)
-        top, onto = self.git.at(checkout).head(wish.base)
-        self.bounds.check_allowed(top)
-        if repository_of(top)[0] != incoming.common:
+        at = self.bounds.checkout(checkout)
+        self.bounds.check_allowed(at.cwd)
+        if at.common != ended.common:
             raise ToolError("The tasks belong to another repository",
-                            f"Theirs is {incoming.common}, `cwd` is in {repository_of(top)[0]}",
-                            "Leave `cwd` out")
-        at, merge_id = self.git.checkout(git_dir, top), self.host.new_task_id()
+                            f"Theirs is {ended.common}, `cwd` is in {at.common}", "Leave `cwd` out")
+        return at
+
+    def _target(self, at: At, head: Optional[str], wish: Wish) -> Target:
+        """Raises: ToolError."""
+        onto = head if head and wish.base == "HEAD" else at.base_commit(wish.base)
+        merge_id = self.host.new_task_id()
         if wish.into != "HEAD":
             branch = wish.into or f"codex-swarm/merge-{merge_id}"
             if wish.into or wish.dry_run or self.config.merge_verify:       # else git refuses it soon enough
@@ -7144,7 +7164,7 @@ class Merger(Room):
         if wish.base != "HEAD":
             raise ToolError("`into: \"HEAD\"` does not go with that `base`",
                             "HEAD can only move forward from where it is", "Leave one of the two out")
-        self.watch.check_idle(top, f"{top} cannot be moved")
+        self.watch.check_idle(at.cwd, f"{at.cwd} cannot be moved")
         return Target(merge_id, at, onto, "")
 
     def _check_branch(self, at: At, name: str) -> None:
@@ -7272,8 +7292,7 @@ class Planner(Room):
             return ()
         kind, ref = request["review"]
         if ref:
-            self.bounds.check_ours(cwd)
-            commit_named(self.git.at(cwd), kind, ref)
+            commit_named(self.bounds.checkout(cwd, bare=True), kind, ref)
             return (f"--{kind}={ref}",)
         return ("--uncommitted",) if kind == "uncommitted" else ("-",)
 
@@ -7286,7 +7305,7 @@ class Planner(Room):
                             "The thread itself works there",
                             "Pass `worktree` true: the copy gets its own, from what is committed there")
         seen = self.view.of(owner.task_id)
-        self.bounds.check_settings(tree.git_dir, common_of(tree))
+        self.bounds.check_worktree(tree)
         tip = Clearing(self.git, seen.worktree or tree).tip()
         if tip is None:
             raise ToolError(f"`{tree.branch}` is gone", "There is nothing that a copy could begin with",
@@ -7347,18 +7366,18 @@ class Planner(Room):
         self.watch.check_idle(tree.path, f"{tree.path} cannot be updated")
         task_id = self.watch.task_or_ref(name, self.git.within(tree.git_dir))
         if task_id:
-            incoming, own = self.merger.parts([task_id]), common_of(tree)
-            if incoming.common != own:
+            ended, own = self.merger.mergeable([task_id]), common_of(tree)
+            if ended.common != own:
                 raise ToolError(f"`update_from`: task {name} belongs to another repository",
-                                f"Its is {incoming.common}, that of this thread {own}", "Leave it out")
-            return incoming.parts[0]
+                                f"Its is {ended.common}, that of this thread {own}", "Leave it out")
+            return self.merger.incoming(ended, self.git.within(own)).parts[0]
         commit = commit_named(self.git.within(tree.git_dir), "update_from", name)
         return Part((name,), f"`{name}`", commit[:12], commit, commit, False)
 
     def _there_now(self, tree: Worktree) -> str:
         """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises:
         ToolError."""
-        self.bounds.check_settings(tree.git_dir, common_of(tree))
+        self.bounds.check_worktree(tree)
         end_update(self.git, tree)
         with contextlib.suppress(GitError):
             return self.git.within(tree.git_dir).commit_of("HEAD") or ""
@@ -7918,7 +7937,7 @@ class Sweep(Room):
         if not os.path.lexists(path) and not os.path.exists(os.path.join(trees, OURS)):
             raise ToolError(f"`{trees}` is not there, or not ours", "It may be on a disk that is not mounted",
                             "Mount it; if it was deleted, the next worktree makes it anew")
-        self.bounds.check_settings(tree.git_dir, common_of(tree))     # a look runs filters
+        self.bounds.check_worktree(tree)            # a look runs filters
         return Clearing(self._git(), tree, self.ignored, self.merged)
 
     def _ended_at(self, task: TaskDir) -> float:

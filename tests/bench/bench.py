@@ -715,7 +715,8 @@ def worktree(_sides, runs):
         big_repository(repository)
         git = cms.Git(cms.Host(), {**os.environ, "GIT_AUTHOR_NAME": "B"})
         name = os.path.basename
-        make = lambda path: cms.Trees(git).add(*git.at(repository).head(), path, "swarm/" + name(path))
+        at = git.around(repository)
+        make = lambda path: cms.Trees(git).add(at.cwd, at.base_commit(), path, "swarm/" + name(path))
         samples = interleaved(runs, {
             "ours": lambda: worktree_ms(repository, make, lambda tree: cms.Snapshot(git, tree).take("x")),
             "base": lambda: worktree_ms(repository,

@@ -26,8 +26,13 @@ def ours(within_s=None, **more):
 
 
 def head_of(cwd, base="HEAD"):
-    """(top of the checkout, the commit there)."""
-    return ours().at(cwd).head(base)
+    return source(ours(), cwd, base)
+
+
+def source(git, cwd, base="HEAD"):
+    """(top of the checkout, the commit that `base` names there), as git in this environment finds them."""
+    at = git.around(str(cwd))
+    return at.cwd, at.base_commit(base)
 
 
 def add(*where):

@@ -12,7 +12,7 @@ from client import eventually
 from codex_mcp_swarm import ToolError, mismatches
 
 from .helpers import WAIT_S, auditing, begin, ended, run
-from .on_git import files_of
+from .on_git import files_of, sh
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 ADDRESS = {
@@ -261,6 +261,13 @@ def test_a_review_reads_only_and_names_what_it_looks_at(swarm, repo, target, wor
     seen = json.loads(record["content"])["argv"]
     assert seen[:3] == ["exec", "--sandbox=read-only", "review"] and seen[-1:] == words
     assert "usage" not in record                    # codex counts nothing of a review
+
+
+def test_a_commit_can_be_reviewed_where_git_has_no_files(swarm, repo, tmp_path):
+    sh(repo, "git", "clone", "-q", "--bare", ".", str(tmp_path / "bare" / ".git"))
+    app = swarm(skip_git_repo_check=True)
+    for cwd in tmp_path / "bare", tmp_path / "bare" / ".git", repo / ".git":
+        assert review(app, commit="HEAD", cwd=str(cwd))["outcome"] == "succeeded"
 
 
 def test_own_instructions_of_a_review_go_by_stdin(swarm):

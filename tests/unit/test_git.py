@@ -10,7 +10,8 @@ import codex_mcp_swarm as cms
 from codex_mcp_swarm import Git, GitError, Host
 from .helpers import auditing
 from .on_git import (
-    BRANCH, add, asking, branches, counts, files_of, head_of, log_of, ours, save, sh, snapshot, take)
+    BRANCH, add, asking, branches, counts, files_of, head_of, log_of, ours, save, sh, snapshot, source,
+    take)
 
 def test_a_worktree_is_a_copy_of_head_on_a_branch_of_its_own(repo, tree):
     assert (pathlib.Path(tree.path) / "README").read_text() == "a repository\n"
@@ -132,7 +133,7 @@ def test_nothing_that_would_ask_the_user_or_sign_is_ever_run(repo, tmp_path):
         **dict.fromkeys(
             ["EDITOR", "VISUAL", "PAGER", "SSH_ASKPASS", "GIT_ASKPASS", "GIT_EDITOR", "GIT_SEQUENCE_EDITOR",
              "GIT_PAGER", "GIT_SSH"], asks), DISPLAY=":0")
-    tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH, True)
+    tree = cms.Trees(git).add(*source(git, repo), str(tmp_path / "tree"), BRANCH, True)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
     assert counts(cms.Snapshot(git, tree).take("x")[0]) == (1, 1, 0) and not (tmp_path / "ran").exists()
     assert "gpgsig" not in sh(repo, "git", "cat-file", "-p",
@@ -147,8 +148,8 @@ def test_the_git_environment_of_the_server_is_ignored(repo, tmp_path):
                GIT_EDITOR="/bin/false", GIT_NAMESPACE="x",
                GIT_AUTHOR_DATE="nonsense", GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.name",
                GIT_CONFIG_VALUE_0="Intruder", GIT_OBJECT_DIRECTORY=str(tmp_path))
-    assert git.at(str(repo)).head()[0] == str(repo)
-    tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH)
+    assert git.around(str(repo)).cwd == str(repo)
+    tree = cms.Trees(git).add(*source(git, repo), str(tmp_path / "tree"), BRANCH)
     (pathlib.Path(tree.path) / "x").write_text("")
     cms.Snapshot(git, tree).take("x")
     assert log_of(repo) == ["x", "first"] and snapshot(other) == before and not (tmp_path / "index").exists()
@@ -204,7 +205,7 @@ def foreign(repo, tmp_path):
 
 def test_a_repository_of_another_user_is_refused_as_git_does(repo, foreign):
     with pytest.raises(GitError) as caught:
-        foreign().at(str(repo)).head()
+        foreign().around(str(repo))
     assert "dubious ownership" in str(caught.value) and str(repo) in str(caught.value)
 
 
@@ -212,7 +213,7 @@ def test_a_repository_of_another_user_that_is_declared_safe_is_a_start_like_any_
         repo, foreign, tmp_path):
     git = foreign(repo, tmp_path / "tree")
     (repo / "README").write_text("edited\n")
-    tree = cms.Trees(git).add(*git.at(str(repo)).head(), str(tmp_path / "tree"), BRANCH, True)
+    tree = cms.Trees(git).add(*source(git, repo), str(tmp_path / "tree"), BRANCH, True)
     (pathlib.Path(tree.path) / "x").write_text("1\n")
     found, warnings = cms.Snapshot(git, tree).take("by us")
     assert counts(found) == (1, 1, 0)
@@ -344,7 +345,7 @@ def test_a_worktree_that_is_gone_is_an_error_that_says_so(repo, tree):
 
 def test_without_git_the_error_says_to_install_it(repo):
     with pytest.raises(GitError) as caught:
-        Git(Host(), {"PATH": "/nonexistent"}).at(str(repo)).head()
+        Git(Host(), {"PATH": "/nonexistent"}).around(str(repo))
     assert "Install git" in str(caught.value)
 
 
@@ -354,7 +355,7 @@ def test_where_the_system_has_no_more_the_error_does_not_say_to_install_git(repo
         if event == "subprocess.Popen":
             raise OSError(number, os.strerror(number))
     with auditing(refuse), pytest.raises(GitError) as caught:
-        Git(Host(), os.environ).at(str(repo)).head()
+        Git(Host(), os.environ).around(str(repo))
     assert advice in str(caught.value) and "Install" not in str(caught.value)
 
 

@@ -14,7 +14,7 @@ import codex_mcp_swarm as cms
 from codex_mcp_swarm import GitError
 from .on_git import (
     BRANCH, add, asking, branches, commit, files_of, head_of, log_of, ours, put, put_pipes_and_a_socket,
-    save, sh, snapshot, take)
+    save, sh, snapshot, source, take)
 from .prepared import prepared
 
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.invalid")
@@ -68,7 +68,8 @@ def test_a_branch_made_from_a_remote_one_does_not_track_it(repo, make):
 @pytest.mark.parametrize("base, words", [
     ("nowhere", "`nowhere` names no commit"), ("--all", "names no commit"), ("main..main", "names no commit"),
     ("HEAD:README", "names no commit"), ("", "names no commit"),
-    ("0" * 40, "names no commit"), ("a\0b", "null"), ("twice", "ambiguous"), ("-", "names no commit")])
+    ("0" * 40, "names no commit"), ("a\0b", "null"), ("twice", "ambiguous"), ("-", "names no commit"),
+    ("^HEAD", "names no commit")])
 def test_a_base_that_is_no_commit_or_two_is_refused_and_nothing_is_made(repo, tmp_path, base, words):
     put(repo, new="1\n")
     sh(repo, "git", "tag", "twice")
@@ -150,7 +151,7 @@ def test_a_partial_clone_whose_server_wants_a_password_is_refused_and_nobody_is_
         sh(partial, "git", "config", how, asks)
     git = ours(**({how: asks, "DISPLAY": ":0"} if how == "SSH_ASKPASS" else {}))
     with pytest.raises(GitError) as caught:
-        cms.Trees(git).add(*git.at(str(partial)).head("HEAD~1"), str(tmp_path / "tree"), BRANCH)
+        cms.Trees(git).add(*source(git, partial, "HEAD~1"), str(tmp_path / "tree"), BRANCH)
     assert "could not read Username" in str(caught.value) and not (tmp_path / "ran").exists()
     assert BRANCH not in branches(partial)
     assert not (tmp_path / "tree").exists()
@@ -521,8 +522,8 @@ git = cms.Git(cms.Host(), {"PATH": sys.argv[2]})
 
 def make(n):
     name = sys.argv[5] + "-%d" % n
-    source = git.at(sys.argv[3]).head()
-    return cms.Trees(git).add(*source, sys.argv[4] + name, "codex-swarm/" + name, True).base
+    at = git.around(sys.argv[3])
+    return cms.Trees(git).add(at.cwd, at.base_commit(), sys.argv[4] + name, "codex-swarm/" + name, True).base
 
 with concurrent.futures.ThreadPoolExecutor(8) as pool:
     print(*pool.map(make, range(8)))
@@ -606,7 +607,8 @@ def make_with_little_room(repo, tmp_path):
     meet it in the middle of their work."""
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; "
               "git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
-              "cms.Trees(git).add(*git.at(sys.argv[3]).head(), sys.argv[4], sys.argv[5])")
+              "at = git.around(sys.argv[3])\n"
+              "cms.Trees(git).add(at.cwd, at.base_commit(), sys.argv[4], sys.argv[5])")
     return subprocess.run(
         ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", sys.executable, "-c", script,
          os.path.dirname(cms.__file__), os.environ["PATH"],
