@@ -7763,8 +7763,11 @@ class Starter(Room):
 
 
 def _ended(record: TaskRecord, report: Report) -> TaskRecord:
+    why = report.failure
+    if why and not report.thread_id and "codex_reply" in why.advice:
+        why = why._replace(advice="Codex had not opened a thread yet: start it again, if it is still wanted.")
     return record._replace(
-        content=report.content, structured=report.structured, failure=report.failure, sandbox=report.sandbox,
+        content=report.content, structured=report.structured, failure=why, sandbox=report.sandbox,
         model=report.model, usage=report.usage, outside_write_paths=report.outside_write_paths,
         warnings=report.warnings, exit_code=report.exit_code, elapsed_s=round(report.elapsed_s, 1))
 
@@ -10675,13 +10678,15 @@ TYPED: Mapping[str, str] = {
     "codex_reply to": "`PROGRAM reply` to",
     ". Or pass `interrupt` true, which stops its turn first, or `fork` true, which goes on in a copy of the "
     "thread": ", or stop it with `PROGRAM stop ID...` first",
+    "Nobody waits for this call any more. Its client has gone or cancelled it": "You stopped this",
     "`codex-mcp-swarm ": "`PROGRAM ", "Pass a task_id": "Name a task", "start the server with --": "add --"}
 ENTRIES: Mapping[str, str] = {"`:": ":", "`": "", ".": ": `"}
 ADVISING = frozenset({"advice", "blocked", "collect", "how", "note", "warnings"})
 
 
-def for_people(said: Any, key: str = "advice", about: str = "") -> Any:
-    """The same in the words of the command line, where it says what to do next, `about` which task."""
+def for_people(said: Any, key: str = "advice", about: str = "", in_file: bool = False) -> Any:
+    """The same in the words of the command line, where it says what to do next, `about` which task; what is
+    wrong `in_file` stays in the words of that."""
     if key == "reply":
         update = ("--update-from", said["update_from"]) if "update_from" in said else ()
         return shell_words([*this_program(), key, said["task_id"], said["prompt"], *update])
@@ -10694,6 +10699,8 @@ def for_people(said: Any, key: str = "advice", about: str = "") -> Any:
     program, named = shell_words(this_program()), set(re.findall(rf"\b[Tt]ask ({TASK_ID})", said))
     task_id = about or "".join(named) * (len(named) == 1)
     said = re.sub(r"`tasks\[(\d+)\](`:?|\.)", lambda at: f"task {int(at[1]) + 1}" + ENTRIES[at[2]], said)
+    if in_file:
+        return said
     typed = lambda at: re.sub(r"\bID(\.\.\.)?", task_id or r"\g<0>", TYPED[at[0]]).replace("PROGRAM", program)
     return re.sub("|".join(sorted(map(re.escape, TYPED), reverse=True)), typed, said)
 
@@ -10838,6 +10845,16 @@ def claim_standard_descriptors() -> None:
             setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))
 
 
+def hide_words(command: str) -> None:
+    """Let `ps` show no more of this process, and of all that it forks, than the name of the command: any user
+    may look. Linux only; elsewhere what was typed stays. Source: proc_pid_stat(5), fields 48 and 49."""
+    with contextlib.suppress(OSError), open("/proc/self/stat", "rb") as f, \
+            open("/proc/self/mem", "r+b", 0) as memory:
+        begin, end = map(int, f.read().rpartition(b")")[2].split()[45:47])
+        memory.seek(begin)
+        memory.write(f"codex-mcp-swarm {command}".encode()[:end - begin - 1].ljust(end - begin, b"\0"))
+
+
 def own_messages() -> Tuple[IO[bytes], int]:
     """(where messages come from, the descriptor that they go to), which nobody else in this process then
     has."""
@@ -10926,6 +10943,7 @@ examples:
             of_tool("codex", "codex_home", "--account", metavar="NAME", help="one that --codex-home names"),
             *RUN_OPTIONS, DETACH, JSON, flags=True)
 def command_run(typed: Typed) -> int:
+    hide_words("run")
     if bool(typed["file"]) == bool(typed["prompts"]):
         raise UsageError("run needs either a PROMPT (`-`: on standard input) or --file FILE")
     if typed["prompts"] and typed["codex_homes"] and not typed["codex_home"]:
@@ -10958,6 +10976,7 @@ examples:
             of_tool("codex_reply", "fork", "--fork"), of_tool("codex_reply", "interrupt", "--interrupt"),
             *RUN_OPTIONS, DETACH, JSON, flags=True)
 def command_reply(typed: Typed) -> int:
+    hide_words("reply")
     prompt = typed_in("-") if typed["prompt"] == "-" else typed["prompt"]
     typed.heed_ctrl_c()
     return typed.see_through(typed.asks("codex_reply", prompt=prompt))
@@ -11071,7 +11090,8 @@ def warning_of_removal(record: Mapping[str, Any]) -> Iterator[str]:
     tree = record.get("worktree")
     if "outcome" in record and tree and not os.path.lexists(tree["path"]):
         trash = TRASH + os.path.basename(tree["branch"])
-        yield f"The worktree is gone; a reply makes it again from its branch, or from `{trash}`"
+        yield "The worktree is gone, as is its branch if that was merged; a reply makes it again from its " \
+              f"branch, or from `{trash}`"
 
 
 @subcommand("See what they do and did", "show what tasks do, or what became of them", """\
@@ -11773,7 +11793,8 @@ def run_typed(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except KeyboardInterrupt:
         return 130
     except (ToolError, OSError) as error:
-        said = said_of(error) if isinstance(error, OSError) else for_people(str(error))
+        in_file = isinstance(error, WrongArgument) and bool(typed and typed["file"])
+        said = said_of(error) if isinstance(error, OSError) else for_people(str(error), in_file=in_file)
         if not isinstance(error, BrokenPipeError):          # `| head`: who reads has had enough
             sys.stderr.write(f"codex-mcp-swarm: {visible(said)}\n")
         try:

@@ -1,4 +1,5 @@
 """The commands, as a person types them: what they print where, and how they end."""
+import contextlib
 import json
 import os
 import pty
@@ -304,6 +305,40 @@ def test_a_run_is_under_the_account_that_is_named_and_not_silently_under_the_own
 def test_advice_names_the_task_that_it_is_about(typed, ended):
     told = typed("show", ended[1]).stdout
     assert "logs %s`" % ended[1] in told and " ID" not in told
+
+
+@pytest.mark.parametrize("entry, words", [
+    ({"promt": "a"}, "task 1: `promt` is not an argument (did you mean `prompt`?)"),
+    ({"prompt": "a", "worktre": True}, "(did you mean `worktree`?)"),
+    ({"prompt": "a", "timeout_s": "3"}, "task 1: `timeout_s` must be a number")])
+def test_what_is_wrong_in_a_file_is_told_in_the_words_of_the_file(typed, entry, words):
+    done = typed("run", "--file", "-", stdin=json.dumps([entry]))
+    assert done.returncode == 2 and words in done.stderr
+
+
+@pytest.mark.skipif(not cms.LINUX, reason="elsewhere a process cannot change what ps shows of it")
+def test_a_prompt_that_was_typed_is_in_no_process_list_while_its_task_runs(typed, fake, repo, gate):
+    def shown(whose=None):
+        text = ""
+        for pid in whose or filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open("/proc/%s/cmdline" % pid, errors="replace") as f:
+                text += f.read().replace("\0", " ") + "\n"
+        return text
+
+    secret = "SAY secret%s\n" % os.urandom(8).hex()
+    how = {"env": fake, "cwd": str(repo), "stdout": subprocess.PIPE}
+    run = subprocess.run(command("run", "-d", secret + gate.wait), timeout=LIMIT_S, **how).stdout.decode()
+    eventually(lambda: "running" in typed("ls").stdout, what="the task at work")
+    assert secret.strip() not in shown()
+    reply = subprocess.Popen(command("reply", "--interrupt", run.strip(), secret + gate.wait), **how)
+    try:
+        eventually(lambda: "codex-mcp-swarm reply" in shown([reply.pid]), what="the reply")
+        assert secret.strip() not in shown()
+        gate.open()
+        assert reply.wait(LIMIT_S) == 0
+    finally:
+        reply.kill()
+        reply.communicate()
 
 
 def test_who_waits_behind_a_lower_limit_is_told_that_one(typed, gate):

@@ -175,6 +175,18 @@ def test_a_task_without_the_worktree_that_it_wanted_is_not_blamed_for_what_lies_
     assert run(app, "SAY x", worktree=True, cwd=str(second_repo))["outcome"] == "succeeded"
 
 
+@pytest.mark.parametrize("outcome, limits", [("cancelled", {}), ("timed_out", {"timeout_s": 0.2})])
+def test_nobody_is_told_to_reply_where_codex_has_not_opened_a_thread(swarm, repo, outcome, limits):
+    app = swarm(worktree_setup="sleep 60")
+    task_id, = app.start([{"prompt": "x", "worktree": True, **limits}])
+    if not limits:
+        app.stop([task_id])
+    (record,) = ended(app, [task_id])
+    advice = record["failure"]["advice"]
+    assert record["outcome"] == outcome and "threadId" not in record
+    assert "start it again" in advice and "codex_reply" not in advice
+
+
 def test_of_a_single_task_a_worktree_that_cannot_be_made_is_an_error_and_leaves_nothing(swarm, root, repo):
     app = swarm()
     close_to_branches(repo)
