@@ -309,11 +309,10 @@ def stop_all_tasks(root):
         if is_supervised(task):
             try:
                 os.rename(str(task / "reserve"), str(task / "stop"))
-                control = os.open(str(task / "control"), os.O_WRONLY | os.O_NONBLOCK)
+                with open(os.open(str(task / "control"), os.O_WRONLY | os.O_NONBLOCK), "wb", 0) as control:
+                    control.write(b"c")
             except OSError:
                 continue                                        # it ended between the two looks
-            os.write(control, b"c")
-            os.close(control)
     for task in task_dirs(root):
         eventually(lambda: not is_supervised(task), what="the end of " + str(task))
 

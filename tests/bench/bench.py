@@ -4,8 +4,7 @@
     python3 tests/bench/bench.py [NAME ...] [--runs N] [--without-peer]
 
 Prints one table: medians, with (least to most) behind them. The sides take turns (A/B/A/B), so that the
-machine's moods
-fall on all of them. It judges nothing and exits 0; a figure that misses its target is marked.
+machine's moods fall on all of them. It judges nothing and exits 0; a figure that misses its target is marked.
 The first run installs what it needs under `.cache/bench/`: two virtual environments and the real codex from
 npm.
 
