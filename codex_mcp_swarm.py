@@ -59,6 +59,9 @@ try:
 except ImportError:             # Windows, which lacks what follows, down to the names of signals
     sys.stderr.write("codex-mcp-swarm: Windows itself is not supported; run it inside WSL\n")
     sys.exit(2)
+if sys.version_info < (3, 8):
+    sys.stderr.write("codex-mcp-swarm: Python 3.8 or newer is needed; start it with such a one\n")
+    sys.exit(2)
 
 __version__ = "2.0.0"
 __all__ = ["Config", "Host", "Outcome", "State", "Swarm", "SwarmError", "main"]
@@ -1683,7 +1686,7 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
     FailureKind.RESUME: (False, "Check the thread id; if another process has the thread open, wait for it "
                                 "to end. Otherwise start a new task."),
     FailureKind.CODEX_MISSING: (False, "Install Codex (`npm install -g @openai/codex`), or name its path "
-                                       "with --codex-bin (in Python a field of `Config`)."),
+                                       "with --codex-bin."),
     FailureKind.CODEX_CRASH: (True, "Codex itself broke down: look at stderr.log of the task; update "
                                     "codex; try again."),
     FailureKind.KILLED: (True, "Something outside this server killed codex, often the kernel for want of "
@@ -11576,7 +11579,13 @@ def _demo_repository(swarm: Swarm, place: str) -> str:
 def _tell_demo(swarm: Swarm, repo: str) -> int:
     """Who collides, what fits, how the rest is united. Returns 0 when all succeeded."""
     count = re.compile(r"\d+ of \d+ done[^;]*; ")        # of those that are left
-    call = Call(tell=lambda text, *_: print(f"  {visible(count.sub('', text, 1))}", flush=True))
+    told = [""]
+
+    def tell(text: str, *_: int) -> None:
+        told.append(visible(count.sub("", text, 1)))
+        if told[-1] != told[-2]:                        # each further wait begins with what is known
+            print(f"  {told[-1]}", flush=True)
+    call = Call(tell=tell)
 
     def play(*words: str) -> int:
         print(f"\n$ codex-mcp-swarm {shell_words(words)}", flush=True)

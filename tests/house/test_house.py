@@ -376,6 +376,14 @@ def test_the_oldest_python_of_this_machine_compiles_every_file():
     assert done.returncode == 0, done.stdout.decode()
 
 
+def test_an_older_python_is_told_which_one_is_needed():
+    code = "import sys; sys.version_info = (3, 7, 16); import codex_mcp_swarm"
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(ROOT), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+    assert b"Python 3.8 or newer is needed" in done.stderr
+
+
 def works(python):
     return subprocess.run([python, "-c", ""], stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL).returncode == 0

@@ -8,7 +8,7 @@ import shutil
 import sys
 
 import codex_mcp_swarm as cms
-from conftest import told
+from conftest import eventually, told
 
 RECORDINGS = pathlib.Path(__file__).resolve().parents[1] / "recordings"
 NAMES = sorted(path.stem for path in RECORDINGS.glob("*.jsonl"))
@@ -57,6 +57,11 @@ def put_in(store, task, spec, now_s):
 def begin(swarm, *prompt, **arguments):
     """Start one task; its directory."""
     return swarm.store.get(swarm.start([{"prompt": "\n".join(prompt), **arguments}])[0])
+
+
+def until_it_runs(swarm, task_id):
+    """Wait until Codex runs in this task, which has left the queue then."""
+    eventually(lambda: swarm.store.get(task_id).status().state is cms.State.RUNNING, what="a task that runs")
 
 
 def parent_of(pid):
