@@ -59,9 +59,9 @@ def begin(swarm, *prompt, **arguments):
     return swarm.store.get(swarm.start([{"prompt": "\n".join(prompt), **arguments}])[0])
 
 
-def until_it_runs(swarm, task_id):
-    """Wait until Codex runs in this task, which has left the queue then."""
-    eventually(lambda: swarm.store.get(task_id).status().state is cms.State.RUNNING, what="a task that runs")
+def pid_of(task):
+    """The pid of codex, once it runs; its task has left the queue by then."""
+    return eventually(lambda: task.status().pid, what="the start of codex")
 
 
 def parent_of(pid):

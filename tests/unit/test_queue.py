@@ -14,7 +14,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import Outcome, Spec, State, Status, TaskDir
 
-from .helpers import WAIT_S, auditing, begin, ended, parent_of, put_in, run, until_it_runs
+from .helpers import WAIT_S, auditing, begin, ended, parent_of, pid_of, put_in, run
 
 NOW_S = 1_700_000_000.0
 
@@ -284,7 +284,7 @@ def test_a_batch_goes_one_after_the_other_by_index_and_a_task_after_one_by_the_b
     say = "SHELL echo %d >>" + str(log)
     first, second = app.start([{"prompt": gate.wait + "\n" + say % 1},
                                {"prompt": say % 2, "depends_on": [0]}])
-    until_it_runs(app, first)
+    pid_of(app.store.get(first))
     (third,) = app.start([{"prompt": say % 3, "depends_on": [first[:6], second]}])
     assert app.record(third)["progress"]["detail"] == "2nd of 2, after %s, %s" % (first, second)
     gate.open()
@@ -478,7 +478,7 @@ def test_a_task_that_begins_just_now_is_not_cancelled_behind_the_back_of_its_sup
 def test_the_queue_moves_by_itself_when_no_server_asks(swarm, gate, tmp_path):
     app, log = swarm(max_parallel=1), tmp_path / "log"
     first = begin(app, gate.wait)
-    until_it_runs(app, first.task_id)
+    pid_of(first)
     lines = [{"prompt": "SHELL echo %d >>%s" % (i, log)} for i in range(3)]
     rest = app.start(lines)
     assert [app.record(i)["state"] for i in rest] == ["queued"] * 3

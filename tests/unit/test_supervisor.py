@@ -20,12 +20,7 @@ from codex_mcp_swarm import Spec, TaskDir
 
 from conftest import git
 
-from .helpers import WAIT_S, begin, ended, parent_of, processes, run
-
-
-def pid_of(task):
-    """The pid of codex, once it runs."""
-    return eventually(lambda: task.status().pid, what="the start of codex")
+from .helpers import WAIT_S, begin, ended, parent_of, pid_of, processes, run
 
 
 def working(task):

@@ -19,7 +19,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from codex_mcp_swarm import FailureKind, ToolError
 
-from .helpers import WAIT_S, auditing, begin, ended, parent_of, run, until_it_runs
+from .helpers import WAIT_S, auditing, begin, ended, parent_of, pid_of, run
 from .on_git import sh
 from .test_supervisor import SERVER, codex_script, working
 
@@ -319,7 +319,7 @@ def test_what_tasks_came_to_can_be_read_where_nothing_can_be_written(swarm, root
     first, other = swarm(), swarm()
     over, runs = first.start([{"prompt": "SAY kept"}, {"prompt": gate.wait}])
     first.wait([over], WAIT_S, cms.Call())
-    until_it_runs(first, runs)
+    pid_of(first.store.get(runs))
 
     def refuse(event, args):
         written = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
@@ -350,7 +350,7 @@ def test_a_look_that_began_before_a_task_was_born_does_not_forget_that_its_end_i
 def test_a_poll_opens_neither_lock_nor_record_of_a_task_whose_end_its_server_waits_for(swarm, gate):
     app, here, opened = swarm(), threading.get_ident(), []
     runs, = app.start([{"prompt": gate.wait}])
-    until_it_runs(app, runs)                           # a poll moves a queue
+    pid_of(app.store.get(runs))                         # a poll moves a queue
 
     def hear(event, args):
         if event == "open" and runs in str(args[0]) and threading.get_ident() == here:      # not of a sweep
@@ -699,6 +699,7 @@ def test_a_record_tells_what_a_running_task_does(swarm, gate, tmp_path):
     app = swarm()
     (tmp_path / "slow.sh").write_text("while ! test -e %s; do sleep 0.02; done\n" % gate.path)
     task = begin(app, "WRITE made x", "SHELL bash %s" % (tmp_path / "slow.sh"))
+    pid_of(task)
     live = eventually(lambda: app.record(task.task_id).get("progress", {}).get("phase") == "running a command"
                       and app.record(task.task_id))
     assert live["state"] == "running"

@@ -20,7 +20,7 @@ import codex_mcp_swarm as cms
 from client import eventually
 from conftest import GIT, told
 from . import helpers
-from .helpers import WAIT_S, begin
+from .helpers import WAIT_S, begin, parent_of, pid_of
 from .on_git import commit, files_of, head_of, put, sh
 from .prepared import prepared
 
@@ -396,7 +396,7 @@ def test_a_lost_task_is_committed_before_its_worktree_goes(swarm, repo, there):
     task = begin(app, "WRITE half 1", "SLEEP 1000", worktree=True)
     top = pathlib.Path(task.spec().worktree.path)
     eventually((top / "half").exists, what="what it wrote")
-    supervisor = int(sh("/", "ps", "-o", "ppid=", "-p", str(task.status().pid)))
+    supervisor = parent_of(pid_of(task))
     os.kill(supervisor, signal.SIGKILL)
     assert ended(app, [task.task_id])[0]["outcome"] == "lost"
     assert "locked" in os.listdir(task.spec().worktree.git_dir)
@@ -1444,7 +1444,7 @@ def test_the_answer_of_a_lost_task_is_what_its_events_told(swarm, repo):
     task = begin(app, "WRITE half 1", "TELL so far", "SLEEP 1000", worktree=True)
     top, events = pathlib.Path(task.spec().worktree.path), pathlib.Path(task.file("events.jsonl"))
     eventually(lambda: (top / "half").exists() and b"so far" in events.read_bytes(), what="what it told")
-    os.kill(int(sh("/", "ps", "-o", "ppid=", "-p", str(task.status().pid))), signal.SIGKILL)
+    os.kill(parent_of(pid_of(task)), signal.SIGKILL)
     before = ended(app, [task.task_id])[0]
     assert (before["outcome"], before["content"]) == ("lost", "so far") and one(app).removed
     kept = another(app)
