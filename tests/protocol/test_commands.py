@@ -93,6 +93,10 @@ class Screen:
         return self.child.wait(LIMIT_S)
 
 
+def until_one_runs(typed):
+    eventually(lambda: "running" in typed("ls").stdout, what="a running task")
+
+
 def record(typed, task_id):
     return json.loads(typed("show", "--json", task_id).stdout)["tasks"][0]
 
@@ -123,6 +127,7 @@ def test_help_is_a_command_as_well(typed):
 
 def test_what_has_ended_is_listed_newest_first_and_what_runs_alone_without_all(typed, ended, gate):
     running = typed("run", "-d", gate.wait).stdout.strip()
+    until_one_runs(typed)
     assert [line.split()[:2] for line in typed("ls").stdout.splitlines()] == [[running, "running"]]
     lines = typed("ls", "--all").stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[running, "running"], [ended[1], "failed"],
@@ -328,7 +333,7 @@ def test_a_prompt_that_was_typed_is_in_no_process_list_while_its_task_runs(typed
     secret = "SAY secret%s\n" % os.urandom(8).hex()
     how = {"env": fake, "cwd": str(repo), "stdout": subprocess.PIPE}
     run = subprocess.run(command("run", "-d", secret + gate.wait), timeout=LIMIT_S, **how).stdout.decode()
-    eventually(lambda: "running" in typed("ls").stdout, what="the task at work")
+    until_one_runs(typed)
     assert secret.strip() not in shown()
     reply = subprocess.Popen(command("reply", "--interrupt", run.strip(), secret + gate.wait), **how)
     try:
@@ -343,6 +348,7 @@ def test_a_prompt_that_was_typed_is_in_no_process_list_while_its_task_runs(typed
 
 def test_who_waits_behind_a_lower_limit_is_told_that_one(typed, gate):
     running = typed("run", "-d", "--max-parallel", "1", gate.wait, "SAY a").stdout.split()
+    until_one_runs(typed)
     last = typed("run", "-d", "--max-parallel", "16", "SAY b").stdout.strip()
     told = typed("show", last).stdout
     assert re.match("Task %s queued .* for \\d" % last, told) and "last event" not in told

@@ -8,11 +8,14 @@ import sys
 import pytest
 
 from client import alive, eventually
+from conftest import running
 
 
 def test_a_queued_task_says_its_place_and_is_cancelled_at_once(client, gate):
     c = client("--max-parallel", "1")
-    _, second, third = c.begin(gate.wait), c.begin("SAY 2"), c.begin("SAY 3")
+    c.begin(gate.wait)
+    running(c, 1)
+    second, third = c.begin("SAY 2"), c.begin("SAY 3")
     waiting = c.start_call("codex", {"prompt": "SAY 4"}, "t")
     told = eventually(lambda: c.progress("t"), what="progress")[0]["message"]
     assert told == "0 of 1 done; `SAY 4` queued, `3rd of 3`"
