@@ -44,6 +44,7 @@ def test_a_running_record_shows_progress_and_no_outcome(client, tmp_path, gate):
     script = tmp_path / "remarkable.sh"
     script.write_text("while ! test -e %s; do sleep 0.05; done\n" % gate.path)
     task = c.begin("SHELL true", "SHELL bash %s" % script)
+    running(c, 1)
     eventually(lambda: "remarkable.sh" in json.dumps(c.status(task).get("progress", {})),
                what="the running command")
     record = c.status(task)
