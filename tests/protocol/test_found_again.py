@@ -6,7 +6,7 @@ import tempfile
 import pytest
 
 from client import eventually
-from conftest import Gate, git, is_supervised, new_repository, none_runs, running, task_dirs
+from conftest import Gate, git, is_supervised, new_repository, running, task_dirs
 
 
 def ended(c, *prompts, **more):
@@ -15,10 +15,10 @@ def ended(c, *prompts, **more):
     ids = []
     for prompt in prompts:
         with tempfile.TemporaryDirectory() as place:
-            gate = Gate(pathlib.Path(place, "gate"))
+            gate, since = Gate(pathlib.Path(place, "gate")), c.ok("codex_status")["cursor"]
             ids.append(c.begin(prompt, gate.wait, **more))
             gate.open()
-            eventually(lambda: none_runs(c), what="the end of the task")
+            eventually(lambda: c.ok("codex_status", finished_since=since)["tasks"], what="the end of the task")
     return ids
 
 
