@@ -137,6 +137,8 @@ def test_without_a_login_a_stand_in_tells_the_story_and_no_success_is_claimed(co
     assert (process.returncode, left(root, tmp_path)) == (0, NOTHING)
     assert "not logged in" in text.splitlines()[0]
     assert "conflict in `story.txt`" in text and "moral.txt" in text
+    progress = [line for line in text.splitlines() if line.startswith("  `")]
+    assert progress and not any(line == before for line, before in zip(progress[1:], progress))
     end = text.split("A STAND-IN did this")[1]
     assert "no model was asked" in end
     assert "`codex login`" in end
