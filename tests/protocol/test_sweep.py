@@ -33,6 +33,8 @@ def three(client, root, repo):
     """Three tasks that ended long ago: merged, with an ignored file, without a worktree; and a young one. The
     first two worktrees."""
     (repo / ".git" / "info" / "exclude").write_text("*.log\n")
+    root.mkdir(0o700)
+    (root / "swept").touch()                                    # just now: no start sweeps by itself
     c = client()
     merged = c.ok("codex", prompt="WRITE a 1", worktree=True)
     kept = c.ok("codex", prompt="WRITE x.log 1", worktree=True)
