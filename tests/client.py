@@ -5,12 +5,10 @@
         record = c.ok("codex", prompt="hello")
 
 It is strict so that the tests need not be: every line that the server writes is checked as it arrives (one
-JSON-RPC message
-per line, nothing else; valid for the method it answers; no field that the negotiated revision does not know),
-and the first
-violation fails the next wait. Where the package `mcp-types` is installed, its models check every message as
-well; without it
-(Python 3.8) only the checks written here run. Every wait is bounded and blocks on a condition.
+JSON-RPC message per line, nothing else; valid for the method it answers; no field that the negotiated
+revision does not know), and the first violation fails the next wait. Where the package `mcp-types` is
+installed, its models check every message as well; without it (Python 3.8) only the checks written here run.
+Every wait is bounded and blocks on a condition.
 
 `log` is everything received, in order of arrival; that is how tests tell what came before what.
 """
@@ -70,8 +68,8 @@ class Client:
     stdin.
 
     `envelope`, when set, is merged into `params._meta` of every request (the per-request metadata of the
-    2026-07-28 era);
-    `envelope=None` of `start` and `request` sends one without it. `process` is one that has been started.
+    2026-07-28 era); `envelope=None` of `start` and `request` sends one without it. `process` is one that has
+    been started.
     """
 
     returns = {}                     # tool -> the schema of its answers, where somebody says it

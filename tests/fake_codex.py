@@ -1,8 +1,8 @@
 """A stand-in for the `codex` binary of version 0.169.0, for tests that need no model.
 
 It reads its command line as strictly as the real one and speaks the same JSONL, stderr and exit codes (all
-seen with the
-real binary). What a run does is written in its prompt, one directive per line; every other line is only text:
+seen with the real binary). What a run does is written in its prompt, one directive per line; every other line
+is only text:
 
     SAY text             the final message (default: `echo: ` and the start of the prompt)
     TELL text            a message before the final one
@@ -26,9 +26,8 @@ real binary). What a run does is written in its prompt, one directive per line; 
     PLAY name            replay recordings/NAME.* byte for byte instead of everything above
 
 Threads are kept in $FAKE_CODEX_HOME, one JSON file each; without it nothing is kept and nothing can be
-resumed. The rollout
-of a kept thread is where codex has it, with what a turn began under; without a word about the sandbox that is
-$FAKE_CODEX_SANDBOX, else workspace-write as for a trusted directory.
+resumed. The rollout of a kept thread is where codex has it, with what a turn began under; without a word
+about the sandbox that is $FAKE_CODEX_SANDBOX, else workspace-write as for a trusted directory.
 """
 import _signal as signal
 import fcntl

@@ -1,12 +1,9 @@
 """What the bench stands on: installs, MCP servers to be measured, readings from /proc.
 
 Nothing here knows a figure. Linux and Python 3.9+ only: ends of processes come from pidfds, memory and CPU
-from /proc.
-Everything is installed once under the checkout's `.cache/bench/`; every server runs on a scratch directory of
-its own
-there, and that directory's path, present in the environment of all that the server starts, is how its
-processes are
-found again: to read their memory, and to end them.
+from /proc. Everything is installed once under the checkout's `.cache/bench/`; every server runs on a scratch
+directory of its own there, and that directory's path, present in the environment of all that the server
+starts, is how its processes are found again: to read their memory, and to end them.
 """
 import glob
 import hashlib
@@ -104,8 +101,8 @@ def fake_codex():
 
 def environment(codex_dir, **more):
     """For a server or a bare codex. HOME is an empty one: codex starts a login shell in every run, and what
-    that does
-    in a developer's home (pyenv takes a lock and waits up to a minute for it) drowns everything else."""
+    that does in a developer's home (pyenv takes a lock and waits up to a minute for it) drowns everything
+    else."""
     home = os.path.join(CACHE, "home")
     os.makedirs(home, exist_ok=True)
     kept = {key: value for key, value in os.environ.items() if not NOT_INHERITED.match(key)}

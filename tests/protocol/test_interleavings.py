@@ -2,10 +2,8 @@
 on one pipe.
 
 What a client may conclude is what it can see: an answer may cross its cancellation on the way. So every claim
-about a cancelled
-request is made after a barrier: a ping sent later on the same pipe. Its answer shows that the server had read
-the cancellation,
-and what the server says after that answer it said knowing of it.
+about a cancelled request is made after a barrier: a ping sent later on the same pipe. Its answer shows that
+the server had read the cancellation, and what the server says after that answer it said knowing of it.
 """
 import json
 import random

@@ -1,8 +1,8 @@
 """The handshake: four revisions, what is answered before it, and the fields that each revision knows.
 
 The client refuses every field that the negotiated revision does not know (client.GATES), so the tests of
-gating only have to
-make the server send something, and to see that it does send the field where the revision has it.
+gating only have to make the server send something, and to see that it does send the field where the revision
+has it.
 """
 import subprocess
 import sys

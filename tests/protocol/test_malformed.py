@@ -2,9 +2,8 @@
 the server goes on.
 
 Each table is read by one server per revision; a row is a line of bytes and what must come back. In the lines,
-`%m` stands for a
-method that both eras know and `%p` for params that are right: `{}` in a session, the envelope of 2026-07-28
-without one.
+`%m` stands for a method that both eras know and `%p` for params that are right: `{}` in a session, the
+envelope of 2026-07-28 without one.
 """
 import inspect
 import json

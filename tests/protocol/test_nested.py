@@ -2,8 +2,7 @@
 tasks end with the outer one.
 
 The fake codex runs a whole client and server of this test suite in a shell command, once with the environment
-of the task and once without, as Codex
-starts its MCP servers.
+of the task and once without, as Codex starts its MCP servers.
 """
 import json
 import os

@@ -10,10 +10,9 @@ Two kinds of conversation, told apart as the specification does:
                     request. When the caller hangs up, the request is cancelled.
 
 What belongs to HTTP is done here: the check of Host and Origin, of the headers that repeat parts of the body,
-and
-the status codes. Everything else is what the server said, unchanged: JSON when it says one thing, else a
-stream.
-A request may be translated on its way to the server, so that a caller which knows other names reaches ours.
+and the status codes. Everything else is what the server said, unchanged: JSON when it says one thing, else a
+stream. A request may be translated on its way to the server, so that a caller which knows other names reaches
+ours.
 """
 
 from __future__ import annotations

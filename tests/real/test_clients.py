@@ -1,10 +1,8 @@
 """The clients that people use, each the real program, on our server: MCP Inspector, Claude Code, Codex CLI.
 
 The Inspector runs tasks of the stand-in for codex, for it is the Inspector that is looked at; Codex runs
-itself.
-What a client wrote to the server is kept by a tap: a `tee` in front of the server's stdin. The server itself
-is
-the client's own child, so the client's way of ending it is the real one.
+itself. What a client wrote to the server is kept by a tap: a `tee` in front of the server's stdin. The server
+itself is the client's own child, so the client's way of ending it is the real one.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
 """The public conformance suite of the Model Context Protocol, on our server behind `bridge`.
 
 The suite is written for a server made for it, whose tools, prompts and resources have given names. Where one
-of ours
-does what such a one is to do, `STAND_INS` translates the request; the answer is our server's, unchanged. What
-that
-cannot give stands in `NEEDS`. The suite's own list is compared with what is run and what is not, so that a
-scenario
-which a new version of the suite brings is noticed.
+of ours does what such a one is to do, `STAND_INS` translates the request; the answer is our server's,
+unchanged. What that cannot give stands in `NEEDS`. The suite's own list is compared with what is run and what
+is not, so that a scenario which a new version of the suite brings is noticed.
 """
 
 from __future__ import annotations
@@ -216,8 +213,7 @@ def test_every_scenario_of_the_suite_is_run_or_has_a_reason_not_to_be(suite):
                          [(revision, scenario) for revision in RUN for scenario in RUN[revision]])
 def test_the_server_passes(suite, bridge, tmp_path, revision, scenario):
     """But for the checks in `FLAWS`, which have to end exactly as it says. The suite's own time limits, of
-    half a second,
-    are no promise of ours: what a busy machine may have spoiled is tried again."""
+    half a second, are no promise of ours: what a busy machine may have spoiled is tried again."""
     for attempt in range(ATTEMPTS):
         output = tmp_path / ("output-%d" % attempt)
         done = suite("server", "--url", bridge.url, "--scenario", scenario, *of(revision), "-o", str(output))

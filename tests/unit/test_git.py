@@ -183,9 +183,8 @@ def test_line_ends_that_git_converts_are_no_changes_and_the_branch_has_its_own(r
 @pytest.fixture
 def foreign(repo, tmp_path):
     """`foreign(*safe)`: git as the server has it where another user owns `repo`, with these places as
-    `safe.directory`. Who
-    may not give files away lets git itself take them for another user's, with the switch of git's own
-    tests."""
+    `safe.directory`. Who may not give files away lets git itself take them for another user's, with the
+    switch of git's own tests."""
     def git_with(*safe):
         (tmp_path / "home").mkdir()
         (tmp_path / "home" / ".gitconfig").write_text(

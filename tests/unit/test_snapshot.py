@@ -683,8 +683,7 @@ def test_a_worktree_or_a_repository_that_was_moved_is_an_error_that_says_so_and_
 
 def test_what_a_full_disk_has_no_room_for_is_named_and_with_room_again_it_is_taken(repo, tree, place):
     """In a process of its own. A limit on the size of files stands in for a full disk: git is killed over the
-    large one,
-    with the index locked."""
+    large one, with the index locked."""
     (place / "large").write_bytes(os.urandom(300_000))
     (place / "small").write_text("1\n")
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms\n"

@@ -603,8 +603,7 @@ def test_a_ref_lock_that_something_else_holds_for_a_moment_is_waited_for(repo, t
 
 def make_with_little_room(repo, tmp_path):
     """A worktree made in a process of its own. A limit on the size of files stands in for a full disk: git
-    and the copying
-    meet it in the middle of their work."""
+    and the copying meet it in the middle of their work."""
     script = ("import sys; sys.path.insert(0, sys.argv[1]); import codex_mcp_swarm as cms; "
               "git = cms.Git(cms.Host(), {'PATH': sys.argv[2]})\n"
               "at = git.around(sys.argv[3])\n"
