@@ -18,7 +18,7 @@ def ended(c, *prompts, **more):
             gate, since = Gate(pathlib.Path(place, "gate")), c.ok("codex_status")["cursor"]
             ids.append(c.begin(prompt, gate.wait, **more))
             gate.open()
-            eventually(lambda: c.ok("codex_status", finished_since=since)["tasks"], what="the end of the task")
+            eventually(lambda: c.ok("codex_status", finished_since=since)["tasks"], what="its end")
     return ids
 
 
