@@ -26,7 +26,8 @@ async def start_and_lose_the_server(lab, *prompts):
 async def test_a_second_server_collects_what_a_killed_one_started(lab):
     task_ids = await start_and_lose_the_server(lab, "@say survived", "@fail unauthorized")
     async with lab.connect() as swarm:
-        assert [(await swarm.status(task_id))["state"] for task_id in task_ids] == ["running", "running"]
+        states = {(await swarm.status(task_id))["state"] for task_id in task_ids}
+        assert states <= {"starting", "running"}
         lab.model.release("gate")
         survived, failed = await swarm.wait(*task_ids)
     assert (survived["outcome"], survived["content"]) == ("succeeded", "survived")
