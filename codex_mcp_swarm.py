@@ -1680,7 +1680,8 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
                                           "--skip-git-repo-check."),
     FailureKind.SANDBOX: (False, "Codex's sandbox cannot start here: see that unprivileged user namespaces "
                                  "are allowed."),
-    FailureKind.SETUP: (False, "Codex was not started. See setup.log of the task, correct "
+    FailureKind.SETUP: (False, "Codex was not started: the message says what failed before. If that is the "
+                               "setup command, see setup.log of the task, correct "
                                "CODEX_SWARM_WORKTREE_SETUP of the server or what it runs, or pass worktree "
                                "{\"setup\": false}."),
     FailureKind.RESUME: (False, "Check the thread id; if another process has the thread open, wait for it "
@@ -3093,6 +3094,9 @@ def check_name(at: At, name: str) -> None:
     rows += at("worktree", "list", "--porcelain").split("\n")
     branches = [row.split("refs/heads/", 1)[1] for row in rows if row.startswith("branch refs/heads/")]
     taken = [branch for branch in branches if branch in names or branch.startswith(name + "/")]
+    if name in taken:
+        raise GitError(f"There is a branch `{clip(name, 100)}` already", "A merge makes a new one",
+                       "Pass another name; to merge into that branch, check it out and pass `into: \"HEAD\"`")
     if taken:
         raise GitError(f"No branch `{clip(name, 100)}` can be made",
                        f"There is a branch `{taken[0]}` already, and git takes only one of the two",
@@ -5045,7 +5049,7 @@ def last_words(task: TaskDir) -> str:
         how = "; its final message is gone with its events" if gone else " without a final message"
         return content or f"(Task {task.task_id} succeeded{how}.)"
     why = report.failure.message if report.failure else "nothing tells why"
-    return f"(Task {task.task_id} did not succeed, it {report.outcome.value}: {why})\n\n{content}".rstrip()
+    return f"(Task {task.task_id} did not succeed: {why})\n\n{content}".rstrip()
 
 
 def end_elsewhere(host: Host, spec: Spec) -> str:
@@ -5192,7 +5196,8 @@ def strayed(git: Git, spec: Spec, tree: Optional[Worktree],
 def used(spec: Spec, by_thread: Optional[Usage]) -> Tuple[Optional[Usage], str]:
     """(what this turn used; why that is unknown)."""
     if by_thread and (spec.thread_id or spec.fork_of) and spec.usage_before is None:
-        return None, "The usage of this turn is unknown: codex counts its whole thread, begun elsewhere"
+        return None, "The usage of this turn is unknown: codex tells that of its whole thread, and no turn " \
+                     "before it told any here"
     return by_thread and by_thread.since(spec.usage_before or Usage()), ""
 
 
@@ -5803,7 +5808,7 @@ class View:
 
 VERBS: Mapping[Phase, str] = {
     Phase.COMMAND: "running", Phase.EDIT: "editing", Phase.TOOL: "calling", Phase.SEARCH: "searching for",
-    Phase.QUEUED: "queued,", Phase.AGENTS: "working with sub-agents:"}
+    Phase.AGENTS: "working with sub-agents:"}
 
 
 FAILURES = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
@@ -5815,6 +5820,7 @@ def summary(running: Sequence[Known], total: int, failed: int, now: float) -> st
     def words(one: Known) -> str:
         p, since = one.progress, one.tail.phase_at
         does = f"{VERBS[p.phase]} `{clip(p.detail, 60)}`" if p.detail and p.phase in VERBS else p.phase.value
+        does = f"queued ({p.detail} in line)" if p.phase is Phase.QUEUED else does
         return f"`{one.name}` {does}" + (f" for {age(now, since):.0f} s" if since else "")
     doing = ", ".join(map(words, sorted(running, key=lambda one: -one.tail.phase_at)[:3]))
     more = f", and {len(running) - 3} more" if len(running) > 3 else ""
@@ -6876,9 +6882,10 @@ class Compare(Room):
         if not os.path.isdir(cwd) or not top_of(cwd):
             said = f". Codex said that it edited {in_words(some(seen.files))}" if seen.files else ""
             why = f"It had no worktree, and {cwd} is not in a git repository{said}"
+            planned = "Its worktree is made when it begins", "Wait until it has begun"
+            without = why, "Run tasks with `worktree: true`"
             raise ToolError(f"There is nothing to compare of task {task_id}",
-                            "Its worktree is made when it begins" if seen.spec.planned else why,
-                            "Run tasks with `worktree: true`, and wait until they have begun")
+                            *(planned if seen.spec.planned else without))
         return seen, self.bounds.checkout(cwd)
 
     def _side(self, seen: Seen, at: At, aside: At) -> Side:
@@ -9360,14 +9367,15 @@ def tally(records: Iterable[Mapping[str, Any]]) -> str:
 
 def account(records: Sequence[Mapping[str, Any]]) -> str:
     """`3 tasks: 2 succeeded, 1 failed; 18,234 tokens in, 1,210 out; +41 -7 3 files`."""
-    total = lambda part, key: sum(record.get(part, {}).get(key, 0) for record in records)
+    tokens = lambda key: sum(record.get("usage", {}).get(key, 0) for record in records)
     silent = sum("usage" not in record for record in records)
-    changed = {key: total("worktree", key) for key in ("files_changed", "insertions", "deletions")}
+    trees = {record["worktree"]["branch"]: record["worktree"] for record in records if "worktree" in record}
+    total = lambda key: sum(tree.get(key, 0) for tree in trees.values())    # of a thread the last: it has all
     return "; ".join(filter(None, (
         f"{len(records)} task{'s' * (len(records) != 1)}: {tally(records)}",
-        f"{total('usage', 'input_tokens'):,} tokens in, {total('usage', 'output_tokens'):,} out"
+        f"{tokens('input_tokens'):,} tokens in, {tokens('output_tokens'):,} out"
         + (f" ({silent} told none)" if silent else ""),
-        diffstat(changed))))
+        diffstat({key: total(key) for key in ("files_changed", "insertions", "deletions")}))))
 
 
 def web_page(shown: Sequence[Card]) -> str:
@@ -10444,10 +10452,11 @@ def subcommand(aim: str, help: str, more: str, *arguments: Argument,
 
 
 def named_or_all(typed: "Typed") -> List[str]:
-    """The tasks of a command that takes IDs or --all. Raises: UsageError; ToolError."""
+    """The tasks of a command that takes IDs or --all, these in the order of starting. Raises: UsageError;
+    ToolError."""
     if bool(typed["task_ids"]) == typed["all"]:
         raise UsageError("either an ID is needed or --all")
-    return typed["task_ids"] or typed.swarm.unended()
+    return typed["task_ids"] or typed.swarm.unended()[::-1]
 
 
 def of_tool(tool: str, name: str, *names: str, **how: Any) -> Argument:
@@ -10624,7 +10633,7 @@ class Typed:
             record = dict(data["tasks"][0])
             answer = record.pop("content", "")
             sys.stderr.write(render(for_people(record)) + "\n")
-            print(visible(answer))
+            sys.stdout.write(f"{visible(answer)}\n" * bool(answer))
         else:
             self.show(data)
         self.collected(data)
@@ -10682,6 +10691,9 @@ TYPED: Mapping[str, str] = {
     ". Or pass `interrupt` true, which stops its turn first, or `fork` true, which goes on in a copy of the "
     "thread": ", or stop it with `PROGRAM stop ID...` first",
     "Nobody waits for this call any more. Its client has gone or cancelled it": "You stopped this",
+    "a relative one is taken from the server's": "a relative one is taken from here",
+    "Pass `worktree` true": "Add `-w`", "Pass `worktree: true`": "Add `-w`", " and call again": "",
+    "with `worktree: true`": "with `-w`", "`into: \"HEAD\"`": "`--into HEAD`",
     "`codex-mcp-swarm ": "`PROGRAM ", "Pass a task_id": "Name a task", "start the server with --": "add --"}
 ENTRIES: Mapping[str, str] = {"`:": ":", "`": "", ".": ": `"}
 ADVISING = frozenset({"advice", "blocked", "collect", "how", "note", "warnings"})
@@ -10976,7 +10988,9 @@ examples:
   codex-mcp-swarm reply 81d0 "Unite both versions" --update-from 2f9c""",
             arg("task_id", metavar="ID"), arg("prompt", metavar="PROMPT", help="`-`: on standard input"),
             of_tool("codex_reply", "update_from", "--update-from", metavar="TASK"),
-            of_tool("codex_reply", "fork", "--fork"), of_tool("codex_reply", "interrupt", "--interrupt"),
+            of_tool("codex_reply", "fork", "--fork"),
+            arg("-w", "--worktree", action="store_true", help="with --fork: the copy gets one of its own"),
+            of_tool("codex_reply", "interrupt", "--interrupt"),
             *RUN_OPTIONS, DETACH, JSON, flags=True)
 def command_reply(typed: Typed) -> int:
     hide_words("reply")

@@ -264,6 +264,20 @@ def test_the_answer_to_a_single_prompt_stands_alone_on_standard_output(typed, ro
     assert (task / "collected").exists()
 
 
+def test_where_there_is_no_answer_standard_output_is_empty(typed):
+    done = typed("run", "FAIL it broke")
+    assert (done.returncode, done.stdout) == (1, "") and "it broke" in done.stderr
+
+
+def test_a_copy_of_a_conversation_gets_a_worktree_of_its_own(typed):
+    task_id = typed("run", "-d", "-w", "WRITE a 1").stdout.strip()
+    typed("wait", task_id)
+    refused = typed("reply", task_id, "RECALL", "--fork")
+    assert refused.returncode == 1 and "Add `-w`" in refused.stderr
+    done = typed("reply", task_id, "RECALL", "--fork", "-w")
+    assert done.returncode == 0 and "WRITE a 1" in done.stdout
+
+
 def test_a_chain_from_a_file_runs_in_the_shell(typed, tmp_path):
     (tmp_path / "chain.json").write_text('[{"prompt": "SAY the plan"}, {"prompt": "SAY by {{result:0}}"}]')
     done = typed("run", "--file", str(tmp_path / "chain.json"), "--json")
@@ -364,7 +378,8 @@ def test_a_wait_for_all_ends_with_the_last_one_that_runs_or_is_queued(typed, ter
     screen = terminal("wait", "--all")
     screen.sees("1 queued, 1 running")
     gate.open()
-    assert screen.end() == 0 and all("Task %s succeeded" % task_id in screen.text for task_id in ids)
+    assert screen.end() == 0
+    assert re.findall("Task ([0-9a-f]{12}) succeeded", screen.text) == ids, "in the order of starting"
     done = typed("wait", "--all")
     assert (done.returncode, done.stdout, done.stderr) == (0, "No task is running.\n", "")
 

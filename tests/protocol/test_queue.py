@@ -18,7 +18,7 @@ def test_a_queued_task_says_its_place_and_is_cancelled_at_once(client, gate):
     second, third = c.begin("SAY 2"), c.begin("SAY 3")
     waiting = c.start_call("codex", {"prompt": "SAY 4"}, "t")
     told = eventually(lambda: c.progress("t"), what="progress")[0]["message"]
-    assert told == "0 of 1 done; `SAY 4` queued, `3rd of 3`"
+    assert told == "0 of 1 done; `SAY 4` queued (3rd of 3 in line)"
     record = c.status(third)
     assert (record["state"], record["progress"]["detail"]) == ("queued", "2nd of 3, at most 1 run at once")
     (cancelled,) = c.ok("codex_cancel", task_ids=[second])["tasks"]

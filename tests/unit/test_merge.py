@@ -561,6 +561,12 @@ def test_a_branch_of_the_callers_name_is_made_and_one_that_exists_is_refused(swa
         assert words in str(caught.value)
 
 
+def test_who_names_the_branch_that_is_checked_out_is_told_how_to_merge_into_it(swarm, worked):
+    with pytest.raises(cms.ToolError, match="There is a branch `main` already") as caught:
+        merge(swarm(), worked("echo 1 > a"), into="main")
+    assert '`into: "HEAD"`' in str(caught.value) and "rename" not in str(caught.value)
+
+
 def test_a_branch_named_codex_swarm_is_named_as_the_reason(swarm, worked, lines):
     s = swarm()
     ids = worked("echo 1 > a")

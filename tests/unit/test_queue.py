@@ -351,7 +351,7 @@ def test_what_a_failed_task_came_to_is_told_where_the_next_one_runs_anyway(swarm
     ids = app.start([{"prompt": "TELL half of it\nFAIL it broke"}, {"prompt": "SILENT"},
                      {"prompt": "x {{result:0}} y", "on_failure": "run"}, {"prompt": "{{result:0}}"}])
     assert [r["outcome"] for r in ended(app, ids)] == ["failed", "failed", "succeeded", "failed"]
-    assert got(app, ids[2]) == "x (Task %s did not succeed, it failed: it broke)\n\nhalf of it y" % ids[0]
+    assert got(app, ids[2]) == "x (Task %s did not succeed: it broke)\n\nhalf of it y" % ids[0]
 
 
 def test_that_a_task_left_no_message_or_was_lost_is_told(swarm, tasks, put):

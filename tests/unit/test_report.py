@@ -142,6 +142,14 @@ def test_the_command_sums_up_the_last_24_hours_and_writes_the_page_where_it_is_t
     assert "1 task: 1 succeeded" in Page(path.read_text(encoding="utf-8")).text
 
 
+def test_what_a_reply_adds_to_a_branch_is_summed_up_once(swarm):
+    app = swarm()
+    first = run(app, "WRITE a 1", worktree=True)
+    again = run(app, "SAY nothing more", task_id=first["task_id"])
+    other = run(app, "WRITE b 1", worktree=True)
+    assert cms.account([first, again, other]).endswith("; +2 -0 2 files")
+
+
 def test_without_a_task_the_command_says_how_to_name_older_ones(environment, capsys):
     assert cms.run_typed(["report"], os.environ) == 1
     said = capsys.readouterr()

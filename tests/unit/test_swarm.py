@@ -673,6 +673,16 @@ def test_a_thread_of_another_program_is_continued_with_the_servers_defaults(swar
     assert "model=d" in seen(app, threadId=stranger["threadId"], cwd=".")["argv"]
 
 
+def test_of_a_reply_to_a_turn_that_told_no_usage_nobody_says_that_it_was_begun_elsewhere(swarm):
+    app = swarm()
+    stopped = begin(app, "LINES 1", "SLEEP 1000")
+    working(stopped)
+    app.stop([stopped.task_id])
+    ended(app, [stopped.task_id])
+    (warning,) = run(app, "SAY x", task_id=stopped.task_id)["warnings"]
+    assert "usage of this turn is unknown" in warning and "elsewhere" not in warning
+
+
 def test_an_ephemeral_server_keeps_no_threads_and_says_so(swarm):
     app = swarm(ephemeral=True)
     first = run(app, "ARGV")
