@@ -310,8 +310,8 @@ RESOURCE_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32002, -32021, -3
 # record on disk can still be read; an unknown field in a newer record is ignored.
 class Maker(type):
     """Makes what typing.NamedTuple makes. That one compiles each annotation (Python 3.8 to 3.13), which takes
-    twice as long as all the rest: 10 to 20 ms at every start. Raises: KeyError for a field without a default
-    behind one that has it."""
+    longer than all else that it does: 10 to 20 ms at every start. Raises: KeyError for a field without a
+    default behind one that has it."""
 
     def __new__(cls, name: str, bases: Tuple[type, ...], body: Dict[str, Any]) -> Any:
         if not bases:
@@ -1703,9 +1703,21 @@ ADVICE: Mapping[FailureKind, Tuple[bool, str]] = {
 }
 
 
+# What advice says of a reply -> what to do instead where there is no thread.
+REPLIES: Mapping[str, str] = {"codex_reply continues the thread": "Start it again",
+                              "continue with codex_reply": "start it again"}
+
+
 def failure(kind: FailureKind, message: str, advice: str = "") -> Failure:
     retryable, general = ADVICE[kind]
     return Failure(kind, masked(clip(message, 2_000)), retryable, advice or general)
+
+
+def without_thread(advice: str) -> str:
+    """The same for a task that ended before Codex had opened a thread."""
+    for reply, again in REPLIES.items():
+        advice = advice.replace(reply, f"{again} (Codex had not opened a thread yet)")
+    return advice
 
 
 def not_begun(error: ToolError) -> Failure:
@@ -2891,7 +2903,9 @@ class Git(Means):
         """The names of what a repository's own configuration says beyond PLAIN. Raises: GitError; OSError
         when the system is exhausted."""
         odd: Set[str] = set()
-        for file in (f"{common}/config", f"{common}/config.worktree", f"{git_dir}/config.worktree"):
+        # `within` obeys those of the main checkout, also for a linked one
+        for file in dict.fromkeys(f"{of}/{name}" for of, name in (
+                (common, "config"), (common, "config.worktree"), (git_dir, "config.worktree"))):
             if os.path.lexists(file):
                 odd |= self._odd_in(self._settings_in(file))
         return sorted(odd)
@@ -3094,9 +3108,6 @@ def check_name(at: At, name: str) -> None:
     rows += at("worktree", "list", "--porcelain").split("\n")
     branches = [row.split("refs/heads/", 1)[1] for row in rows if row.startswith("branch refs/heads/")]
     taken = [branch for branch in branches if branch in names or branch.startswith(name + "/")]
-    if name in taken:
-        raise GitError(f"There is a branch `{clip(name, 100)}` already", "A merge makes a new one",
-                       "Pass another name; to merge into that branch, check it out and pass `into: \"HEAD\"`")
     if taken:
         raise GitError(f"No branch `{clip(name, 100)}` can be made",
                        f"There is a branch `{taken[0]}` already, and git takes only one of the two",
@@ -5689,7 +5700,8 @@ class Known:
 
     def __init__(self, task: TaskDir) -> None:
         self.task, self.tail = task, Tail(task.file("events.jsonl"))
-        self.watched = self.ended = False           # guarded by `Watch.changed`
+        self.watched = False                        # set by View.watch
+        self.ended = False                          # guarded by `Watch.changed`
         self.failed = False                         # set before `ended`
         self.buried = False                         # it was lost, and what it left running is killed
         self.name, self.place, self._looked_at = "", "", 0.0
@@ -5727,6 +5739,13 @@ class View:
             if task.task_id not in self._known:
                 self._known[task.task_id] = Known(task)
             return self._known[task.task_id]
+
+    def watch(self, task: TaskDir) -> Tuple[Known, bool]:
+        """(what is known of a task whose end a thread of this process waits for, whether one did already)."""
+        with self._lock:
+            known = self._known.setdefault(task.task_id, Known(task))
+            already, known.watched = known.watched, True
+        return known, already
 
     def running(self, task_id: str) -> Tuple[Optional[Known], bool]:
         """(what is known of a task unless it has ended or is gone, whether it failed). No file is looked at
@@ -5861,8 +5880,8 @@ class Watch:
     def __init__(self, view: View, host: Host, environ: Optional[Mapping[str, str]]) -> None:
         self.view, self.store, self.host = view, view.store, host
         self.environ = environ                      # for supervisors; None: that of this process
-        # Guards `watched` and `ended` of every Known. A watcher notifies when it sets one, and `wake` when a
-        # call was cancelled. Nothing is called or locked while it is held.
+        # Guards `ended` of every Known. A watcher notifies when it sets that, and `wake` when a call was
+        # cancelled. Nothing is called or locked while it is held.
         self.changed = threading.Condition()
         self.closing = False                        # set once: what is not launched yet is left to others
         # Task id -> how many answers with its result are on their way to a client: whoever sends them counts.
@@ -5872,11 +5891,9 @@ class Watch:
         """See that whoever waits learns of the end of this task. `child` is reaped then.
 
         Raises: ToolError when the system has no thread left."""
-        known = self.view.known(task)
-        with self.changed:
-            if known.watched:
-                return known
-            known.watched = True
+        known, already = self.view.watch(task)
+        if already:
+            return known
 
         def until_the_end() -> None:
             try:
@@ -5895,7 +5912,7 @@ class Watch:
                     self.host.log("ERROR", f"{task.task_id}: watcher failed", trace=True)
             finally:
                 with self.changed:
-                    known.ended = known.watched = True
+                    known.ended = True
                     self.changed.notify_all()
             if child is not None:
                 child.wait()                        # it has let go of the lock and is about to exit
@@ -6225,7 +6242,7 @@ class Thread(NamedTuple):
 
 class Mergeable(NamedTuple):
     """Ended tasks of one repository."""
-    tasks: Dict[str, Tuple[Spec, Optional[Outcome], Worktree]]
+    tasks: Dict[str, Tuple[Seen, Worktree]]     # with the commit of what each did
     common: str                         # git's directory that all have in common
     checkout: str                       # that they came from; empty where nothing tells
 
@@ -6594,7 +6611,7 @@ class Worktrees(Room):
             at = self.bounds.checkout(cwd)
             commit = at.base_commit(base)
             self.bounds.check_allowed(at.cwd)
-            if carry and commit != at.base_commit():
+            if carry and base != "HEAD" and commit != at.base_commit():
                 raise GitError("`include_changes` does not go with that `base`",
                                "The changes were made on top of HEAD, which is another commit",
                                "Leave one of the two out")
@@ -6678,7 +6695,6 @@ class Worktrees(Room):
             os.close(private(os.path.join(self.config.worktree_dir, OURS), os.O_WRONLY | os.O_CREAT))
 
     def first_checkout(self, common: str) -> str:
-        self.bounds.check_settings(common, common)
         rows = self.git.within(common)("worktree", "list", "--porcelain")
         return rows.split("\n")[0][len("worktree "):]
 
@@ -7083,34 +7099,34 @@ class Merger(Room):
     def mergeable(self, task_ids: Sequence[str]) -> Mergeable:
         """Raises: ToolError; OSError when the system is exhausted."""
         tasks = {task_id: self._ended_tree(task_id) for task_id in dict.fromkeys(task_ids)}
-        common = common_of(next(iter(tasks.values()))[2])
-        for task_id, (_, _, tree) in tasks.items():
+        common = common_of(next(iter(tasks.values()))[1])
+        for task_id, (_, tree) in tasks.items():
             if common_of(tree) != common:
                 raise ToolError(f"Task {task_id} cannot be merged",
                                 f"It belongs to the repository {common_of(tree)}, the others to {common}",
                                 "Merge the tasks of one repository at a time")
-        checkouts = (spec.checkout for spec, _, _ in tasks.values() if spec.checkout)
+        checkouts = (seen.spec.checkout for seen, _ in tasks.values() if seen.spec.checkout)
         return Mergeable(tasks, common, next(checkouts, ""))
 
     def incoming(self, ended: Mergeable, at: At) -> Incoming:
         """What the tasks have on their branches now, looked for from `at` in their repository. Raises: as
         `mergeable`."""
-        head, tips = self._newest(at, [tree for _, _, tree in ended.tasks.values()])
+        head, tips = self._newest(at, [tree for _, tree in ended.tasks.values()])
         parts, warnings = {}, []            # type: Dict[str, Part], List[str]
-        for (task_id, (spec, outcome, tree)), tip in zip(ended.tasks.items(), tips):
+        for (task_id, (seen, tree)), tip in zip(ended.tasks.items(), tips):
             before = parts[tree.branch].task_ids if tree.branch in parts else ()    # of the same thread
-            parts[tree.branch] = Part((*before, task_id), f"task {task_id}", spec.title or "Codex task",
+            parts[tree.branch] = Part((*before, task_id), f"task {task_id}", seen.spec.title or "Codex task",
                                       tip, *tree.share)
-            warnings += _surprises(task_id, outcome, tree)
+            warnings += _surprises(task_id, seen.status.outcome, tree)
         for branch, part in parts.items():
-            results = {ended.tasks[task_id][2].head for task_id in part.task_ids}
+            results = {ended.tasks[task_id][1].head for task_id in part.task_ids}
             reply = part.head, Outcome.SUCCEEDED
             if part.head not in results and self.watch.last_home(self.view.of(part.task_id), branch) != reply:
                 warnings.append(f"`{branch}` has gone on since {part.name} ended: all of it counts")
         return Incoming(list(parts.values()), head, warnings)
 
-    def _ended_tree(self, task_id: str) -> Tuple[Spec, Optional[Outcome], Worktree]:
-        """A task whose work can be merged. Raises: ToolError."""
+    def _ended_tree(self, task_id: str) -> Tuple[Seen, Worktree]:
+        """A task whose work can be merged, and the worktree with the commit of that. Raises: ToolError."""
         what = f"Task {task_id} cannot be merged"
         seen = self.view.of(task_id).whole(what)
         tree = seen.worktree
@@ -7126,7 +7142,7 @@ class Merger(Room):
             raise ToolError(what, f"Its work was not committed: {why}. It is in `{tree.path}`",
                             "A codex_reply to it commits it at its end")
         self.watch.check_idle(tree.path, what)
-        return seen.spec, seen.status.outcome, tree._replace(head=head)
+        return seen, tree._replace(head=head)
 
     @staticmethod
     def _newest(at: At, trees: Sequence[Worktree]) -> Tuple[Optional[str], List[str]]:
@@ -7183,6 +7199,9 @@ class Merger(Room):
         if not fits or name.startswith("-"):
             raise ToolError(f"`into`: `{clip(name, 100)}` cannot be the name of a branch",
                             "See git-check-ref-format(1)", "Pass another name, or \"HEAD\"")
+        if at.commit_of(f"refs/heads/{name}"):
+            raise ToolError(f"There is a branch `{clip(name, 100)}` already", "`into` names a new one",
+                            "Pass another name; to merge into that, check it out and pass `into: \"HEAD\"`")
         check_name(at, name)
 
     def _conflicts(self, onto: str, parts: Sequence[Part], merged: Merged, desk: Desk,
@@ -7774,8 +7793,8 @@ class Starter(Room):
 
 def _ended(record: TaskRecord, report: Report) -> TaskRecord:
     why = report.failure
-    if why and not report.thread_id and "codex_reply" in why.advice:
-        why = why._replace(advice="Codex had not opened a thread yet: start it again, if it is still wanted.")
+    if why and not report.thread_id:
+        why = why._replace(advice=without_thread(why.advice))
     return record._replace(
         content=report.content, structured=report.structured, failure=why, sandbox=report.sandbox,
         model=report.model, usage=report.usage, outside_write_paths=report.outside_write_paths,
@@ -10592,6 +10611,10 @@ class Typed:
     def swarm(self) -> Swarm:
         return Swarm(self.config, Host(self.config.log_file, self.config.log_level), self.environ)
 
+    def in_file(self) -> List[str]:
+        """The arguments that stand in its file, if anywhere."""
+        return [name for name in OPTIONS if self["file"] and (self[name] is None or self[name] is False)]
+
     def asks(self, tool: str, **more: Any) -> Any:
         """What a tool says to those of the options that it knows, and to `more`. Raises: ToolError."""
         known = {name: self[name] for name in TOOLS[tool].args["properties"]}
@@ -10699,9 +10722,9 @@ ENTRIES: Mapping[str, str] = {"`:": ":", "`": "", ".": ": `"}
 ADVISING = frozenset({"advice", "blocked", "collect", "how", "note", "warnings"})
 
 
-def for_people(said: Any, key: str = "advice", about: str = "", in_file: bool = False) -> Any:
-    """The same in the words of the command line, where it says what to do next, `about` which task; what is
-    wrong `in_file` stays in the words of that."""
+def for_people(said: Any, key: str = "advice", about: str = "", in_file: Container[str] = ()) -> Any:
+    """The same in the words of the command line, where it says what to do next, `about` which task. Arguments
+    that stand `in_file` keep their names."""
     if key == "reply":
         update = ("--update-from", said["update_from"]) if "update_from" in said else ()
         return shell_words([*this_program(), key, said["task_id"], said["prompt"], *update])
@@ -10714,10 +10737,9 @@ def for_people(said: Any, key: str = "advice", about: str = "", in_file: bool = 
     program, named = shell_words(this_program()), set(re.findall(rf"\b[Tt]ask ({TASK_ID})", said))
     task_id = about or "".join(named) * (len(named) == 1)
     said = re.sub(r"`tasks\[(\d+)\](`:?|\.)", lambda at: f"task {int(at[1]) + 1}" + ENTRIES[at[2]], said)
-    if in_file:
-        return said
-    typed = lambda at: re.sub(r"\bID(\.\.\.)?", task_id or r"\g<0>", TYPED[at[0]]).replace("PROGRAM", program)
-    return re.sub("|".join(sorted(map(re.escape, TYPED), reverse=True)), typed, said)
+    words = {text: word for text, word in TYPED.items() if text.strip("`").split(".")[-1] not in in_file}
+    typed = lambda at: re.sub(r"\bID(\.\.\.)?", task_id or r"\g<0>", words[at[0]]).replace("PROGRAM", program)
+    return re.sub("|".join(sorted(map(re.escape, words), reverse=True)), typed, said)
 
 
 def typed_in(name: str) -> str:
@@ -11593,12 +11615,13 @@ def _demo_repository(swarm: Swarm, place: str) -> str:
 def _tell_demo(swarm: Swarm, repo: str) -> int:
     """Who collides, what fits, how the rest is united. Returns 0 when all succeeded."""
     count = re.compile(r"\d+ of \d+ done[^;]*; ")        # of those that are left
-    told = [""]
+    last = ""
 
     def tell(text: str, *_: int) -> None:
-        told.append(visible(count.sub("", text, 1)))
-        if told[-1] != told[-2]:                        # each further wait begins with what is known
-            print(f"  {told[-1]}", flush=True)
+        nonlocal last
+        before, last = last, visible(count.sub("", text, 1))
+        if last != before:                              # each further wait begins with what is known
+            print(f"  {last}", flush=True)
     call = Call(tell=tell)
 
     def play(*words: str) -> int:
@@ -11816,7 +11839,7 @@ def run_typed(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except KeyboardInterrupt:
         return 130
     except (ToolError, OSError) as error:
-        in_file = isinstance(error, WrongArgument) and bool(typed and typed["file"])
+        in_file = typed.in_file() if typed else ()
         said = said_of(error) if isinstance(error, OSError) else for_people(str(error), in_file=in_file)
         if not isinstance(error, BrokenPipeError):          # `| head`: who reads has had enough
             sys.stderr.write(f"codex-mcp-swarm: {visible(said)}\n")

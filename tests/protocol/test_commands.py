@@ -326,13 +326,17 @@ def test_advice_names_the_task_that_it_is_about(typed, ended):
     assert "logs %s`" % ended[1] in told and " ID" not in told
 
 
-@pytest.mark.parametrize("entry, words", [
-    ({"promt": "a"}, "task 1: `promt` is not an argument (did you mean `prompt`?)"),
-    ({"prompt": "a", "worktre": True}, "(did you mean `worktree`?)"),
-    ({"prompt": "a", "timeout_s": "3"}, "task 1: `timeout_s` must be a number")])
-def test_what_is_wrong_in_a_file_is_told_in_the_words_of_the_file(typed, entry, words):
-    done = typed("run", "--file", "-", stdin=json.dumps([entry]))
-    assert done.returncode == 2 and words in done.stderr
+@pytest.mark.parametrize("entry, flags, words", [
+    ({"promt": "a"}, [], "task 1: `promt` is not an argument (did you mean `prompt`?)"),
+    ({"worktre": True}, [], "(did you mean `worktree`?)"),
+    ({"timeout_s": "3"}, [], "task 1: `timeout_s` must be a number"),
+    ({"cwd": "/nowhere"}, [], "`cwd`: /nowhere does not exist"),
+    ({"worktree": {"base": "no"}}, [], "`worktree` is not possible: `base`: `no` names no commit"),
+    ({}, ["--timeout=-4"], "`--timeout` must be"), ({}, ["-C", ""], "`-C` ")])
+def test_what_is_wrong_in_a_file_is_told_in_the_words_of_the_file_and_a_flag_beside_it_as_typed(
+        typed, entry, flags, words):
+    done = typed("run", "--file", "-", *flags, stdin=json.dumps([{"prompt": "a", **entry}]))
+    assert done.returncode in (1, 2) and words in done.stderr, done.stderr
 
 
 @pytest.mark.skipif(not cms.LINUX, reason="elsewhere a process cannot change what ps shows of it")

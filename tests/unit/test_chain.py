@@ -51,7 +51,7 @@ def test_a_worktree_begins_with_the_snapshot_of_a_task_that_runs_and_is_made_the
     tree = record["worktree"]
     assert (record["state"], tree["base"]) == ("queued", "task:" + first)
     assert not os.path.exists(tree["path"]) and tree["branch"] not in branches(repo)
-    with pytest.raises(cms.ToolError, match="Its worktree is made when it begins. Wait until it has begun\\.$"):
+    with pytest.raises(cms.ToolError, match="is made when it begins. Wait until it has begun\\.$"):
         app.diff(second, None, "stat", ())
     gate.open()
     before, after = (record["worktree"] for record in ended(app, [first, second]))

@@ -323,9 +323,10 @@ def reply(app, task_id, **more):
     (lost_trash, lambda app, task_id: list(app.sweep())),
     (lost_tip, lambda app, task_id: reply(app, task_id, fork=True, worktree=True)),
     (lost_with_its_worktree, lambda app, task_id: reply(app, task_id)),
+    (lost_tip, lambda app, task_id: cms.codex_review(app, {"commit": "codex-swarm/" + task_id}, cms.Call())),
     (lost_tip_of_another,
      lambda app, task_id: reply(app, task_id, update_from=other_than(task_id, mergeable(app))))],
-    ids=["merge", "diff with a branch", "diff", "sweep", "copy", "worktree made again", "update"])
+    ids=["merge", "diff with a branch", "diff", "sweep", "copy", "worktree made again", "review", "update"])
 @pytest.mark.parametrize("file", ["config", "config.worktree"])
 def test_nothing_that_a_task_wrote_into_the_configuration_is_run(
         swarm, worked, lines, tmp_path, file, lose, act):

@@ -184,7 +184,13 @@ def test_nobody_is_told_to_reply_where_codex_has_not_opened_a_thread(swarm, repo
     (record,) = ended(app, [task_id])
     advice = record["failure"]["advice"]
     assert record["outcome"] == outcome and "threadId" not in record
-    assert "start it again" in advice and "codex_reply" not in advice
+    assert "Start it again" in advice and ("longer `timeout_s`" in advice) == (outcome == "timed_out")
+
+
+def test_all_advice_can_be_given_where_codex_has_not_opened_a_thread():
+    assert len([advice for _, advice in cms.ADVICE.values() if "codex_reply" in advice]) > 5
+    for _, advice in (*cms.ADVICE.values(), (False, cms.IDLE)):
+        assert "codex_reply" not in cms.without_thread(advice)
 
 
 def test_of_a_single_task_a_worktree_that_cannot_be_made_is_an_error_and_leaves_nothing(swarm, root, repo):
@@ -339,6 +345,7 @@ def test_a_look_that_began_before_a_task_was_born_does_not_forget_that_its_end_i
     app = swarm()
     runs, = app.start([{"prompt": gate.wait}])
     watched, _ = app.view.running(runs)
+    assert app.watch.begin(app.store.get(runs)) is watched
     app.view.forget(but=())                             # what a look found that listed nothing yet
     assert watched.watched and app.view.running(runs)[0] is watched
     gate.open()
