@@ -1808,6 +1808,7 @@ class Host:
         self._code: Any = None              # CODE in a file, from the first launch on that needs it
         self.called_off: Optional[Callable[[], str]] = None     # of a supervisor: why a command is to end
         self.forker: Optional[Forker] = None    # of a server
+        self._running: Dict[Any, Callable[[], Any]] = {}        # command -> whether it hangs
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
@@ -1848,6 +1849,7 @@ class Host:
         stdout = subprocess.PIPE if keep_out else subprocess.DEVNULL
         child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=stdout,
                                  stderr=subprocess.PIPE, start_new_session=True, pass_fds=fds)
+        self._running[child] = hangs
         began, spent, why = self.monotonic(), 0.0, ""
         said: Optional[bytes] = stdin
         while True:
@@ -1861,8 +1863,15 @@ class Host:
                 out, err = b"", f"fatal: gave up after {spent:.0f} s{why}".encode()
                 self._end(child)
                 break
+        del self._running[child]
         return Done(child.returncode, (out or b"").decode("utf-8", "surrogateescape"),
                     err.decode("utf-8", "replace"))
+
+    def end_what_hangs(self) -> None:
+        """Kill those commands that hang, before we end: nobody else would."""
+        for child, hangs in list(self._running.items()):
+            if child.poll() is None and hangs():
+                self.signal_group(child.pid, signal.SIGKILL)
 
     def lock(self, fd: int, limit_s: float = float("inf")) -> str:
         """Lock what is open, in the order in which the kernel wakes who waits. Whoever may be called off lets
@@ -2564,9 +2573,18 @@ def repository_of(directory: str) -> Tuple[str, str]:
 
 
 def leads_to(directory: str, name: str) -> str:
-    """Where a file of git's with a path in it leads, empty for none."""
-    word = text_in(os.path.join(directory, name))[:8192].rstrip("\n")
-    return os.path.realpath(os.path.join(directory, re.sub("^gitdir: ", "", word))) if word else ""
+    """Where `.git` or `commondir` in `directory` leads, empty for nowhere: to the byte as git reads it, or
+    another place would be judged than it obeys. Source: setup.c of git 2.39. Raises: GitError; OSError when
+    the system is exhausted."""
+    path = os.path.join(directory, name)
+    with suppress_unless_exhausted(OSError), open(os.path.realpath(path), "rb", opener=private) as f:
+        text = f.read(SETTINGS_BYTES + 1)
+        if len(text) > SETTINGS_BYTES:
+            raise GitError(f"{path} is too large", "There is one path in it, for git", "Look at it")
+        mark, word = b"gitdir: " * (name == ".git"), text.rstrip(b"\r\n").partition(b"\0")[0]
+        if word.startswith(mark) and word != mark:
+            return os.path.realpath(os.path.join(directory, os.fsdecode(word[len(mark):])))
+    return ""
 
 
 def common_of(tree: Worktree) -> str:
@@ -3228,7 +3246,10 @@ class Trees:
         git_dir = at("rev-parse", "--absolute-git-dir")
         places = (git_dir, leads_to(git_dir, "commondir") or git_dir)
         modules = (os.path.join(place, "modules", name) for place in places)
-        sources = (self.git.at(module, GIT_DIR=module) for module in modules if os.path.isdir(module))
+        plain = lambda module: not os.path.lexists(os.path.join(module, "commondir")) and \
+            {*self.git.odd_settings(module, module)} <= {"core.worktree"}       # else git may run a program
+        sources = (self.git.at(module, GIT_DIR=module) for module in modules
+                   if os.path.isdir(module) and plain(module))
         source = next((source for source in sources if source.commit_of(commit)), None)
         if source is None:
             return False
@@ -3957,9 +3978,11 @@ class Forward:
                             f"the merged commit is {commit}")
         state = f"git was cut off: HEAD of {top} is {at.commit_of('HEAD')}, and not {commit}; " \
                 f"what it holds is not in {in_words(some(left))}"
+        lock = os.path.join(at.git_dir, "index.lock")
+        first = f"remove {lock}, which it left, and " if os.path.lexists(lock) else ""
         return GitError(what, f"{why}. {state}", "Nothing was put back, so that no edit is lost. To go back, "
-                        f"run `git stash push --include-untracked` in {top}: what lies there and is not "
-                        "committed is in the stash then")
+                        f"{first}run `git stash push --include-untracked` in {top}: what lies there and is "
+                        "not committed is in the stash then")
 
 
 class Clearing:
@@ -5920,8 +5943,10 @@ class Watch:
             threading.Thread(target=until_the_end, name=f"watch-{task.task_id}", daemon=True).start()
         except RuntimeError:
             known.watched = False
-            raise ToolError("Too many tasks are being waited for",
-                            "The system has no thread left for another", "Wait for fewer tasks at once")
+            raise ToolError(f"Nobody can wait for task {task.task_id} now",
+                            "The system has no thread left for another",
+                            "It goes on, as does whatever was started: codex_status lists it. Wait for fewer "
+                            "tasks at once")
         return known
 
     def _bury(self, known: Known) -> None:
@@ -6421,9 +6446,17 @@ class Bounds(Room):
         self.check_settings(at.git_dir, at.common)
         return at
 
-    def check_worktree(self, tree: Worktree) -> None:
-        """Raises: as check_settings, for the worktree of a task."""
-        self.check_settings(tree.git_dir, common_of(tree))
+    def check_worktree(self, git_dir: str) -> None:
+        """As check_settings, for the worktree of a task. Raises: as that, and where git would obey what is
+        configured in another repository."""
+        git_dir = os.path.realpath(git_dir)
+        common = os.path.dirname(os.path.dirname(git_dir))
+        there = leads_to(git_dir, "commondir") if os.path.isdir(git_dir) else common
+        if there != common:
+            raise GitError(f"{git_dir} does not belong to {common} any more",
+                           f"Its `commondir` leads to {there or 'nowhere'}, and git would do what that says",
+                           "Look who wrote that; git puts `../..` there")
+        self.check_settings(git_dir, common)
 
     def check_settings(self, git_dir: str, common: str) -> None:
         """Of what a task could write, only what is plain is obeyed; codex keeps a `.git` from it where that
@@ -6839,7 +6872,7 @@ class Compare(Room):
             with contextlib.suppress(ToolError, *UNREADABLE):
                 tree = spec.worktree
                 if tree:
-                    bounds.check_worktree(tree)
+                    bounds.check_worktree(tree.git_dir)
                 at = git.checkout(tree.git_dir, tree.path) if tree else bounds.checkout(top)
                 changes = at.changes("--untracked-files=all")[0] if not others else ()
                 found[spec.task_id] = frozenset(
@@ -6893,7 +6926,7 @@ class Compare(Room):
         cwd = seen.spec.cwd
         self.bounds.check_allowed(cwd)
         if seen.worktree:
-            self.bounds.check_worktree(seen.worktree)
+            self.bounds.check_worktree(seen.worktree.git_dir)
             return seen, self.git.within(common_of(seen.worktree))
         if not os.path.isdir(cwd) or not top_of(cwd):
             said = f". Codex said that it edited {in_words(some(seen.files))}" if seen.files else ""
@@ -7334,7 +7367,7 @@ class Planner(Room):
                             "The thread itself works there",
                             "Pass `worktree` true: the copy gets its own, from what is committed there")
         seen = self.view.of(owner.task_id)
-        self.bounds.check_worktree(tree)
+        self.bounds.check_worktree(tree.git_dir)
         tip = Clearing(self.git, seen.worktree or tree).tip()
         if tip is None:
             raise ToolError(f"`{tree.branch}` is gone", "There is nothing that a copy could begin with",
@@ -7406,7 +7439,7 @@ class Planner(Room):
     def _there_now(self, tree: Worktree) -> str:
         """The commit in a worktree that a task is to go on in; empty where there is none to be found. Raises:
         ToolError."""
-        self.bounds.check_worktree(tree)
+        self.bounds.check_worktree(tree.git_dir)
         end_update(self.git, tree)
         with contextlib.suppress(GitError):
             return self.git.within(tree.git_dir).commit_of("HEAD") or ""
@@ -7969,7 +8002,7 @@ class Sweep(Room):
         if not os.path.lexists(path) and not os.path.exists(os.path.join(trees, OURS)):
             raise ToolError(f"`{trees}` is not there, or not ours", "It may be on a disk that is not mounted",
                             "Mount it; if it was deleted, the next worktree makes it anew")
-        self.bounds.check_worktree(tree)            # a look runs filters
+        self.bounds.check_worktree(tree.git_dir)            # a look runs filters
         return Clearing(self._git(), tree, self.ignored, self.merged)
 
     def _ended_at(self, task: TaskDir) -> float:
@@ -8007,7 +8040,7 @@ class Sweep(Room):
         self._measure(act, path)
         git_dir = leads_to(path, ".git")
         if git_dir:
-            self.bounds.check_settings(git_dir, os.path.dirname(os.path.dirname(git_dir)))
+            self.bounds.check_worktree(git_dir)
         scrap(self._git(), path, max(VERIFY_S, self.max_age_s or float("inf")), not act, never_ran)
         return ["A server was killed while it made this, or tried a merge here"]
 
@@ -10906,6 +10939,7 @@ def serve(config: Config, environ: Mapping[str, str]) -> int:
     Tasks go on."""
     def end() -> None:
         server.drain()
+        host.end_what_hangs()
         os._exit(0)             # threads may be anywhere; the interpreter's own end would trip over them
 
     def end_on_signal() -> None:
@@ -11837,6 +11871,8 @@ def run_typed(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"codex-mcp-swarm: {visible(for_people(clip(error.what, 500)))}\n")
         return 2
     except KeyboardInterrupt:
+        if typed:
+            typed.swarm.host.end_what_hangs()
         return 130
     except (ToolError, OSError) as error:
         in_file = typed.in_file() if typed else ()

@@ -1,7 +1,10 @@
 """codex_diff as a client sees it."""
+import contextlib
+import os
+
 import pytest
 
-from client import text_of
+from client import eventually, text_of
 
 
 @pytest.fixture
@@ -47,3 +50,25 @@ def test_the_text_says_the_same(client):
 def test_a_wrong_argument_is_refused_in_words(client, arguments, words):
     text = client().refused("codex_diff", arguments)
     assert [w for w in words if w not in text] == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="/proc tells who works where")
+def test_a_git_that_waits_for_a_pipe_in_a_worktree_does_not_outlive_the_server(client, gate):
+    def there():
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open("/proc/%s/cmdline" % pid, "rb") as f:
+                found += [pid] * (f.read(4) == b"git\0" and os.readlink("/proc/%s/cwd" % pid) == top)
+        return found
+
+    c = client()
+    task_id = c.begin("SHELL mkdir d; mkfifo d/.gitignore", gate.wait, worktree=True)
+    top = c.status(task_id)["worktree"]["path"]
+    pipe = os.path.join(top, "d", ".gitignore")
+    eventually(lambda: os.path.exists(pipe), what="the pipe")
+    c.start_call("codex_diff", {"task_id": task_id})
+    eventually(there, what="a git that waits")
+    assert c.close() == 0
+    os.unlink(pipe)
+    eventually(lambda: not there(), what="its end")
+    gate.open()

@@ -3,6 +3,8 @@ touched or run."""
 import errno
 import os
 import pathlib
+import shutil
+import subprocess
 
 import pytest
 
@@ -374,6 +376,26 @@ def test_an_empty_dot_git_above_a_directory_is_no_repository(repo, tmp_path):
     assert not cms.top_of(str(tmp_path / "plain")) and cms.repository_of(str(tmp_path / "plain"))[1] == "/"
     assert cms.top_of(str(repo / "sub")) == str(repo)
     assert cms.repository_of(str(repo / "sub")) == (str(repo / ".git"), str(repo))
+
+
+@pytest.mark.parametrize("text", [
+    b"x\n", b"x", b"x\r\n", b"x\n\n", b"x\r", b"gitdir: x\n", b" x\n", b"\xff\n", b"x\0y\n",
+    b"./" * 5000 + b"x\n"])
+@pytest.mark.parametrize("name", ["commondir", ".git"])
+def test_where_a_file_of_gits_leads_is_read_to_the_byte_as_git_reads_it(repo, tmp_path, name, text):
+    top = tmp_path / "top"
+    inside = top / ".git" if name == "commondir" else top
+    inside.mkdir(parents=True)
+    (inside / name).write_bytes(text if name == "commondir" else b"gitdir: " + text)
+    (inside / "HEAD").write_text("ref: refs/heads/main\n")
+    for place in b"x", b"x\r", b"gitdir: x", b" x", b"\xff", b"x\0"[:1]:
+        shutil.copytree(os.fsencode(repo / ".git"), os.fsencode(inside) + b"/" + place, dirs_exist_ok=True)
+    asked = ("git", "-C", str(top), "rev-parse", "--path-format=absolute", "--git-common-dir")
+    done = subprocess.run(asked, stdout=subprocess.PIPE, timeout=60)
+    too_long_for_git = name == ".git" and len(text) > 4096
+    assert done.returncode == (128 if too_long_for_git else 0)
+    if not too_long_for_git:
+        assert os.fsencode(cms.leads_to(str(inside), name)) == os.path.realpath(done.stdout[:-1])
 
 
 @pytest.mark.parametrize("key, plain", [

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -341,6 +342,25 @@ def test_nothing_that_a_task_wrote_into_the_configuration_is_run(
     with contextlib.nullcontext() if lose is lost_trash else refused:      # a sweep goes on with the others
         act(swarm(), task_id)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("act", [
+    lambda app, task_id: reply(app, task_id), lambda app, task_id: app.diff(task_id, None, "stat", ()),
+    lambda app, task_id: list(app.sweep(merged=True))], ids=["reply", "diff", "sweep"])
+def test_nothing_is_run_that_another_repository_configures_to_which_a_task_led_its_worktree(
+        swarm, worked, lines, tmp_path, act):
+    (task_id,), mark, evil = worked("echo 1 > one"), tmp_path / "ran", tmp_path / "evil"
+    tree = swarm().record(task_id)["worktree"]
+    shutil.copytree(str(lines / ".git"), str(evil), symlinks=True)
+    sh(lines, "git", "config", "--file", str(evil / "config"), "filter.e.clean", "touch '%s'; cat" % mark)
+    (evil / "info" / "attributes").write_text("* filter=e\n")
+    (lines / ".git" / "worktrees" / task_id / "commondir").write_text("%s\n" % evil)
+    os.utime(os.path.join(tree["path"], "one"), (0, 0))
+    try:
+        said = str([thing.notes for thing in act(swarm(), task_id)])        # a sweep goes on with the others
+    except cms.ToolError as error:
+        said = str(error)
+    assert "`commondir` leads to %s" % evil in said and not mark.exists()
 
 
 @pytest.fixture
@@ -892,6 +912,22 @@ def test_a_dry_run_does_not_run_the_verify_command(swarm, worked, lines, tmp_pat
     s = swarm(merge_verify="touch %s" % (tmp_path / "ran"))
     merge(s, worked("echo 1 > a"), dry_run=True)
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_way_back_from_a_merge_that_was_killed_names_the_lock_that_git_left(swarm, worked, lines):
+    """git is killed by the filter of a file that it writes."""
+    s = swarm()
+    ids = worked("echo 1 > a; echo 1 > x.bin")
+    sh(lines, "git", "config", "filter.f.smudge", "kill -9 $PPID; cat")
+    (lines / ".git" / "info" / "attributes").write_text("*.bin filter=f\n")
+    with pytest.raises(cms.ToolError) as caught:
+        merge(s, ids, into="HEAD")
+    lock = lines / ".git" / "index.lock"
+    assert lock.exists() and "To go back, remove %s, which it left, and run" % lock in str(caught.value)
+    lock.unlink()
+    sh(lines, "git", "config", "--unset", "filter.f.smudge")
+    sh(lines, "git", "stash", "push", "-q", "--include-untracked")
+    assert sh(lines, "git", "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize("hinder", ["a lock", "a filter"])

@@ -3,6 +3,7 @@ import concurrent.futures
 import http.server
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -470,6 +471,26 @@ def test_a_submodule_that_the_repository_does_not_have_stays_empty_and_nothing_i
     (tmp_path / "gone").rename(tmp_path / "library")            # it could be fetched now
     tree = make()
     assert os.listdir(os.path.join(tree.path, "sub")) == [] and tree.submodules == {}
+
+
+@pytest.mark.parametrize("where", ["config", "elsewhere"])
+def test_no_program_is_run_that_a_submodules_own_configuration_names(with_submodule, make, tmp_path, where):
+    """A commit that is not there would be fetched."""
+    module, mark = with_submodule / ".git" / "modules" / "a" / "library", tmp_path / "ran"
+    obeyed = module / "config"
+    if where == "elsewhere":
+        shutil.copytree(str(module), str(tmp_path / "elsewhere"))
+        (module / "commondir").write_text("%s\n" % (tmp_path / "elsewhere"))
+        obeyed = tmp_path / "elsewhere" / "config"
+    for key, value in (("extensions.partialClone", "origin"), ("core.repositoryformatversion", "1"),
+                       ("remote.origin.promisor", "true"), ("remote.origin.url", str(with_submodule)),
+                       ("remote.origin.uploadpack", "touch '%s'; false" % mark)):
+        sh(with_submodule, "git", "config", "--file", str(obeyed), key, value)
+    for top in module, obeyed.parent:
+        shutil.rmtree(str(top / "objects"))
+        (top / "objects").mkdir()
+    tree = make()
+    assert not mark.exists() and tree.submodules == {}
 
 
 def test_files_in_the_place_of_a_submodule_that_is_not_checked_out_are_named(with_submodule, make, tmp_path):
