@@ -351,7 +351,7 @@ def test_a_prompt_that_was_typed_is_in_no_process_list_while_its_task_runs(typed
     secret = "SAY secret%s\n" % os.urandom(8).hex()
     how = {"env": fake, "cwd": str(repo), "stdout": subprocess.PIPE}
     run = subprocess.run(command("run", "-d", secret + gate.wait), timeout=LIMIT_S, **how).stdout.decode()
-    eventually(lambda: record(typed, run.strip()).get("threadId"), what="a thread that a reply can go on with")
+    eventually(lambda: record(typed, run.strip()).get("threadId"), what="a thread to go on with")
     assert secret.strip() not in shown()
     reply = subprocess.Popen(command("reply", "--interrupt", run.strip(), secret + gate.wait), **how)
     try:
