@@ -8424,7 +8424,7 @@ class Swarm:
             task_id, spec.title or None, status.state, status.outcome, seen.thread_id,
             worktree=tree and shown(tree), codex_home=spec.arguments.get("codex_home"),
             on_limit=spec.arguments.get("on_limit"), attempts=status.attempts,
-            started_at=round(spec.created_at, 3))
+            started_at=round(spec.created_at, 6))       # in a millisecond several may start
         record = _ended(record, report) if report else _running(record, seen, self.host.now())
         if spec.review and report:              # whose usage codex counts as nothing
             record = record._replace(findings=tuple(comments_in(report.content or "")), usage=None)
@@ -10748,7 +10748,7 @@ TYPED: Mapping[str, str] = {
     "thread": ", or stop it with `PROGRAM stop ID...` first",
     "Nobody waits for this call any more. Its client has gone or cancelled it": "You stopped this",
     "a relative one is taken from the server's": "a relative one is taken from here",
-    "Pass `worktree` true": "Add `-w`", "Pass `worktree: true`": "Add `-w`", " and call again": "",
+    "Pass `worktree` true": "Add `-w`", " and call again": "",
     "with `worktree: true`": "with `-w`", "`into: \"HEAD\"`": "`--into HEAD`",
     "`codex-mcp-swarm ": "`PROGRAM ", "Pass a task_id": "Name a task", "start the server with --": "add --"}
 ENTRIES: Mapping[str, str] = {"`:": ":", "`": "", ".": ": `"}

@@ -350,6 +350,18 @@ def test_importing_it_compiles_no_annotation_of_a_record(imported):
     assert imported[0].stdout.decode().splitlines()[1] == "True ['Optional[str]']"      # that of the test
 
 
+def test_whatever_is_told_otherwise_to_people_is_said_somewhere():
+    tree = ast.parse(SOURCE)
+    tables = [node for node in tree.body if isinstance(node, ast.AnnAssign) and node.target.id == "TYPED"]
+    assert len(tables) == 1
+    there = set(ast.walk(tables[0]))
+    said = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in there
+            and isinstance(node.value, str)]
+    for words in filter(lambda key: " " in key, cms.TYPED):
+        for part in words.split(". "):
+            assert any(part in text for text in said), "nothing says %r" % part
+
+
 # -- Python 3.8 ---------------------------------------------------------------------------------------
 def pythons_files():
     return [p for p in tracked() if p.suffix == ".py"

@@ -371,6 +371,26 @@ def test_a_poll_opens_neither_lock_nor_record_of_a_task_whose_end_its_server_wai
     ended(app, [runs])
 
 
+def test_tasks_of_one_call_tell_in_which_order_they_were_started(swarm):
+    app = swarm()
+    ids = app.start([{"prompt": "SAY x"}] * 5)
+    assert sorted(ids, key=lambda task_id: app.record(task_id)["started_at"]) == ids
+    assert len({app.record(task_id)["started_at"] for task_id in ids}) == 5
+
+
+def test_without_a_thread_left_a_waiting_call_names_the_task_that_goes_on(swarm, gate, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+    app = swarm()
+    with monkeypatch.context() as m:
+        m.setattr(threading.Thread, "start", refuse)
+        runs, = app.start([{"prompt": gate.wait}])
+        with pytest.raises(ToolError, match="task %s now.*It goes on.*codex_status" % runs):
+            app.wait([runs], WAIT_S, cms.Call())
+    gate.open()
+    assert ended(app, [runs])[0]["outcome"] == "succeeded"
+
+
 def test_when_a_task_cannot_be_launched_those_that_were_are_stopped(swarm, root, repo):
     app, launched = swarm(), []
     app.host.forker = None
