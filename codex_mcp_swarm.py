@@ -2563,7 +2563,7 @@ def top_of(directory: str) -> Optional[str]:
 
 def repository_of(directory: str) -> Tuple[str, str]:
     """(what all checkouts of a repository have in common, top of this one); found without git, and good for
-    comparing only. Raises: OSError, ValueError."""
+    comparing only. Raises: GitError, OSError, ValueError."""
     top = top_of(os.path.realpath(directory)) or os.sep
     common = os.path.join(top, ".git")
     if os.path.isfile(common):
@@ -10689,7 +10689,8 @@ class Typed:
             record = dict(data["tasks"][0])
             answer = record.pop("content", "")
             sys.stderr.write(render(for_people(record)) + "\n")
-            sys.stdout.write(f"{visible(answer)}\n" * bool(answer))
+            if answer:
+                print(visible(answer))
         else:
             self.show(data)
         self.collected(data)
