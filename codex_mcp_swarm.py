@@ -7831,7 +7831,7 @@ def _ended(record: TaskRecord, report: Report) -> TaskRecord:
     return record._replace(
         content=report.content, structured=report.structured, failure=why, sandbox=report.sandbox,
         model=report.model, usage=report.usage, outside_write_paths=report.outside_write_paths,
-        warnings=report.warnings, exit_code=report.exit_code, elapsed_s=round(report.elapsed_s, 1))
+        warnings=report.warnings, exit_code=report.exit_code, elapsed_s=round(report.elapsed_s, 3))
 
 
 def _thinking(p: Progress) -> str:
@@ -8408,7 +8408,7 @@ class Swarm:
         return TaskRow(task_id, seen.status.state, seen.status.outcome, spec.title or None,
                       spec.checkout or spec.cwd, tree.branch if tree else None, utc(spec.created_at),
                       utc(report.ended_at) if report else None,
-                      round(report.elapsed_s, 1) if report else age(self.host.now(), spec.created_at),
+                      round(report.elapsed_s, 3) if report else age(self.host.now(), spec.created_at),
                       False if seen.ended and not self.watch.is_given(seen.task) else None,
                       seen.damage or None)
 
@@ -9231,7 +9231,7 @@ def _headline(record: Mapping[str, Any]) -> str:
     lasts = "after" if "outcome" in record else "for"
     return (f"Task {record['task_id']} {record.get('outcome') or record.get('state', '')}".rstrip()
             + (f" ({record['title']})" if "title" in record else "")
-            + (f" {lasts} {record['elapsed_s']} s" if "elapsed_s" in record else "")
+            + (f" {lasts} {record['elapsed_s']:.1f} s" if "elapsed_s" in record else "")
             + (f" (thread {record['threadId']})" if "threadId" in record else ""))
 
 

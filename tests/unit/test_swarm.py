@@ -378,6 +378,19 @@ def test_tasks_of_one_call_tell_in_which_order_they_were_started(swarm):
     assert len({app.record(task_id)["started_at"] for task_id in ids}) == 5
 
 
+def test_what_ended_last_stands_first_also_where_it_took_some_milliseconds(swarm):
+    app = swarm()
+    records = [run(app, "SAY x") for _ in range(2)]
+    for record, started_at, elapsed_s in zip(records, (0.0, 0.27), (0.264, 0.014)):
+        path = app.store.get(record["task_id"]).file("report.json")
+        with open(path) as f:
+            report = json.load(f)
+        with open(path, "w") as f:
+            json.dump(dict(report, elapsed_s=elapsed_s), f)
+        record.update(app.record(record["task_id"]), started_at=started_at)
+    assert cms.in_order(records) == records[::-1]
+
+
 def test_without_a_thread_left_a_waiting_call_names_the_task_that_goes_on(swarm, gate, monkeypatch):
     def refuse(_thread):
         raise RuntimeError("can't start new thread")
