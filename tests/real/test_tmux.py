@@ -169,6 +169,7 @@ def test_keys_of_a_real_keyboard_select_show_follow_and_stop(tmux, four, root):
 def test_the_terminal_is_as_it_was_whatever_ends_top(tmux, four, end):
     at = tmux()
     at.type("echo", "older", "work")
+    at.sees("\nolder work\n")
     at.waits()
     before = at.state()
     at.type(*command("top"))
@@ -181,8 +182,7 @@ def test_the_terminal_is_as_it_was_whatever_ends_top(tmux, four, end):
     eventually(lambda: at.state() == before, what="the terminal of before")
     at.waits()
     at.type("echo", "what", "is", "typed", "shows")
-    lines = at.waits()
-    assert {"older work", PROMPT + "echo what is typed shows", "what is typed shows"} < set(lines)
+    lines = at.sees("\nolder work\n", "\n" + PROMPT + "echo what is typed shows\nwhat is typed shows\n")
     assert "3 running" not in "\n".join(lines)
 
 
