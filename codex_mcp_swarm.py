@@ -5759,9 +5759,7 @@ class View:
 
     def known(self, task: TaskDir) -> Known:
         with self._lock:
-            if task.task_id not in self._known:
-                self._known[task.task_id] = Known(task)
-            return self._known[task.task_id]
+            return self._known.setdefault(task.task_id, Known(task))
 
     def watch(self, task: TaskDir) -> Tuple[Known, bool]:
         """(what is known of a task whose end a thread of this process waits for, whether one did already)."""

@@ -388,8 +388,8 @@ def test_where_a_file_of_gits_leads_is_read_to_the_byte_as_git_reads_it(repo, tm
     inside.mkdir(parents=True)
     (inside / name).write_bytes(text if name == "commondir" else b"gitdir: " + text)
     (inside / "HEAD").write_text("ref: refs/heads/main\n")
-    for place in b"x", b"x\r", b"gitdir: x", b" x", b"\xff", b"x\0"[:1]:
-        shutil.copytree(os.fsencode(repo / ".git"), os.fsencode(inside) + b"/" + place, dirs_exist_ok=True)
+    for place in b"x", b"x\r", b"gitdir: x", b" x", b"\xff":
+        shutil.copytree(os.fsencode(repo / ".git"), os.fsencode(inside) + b"/" + place)
     asked = ("git", "-C", str(top), "rev-parse", "--path-format=absolute", "--git-common-dir")
     done = subprocess.run(asked, stdout=subprocess.PIPE, timeout=60)
     too_long_for_git = name == ".git" and len(text) > 4096
